@@ -1,0 +1,73 @@
+"""Every error and warning that sktl raises on its own account.
+
+::
+
+    Exception
+    └── SktlError
+        ├── ImageError (ValueError)              a picture that cannot be read or understood
+        ├── BackboneError (ValueError)           an unknown name, layer or stage; a graph that cannot be read
+        ├── WeightsError
+        │   ├── WeightsDownloadError (OSError)   published weights that did not arrive
+        │   └── WeightsMismatchError (ValueError) a file whose keys or shapes are another network's
+        └── MissingDependencyError (ImportError) an extra that is not installed
+    UserWarning
+    └── SktlWarning
+        ├── ImageWarning                         input that was understood by a guess worth knowing
+        └── CacheWarning                         a cache that could not be read or written; results are right
+"""
+
+__all__ = [
+    "BackboneError",
+    "CacheWarning",
+    "ImageError",
+    "ImageWarning",
+    "MissingDependencyError",
+    "SktlError",
+    "SktlWarning",
+    "WeightsDownloadError",
+    "WeightsError",
+    "WeightsMismatchError",
+]
+
+
+class SktlError(Exception):
+    """Base class of all errors that sktl raises on its own account."""
+
+
+class ImageError(SktlError, ValueError):
+    """A picture that cannot be read or understood.
+
+    The message names the item's position, its path where it has one, and what is wrong.
+    """
+
+
+class BackboneError(SktlError, ValueError):
+    """An unknown backbone, layer or stage, or a network whose graph cannot be read."""
+
+
+class WeightsError(SktlError):
+    """Base class of the errors about weights."""
+
+
+class WeightsDownloadError(WeightsError, OSError):
+    """Published weights could not be downloaded; the message says how to use a local file."""
+
+
+class WeightsMismatchError(WeightsError, ValueError):
+    """A weights file does not fit the network: keys or shapes differ, or it is no state dict."""
+
+
+class MissingDependencyError(SktlError, ImportError):
+    """An optional package is not installed; the message gives the ``pip install`` that adds it."""
+
+
+class SktlWarning(UserWarning):
+    """Base class of all warnings that sktl gives on its own account."""
+
+
+class ImageWarning(SktlWarning):
+    """Input that was understood by a guess worth knowing about (padding, scaling, a NaN row)."""
+
+
+class CacheWarning(SktlWarning):
+    """A cache could not be read or written; the features were computed and are right."""
