@@ -1,0 +1,83 @@
+"""Arrays to ``uint8``: values, flat rows, and the way back. Pure functions, the same for one picture and for many."""
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from sktl._images._format import ImageFormat, Range
+
+# By kind and size, so that byte order plays no part.
+_RANGE_OF_TYPE: dict[str, Range] = {"u1": (0, 255), "u2": (0, 65535), "b1": (0, 1)}
+
+
+def range_of_type(dtype: np.dtype) -> Range | None:
+    """Give the value range that a type stands for by itself, or None (floats and wide integers)."""
+    return _RANGE_OF_TYPE.get(dtype.str[1:])
+
+
+def to_uint8(values: np.ndarray, value_range: Range | None) -> np.ndarray:
+    """Scale values so that the range becomes 0-255, round, and clip what lies outside.
+
+    Parameters
+    ----------
+    values : ndarray of any shape
+        Real numbers without NaN.
+    value_range : (low, high) or None
+        The values that become 0 and 255. ``uint8``, ``uint16`` and ``bool`` do not ask for it.
+
+    Returns
+    -------
+    pixels : ndarray of the same shape, dtype uint8
+        ``values`` itself where it is ``uint8`` already.
+    """
+    if values.dtype == np.uint8:
+        return values
+    bounds = range_of_type(values.dtype) or value_range
+    if bounds is None:
+        raise ValueError(f"The value range of {values.dtype} values was not learnt.")
+    low, high = bounds
+    scaled = values.astype(np.result_type(values.dtype, np.float32), order="K")
+    np.clip(scaled, low, high, out=scaled)  # first, so that nothing can overflow afterwards
+    scaled -= low
+    scaled *= 255 / (high - low)
+    return np.rint(scaled, out=scaled).astype(np.uint8)
+
+
+def rows_to_images(rows: np.ndarray, image_format: ImageFormat) -> np.ndarray:
+    """Unfold flat rows (n, width) into pictures (n, H, W, C) of ``uint8``, padded with black where rows are short."""
+    shape = _stored_shape(image_format)
+    pixels = to_uint8(rows, image_format.value_range)
+    missing = int(np.prod(shape)) - pixels.shape[1]
+    if missing:
+        pixels = np.pad(pixels, ((0, 0), (0, missing)))
+    if image_format.order == "F":
+        pixels = pixels.reshape(-1, *shape[::-1]).transpose(0, 3, 2, 1)
+    else:
+        pixels = pixels.reshape(-1, *shape)
+    return np.moveaxis(pixels, 1, -1) if image_format.channels == "first" else pixels
+
+
+def images_to_rows(images: np.ndarray, image_format: ImageFormat, width: int) -> np.ndarray:
+    """Fold pictures (n, H, W, C) of ``uint8`` back into the rows (n, width) of :func:`rows_to_images`.
+
+    Returns
+    -------
+    rows : ndarray of shape (n, width)
+        ``uint8`` where the range is 0-255, else ``float64`` in the range learnt.
+    """
+    if image_format.channels == "first":
+        images = np.moveaxis(images, -1, 1)
+    if image_format.order == "F":
+        images = images.transpose(0, 3, 2, 1)
+    rows = images.reshape(len(images), -1)[:, :width]
+    assert image_format.value_range is not None  # rows always taught one
+    low, high = image_format.value_range
+    if (low, high) == (0, 255):
+        return rows
+    return rows * ((high - low) / 255) + low
+
+
+def _stored_shape(image_format: ImageFormat) -> Sequence[int]:
+    assert image_format.shape is not None  # rows always taught one
+    height, width, n_channels = image_format.shape
+    return (n_channels, height, width) if image_format.channels == "first" else (height, width, n_channels)

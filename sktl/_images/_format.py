@@ -1,0 +1,30 @@
+"""What is learnt from pictures at fit."""
+
+from dataclasses import dataclass
+
+Range = tuple[float, float]
+
+
+@dataclass(frozen=True)
+class ImageFormat:
+    """What was learnt from the pictures given to ``fit``.
+
+    Attributes
+    ----------
+    kind : {"files", "pictures", "batch", "rows"}
+        What was given: paths or encoded files; a list of PIL images or arrays; one array of pictures; flat rows.
+    shape : (H, W, C) or None
+        The shape that flat rows are unfolded to; None for everything else, where each picture has its own.
+    channels : {"first", "last"} or None
+        Where arrays keep their channels; None where no array told.
+    value_range : (low, high) or None
+        The values that become 0 and 255; None where the pictures were files.
+    order : {"C", "F"}
+        How flat rows are unfolded: by rows, or by columns as in EMNIST.
+    """
+
+    kind: str
+    shape: tuple[int, int, int] | None = None
+    channels: str | None = None
+    value_range: Range | None = None
+    order: str = "C"

@@ -1,0 +1,172 @@
+"""Learning the format of pictures at fit: channel axis, value range, shape of flat rows."""
+
+import math
+import warnings
+from collections.abc import Iterable, Sequence
+
+import numpy as np
+
+from sktl._images._convert import range_of_type
+from sktl._images._format import Range
+from sktl.exceptions import ImageError, ImageWarning
+
+# A highest value that no set of 0-255 pictures stops at, but small tables of counts do (scikit-learn's digits: 0-16).
+_FEW_LEVELS = 16
+
+
+def allowed_channels(in_channels: int) -> tuple[int, ...]:
+    """Give the channel counts that can become ``in_channels``: grey, RGB and RGBA turn into each other."""
+    return (1, 3, 4) if in_channels in (1, 3) else (in_channels,)
+
+
+def fitting_axes(shape: Sequence[int], in_channels: int) -> set[str]:
+    """Say which axis, ``"first"`` or ``"last"``, of a three-dimensional picture can hold its channels."""
+    allowed = allowed_channels(in_channels)
+    return {axis for axis, size in (("first", shape[0]), ("last", shape[-1])) if size in allowed}
+
+
+def learn_channels(shapes: Iterable[Sequence[int]], in_channels: int, *, prefer_last: bool) -> str | None:
+    """Find the channel axis that all pictures share.
+
+    Parameters
+    ----------
+    shapes : iterable of tuples of 3 int
+        The shape of each three-dimensional picture. A shape that fits no axis is left for its own error.
+    in_channels : int
+        Channels wanted.
+    prefer_last : bool
+        Take ``"last"`` where both axes fit (a list of NumPy arrays is documented to hold it last).
+
+    Raises
+    ------
+    ImageError
+        If both axes fit, or if the pictures disagree.
+    """
+    axes, example = {"first", "last"}, None
+    for shape in shapes:
+        fitting = fitting_axes(shape, in_channels)
+        if fitting and fitting != axes:
+            axes, example = axes & fitting, shape
+        elif fitting and example is None:
+            example = shape
+        if not axes:
+            raise ImageError(
+                f"The pictures of X disagree on their channel axis (one has the shape {tuple(shape)}): "
+                "bring them all to (H, W, C) or all to (C, H, W)."
+            )
+    if example is None:
+        return None
+    if len(axes) == 2 and not prefer_last:
+        raise ImageError(
+            f"The channel axis is ambiguous: in pictures of shape {tuple(example)} both the first and the last axis "
+            'can hold channels. Say which with channels="first" or channels="last".'
+        )
+    return "last" if "last" in axes else "first"
+
+
+def learn_value_range(arrays: Iterable[np.ndarray]) -> Range | None:
+    """Find which values stand for black and white: by type, 0-1, 0-255, or what is seen (with a warning).
+
+    Parameters
+    ----------
+    arrays : iterable of ndarray
+        Values of all pictures; NaN, infinities and types that are no real numbers are left for their own error.
+
+    Returns
+    -------
+    value_range : (low, high) or None
+        None where there is no value to learn from.
+    """
+    low, high, by_type, integers = math.inf, -math.inf, None, True
+    for array in arrays:
+        if array.dtype.kind not in "buif" or not array.size:
+            continue
+        if (known := range_of_type(array.dtype)) is not None:
+            by_type = max(by_type or known, known)
+            continue
+        least, most = _extremes(array)
+        low, high = min(low, least), max(high, most)
+        integers = integers and array.dtype.kind in "ui"
+    if low > high:
+        return by_type
+    if low >= 0 and (high <= 1 and not (integers and high == 0)):
+        return (0, 1)
+    if low >= 0 and (high > _FEW_LEVELS or high == 0) and high <= 255:
+        return (0, 255)
+    return _seen(low, high)
+
+
+def learn_row_shape(n_pixels: int, image_shape: Sequence[int] | None, in_channels: int) -> tuple[int, int, int]:
+    """Find the shape (H, W, C) of flat rows of ``n_pixels`` values.
+
+    Without ``image_shape`` a square or 3 x square is understood; any other width is taken as the next square, the
+    missing pixels black, with a warning.
+
+    Raises
+    ------
+    ImageError
+        If ``image_shape`` does not have ``n_pixels`` values.
+    """
+    if image_shape is not None:
+        height, width, *rest = (int(size) for size in image_shape)
+        n_channels = rest[0] if rest else 1
+        if height * width * n_channels != n_pixels:
+            raise ImageError(
+                f"image_shape={tuple(image_shape)} has {height * width * n_channels} values, but the rows of X have "
+                f"{n_pixels}. Give the shape as (H, W) for grey or (H, W, C) for colour."
+            )
+        if n_channels not in allowed_channels(in_channels):
+            raise ImageError(
+                f"image_shape={tuple(image_shape)} has {n_channels} channels, which cannot become "
+                f"in_channels={in_channels}: {_allowed_text(in_channels)}."
+            )
+        return height, width, n_channels
+    counts = (1, 3) if in_channels in (1, 3) else (in_channels,)
+    for n_channels in counts:
+        if (side := _side(n_pixels, n_channels)) is not None:
+            return side, side, n_channels
+    side = math.isqrt((n_pixels - 1) // counts[0]) + 1
+    label = " Was the label left in? One column less would be" if _is_picture(n_pixels - 1, counts) else ""
+    label += " a picture." if label else ""
+    warnings.warn(
+        f"The rows of X have {n_pixels} values, which is no square and not 3 x a square: they are padded with zeros "
+        f"to {side} x {side}{f' x {counts[0]}' if counts[0] > 1 else ''}.{label} image_shape= says another shape.",
+        ImageWarning,
+        stacklevel=4,
+    )
+    return side, side, counts[0]
+
+
+def _side(n_pixels: int, n_channels: int) -> int | None:
+    side = math.isqrt(n_pixels // n_channels)
+    return side if side * side * n_channels == n_pixels else None
+
+
+def _is_picture(n_pixels: int, counts: Iterable[int]) -> bool:
+    # From 8 x 8 on: among very small numbers nearly every second one is next to a square.
+    return n_pixels >= 64 and any(_side(n_pixels, n_channels) is not None for n_channels in counts)
+
+
+def _allowed_text(in_channels: int) -> str:
+    *others, last = (str(count) for count in allowed_channels(in_channels))
+    return f"{', '.join(others)} or {last} can" if others else f"only {last} can"
+
+
+def _extremes(array: np.ndarray) -> Range:
+    low, high = float(array.min()), float(array.max())
+    if not (math.isfinite(low) and math.isfinite(high)):
+        finite = array[np.isfinite(array)]
+        return (float(finite.min()), float(finite.max())) if finite.size else (math.inf, -math.inf)
+    return low, high
+
+
+def _seen(low: float, high: float) -> Range:
+    if not math.isfinite(high - low):
+        raise ImageError(f"The values of X run from {low:g} to {high:g}, too far apart to be pixels.")
+    warnings.warn(
+        f"The values of X run from {low:g} to {high:g}, which is neither 0-1 nor 0-255: they are scaled by this "
+        "range, and later values are clipped to it. Give pixels as uint8, as 0-255 or as 0-1 to have them as they are.",
+        ImageWarning,
+        stacklevel=4,
+    )
+    return low, (high if high > low else low + 1)
