@@ -1,34 +1,18 @@
-"""Where the output of a frozen prefix is kept, one array per image.
-
-A cache maps a key, the digest of everything that determines an array, to that array. It keeps three promises: it may
-forget but it never lies (what comes back is what was put, bit for bit), it never raises (whatever happens to the disk
-is a `CacheWarning` and an entry that is not there), and it is bounded (the oldest entries make room).
-
-====================  =====================================  ==========================  ==========================
-``cache=``            kept in                                shared by                   the first to go
-====================  =====================================  ==========================  ==========================
-``"auto"``            memory, a process-wide `MemoryCache`   estimators, threads         the least recently used
-a directory           an SQLite file, `DirectoryCache`       processes, runs             the first put
-``None``              nowhere
-====================  =====================================  ==========================  ==========================
-"""
+"""The cache in a directory."""
 
 import contextlib
 import os
 import sqlite3
-import threading
 import time
 import warnings
-import weakref
-from abc import ABC, abstractmethod
-from collections import OrderedDict
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from typing import NamedTuple, TypeVar
+from typing import TypeVar
 
 import numpy as np
 import xxhash
 
+from sktl._engine._cache._base import LOCK, Cache, unpack
 from sktl.exceptions import CacheWarning
 
 T = TypeVar("T")
@@ -42,117 +26,11 @@ SCHEMA_VERSION = 1
 # 16 KiB pages read a vector of 1,280 float32 in 4 µs and 10,000 in 9 µs; SQLite's 4 KiB take 6 and 29.
 _PAGE_BYTES = 16 * 1024
 _KEYS_PER_QUERY = 500
-_ENTRY_BYTES = 200  # what an entry costs beside its numbers, about
 _BUSY_SECONDS = 10.0
 # What a disk, and a file that is damaged at will, were seen to raise; Python decodes SQLite's messages, which may quote
 # a damaged table name, and asks for the memory that a damaged length claims.
 _TROUBLE = (sqlite3.Error, OSError, UnicodeDecodeError, OverflowError, MemoryError)
 _DAMAGE = {sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB, sqlite3.SQLITE_ERROR, sqlite3.SQLITE_SCHEMA}
-
-# One lock for all caches of the process. It is held for milliseconds, and it makes a fork safe: see _before_fork.
-_LOCK = threading.RLock()
-
-
-class CacheStats(NamedTuple):
-    """What a cache holds, and how often it had what was asked for since it was opened."""
-
-    hits: int
-    misses: int
-    entries: int
-    nbytes: int
-
-
-class Cache(ABC):
-    """A bounded, forgetful mapping from digests to arrays."""
-
-    def __init__(self, max_bytes: int) -> None:
-        self.max_bytes = max_bytes
-        self._hits = self._misses = 0
-
-    def get_many(self, keys: Sequence[bytes]) -> list[np.ndarray | None]:
-        """The array of each key, read-only, or None where there is none."""
-        with _LOCK:
-            found = self._get(keys) if keys else {}
-            values = [found.get(key) for key in keys]
-            misses = sum(value is None for value in values)
-            self._hits += len(values) - misses
-            self._misses += misses
-        return values
-
-    def put_many(self, items: Sequence[tuple[bytes, np.ndarray]]) -> None:
-        """Keep a copy of each array; where the cache is full, the oldest entries go."""
-        packed = {key: _pack(array) for key, array in items}
-        # An entry that would push out all others is not worth keeping.
-        packed = {key: entry for key, entry in packed.items() if len(entry[1]) + _ENTRY_BYTES <= self.max_bytes}
-        if packed:
-            with _LOCK:
-                self._put(packed)
-
-    def stats(self) -> CacheStats:
-        """Hits and misses since the cache was opened, and what it holds."""
-        with _LOCK:
-            return CacheStats(self._hits, self._misses, *self._size())
-
-    @property
-    def nbytes(self) -> int:
-        """The bytes taken by the entries, and by what manages them."""
-        return self.stats().nbytes
-
-    def __len__(self) -> int:
-        return self.stats().entries
-
-    @abstractmethod
-    def clear(self) -> None:
-        """Forget everything."""
-
-    @abstractmethod
-    def _get(self, keys: Sequence[bytes]) -> dict[bytes, np.ndarray]: ...
-
-    @abstractmethod
-    def _put(self, packed: dict[bytes, tuple[bytes, bytes]]) -> None: ...
-
-    @abstractmethod
-    def _size(self) -> tuple[int, int]: ...
-
-
-class MemoryCache(Cache):
-    """The least recently used entries go first; a pickled one arrives as that process's own."""
-
-    def __init__(self, max_bytes: int) -> None:
-        super().__init__(max_bytes)
-        self._entries: OrderedDict[bytes, np.ndarray] = OrderedDict()
-        self._bytes = 0
-
-    def clear(self) -> None:
-        with _LOCK:
-            self._entries.clear()
-            self._bytes = 0
-
-    def __reduce__(self) -> tuple:
-        return open_cache, ("auto",)
-
-    def _get(self, keys: Sequence[bytes]) -> dict[bytes, np.ndarray]:
-        found = {}
-        for key in keys:
-            if (array := self._entries.get(key)) is not None:
-                self._entries.move_to_end(key)
-                found[key] = array.view()  # so that not even the shape of the cache's own array can be set
-        return found
-
-    def _put(self, packed: dict[bytes, tuple[bytes, bytes]]) -> None:
-        for key, entry in packed.items():
-            self._forget(key)
-            self._entries[key] = array = _unpack(*entry)
-            self._bytes += array.nbytes + _ENTRY_BYTES
-        while self._bytes > self.max_bytes:
-            self._forget(next(iter(self._entries)))
-
-    def _forget(self, key: bytes) -> None:
-        if (array := self._entries.pop(key, None)) is not None:
-            self._bytes -= array.nbytes + _ENTRY_BYTES
-
-    def _size(self) -> tuple[int, int]:
-        return len(self._entries), self._bytes
 
 
 class DirectoryCache(Cache):
@@ -175,7 +53,6 @@ class DirectoryCache(Cache):
         self._connection: sqlite3.Connection | None = None
         self._file = path
         self._warned: set[str] = set()
-        _DIRECTORY_CACHES.add(self)
 
     def clear(self) -> None:
         def delete_all(connection: sqlite3.Connection) -> None:
@@ -196,7 +73,7 @@ class DirectoryCache(Cache):
         found, damaged = {}, []
         for row_id, key, header, checksum, data in rows:
             if _is_whole(key, header, checksum, data):
-                found[key] = _unpack(header, data)
+                found[key] = unpack(header, data)
             else:
                 damaged.append((row_id,))
         if damaged:
@@ -225,7 +102,7 @@ class DirectoryCache(Cache):
 
     def _attempt(self, action: Callable[[sqlite3.Connection], T], otherwise: T) -> T:
         """What ``action`` gives, or ``otherwise`` and a warning: the one place where trouble with the disk ends."""
-        with _LOCK:
+        with LOCK:
             try:
                 if self._connection is None:
                     self._connection = self._connect()
@@ -298,56 +175,6 @@ class DirectoryCache(Cache):
             warnings.warn(f"cache={str(self.path)!r}: {trouble}", CacheWarning, stacklevel=5)
 
 
-def open_cache(cache: "str | os.PathLike[str] | None") -> Cache | None:
-    """The cache that the parameter ``cache`` of an estimator means.
-
-    Parameters
-    ----------
-    cache : "auto", str, path-like or None
-        ``"auto"`` is the memory of this process, bounded by 1 GiB or an eighth of the machine's, whichever is less,
-        and shared by all estimators. A path is a directory of at most 10 GiB, made where it is not there. None keeps
-        nothing.
-
-    Returns
-    -------
-    cache : Cache or None
-        Opening touches no disk: a directory is made with the first entry that is asked for.
-
-    Raises
-    ------
-    TypeError
-        Where ``cache`` is none of these.
-    ValueError
-        Where it is an empty path, or a file.
-    """
-    if cache is None:
-        return None
-    if isinstance(cache, str) and cache == "auto":
-        return _MEMORY
-    if not isinstance(cache, str | os.PathLike):
-        raise TypeError(f"cache={cache!r} is no cache. Use 'auto' (memory), the path of a directory, or None (off).")
-    path = Path(cache).expanduser().absolute()
-    if not os.fspath(cache):
-        raise ValueError(f"cache={cache!r} is an empty path. Use 'auto' (memory), a directory, or None (off).")
-    if path.exists() and not path.is_dir():
-        raise ValueError(f"cache={str(cache)!r} is a file, and the cache is kept in a directory. Give a directory.")
-    return DirectoryCache(path)
-
-
-def _pack(array: np.ndarray) -> tuple[bytes, bytes]:
-    """``array`` as a header, "<f4 3,5" for (3, 5) float32, and its numbers in C order."""
-    array = np.asarray(array)
-    if array.dtype.hasobject or np.dtype(array.dtype.str) != array.dtype:
-        raise TypeError(f"An array of dtype {array.dtype} cannot be cached: its bytes do not say what it is.")
-    return f"{array.dtype.str} {','.join(map(str, array.shape))}".encode(), array.tobytes()
-
-
-def _unpack(header: bytes, data: bytes) -> np.ndarray:
-    """The array of a packed entry: a view of ``data``, so that nobody can make it writable."""
-    dtype, shape = header.decode().split(" ")
-    return np.ndarray([int(size) for size in shape.split(",") if size], dtype, data)
-
-
 def _checksum(key: bytes, header: bytes, data: bytes) -> bytes:
     digest = xxhash.xxh3_64(key)
     digest.update(header)
@@ -363,7 +190,7 @@ def _is_whole(key: bytes, header: bytes, checksum: bytes, data: bytes) -> bool:
 
 
 def _connect(file: Path, timeout: float) -> sqlite3.Connection:
-    # Any thread may use the connection: _LOCK sees to it that it is one at a time.
+    # Any thread may use the connection: LOCK sees to it that it is one at a time.
     connection = sqlite3.connect(file, timeout=timeout, isolation_level=None, check_same_thread=False)
     connection.text_factory = bytes  # a damaged entry may hold text that is not UTF-8
     try:
@@ -431,25 +258,3 @@ def _remove(file: Path) -> None:
 def _code(error: Exception) -> int:
     """SQLite's primary error code; 0 for an error that is not SQLite's."""
     return getattr(error, "sqlite_errorcode", 0) & 0xFF
-
-
-def _memory_bytes() -> int:
-    try:
-        physical = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
-    except (AttributeError, ValueError, OSError):  # not every system says
-        return GIB
-    return min(GIB, physical // 8)
-
-
-def _before_fork() -> None:
-    """No other thread is inside a cache while the process forks, and no connection is handed to the child."""
-    _LOCK.acquire()
-    for cache in list(_DIRECTORY_CACHES):
-        cache._disconnect()
-
-
-_MEMORY = MemoryCache(_memory_bytes())
-_DIRECTORY_CACHES: weakref.WeakSet[DirectoryCache] = weakref.WeakSet()
-
-if hasattr(os, "register_at_fork"):
-    os.register_at_fork(before=_before_fork, after_in_parent=_LOCK.release, after_in_child=_LOCK.release)

@@ -1,0 +1,59 @@
+"""Where the output of a frozen prefix is kept, one array per image.
+
+A cache maps a key, the digest of everything that determines an array, to that array. It keeps three promises: it may
+forget but it never lies (what comes back is what was put, bit for bit), it never raises (whatever happens to the disk
+is a `CacheWarning` and an entry that is not there), and it is bounded (the oldest entries make room).
+
+====================  =====================================  ==========================  ==========================
+``cache=``            kept in                                shared by                   the first to go
+====================  =====================================  ==========================  ==========================
+``"auto"``            memory, a process-wide `MemoryCache`   estimators, threads         the least recently used
+a directory           an SQLite file, `DirectoryCache`       processes, runs             the first put
+``None``              nowhere
+====================  =====================================  ==========================  ==========================
+"""
+
+import os
+from pathlib import Path
+
+from sktl._engine._cache._base import Cache, CacheStats
+from sktl._engine._cache._directory import DirectoryCache
+from sktl._engine._cache._memory import MemoryCache, shared_memory_cache
+
+__all__ = ["Cache", "CacheStats", "DirectoryCache", "MemoryCache", "open_cache"]
+
+
+def open_cache(cache: "str | os.PathLike[str] | None") -> Cache | None:
+    """The cache that the parameter ``cache`` of an estimator means.
+
+    Parameters
+    ----------
+    cache : "auto", str, path-like or None
+        ``"auto"`` is the memory of this process, bounded by 1 GiB or an eighth of the machine's, whichever is less,
+        and shared by all estimators. A path is a directory of at most 10 GiB, made where it is not there. None keeps
+        nothing.
+
+    Returns
+    -------
+    cache : Cache or None
+        Opening touches no disk: a directory is made with the first entry that is asked for.
+
+    Raises
+    ------
+    TypeError
+        Where ``cache`` is none of these.
+    ValueError
+        Where it is an empty path, or a file.
+    """
+    if cache is None:
+        return None
+    if isinstance(cache, str) and cache == "auto":
+        return shared_memory_cache()
+    if not isinstance(cache, str | os.PathLike):
+        raise TypeError(f"cache={cache!r} is no cache. Use 'auto' (memory), the path of a directory, or None (off).")
+    path = Path(cache).expanduser().absolute()
+    if not os.fspath(cache):
+        raise ValueError(f"cache={cache!r} is an empty path. Use 'auto' (memory), a directory, or None (off).")
+    if path.exists() and not path.is_dir():
+        raise ValueError(f"cache={str(cache)!r} is a file, and the cache is kept in a directory. Give a directory.")
+    return DirectoryCache(path)
