@@ -58,12 +58,12 @@ def rows_to_images(rows: np.ndarray, image_format: ImageFormat) -> np.ndarray:
 
 
 def images_to_rows(images: np.ndarray, image_format: ImageFormat, width: int) -> np.ndarray:
-    """Fold pictures (n, H, W, C) of ``uint8`` back into the rows (n, width) of :func:`rows_to_images`.
+    """Fold pictures (n, H, W, C) on the scale 0-255 back into the rows (n, width) of :func:`rows_to_images`.
 
     Returns
     -------
     rows : ndarray of shape (n, width)
-        ``uint8`` where the range is 0-255, else ``float64`` in the range learnt.
+        Of the pictures' own type where the range is 0-255, else ``float64`` in the range learnt.
     """
     if image_format.channels == "first":
         images = np.moveaxis(images, -1, 1)

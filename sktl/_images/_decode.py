@@ -71,10 +71,10 @@ def decode(data: bytes, in_channels: int, name: str) -> np.ndarray:
             if isinstance(stream, _Watched) and stream.ran_dry and image.format in ("JPEG", "MPO", "PNG"):
                 raise ImageError(f"{name}: the file is cut short.")
             return _to_pixels(image, in_channels, name)
-    except (ImageError, MemoryError):
-        raise
     except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
         raise ImageError(f"{name}: {_too_large(error)}") from error
+    except (ImageError, MemoryError, Warning):  # a warning is only raised where the user's filters ask for that
+        raise
     except PIL.UnidentifiedImageError as error:
         raise ImageError(
             f"{name}: not a picture in a format that Pillow can read (the file begins with {data[:12]!r})."
@@ -97,7 +97,7 @@ def decode_pil(image: Image.Image, in_channels: int, name: str) -> np.ndarray:
         with _LOAD:
             image.load()
         return _to_pixels(image, in_channels, name)
-    except (ImageError, MemoryError):
+    except (ImageError, MemoryError, Warning):
         raise
     except Exception as error:
         raise ImageError(f"{name}: this PIL image cannot be read ({error}).") from error

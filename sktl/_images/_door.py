@@ -10,7 +10,7 @@ from scipy.sparse import issparse
 from sklearn.utils.validation import validate_data
 
 from sktl._images._format import ImageFormat
-from sktl._images._learn import fitting_axes, learn_channels, learn_row_shape, learn_value_range
+from sktl._images._learn import fitting_axes, learn_channels, learn_row_shape, learn_value_range, warn_if_other_scale
 from sktl._images._pictures import ARRAY, ENCODED, ITEM, PATH, Images, as_array, channels_fault
 from sktl.exceptions import ImageError
 
@@ -43,18 +43,27 @@ def check_images(estimator: Any, X: Any, *, reset: bool) -> "Images":
     kind, source = _understand(X)
     in_channels = getattr(estimator, "in_channels", 3)
     if kind == "rows":
-        rows = check_rows(estimator, source, reset=reset)
+        rows = check_rows(estimator, source, reset=reset, in_channels=in_channels)
         return Images(rows, estimator.image_format_, in_channels)
     _check_names(estimator, X, reset=reset)
     if kind == "batch":
         _check_batch(source, in_channels)
     if reset:
         estimator.image_format_ = _learn(kind, source, getattr(estimator, "channels", "auto"), in_channels)
+    elif kind == "batch":
+        warn_if_other_scale(source, estimator.image_format_.value_range)
     return Images(source, estimator.image_format_, in_channels)
 
 
-def check_rows(estimator: Any, X: Any, *, reset: bool) -> np.ndarray:
+def check_rows(estimator: Any, X: Any, *, reset: bool, in_channels: int | None = None) -> np.ndarray:
     """Validate flat rows as scikit-learn does, and learn (or keep) what unfolds them into pictures.
+
+    Parameters
+    ----------
+    estimator, X, reset
+        As in :func:`check_images`.
+    in_channels : int or None, default=None
+        Channels that the pictures must be able to become; None takes any number.
 
     Returns
     -------
@@ -75,7 +84,7 @@ def check_rows(estimator: Any, X: Any, *, reset: bool) -> np.ndarray:
             ) from error
         raise
     if reset:
-        in_channels, channels = getattr(estimator, "in_channels", 3), getattr(estimator, "channels", "auto")
+        channels = getattr(estimator, "channels", "auto")
         estimator.image_format_ = ImageFormat(
             kind="rows",
             shape=learn_row_shape(rows.shape[1], getattr(estimator, "image_shape", None), in_channels),
@@ -83,6 +92,8 @@ def check_rows(estimator: Any, X: Any, *, reset: bool) -> np.ndarray:
             value_range=learn_value_range([rows]),
             order=getattr(estimator, "order", "C"),
         )
+    else:
+        warn_if_other_scale(rows, estimator.image_format_.value_range)
     return rows
 
 

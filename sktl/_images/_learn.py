@@ -3,6 +3,7 @@
 import math
 import warnings
 from collections.abc import Iterable, Sequence
+from numbers import Integral
 
 import numpy as np
 
@@ -20,9 +21,15 @@ def allowed_channels(in_channels: int) -> tuple[int, ...]:
 
 
 def fitting_axes(shape: Sequence[int], in_channels: int) -> set[str]:
-    """Say which axis, ``"first"`` or ``"last"``, of a three-dimensional picture can hold its channels."""
+    """Say which axis, ``"first"`` or ``"last"``, of a three-dimensional picture can hold its channels.
+
+    Grey and RGB come before RGBA: (4, 4, 3) is an RGB picture, not an RGBA one of 4 x 3 pixels.
+    """
     allowed = allowed_channels(in_channels)
-    return {axis for axis, size in (("first", shape[0]), ("last", shape[-1])) if size in allowed}
+    sizes = {"first": shape[0], "last": shape[-1]}
+    fitting = {axis for axis, size in sizes.items() if size in allowed}
+    likely = {axis for axis in fitting if sizes[axis] != 4}
+    return likely or fitting
 
 
 def learn_channels(shapes: Iterable[Sequence[int]], in_channels: int, *, prefer_last: bool) -> str | None:
@@ -96,32 +103,45 @@ def learn_value_range(arrays: Iterable[np.ndarray]) -> Range | None:
     return _seen(low, high)
 
 
-def learn_row_shape(n_pixels: int, image_shape: Sequence[int] | None, in_channels: int) -> tuple[int, int, int]:
+def warn_if_other_scale(values: np.ndarray, value_range: Range | None) -> None:
+    """Say so where later values look as if they were on another scale than at fit; they are taken as learnt anyway.
+
+    Parameters
+    ----------
+    values : ndarray of any shape
+        Values given after fit.
+    value_range : (low, high) or None
+        What was learnt at fit.
+    """
+    if values.dtype.kind not in "uif" or range_of_type(values.dtype) is not None:
+        return
+    if value_range == (0, 255) and values.dtype.kind == "f":
+        suspicious = 0 < values.max() <= 1
+    else:
+        suspicious = value_range == (0, 1) and values.max() >= 2
+    if suspicious and value_range is not None:
+        warnings.warn(
+            f"The highest value of X is {values.max():g}, but white is {value_range[1]:g} since fit: the pictures "
+            f"will be nearly {'black' if value_range[1] > 1 else 'white'}. Give X on the scale that fit was given.",
+            ImageWarning,
+            stacklevel=4,
+        )
+
+
+def learn_row_shape(n_pixels: int, image_shape: Sequence[int] | None, in_channels: int | None) -> tuple[int, int, int]:
     """Find the shape (H, W, C) of flat rows of ``n_pixels`` values.
 
     Without ``image_shape`` a square or 3 x square is understood; any other width is taken as the next square, the
-    missing pixels black, with a warning.
+    missing pixels black, with a warning. ``in_channels=None`` allows any number of channels in ``image_shape``.
 
     Raises
     ------
     ImageError
-        If ``image_shape`` does not have ``n_pixels`` values.
+        If ``image_shape`` is no shape, does not have ``n_pixels`` values, or cannot become ``in_channels``.
     """
     if image_shape is not None:
-        height, width, *rest = (int(size) for size in image_shape)
-        n_channels = rest[0] if rest else 1
-        if height * width * n_channels != n_pixels:
-            raise ImageError(
-                f"image_shape={tuple(image_shape)} has {height * width * n_channels} values, but the rows of X have "
-                f"{n_pixels}. Give the shape as (H, W) for grey or (H, W, C) for colour."
-            )
-        if n_channels not in allowed_channels(in_channels):
-            raise ImageError(
-                f"image_shape={tuple(image_shape)} has {n_channels} channels, which cannot become "
-                f"in_channels={in_channels}: {_allowed_text(in_channels)}."
-            )
-        return height, width, n_channels
-    counts = (1, 3) if in_channels in (1, 3) else (in_channels,)
+        return _given_row_shape(n_pixels, image_shape, in_channels)
+    counts = (1, 3) if in_channels in (1, 3, None) else (in_channels,)
     for n_channels in counts:
         if (side := _side(n_pixels, n_channels)) is not None:
             return side, side, n_channels
@@ -137,6 +157,22 @@ def learn_row_shape(n_pixels: int, image_shape: Sequence[int] | None, in_channel
     return side, side, counts[0]
 
 
+def _given_row_shape(n_pixels: int, image_shape: Sequence[int], in_channels: int | None) -> tuple[int, int, int]:
+    shape = tuple(image_shape)
+    if len(shape) not in (2, 3) or not all(isinstance(size, Integral) and size > 0 for size in shape):
+        raise ImageError(f"image_shape={shape} must be (H, W) or (H, W, C), all positive integers.")
+    height, width, n_channels = (int(size) for size in (*shape, 1)[:3])
+    if height * width * n_channels != n_pixels:
+        raise ImageError(
+            f"image_shape={shape} has {height * width * n_channels} values, but the rows of X have {n_pixels}. "
+            "Give the shape as (H, W) for grey or (H, W, C) for colour."
+        )
+    if in_channels is not None and n_channels not in allowed_channels(in_channels):
+        allowed = " or ".join(map(str, allowed_channels(in_channels)))
+        raise ImageError(f"image_shape={shape} has {n_channels} channels; in_channels={in_channels} needs {allowed}.")
+    return height, width, n_channels
+
+
 def _side(n_pixels: int, n_channels: int) -> int | None:
     side = math.isqrt(n_pixels // n_channels)
     return side if side * side * n_channels == n_pixels else None
@@ -145,11 +181,6 @@ def _side(n_pixels: int, n_channels: int) -> int | None:
 def _is_picture(n_pixels: int, counts: Iterable[int]) -> bool:
     # From 8 x 8 on: among very small numbers nearly every second one is next to a square.
     return n_pixels >= 64 and any(_side(n_pixels, n_channels) is not None for n_channels in counts)
-
-
-def _allowed_text(in_channels: int) -> str:
-    *others, last = (str(count) for count in allowed_channels(in_channels))
-    return f"{', '.join(others)} or {last} can" if others else f"only {last} can"
 
 
 def _extremes(array: np.ndarray) -> Range:

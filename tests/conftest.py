@@ -1,0 +1,93 @@
+"""Fixtures that all tests may use: real data where it is at hand, and one set of pictures in every input kind."""
+
+import io
+import os
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+from PIL import Image
+
+
+@pytest.fixture(scope="session")
+def shared_data() -> Path:
+    """The folder of real weights and photos: ``SKTL_TEST_DATA``, or ``../shared/data`` beside the project."""
+    folder = Path(os.environ.get("SKTL_TEST_DATA") or Path(__file__).parents[2] / "shared" / "data")
+    if not folder.is_dir():
+        pytest.skip(f"no real weights and photos at {folder}; SKTL_TEST_DATA names another folder")
+    return folder
+
+
+@dataclass(frozen=True)
+class ImageSource:
+    """Six small pictures in one of the kinds that ``X`` may have.
+
+    Attributes
+    ----------
+    kind : str
+        The kind's name, as in the test's id.
+    X : object
+        The pictures, as a user would give them.
+    pixels : ndarray of shape (6, 12, 12, 3), dtype uint8
+        What every kind must decode to, exactly.
+    """
+
+    kind: str
+    X: Any
+    pixels: np.ndarray
+
+    def take(self, indices) -> Any:
+        """Give some of the pictures, in the same kind."""
+        if hasattr(self.X, "iloc"):
+            return self.X.iloc[list(indices)]
+        return [self.X[i] for i in indices] if isinstance(self.X, list) else self.X[list(indices)]
+
+
+def six_pictures() -> np.ndarray:
+    """Six RGB pictures of 12 x 12, smooth and different, that use the values from 0 to 255."""
+    row, column = np.mgrid[0:12, 0:12]
+    red, green = row * 23, column * 23
+    pictures = [np.stack([red, green, np.full_like(red, 51 * i)], axis=-1) for i in range(6)]
+    return np.stack(pictures).astype(np.uint8)
+
+
+def _png(picture: np.ndarray) -> bytes:
+    stream = io.BytesIO()
+    Image.fromarray(picture).save(stream, "PNG")
+    return stream.getvalue()
+
+
+def _paths(pixels: np.ndarray, folder: Path) -> list[str]:
+    paths = [folder / f"picture {i}.png" for i in range(len(pixels))]
+    for path, picture in zip(paths, pixels, strict=True):
+        path.write_bytes(_png(picture))
+    return [str(path) for path in paths]
+
+
+# Each entry makes X from the pixels and an empty folder.
+IMAGE_KINDS = {
+    "paths": _paths,
+    "path_column": lambda pixels, folder: pd.DataFrame({"photo": list(map(Path, _paths(pixels, folder)))}),
+    "path_series": lambda pixels, folder: pd.Series(_paths(pixels, folder), name="photo"),
+    "pil": lambda pixels, folder: [Image.fromarray(picture) for picture in pixels],
+    "arrays": lambda pixels, folder: list(pixels),
+    "bytes": lambda pixels, folder: [_png(picture) for picture in pixels],
+    "nhwc": lambda pixels, folder: pixels.copy(),
+    "nchw": lambda pixels, folder: np.ascontiguousarray(pixels.transpose(0, 3, 1, 2)),
+    "tensor": lambda pixels, folder: torch.tensor(pixels.transpose(0, 3, 1, 2)).float() / 255,
+    "rows": lambda pixels, folder: pixels.reshape(len(pixels), -1) / 255,
+    "rows_frame": lambda pixels, folder: pd.DataFrame(
+        pixels.reshape(len(pixels), -1).astype(int), columns=[f"pixel{i}" for i in range(1, 433)]
+    ),
+}
+
+
+@pytest.fixture(params=IMAGE_KINDS)
+def image_source(request, tmp_path) -> ImageSource:
+    """The same six pictures, in each of the kinds that ``X`` may have; see :class:`ImageSource`."""
+    pixels = six_pictures()
+    return ImageSource(request.param, IMAGE_KINDS[request.param](pixels, tmp_path), pixels)
