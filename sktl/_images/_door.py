@@ -1,6 +1,6 @@
 """The door: ``check_images`` understands ``X``; ``Images`` hands out its pictures one by one."""
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -83,6 +83,8 @@ def check_rows(estimator: Any, X: Any, *, reset: bool, in_channels: int | None =
                 f"X has {n_columns} columns, with text among them: choose the one that holds the paths."
             ) from error
         raise
+    if rows.dtype.kind not in "buif":
+        raise ImageError(f"X is a table of {rows.dtype} values, but pixels must be real numbers.")
     if reset:
         channels = getattr(estimator, "channels", "auto")
         estimator.image_format_ = ImageFormat(
@@ -105,7 +107,11 @@ def _understand(X: Any) -> tuple[str, Any]:
         X = as_array(X)
     if issparse(X) or (isinstance(X, np.ndarray) and X.ndim == 2 and X.dtype.kind in "buifc"):
         return "rows", X
-    if isinstance(X, (list, tuple)) and any(map(_is_item, X)):
+    if isinstance(X, Mapping) or not (isinstance(X, Sequence) or hasattr(X, "__array__")):
+        raise ImageError(
+            f"X is of type {type(X).__name__!r}, but must be a list, array, tensor, Series or DataFrame of pictures."
+        )
+    if isinstance(X, Sequence) and any(map(_is_item, X)):
         return _items_kind(X), X
     if hasattr(X, "columns") and len(X.columns) != 1:
         return "rows", X
@@ -183,7 +189,10 @@ def _arrays(items: Iterable[Any]) -> Iterator[np.ndarray]:
 
 def _text_columns(X: Any) -> int:
     """Count the columns of a table whose first row holds text; 0 for everything else."""
-    if issparse(X) or getattr(X, "ndim", 2) != 2 or not len(X):
+    if issparse(X):
         return 0
-    first = X.iloc[0] if hasattr(X, "iloc") else X[0]
+    try:
+        first = list(X.iloc[0] if hasattr(X, "iloc") else X[0])
+    except (TypeError, LookupError):
+        return 0
     return len(first) if any(isinstance(value, PATH) for value in first) else 0

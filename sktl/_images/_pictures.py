@@ -176,7 +176,8 @@ def _read(path: Any, name: str) -> bytes:
         with open(path, "rb") as file:
             return file.read()
     except FileNotFoundError:
-        raise ImageError(f"{name}: there is no such file.") from None
+        remote = " Addresses are not fetched: download the file first." if "://" in str(path) else ""
+        raise ImageError(f"{name}: there is no such file.{remote}") from None
     except IsADirectoryError:
         raise ImageError(f"{name}: is a directory; list its files instead.") from None
     except (OSError, ValueError) as error:
