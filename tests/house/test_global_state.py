@@ -1,0 +1,105 @@
+"""Importing and using sktl costs little and changes nothing that belongs to the user's process."""
+
+import importlib
+import inspect
+import json
+import os
+import random
+import subprocess
+import sys
+import warnings
+
+import numpy as np
+import pytest
+import sklearn
+import torch
+from sklearn.base import BaseEstimator
+
+ROOMS = ["sktl.backbones", "sktl.exceptions", "sktl.feature_extraction", "sktl.preprocessing"]
+
+# What scikit-learn and torch do not bring, but every use of sktl needs.
+LIGHT = {"sktl", "PIL", "safetensors", "xxhash"}
+EXTRAS = {"onnxruntime", "onnx", "onnxscript", "timm", "pandas", "matplotlib", "skorch", "huggingface_hub"}
+
+
+def global_state() -> dict:
+    """What a library must leave alone."""
+    return {
+        "torch generator": torch.get_rng_state().tolist(),
+        "numpy generator": repr(np.random.get_state()),  # noqa: NPY002, the global one is what is watched
+        "random": repr(random.getstate()),
+        "torch threads": [torch.get_num_threads(), torch.get_num_interop_threads()],
+        "torch dtype": str(torch.get_default_dtype()),
+        "torch modes": [torch.is_grad_enabled(), torch.is_inference_mode_enabled()],
+        "torch determinism": [torch.are_deterministic_algorithms_enabled(), torch.backends.cudnn.benchmark],
+        "numpy errors": np.geterr(),
+        "warnings": [repr(entry) for entry in warnings.filters],
+        "scikit-learn": repr(sklearn.get_config()),
+        "environment": dict(os.environ),
+        "working directory": os.getcwd(),
+    }
+
+
+# The modules that scikit-learn and torch load in any use are loaded before, so that what they do is not counted.
+CODE = f"""
+import importlib, json, os, random, sys, warnings
+import numpy as np, sklearn, torch
+import sklearn.base, sklearn.callback, sklearn.utils.parallel, sklearn.utils.validation
+
+{inspect.getsource(global_state)}
+def packages():
+    return {{name.partition(".")[0] for name in sys.modules}} - sys.stdlib_module_names
+
+first, modules = json.loads(sys.argv[1])
+for name in first:
+    importlib.import_module(name)
+packages_before, before = packages(), global_state()
+for name in modules:
+    importlib.import_module(name)
+after = global_state()
+changed = [key for key in before if before[key] != after[key]]
+print(json.dumps([changed, sorted(packages() - packages_before)]))
+"""
+
+
+def import_in_new_process(modules: list[str], first: list[str]) -> tuple[list[str], set[str]]:
+    """What importing ``modules`` changes, and the packages it loads, where ``first`` have been imported before."""
+    command = [sys.executable, "-c", CODE, json.dumps([first, modules])]
+    done = subprocess.run(command, capture_output=True, text=True, check=True)
+    changed, imported = json.loads(done.stdout)
+    return changed, set(imported)
+
+
+def test_import_is_light():
+    """Beyond torch and scikit-learn it loads small packages only: no torchvision, and no extra that is installed."""
+    changed, imported = import_in_new_process(["sktl"], first=[])
+    assert imported <= LIGHT
+    assert changed == []
+
+
+def test_importing_all_rooms_changes_nothing():
+    """No seed, thread count, warnings filter, environment variable or configuration, and no extra is imported."""
+    # torchvision itself brings a warnings filter (sympy's), so it is there before.
+    changed, imported = import_in_new_process(ROOMS, first=["torchvision.models.feature_extraction"])
+    assert changed == []
+    assert not EXTRAS & imported
+
+
+def public_estimators() -> list[type]:
+    things = [getattr(module, name) for module in map(importlib.import_module, ROOMS) for name in module.__all__]
+    return [thing for thing in things if inspect.isclass(thing) and issubclass(thing, BaseEstimator)]
+
+
+@pytest.mark.parametrize("Estimator", public_estimators())
+def test_fit_and_what_follows_change_nothing(Estimator):
+    """Every public estimator, built with its defaults, leaves generators, threads, modes and configuration alone."""
+    pictures = np.random.default_rng(0).integers(0, 256, (8, 64), dtype=np.uint8)
+    labels = np.array([0, 1] * 4)
+    Estimator().fit(pictures, labels)  # what is set once per process, on the first use of a library, is its affair
+    before = global_state()
+    estimator = Estimator().fit(pictures, labels)
+    for method in ("transform", "predict", "predict_proba"):
+        if hasattr(estimator, method):
+            getattr(estimator, method)(pictures)
+    after = global_state()
+    assert [key for key in before if before[key] != after[key]] == []

@@ -1,0 +1,65 @@
+"""What users may import, written down: a name that appears or vanishes is a decision, not an accident."""
+
+import importlib
+import pkgutil
+from types import ModuleType
+
+import pytest
+
+import sktl
+
+PUBLIC = {
+    "sktl": [
+        "PretrainedFeatureExtractor",
+        "__version__",
+    ],
+    "sktl.backbones": [
+        "Backbone",
+        "Preprocessing",
+        "Stage",
+        "describe_backbone",
+        "list_backbones",
+        "load_backbone",
+    ],
+    "sktl.exceptions": [
+        "BackboneError",
+        "CacheWarning",
+        "ImageError",
+        "ImageWarning",
+        "MissingDependencyError",
+        "SktlError",
+        "SktlWarning",
+        "WeightsDownloadError",
+        "WeightsError",
+        "WeightsMismatchError",
+    ],
+    "sktl.feature_extraction": [
+        "PretrainedFeatureExtractor",
+    ],
+    "sktl.preprocessing": [
+        "PixelRowsToImages",
+    ],
+}
+
+
+def test_public_modules():
+    """The rooms without an underscore are those listed."""
+    found = {module.name for module in pkgutil.iter_modules(sktl.__path__, "sktl.") if "._" not in module.name}
+    assert found | {"sktl"} == set(PUBLIC)
+
+
+@pytest.mark.parametrize("name", PUBLIC)
+def test_public_names(name):
+    """``__all__`` is the list above, and each name is there."""
+    module = importlib.import_module(name)
+    assert sorted(module.__all__) == sorted(PUBLIC[name])
+    for public in module.__all__:
+        assert getattr(module, public) is not None
+
+
+@pytest.mark.parametrize("name", ["sktl", "sktl.backbones"])
+def test_a_package_shows_nothing_else(name):
+    """Beside its names a package has modules and dunders only, so that completion offers what is meant to be used."""
+    module = importlib.import_module(name)
+    extra = {n for n in vars(module) if not n.startswith("_") and not isinstance(getattr(module, n), ModuleType)}
+    assert extra <= set(PUBLIC[name])
