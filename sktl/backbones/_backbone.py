@@ -1,0 +1,284 @@
+"""A network without its classifier: what can be asked of it, and where it can be cut."""
+
+from collections.abc import Sequence
+from difflib import get_close_matches
+from functools import cached_property
+from typing import Any
+
+import torch
+from torch import fx, nn
+
+from sktl.backbones import _fingerprint, _graph, _layout, _stages
+from sktl.backbones._preprocessing import Preprocessing
+from sktl.backbones._stages import Stage
+from sktl.exceptions import BackboneError
+
+
+class Backbone:
+    """A pretrained network that can be cut, made by `load_backbone` and never changed afterwards.
+
+    Parameters
+    ----------
+    module : nn.Module
+        The network with its source head, which becomes this object's own: it is put in eval mode and its parameters
+        stop asking for gradients.
+    name : str
+        What it is called.
+    preprocessing : Preprocessing
+        What its pictures need.
+    in_channels : int, default=3
+        Channels of its pictures.
+
+    Attributes
+    ----------
+    stages : tuple of Stage
+        The places where it can be cut, in order, without the source head.
+    layers : tuple of str
+        Every activation it can give, named as in
+        `torchvision.models.feature_extraction.create_feature_extractor`: the path of the layer, with ``_1``, ``_2``, …
+        appended where a layer is used again (``"layer1.0.relu"`` is the first use, ``"layer1.0.relu_1"`` the second).
+
+    Notes
+    -----
+    Wherever a layer is asked for, the name of a stage means the stage's output, and the path of a module that
+    consists of several layers (``"layer1.0"``) the last of them.
+
+    Examples
+    --------
+    >>> import torch
+    >>> from sktl.backbones import load_backbone
+    >>> backbone = load_backbone("sktl_mini")
+    >>> [stage.name for stage in backbone.stages]
+    ['stem', 'layer1', 'layer2', 'layer3', 'layer4']
+    >>> (features,) = backbone.feature_graph("layer2")(torch.zeros(2, 3, 64, 64))
+    >>> tuple(features.shape)
+    (2, 64, 16, 16)
+    """
+
+    def __init__(self, module: nn.Module, *, name: str, preprocessing: Preprocessing, in_channels: int = 3) -> None:
+        self.name = name
+        self.preprocessing = preprocessing
+        self.in_channels = in_channels
+        self.module = module.eval().requires_grad_(False)
+        self._fingerprints: dict[str, str] = {}
+
+    def __repr__(self) -> str:
+        return f"<Backbone {self.name}: {len(self.stages)} stages, {self.in_channels} channels>"
+
+    def __getstate__(self) -> dict[str, Any]:
+        # The graph is read from the module again where it is needed: it pickles badly, and reading takes milliseconds.
+        kept = ("name", "preprocessing", "in_channels", "module", "_fingerprints")
+        return {name: self.__dict__[name] for name in kept}
+
+    @cached_property
+    def _root(self) -> nn.Module:
+        """The network that graphs refer to: it shares the weights, and nothing in it works in place."""
+        if any(module.training for module in self.module.modules()):
+            raise BackboneError(
+                f"The network of {self.name!r} is in training mode, in which its output depends on the batch. "
+                "Call backbone.module.eval(); to train a part of it, take a copy with backbone.cut()."
+            )
+        return _graph.shadow(self.module, torch.Tensor.detach)
+
+    @cached_property
+    def _full_graph(self) -> fx.Graph:
+        graph = _graph.trace(self._root)
+        shape = (1, self.in_channels, *self.preprocessing.crop_shape)
+        try:
+            _graph.measure(graph, self._root, shape)
+        except Exception as error:
+            raise BackboneError(
+                f"The network {self.name!r} cannot take pictures of (channels, height, width) = {shape[1:]}: {error} "
+                "Give it the size it wants with preprocessing={'resize_size': ..., 'crop_size': ...} and the channels "
+                "with in_channels=."
+            ) from error
+        _graph.remove_mutation(graph, self._root)
+        return graph
+
+    @cached_property
+    def _nodes(self) -> dict[str, fx.Node]:
+        return {node.meta["layer"]: node for node in _graph.tensor_nodes(self._full_graph)}
+
+    @cached_property
+    def _stage_ends(self) -> dict[str, fx.Node]:
+        ends = dict(_stages.find_stages(self._full_graph, self._root))
+        if not ends:
+            raise BackboneError(
+                f"The network {self.name!r} cannot be cut: there is no point in front of its last layer through which "
+                "all data flows as one tensor."
+            )
+        return ends
+
+    @cached_property
+    def _channel_axes(self) -> dict[fx.Node, int]:
+        return _layout.channel_axes(self._full_graph, self._root)
+
+    @cached_property
+    def stages(self) -> tuple[Stage, ...]:
+        """The places where the network can be cut."""
+        ends = self._stage_ends
+        members = {name: [] for name in ends}  # type: dict[str, list[str]]
+        waiting = iter(self._nodes.items())
+        for name, end in ends.items():
+            for layer, node in waiting:
+                members[name].append(layer)
+                if node is end:
+                    break
+        return tuple(
+            Stage(
+                name=name,
+                node=end.meta["layer"],
+                layers=tuple(members[name]),
+                output_shape=end.meta["shape"][1:],
+                channel_axis=self._channel_axes[end],
+            )
+            for name, end in ends.items()
+        )
+
+    @property
+    def layers(self) -> tuple[str, ...]:
+        """The names of all activations, in the order in which they are computed."""
+        return tuple(self._nodes)
+
+    def _find(self, layer: str) -> fx.Node:
+        """The node that a layer's name means."""
+        if layer in self._stage_ends:
+            return self._stage_ends[layer]
+        if layer in self._nodes:
+            return self._nodes[layer]
+        inside = [node for name, node in self._nodes.items() if name.startswith(f"{layer}.")] if layer else []
+        if inside:
+            return inside[-1]
+        nearest = get_close_matches(str(layer), [*self._stage_ends, *self._nodes], n=3)
+        raise BackboneError(
+            f"{layer!r} is no layer of {self.name!r}."
+            + (f" Did you mean {' or '.join(map(repr, nearest))}?" if nearest else "")
+            + f" Its stages are {list(self._stage_ends)}; Backbone.layers lists all layers."
+        )
+
+    def stage_index(self, freeze_depth: "int | str") -> int:
+        """How many stages ``freeze_depth`` freezes.
+
+        Parameters
+        ----------
+        freeze_depth : int or str
+            A number of stages counted from the input, a negative number counted from the end (-1: all but the last),
+            ``"all"``, or the name of the last frozen stage.
+
+        Returns
+        -------
+        int
+            From 0 to the number of stages.
+
+        Raises
+        ------
+        BackboneError
+            Where there is no such stage.
+        """
+        names = list(self._stage_ends)
+        if freeze_depth == "all":
+            return len(names)
+        if isinstance(freeze_depth, str) and freeze_depth in names:
+            return names.index(freeze_depth) + 1
+        # numpy's integers come from parameter grids; a bool is an integer to Python, and nobody means one here.
+        if hasattr(freeze_depth, "__index__") and not isinstance(freeze_depth, bool):
+            depth = int(freeze_depth)
+            if -len(names) <= depth <= len(names):
+                return depth if depth >= 0 else len(names) + depth
+        raise BackboneError(
+            f"freeze_depth={freeze_depth!r} is no depth of {self.name!r}. Use an integer from {-len(names)} to "
+            f"{len(names)}, 'all', or the name of a stage: {names}."
+        )
+
+    def feature_graph(self, layers: "str | Sequence[str]") -> fx.GraphModule:
+        """The part of the network that computes some layers, and nothing behind the deepest of them.
+
+        Parameters
+        ----------
+        layers : str or sequence of str
+            Stages or layers.
+
+        Returns
+        -------
+        torch.fx.GraphModule
+            Maps normalised pictures, a float tensor of shape (n, channels, height, width), to a tuple with one tensor
+            per layer. It shares the memory of the weights with this backbone, but may be moved or cast freely.
+
+        Raises
+        ------
+        BackboneError
+            Where a layer is unknown; the message names the nearest.
+        """
+        nodes = tuple(self._find(layer) for layer in ((layers,) if isinstance(layers, str) else layers))
+        if not nodes:
+            raise BackboneError("layers is empty. Name at least one stage or layer.")
+        return self._part(_graph.extract(self._full_graph, nodes), torch.Tensor.detach)
+
+    def cut(self, freeze_depth: "int | str", *, head: bool = True) -> tuple[fx.GraphModule, fx.GraphModule]:
+        """Cut the network behind its first stages: ``rest(prefix(x))`` is ``module(x)``.
+
+        Parameters
+        ----------
+        freeze_depth : int or str
+            The number of stages in the prefix, in any form that `stage_index` understands.
+        head : bool, default=True
+            Whether the rest ends with the source's head; without it, it ends with the last stage.
+
+        Returns
+        -------
+        prefix : torch.fx.GraphModule
+            Maps normalised pictures (n, channels, height, width) to the output of the last frozen stage. It shares the
+            memory of its weights with this backbone.
+        rest : torch.fx.GraphModule
+            Maps that to the network's output. Its weights are a copy of its own, ready to be trained.
+        """
+        depth = self.stage_index(freeze_depth)
+        ends = list(self._stage_ends.values())
+        image = next(node for node in self._full_graph.nodes if node.op == "placeholder")
+        start = ends[depth - 1] if depth else image
+        end = _graph.output_node(self._full_graph) if head else ends[-1]
+        prefix = self._part(_graph.extract(self._full_graph, start), torch.Tensor.detach)
+        rest = self._part(_graph.extract(self._full_graph, end, start=start), torch.Tensor.clone)
+        for parameter in rest.parameters():
+            parameter.requires_grad_(parameter.is_floating_point())
+        return prefix, rest
+
+    def _part(self, graph: fx.Graph, tensor: Any) -> fx.GraphModule:
+        part = fx.GraphModule(self._root, graph)
+        part.eval()
+        return _graph.shadow(part, tensor)  # type: ignore[return-value]
+
+    def fingerprint(self, layer: str) -> str:
+        """Digest of the network up to ``layer``: equal for equal networks, different if one weight differs.
+
+        Parameters
+        ----------
+        layer : str
+            A stage or a layer.
+
+        Returns
+        -------
+        str
+            32 hexadecimal digits, the same in every process.
+        """
+        node = self._find(layer)
+        key = node.meta["layer"]
+        if key not in self._fingerprints:
+            self._fingerprints[key] = _fingerprint.fingerprint(_graph.extract(self._full_graph, node), self._root)
+        return self._fingerprints[key]
+
+    def channel_axis(self, layer: str) -> int:
+        """The axis of ``layer``'s output that holds the channels: 1, or -1 where they come last."""
+        return self._channel_axes[self._find(layer)]
+
+    def has_cls_token(self, layer: str) -> bool:
+        """Whether the first token of ``layer``'s output (n, tokens, channels) is a learnt class token."""
+        return _layout.has_class_token(self._find(layer), self._root)
+
+    def output_shape(self, layer: str) -> tuple[int, ...]:
+        """Shape of ``layer``'s output for one picture, without the batch axis."""
+        return self._find(layer).meta["shape"][1:]
+
+    def macs(self, layer: str) -> int:
+        """Multiply-accumulates per picture up to and including ``layer``."""
+        return sum(node.meta.get("macs", 0) for node in _graph.ancestors([self._find(layer)]))

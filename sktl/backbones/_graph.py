@@ -1,0 +1,273 @@
+"""A network as a graph: read it, measure it, find where it can be cut, take a part of it out.
+
+Every function here is a pure function of a `torch.fx.Graph`. What is learnt about a node is kept in its ``meta``:
+
+``layer``
+    Its name, as `torchvision.models.feature_extraction.create_feature_extractor` gives it.
+``shape``
+    The shape of its output for one image, where that is one tensor; ``None`` otherwise.
+``macs``
+    Its multiply-accumulates for that image.
+"""
+
+import copy
+import inspect
+import math
+import operator
+from collections.abc import Callable, Iterable, Iterator
+from itertools import chain
+from typing import Any
+
+import torch
+import torchvision
+from torch import fx, nn
+from torch.utils.flop_counter import FlopCounterMode
+from torchvision.models.feature_extraction import NodePathTracer
+
+from sktl.exceptions import BackboneError
+
+# torchvision's feature extraction does not look into its own building blocks; neither do we, so that names agree.
+_LEAF_MODULES = [ops for ops in vars(torchvision.ops).values() if inspect.isclass(ops) and issubclass(ops, nn.Module)]
+
+_OUT_OF_PLACE: dict[Any, Any] = {
+    operator.iadd: operator.add,
+    operator.isub: operator.sub,
+    operator.imul: operator.mul,
+    operator.itruediv: operator.truediv,
+    operator.ifloordiv: operator.floordiv,
+    operator.ipow: operator.pow,
+    operator.imatmul: operator.matmul,
+}
+
+
+class _Tracer(NodePathTracer):
+    """Torchvision's tracer, told which modules to leave closed and able to say which one it failed in."""
+
+    def __init__(self, opaque: set[str]) -> None:
+        super().__init__(autowrap_modules=(math, torchvision.ops), leaf_modules=_LEAF_MODULES)
+        self.opaque = opaque
+        self.culprit: str | None = None
+
+    def is_leaf_module(self, m: nn.Module, module_qualname: str) -> bool:
+        return module_qualname in self.opaque or super().is_leaf_module(m, module_qualname)
+
+    def call_module(self, m: nn.Module, forward: Callable, args: Any, kwargs: Any) -> Any:
+        try:
+            return super().call_module(m, forward, args, kwargs)
+        except Exception:
+            if self.culprit is None:
+                self.culprit = self.path_of_module(m)
+            raise
+
+    def create_args_for_root(self, root_fn: Callable, is_module: bool, concrete_args: Any = None) -> tuple[Any, list]:
+        # The image is the only input: a further argument of `forward` keeps its default and is no placeholder.
+        return root_fn, [self.root, self.create_proxy("placeholder", "x", (), {})]
+
+
+def trace(module: nn.Module) -> fx.Graph:
+    """The graph of ``module``'s forward pass, as it is in its present mode.
+
+    A submodule whose own ``forward`` cannot be traced (it branches on values, say) becomes one node, and so keeps
+    working; only where the outermost ``forward`` is such a one is there no graph.
+
+    Raises
+    ------
+    BackboneError
+        Where ``module.forward`` itself cannot be traced.
+    """
+    opaque: set[str] = set()
+    while True:
+        tracer = _Tracer(opaque)
+        try:
+            graph = tracer.trace(module)
+            break
+        except Exception as error:
+            if tracer.culprit is None:
+                raise BackboneError(
+                    f"The network {type(module).__name__} cannot be read as a graph, because its own forward() "
+                    f"does what torch.fx cannot follow ({type(error).__name__}: {str(error).splitlines()[0]}). "
+                    "Move the part that depends on values into a submodule, which is then taken as one layer, or "
+                    "write the network as an nn.Sequential of its blocks."
+                ) from error
+            opaque.add(tracer.culprit)
+    for node in graph.nodes:
+        node.meta["layer"] = tracer.node_to_qualname.get(node, node.name)
+    return graph
+
+
+def shadow(module: nn.Module, tensor: Callable[[torch.Tensor], torch.Tensor]) -> nn.Module:
+    """A structural copy of ``module`` in which each parameter and buffer ``t`` is ``tensor(t)``.
+
+    With ``torch.Tensor.detach`` the copy shares its memory with the original, while moving or casting the copy leaves
+    the original alone.
+    """
+    memo: dict[int, Any] = {}
+    for old in chain(module.parameters(), module.buffers()):
+        new = tensor(old)
+        memo[id(old)] = nn.Parameter(new, requires_grad=False) if isinstance(old, nn.Parameter) else new
+    return copy.deepcopy(module, memo)
+
+
+class _Measurer(fx.Interpreter):
+    """Runs a graph and writes each node's shape and multiply-accumulates into its ``meta``."""
+
+    def run_node(self, n: fx.Node) -> Any:
+        with FlopCounterMode(display=False) as counter:
+            result = super().run_node(n)
+        n.meta["shape"] = tuple(result.shape) if isinstance(result, torch.Tensor) else None
+        n.meta["macs"] = counter.get_total_flops() // 2
+        return result
+
+
+def measure(graph: fx.Graph, root: nn.Module, input_shape: tuple[int, ...]) -> None:
+    """Fill in every node's ``shape`` and ``macs``, without computing a value where the network allows it.
+
+    Parameters
+    ----------
+    graph : torch.fx.Graph
+        A graph of ``root``.
+    root : nn.Module
+        The network the graph refers to.
+    input_shape : tuple of int
+        (1, channels, height, width).
+    """
+
+    def meta(tensor: torch.Tensor) -> torch.Tensor:
+        return torch.empty_like(tensor, device="meta")
+
+    with torch.no_grad():
+        try:
+            _Measurer(shadow(root, meta), graph=graph).run(torch.empty(input_shape, device="meta"))
+        except Exception:
+            # A layer that looks at values cannot run on shapes alone; one small real image will do.
+            _Measurer(root, graph=graph).run(torch.zeros(input_shape))
+
+
+def remove_mutation(graph: fx.Graph, root: nn.Module) -> None:
+    """Rewrite in-place operations so that no node changes another node's output; results stay the same.
+
+    Needs ``measure`` to have run: ``n += 1`` on a number is no mutation, on a tensor it is. ``inplace`` is switched
+    off in the modules of ``root``, which therefore has to be a copy of ours.
+    """
+    order = {node: position for position, node in enumerate(graph.nodes)}
+    for node in graph.nodes:
+        changed = node.args[0] if node.args and isinstance(node.args[0], fx.Node) else None
+        if changed is None or changed.meta.get("shape") is None or not _make_out_of_place(node, root):
+            continue
+        # Whoever read the changed tensor afterwards saw the new values, and has to go on seeing them.
+        for user in list(changed.users):
+            if order[user] > order[node]:
+                user.replace_input_with(changed, node)
+    for module in root.modules():
+        if getattr(module, "inplace", None) is True:
+            module.inplace = False  # type: ignore[assignment]
+    graph.lint()
+
+
+def _make_out_of_place(node: fx.Node, root: nn.Module) -> bool:
+    """Turn ``node`` into its out-of-place counterpart; whether it was in-place and has one."""
+    target = node.target
+    if node.op == "call_module":
+        return getattr(root.get_submodule(str(target)), "inplace", None) is True
+    if node.op == "call_method":
+        name = str(target)
+        if name.endswith("_") and not name.endswith("__") and hasattr(torch.Tensor, name[:-1]):
+            node.target = name[:-1]
+            return True
+        return False
+    if node.op != "call_function":
+        return False
+    if target in _OUT_OF_PLACE:
+        node.target = _OUT_OF_PLACE[target]
+        return True
+    name = getattr(target, "__name__", "")
+    if name.endswith("_") and not name.endswith("__") and hasattr(torch, name[:-1]):
+        node.target = getattr(torch, name[:-1])
+        return True
+    return _switch_inplace_argument_off(node)
+
+
+def _switch_inplace_argument_off(node: fx.Node) -> bool:
+    """``relu(x, inplace=True)`` becomes ``relu(x, inplace=False)``; whether there was such an argument."""
+    try:
+        bound = inspect.signature(node.target).bind(*node.args, **node.kwargs)  # type: ignore[arg-type]
+    except (TypeError, ValueError):  # a builtin without a signature
+        return False
+    if bound.arguments.get("inplace") is not True:
+        return False
+    bound.arguments["inplace"] = False
+    node.args, node.kwargs = bound.args, bound.kwargs
+    return True
+
+
+def cut_points(graph: fx.Graph) -> list[fx.Node]:
+    """The nodes, in order, after which everything that is still needed is that one node's tensor.
+
+    What does not depend on the image (a class token, a table of positions) may be read again behind the cut and does
+    not count; a size that was read from the image's tensor does.
+    """
+    nodes = list(graph.nodes)
+    last_use = {source: position for position, node in enumerate(nodes) for source in node.all_input_nodes}
+    from_image: set[fx.Node] = set()
+    live: set[fx.Node] = set()
+    cuts = []
+    for position, node in enumerate(nodes):
+        if node.op == "placeholder" or not from_image.isdisjoint(node.all_input_nodes):
+            from_image.add(node)
+        live = {source for source in live if last_use[source] > position}
+        if node in from_image and node in last_use:
+            live.add(node)
+        if live == {node} and node.op != "placeholder" and node.meta["shape"] is not None:
+            cuts.append(node)
+    return cuts
+
+
+def ancestors(nodes: Iterable[fx.Node], stop: fx.Node | None = None) -> set[fx.Node]:
+    """``nodes`` and all they are computed from, looking no further back than ``stop``."""
+    found: set[fx.Node] = set()
+    waiting = list(nodes)
+    while waiting:
+        node = waiting.pop()
+        if node not in found:
+            found.add(node)
+            if node is not stop:
+                waiting.extend(node.all_input_nodes)
+    return found
+
+
+def extract(graph: fx.Graph, outputs: fx.Node | tuple[fx.Node, ...], start: fx.Node | None = None) -> fx.Graph:
+    """The part of ``graph`` that computes ``outputs`` from ``start`` (default: from the image), and nothing else."""
+    wanted = outputs if isinstance(outputs, tuple) else (outputs,)
+    needed = ancestors(wanted, stop=start)
+    part = fx.Graph()
+    copies: dict[fx.Node, fx.Node] = {}
+    for node in graph.nodes:
+        if node is start or (start is None and node.op == "placeholder"):
+            copies[node] = part.placeholder("x")
+        elif node in needed:
+            copies[node] = part.node_copy(node, copies.__getitem__)
+    results = tuple(copies[node] for node in wanted)
+    part.output(results if isinstance(outputs, tuple) else results[0])
+    return part
+
+
+def output_node(graph: fx.Graph) -> fx.Node:
+    """The node whose value the graph returns (the first one where it returns several)."""
+    return next(iter(next(reversed(graph.nodes)).all_input_nodes))
+
+
+def module_path(node: fx.Node) -> str:
+    """The path of the module in which ``node`` runs; ``""`` for the outermost ``forward``."""
+    if node.op == "call_module":
+        return str(node.target)
+    return str(node.target if node.op == "get_attr" else node.meta["layer"]).rpartition(".")[0]
+
+
+def tensor_nodes(graph: fx.Graph) -> Iterator[fx.Node]:
+    """The nodes whose value is one tensor that depends on the image, in order; the image itself is none of them."""
+    from_image: set[fx.Node] = set()
+    for node in graph.nodes:
+        if node.op == "placeholder" or not from_image.isdisjoint(node.all_input_nodes):
+            from_image.add(node)
+            if node.op not in ("placeholder", "output") and node.meta["shape"] is not None:
+                yield node

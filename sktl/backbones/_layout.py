@@ -1,0 +1,142 @@
+"""Which axis of a layer's output holds the channels, and whether its first token is a class token."""
+
+from math import prod
+from typing import Any
+
+import torch
+from torch import fx, nn
+from torchvision.ops import Permute
+
+from sktl.backbones import _graph
+
+_CHANNELS_SECOND = (nn.modules.conv._ConvNd, nn.modules.batchnorm._NormBase, nn.GroupNorm)
+_CHANNELS_LAST = (nn.Linear, nn.LayerNorm, nn.RMSNorm, nn.MultiheadAttention)
+_CHANNELS_SECOND_FUNCTIONS = {"conv2d", "batch_norm", "group_norm", "instance_norm"}
+_CHANNELS_LAST_FUNCTIONS = {"linear", "layer_norm", "rms_norm", "multi_head_attention_forward"}
+
+
+def channel_axes(graph: fx.Graph, root: nn.Module) -> dict[fx.Node, int]:
+    """The channel axis of every measured node: mostly 1, and -1 where it is the last of three or more.
+
+    A convolution or a batch norm has its channels on axis 1, a linear layer or a layer norm on the last one; a
+    permutation moves them, a reshape is followed by their number, and everything else keeps them where they were.
+    """
+    axes: dict[fx.Node, int] = {}
+    for node in graph.nodes:
+        shape = node.meta.get("shape")
+        # Of several inputs the largest is the one that carries the image (a class token is smaller than what it joins).
+        source = max((argument for argument in node.all_input_nodes if argument in axes), key=_size, default=None)
+        if shape is None or len(shape) < 2:
+            if source is not None:  # a tuple of tensors (attention's output and weights): handed on to its items
+                axes[node] = axes[source]
+        else:
+            axes[node] = _axis(node, root, source, axes)
+    return {node: -1 if _is_last(node, axis) else axis for node, axis in axes.items()}
+
+
+def _size(node: fx.Node) -> int:
+    return prod(node.meta.get("shape") or (0,))
+
+
+def _is_last(node: fx.Node, axis: int) -> bool:
+    shape = node.meta.get("shape")
+    return shape is not None and len(shape) > 2 and axis % len(shape) == len(shape) - 1
+
+
+def _axis(node: fx.Node, root: nn.Module, source: fx.Node | None, axes: dict[fx.Node, int]) -> int:
+    shape = node.meta["shape"]
+    rank = len(shape)
+    known = _axis_by_kind(node, root, rank)
+    if known is not None:
+        return known
+    if source is None:
+        return 1
+    before = source.meta.get("shape")
+    if before is None:
+        return axes[source] % rank
+    order = _permutation(node, root, len(before))
+    if order is not None:
+        return order.index(axes[source] % len(before))
+    return _follow(before, axes[source] % len(before), shape)
+
+
+def _axis_by_kind(node: fx.Node, root: nn.Module, rank: int) -> int | None:
+    """What the kind of layer says, if it says anything; a closed block with a convolution is taken as one."""
+    if node.op == "placeholder":
+        return 1
+    if node.op == "call_module":
+        layers = list(root.get_submodule(str(node.target)).modules())
+        if any(isinstance(layer, _CHANNELS_SECOND) for layer in layers):
+            return 1
+        if any(isinstance(layer, _CHANNELS_LAST) for layer in layers):
+            return rank - 1
+    if node.op == "call_function":
+        name = getattr(node.target, "__name__", "")
+        if name in _CHANNELS_SECOND_FUNCTIONS:
+            return 1
+        if name in _CHANNELS_LAST_FUNCTIONS:
+            return rank - 1
+    return None
+
+
+def _permutation(node: fx.Node, root: nn.Module, rank: int) -> list[int] | None:
+    """For each axis of the output the axis of the input it was, where ``node`` is a permutation."""
+    if node.op == "call_module":
+        module = root.get_submodule(str(node.target))
+        return [axis % rank for axis in module.dims] if isinstance(module, Permute) else None
+    name = node.target if isinstance(node.target, str) else getattr(node.target, "__name__", "")
+    arguments: tuple[Any, ...] = (*node.args[1:], *node.kwargs.values())
+    if name == "permute":
+        dims = arguments[0] if isinstance(arguments[0], (tuple, list)) else arguments
+        return [axis % rank for axis in dims]
+    if name in ("transpose", "swapaxes", "swapdims"):
+        first, second = arguments
+        order = list(range(rank))
+        order[first], order[second] = order[second], order[first]
+        return order
+    return None
+
+
+def _follow(before: tuple[int, ...], axis: int, after: tuple[int, ...]) -> int:
+    """Where an axis went in an operation that keeps the order of the axes."""
+    n_channels = before[axis]
+    if len(before) == len(after):
+        return axis
+    if axis == len(before) - 1 and after[-1] == n_channels:
+        return len(after) - 1
+    if axis < len(after) and after[axis] == n_channels:
+        return axis
+    candidates = [position for position, size in enumerate(after) if position and size == n_channels]
+    return candidates[0] if candidates else 1 if len(after) in (2, 4) else len(after) - 1
+
+
+def has_class_token(node: fx.Node, root: nn.Module) -> bool:
+    """Whether the first of the tokens that ``node`` gives, of shape (n, tokens, channels), is a learnt class token.
+
+    It is where one learnt token was put in front of the image's tokens and none was taken away since.
+    """
+    shape = node.meta["shape"]
+    if shape is None or len(shape) != 3:
+        return False
+    past = _graph.ancestors([node])
+    return any(
+        getattr(joined.target, "__name__", "") in ("cat", "concat", "concatenate")
+        and joined.meta["shape"] is not None
+        and joined.meta["shape"][1] == shape[1]
+        and _is_learnt_token(joined.args[0], root)
+        for joined in past
+    )
+
+
+def _is_learnt_token(parts: Any, root: nn.Module) -> bool:
+    """Whether the first of the joined ``parts`` is a parameter of shape (1, 1, channels), repeated per image."""
+    if not isinstance(parts, (tuple, list)) or not isinstance(parts[0], fx.Node):
+        return False
+    node = parts[0]
+    if node.op in ("call_function", "call_method") and node.args and isinstance(node.args[0], fx.Node):
+        node = node.args[0]
+    if node.op != "get_attr":
+        return False
+    owner, _, attribute = str(node.target).rpartition(".")
+    token = getattr(root.get_submodule(owner), attribute)
+    return isinstance(token, torch.Tensor) and token.ndim == 3 and token.shape[:2] == (1, 1)

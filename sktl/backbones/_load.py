@@ -1,0 +1,192 @@
+"""From what a user names to a `Backbone`."""
+
+import copy
+import threading
+from collections import OrderedDict
+from collections.abc import Hashable, Mapping
+from itertools import chain
+from os import PathLike
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from sklearn.utils import check_random_state
+from torch import nn
+
+from sktl.backbones import _input, _weights
+from sktl.backbones._backbone import Backbone
+from sktl.backbones._preprocessing import Preprocessing, check_preprocessing
+from sktl.backbones._registry import Architecture, find_architecture
+from sktl.exceptions import BackboneError
+
+# Loaded networks, the most recently used last. Each may be hundreds of megabytes.
+_MEMO: OrderedDict[Hashable, Backbone] = OrderedDict()
+_MEMO_SIZE = 4
+_MEMO_LOCK = threading.Lock()
+
+
+def load_backbone(
+    backbone: "str | nn.Module | Backbone",
+    *,
+    weights: "str | PathLike[str] | None" = "default",
+    in_channels: int = 3,
+    preprocessing: "Preprocessing | Mapping[str, Any] | None" = None,
+    random_state: "int | np.random.RandomState | None" = None,
+) -> Backbone:
+    """Load a pretrained network.
+
+    Parameters
+    ----------
+    backbone : str, nn.Module or Backbone
+        A name from `list_backbones`, ``"timm:<name>"`` for one of timm, a network of your own, which is copied and
+        used with the weights it has (hooks that you registered on it are not copied), or a `Backbone`, which is
+        returned as it is.
+    weights : str, path or None, default="default"
+        ``"default"`` takes the best published weights, a published name (``"IMAGENET1K_V1"``) those, a path a local
+        file (``.safetensors``, or ``.pt``/``.pth``, of which only tensors are read), and None random ones. A file may
+        have a source head of another size, or none: then the network ends in front of it.
+    in_channels : int, default=3
+        Channels of the pictures. The first convolution is adapted to any number but 3; for one channel, so that a
+        grey picture gives exactly what it gives as RGB.
+    preprocessing : Preprocessing, dict or None, default=None
+        How pictures are resized, cropped and normalised. None takes what belongs to the weights; for a file, what
+        belongs to the published weights of that file name, or to the default ones; for a network of your own, 256,
+        224 and ImageNet's mean and standard deviation. A dict changes some of it.
+    random_state : int, RandomState or None, default=None
+        Seeds random weights. The global generators of torch are not touched.
+
+    Returns
+    -------
+    Backbone
+        In eval mode, its parameters not asking for gradients. The same object is returned for the same name and
+        settings while it is among the four most recently used, so it must not be changed.
+
+    Raises
+    ------
+    BackboneError
+        Where the name, the published weights, the preprocessing or in_channels are not understood.
+    FileNotFoundError
+        Where ``weights`` is a path and there is no such file.
+    MissingDependencyError
+        Where the name starts with ``timm:`` and timm is not installed.
+    WeightsDownloadError
+        Where published weights did not arrive.
+    WeightsMismatchError
+        Where a file is no state dict or that of another network.
+
+    Examples
+    --------
+    >>> from sktl.backbones import load_backbone
+    >>> load_backbone("sktl_mini")
+    <Backbone sktl_mini: 5 stages, 3 channels>
+    """
+    if isinstance(backbone, Backbone):
+        return backbone
+    if isinstance(backbone, nn.Module):
+        return _own(backbone, in_channels, preprocessing)
+    if not isinstance(backbone, str):
+        raise BackboneError(
+            f"backbone={backbone!r} is of type {type(backbone).__name__}. Use a name from "
+            "sktl.backbones.list_backbones(), an nn.Module, or a Backbone."
+        )
+    architecture = find_architecture(backbone)
+    name, path = _resolve_weights(architecture, weights)
+    default = architecture.preprocessing(name, path)
+    wanted = check_preprocessing(preprocessing, default)
+    key = _memo_key(backbone, name, path, in_channels, wanted, random_state)
+    with _MEMO_LOCK:
+        if key in _MEMO:
+            _MEMO.move_to_end(key)
+            return _MEMO[key]
+    with _forked_rng():
+        if name is None and path is None:
+            torch.default_generator.manual_seed(check_random_state(random_state).randint(2**31))
+        module = _load_module(architecture, name, path)
+        wanted = _input.adapt_input(module.eval(), in_channels, wanted, default)
+    loaded = Backbone(module, name=backbone, preprocessing=wanted, in_channels=in_channels)
+    if key is not None:
+        with _MEMO_LOCK:
+            _MEMO[key] = loaded
+            while len(_MEMO) > _MEMO_SIZE:
+                _MEMO.popitem(last=False)
+    return loaded
+
+
+def _forked_rng() -> Any:
+    # Building a network draws its random weights on the CPU only: no generator of a GPU needs to be put back.
+    return torch.random.fork_rng(devices=[])
+
+
+def _resolve_weights(
+    architecture: Architecture, weights: "str | PathLike[str] | None"
+) -> "tuple[str | None, Path | None]":
+    """``weights`` as a published name, or as a path, or as neither (random)."""
+    if weights is None:
+        return None, None
+    if isinstance(weights, str):
+        if weights.lower() == "default":
+            if architecture.default is None:
+                raise BackboneError(
+                    f"No weights are published for backbone={architecture.name!r}. Use weights=None or a file."
+                )
+            return architecture.default, None
+        if weights in architecture.published:
+            return weights, None
+    return None, _weights.as_weights_path(weights, backbone=architecture.name, published=architecture.published)
+
+
+def _memo_key(
+    backbone: str,
+    name: str | None,
+    path: Path | None,
+    in_channels: int,
+    preprocessing: Preprocessing,
+    random_state: Any,
+) -> Hashable | None:
+    """What determines a loaded network; None where nothing does (random weights without a fixed seed)."""
+    if name is None and path is None:
+        if not isinstance(random_state, (int, np.integer)):
+            return None
+        return backbone, int(random_state), in_channels, preprocessing
+    if path is None:
+        return backbone, name, in_channels, preprocessing
+    stat = path.stat()  # a file that was written again is another file
+    return backbone, str(path.resolve()), stat.st_mtime_ns, stat.st_size, in_channels, preprocessing
+
+
+def _load_module(architecture: Architecture, name: str | None, path: Path | None) -> nn.Module:
+    if path is not None:
+        state = architecture.adjust(_weights.read_state_dict(path))
+    elif name is not None:
+        state = architecture.adjust(architecture.fetch(name))
+    else:
+        return architecture.build(None)
+    origin = str(path) if path is not None else str(name)
+    try:
+        # Drawing random weights that the file replaces takes longer than reading it.
+        with torch.device("meta"):
+            module = architecture.build(state)
+        _weights.load_state_dict(module, state, origin=origin)
+    except RuntimeError:  # a network that computes with tensors while it is built
+        module = architecture.build(state)
+        _weights.load_state_dict(module, state, origin=origin)
+    if any(tensor.is_meta for tensor in chain(module.parameters(), module.buffers())):  # not all of it is in the file
+        module = architecture.build(state)
+        _weights.load_state_dict(module, state, origin=origin)
+    return module
+
+
+def _own(module: nn.Module, in_channels: int, preprocessing: "Preprocessing | Mapping[str, Any] | None") -> Backbone:
+    """A network of the user's own: copied, without the hooks that look at it."""
+    default = Preprocessing()
+    copied = copy.deepcopy(module).cpu().float().eval()
+    for layer in copied.modules():
+        for hooks in (layer._forward_hooks, layer._forward_pre_hooks, layer._backward_hooks, layer._backward_pre_hooks):
+            for number, hook in list(hooks.items()):
+                # torch's own hooks (spectral norm, weight norm, pruning) compute the weights and belong to the network.
+                if not (getattr(hook, "__module__", None) or type(hook).__module__).startswith("torch."):
+                    del hooks[number]
+    with _forked_rng():
+        wanted = _input.adapt_input(copied, in_channels, check_preprocessing(preprocessing, default), default)
+    return Backbone(copied, name=type(module).__name__, preprocessing=wanted, in_channels=in_channels)

@@ -1,0 +1,174 @@
+"""How a picture becomes what a network was trained on: resized, cropped, normalised."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, fields, replace
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+
+from sktl.exceptions import BackboneError
+
+_RESAMPLING = {
+    "nearest": Image.Resampling.NEAREST,
+    "bilinear": Image.Resampling.BILINEAR,
+    "bicubic": Image.Resampling.BICUBIC,
+    "box": Image.Resampling.BOX,
+    "hamming": Image.Resampling.HAMMING,
+    "lanczos": Image.Resampling.LANCZOS,
+}
+
+# From here on the resized picture is not built as a whole: a 1 x 5000 picture would become 256 x 1,280,000.
+_EXTREME_ASPECT = 16
+
+
+@dataclass(frozen=True)
+class Preprocessing:
+    """What is done to every picture before the network sees it.
+
+    The shorter side is resized to ``resize_size``, the centre of ``crop_size`` is cut out (with a black border where
+    the picture is smaller), the values are scaled to 0-1, and ``mean`` is taken off before dividing by ``std``.
+
+    Parameters
+    ----------
+    resize_size : int, default=256
+        Length of the shorter side after resizing, in pixels.
+    crop_size : int or (int, int), default=224
+        Side or (height, width) of the centre that the network sees, in pixels.
+    interpolation : str, default="bilinear"
+        ``"nearest"``, ``"bilinear"``, ``"bicubic"``, ``"box"``, ``"hamming"`` or ``"lanczos"``.
+    mean : tuple of float, default=(0.485, 0.456, 0.406)
+        Mean per channel of values in 0-1; ImageNet's.
+    std : tuple of float, default=(0.229, 0.224, 0.225)
+        Standard deviation per channel of values in 0-1; ImageNet's.
+    antialias : bool, default=True
+        Whether shrinking averages over all pixels. Only True is offered: it is what the weights were trained on.
+
+    Raises
+    ------
+    BackboneError
+        Where a value makes no sense.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from sktl.backbones import Preprocessing
+    >>> Preprocessing(resize_size=32, crop_size=28).apply(np.zeros((40, 60, 3), np.uint8)).shape
+    (28, 28, 3)
+    """
+
+    resize_size: int = 256
+    crop_size: "int | tuple[int, int]" = 224
+    interpolation: str = "bilinear"
+    mean: tuple[float, ...] = (0.485, 0.456, 0.406)
+    std: tuple[float, ...] = (0.229, 0.224, 0.225)
+    antialias: bool = True
+
+    def __post_init__(self) -> None:
+        def fail(problem: str) -> None:
+            raise BackboneError(f"preprocessing: {problem} (in {self!r}).")
+
+        # Lists come from dicts and JSON; a frozen dataclass has to be hashable.
+        object.__setattr__(self, "mean", tuple(float(value) for value in self.mean))
+        object.__setattr__(self, "std", tuple(float(value) for value in self.std))
+        if not isinstance(self.crop_size, int):
+            object.__setattr__(self, "crop_size", tuple(int(side) for side in self.crop_size))
+        if self.resize_size < 1 or min(self.crop_shape) < 1 or len(self.crop_shape) != 2:
+            fail("resize_size and crop_size have to be at least 1 pixel; crop_size is one side or (height, width)")
+        if self.interpolation not in _RESAMPLING:
+            fail(f"interpolation={self.interpolation!r} is unknown; use one of {sorted(_RESAMPLING)}")
+        if len(self.mean) != len(self.std) or not all(value > 0 for value in self.std):
+            fail("mean and std need one value per channel each, and std positive ones")
+        if not self.antialias:
+            fail("antialias=False is not offered; pretrained weights expect antialiased pictures")
+
+    @property
+    def crop_shape(self) -> tuple[int, int]:
+        """(height, width) of what the network sees."""
+        return (self.crop_size, self.crop_size) if isinstance(self.crop_size, int) else self.crop_size
+
+    @property
+    def key(self) -> str:
+        """A string that names everything that decides what the network sees."""
+        return "|".join(f"{field.name}={getattr(self, field.name)!r}" for field in fields(self))
+
+    def for_channels(self, n_channels: int) -> "Preprocessing":
+        """The same for pictures of ``n_channels``: one channel takes the average, more repeat the values in turn."""
+        if n_channels == len(self.mean):
+            return self
+        if n_channels == 1:
+            return replace(self, mean=(float(np.mean(self.mean)),), std=(float(np.mean(self.std)),))
+
+        def repeated(values: tuple[float, ...]) -> tuple[float, ...]:
+            return tuple(values[channel % len(values)] for channel in range(n_channels))
+
+        return replace(self, mean=repeated(self.mean), std=repeated(self.std))
+
+    def apply(self, picture: NDArray[np.uint8]) -> NDArray[np.uint8]:
+        """Resize and crop one picture, bit for bit as torchvision's presets do with a PIL image.
+
+        Parameters
+        ----------
+        picture : ndarray of shape (height, width, channels) and dtype uint8
+            The picture, of any number of channels.
+
+        Returns
+        -------
+        ndarray of shape (crop height, crop width, channels) and dtype uint8
+        """
+        n_channels = picture.shape[2]
+        if n_channels == 3:
+            return np.asarray(self._resize_and_crop(Image.fromarray(picture)))
+        # PIL knows 1 and 3 channels; any other number is a stack of grey pictures.
+        planes = [Image.fromarray(np.ascontiguousarray(picture[:, :, channel])) for channel in range(n_channels)]
+        return np.stack([np.asarray(self._resize_and_crop(plane)) for plane in planes], axis=2)
+
+    def _resize_and_crop(self, image: Image.Image) -> Image.Image:
+        short, long = sorted(image.size)
+        # torchvision truncates the longer side; a rounded one would shift every pixel.
+        new_long = int(self.resize_size * long / short)
+        width, height = (self.resize_size, new_long) if image.width <= image.height else (new_long, self.resize_size)
+        crop_height, crop_width = self.crop_shape
+        left, top = _crop_offset(width, crop_width), _crop_offset(height, crop_height)
+        resampling = _RESAMPLING[self.interpolation]
+        if long > _EXTREME_ASPECT * short:
+            # Only the part inside the crop is computed. PIL's filter still looks at the pixels around the box.
+            box = (max(left, 0), max(top, 0), min(left + crop_width, width), min(top + crop_height, height))
+            scale_x, scale_y = image.width / width, image.height / height
+            source = (box[0] * scale_x, box[1] * scale_y, box[2] * scale_x, box[3] * scale_y)
+            part = image.resize((box[2] - box[0], box[3] - box[1]), resampling, box=source)
+            canvas = Image.new(image.mode, (crop_width, crop_height))
+            canvas.paste(part, (box[0] - left, box[1] - top))
+            return canvas
+        if (width, height) != image.size:
+            image = image.resize((width, height), resampling)
+        return image.crop((left, top, left + crop_width, top + crop_height))
+
+
+def _crop_offset(size: int, crop: int) -> int:
+    """Where a centre crop starts, negative where it starts in the padding; rounded as torchvision rounds."""
+    return round((size - crop) / 2.0) if size >= crop else -((crop - size) // 2)
+
+
+def check_preprocessing(
+    preprocessing: "Preprocessing | Mapping[str, Any] | None", default: Preprocessing
+) -> Preprocessing:
+    """The preprocessing a user means: theirs, theirs laid over the ``default``, or the default.
+
+    Raises
+    ------
+    BackboneError
+        Where it is something else, or a dict with unknown keys.
+    """
+    if preprocessing is None:
+        return default
+    if isinstance(preprocessing, Preprocessing):
+        return preprocessing
+    names = [field.name for field in fields(Preprocessing)]
+    if not isinstance(preprocessing, Mapping) or not set(preprocessing) <= set(names):
+        raise BackboneError(
+            f"preprocessing={preprocessing!r} is not understood. Use None (what belongs to the weights), a "
+            f"sktl.backbones.Preprocessing, or a dict with some of the keys {names}."
+        )
+    return replace(default, **preprocessing)
