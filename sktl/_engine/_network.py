@@ -1,0 +1,132 @@
+"""The frozen prefix as one module: uint8 pictures in, one pooled array per layer out.
+
+Both engines run this same module, so normalisation and pooling stand in one place.
+"""
+
+from collections import Counter
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor, fx, nn
+from torch.nn.utils.fusion import fuse_conv_bn_eval
+
+from sktl.backbones import Backbone
+
+POOLINGS = ("avg", "max", "gem", "flatten", "cls", "none")
+
+
+class PrefixNetwork(nn.Module):
+    """Normalise pictures, run the graph up to the named layers, pool each of them.
+
+    Parameters
+    ----------
+    backbone : Backbone
+        The network; it is copied, not changed.
+    layers : sequence of str
+        Layers to read.
+    pooling : {"avg", "max", "gem", "flatten", "cls", "none"}
+        What becomes of each layer's output, see `pool`.
+    """
+
+    def __init__(self, backbone: Backbone, layers: Sequence[str], pooling: str):
+        super().__init__()
+        # Not "graph": in an exported program that name is taken.
+        self.features = backbone.feature_graph(layers)
+        self.pooling = pooling
+        self.channel_axes = [backbone.channel_axis(layer) for layer in layers]
+        self.cls_tokens = [backbone.has_cls_token(layer) for layer in layers]
+        preprocessing = backbone.preprocessing
+        # Pictures are 0-255: the weights' mean and standard deviation are stated for 0-1.
+        self.register_buffer("mean", 255.0 * torch.tensor(preprocessing.mean).reshape(-1, 1, 1))
+        self.register_buffer("std", 255.0 * torch.tensor(preprocessing.std).reshape(-1, 1, 1))
+        self.eval().requires_grad_(False)
+
+    def forward(self, pictures: Tensor) -> tuple[Tensor, ...]:
+        """Pooled activations, one per layer, of uint8 ``pictures`` of shape (n, height, width, channels)."""
+        x = (pictures.permute(0, 3, 1, 2).to(self.mean.dtype) - self.mean) / self.std
+        return tuple(
+            pool(activation, self.pooling, axis, cls_token)
+            for activation, axis, cls_token in zip(self.features(x), self.channel_axes, self.cls_tokens, strict=True)
+        )
+
+
+def pool(activation: Tensor, pooling: str, channel_axis: int = 1, cls_token: bool = False) -> Tensor:
+    """Turn one layer's activation into what is kept of it.
+
+    Parameters
+    ----------
+    activation : Tensor of shape (n, channels, height, width), (n, height, width, channels), (n, tokens, d) or (n, d)
+        The layer's output.
+    pooling : {"avg", "max", "gem", "flatten", "cls", "none"}
+        Mean, maximum or generalised mean (p = 3) over all places; all values in a row; the class token; or as it is.
+    channel_axis : int, default=1
+        The axis that holds the channels: 1, or -1.
+    cls_token : bool, default=False
+        Whether the first of the tokens is the class token, which the means and the maximum leave out.
+
+    Returns
+    -------
+    Tensor of shape (n, channels), or as the activation for ``"none"``
+        One vector for each picture.
+
+    References
+    ----------
+    Radenović, Tolias, Chum: "Fine-tuning CNN Image Retrieval with No Human Annotation", TPAMI 2019, equation 3 (gem).
+    """
+    if pooling == "none" or activation.ndim == 2:
+        return activation
+    if pooling == "flatten":
+        return activation.flatten(1)
+    if pooling == "cls":
+        return activation[:, 0]
+    places = tuple(axis for axis in range(1, activation.ndim) if axis != channel_axis % activation.ndim)
+    if cls_token:
+        activation = activation[:, 1:]
+    if pooling == "avg":
+        return activation.mean(places)
+    if pooling == "max":
+        return activation.amax(places)
+    return activation.clamp(min=1e-6).pow(3).mean(places).pow(1 / 3)
+
+
+def pooled_shape(shape: Sequence[int], pooling: str, channel_axis: int = 1) -> tuple[int, ...]:
+    """The shape, without the pictures' axis, of what `pool` makes of one picture's activation of ``shape``."""
+    if pooling == "none" or len(shape) == 1:
+        return tuple(shape)
+    if pooling == "flatten":
+        return (int(torch.Size(shape).numel()),)
+    return (shape[channel_axis if channel_axis < 0 else channel_axis - 1],)
+
+
+def fold_batch_norms(module: fx.GraphModule) -> fx.GraphModule:
+    """Fold every batch norm that directly and only follows one convolution into that convolution, in place.
+
+    In eval mode both are linear, so the function stays the same up to rounding. A convolution whose own output is
+    asked for has a second reader and stays as it is; so does a module that the graph calls twice.
+    """
+    calls = Counter(node.target for node in module.graph.nodes if node.op == "call_module")
+    for norm in list(module.graph.nodes):
+        source = norm.args[0] if norm.args else None
+        if (
+            _is_called_once(module, norm, nn.BatchNorm2d, calls)
+            and _is_called_once(module, source, nn.Conv2d, calls)
+            and len(source.users) == 1
+        ):
+            fused = fuse_conv_bn_eval(module.get_submodule(source.target), module.get_submodule(norm.target))
+            module.set_submodule(source.target, fused)
+            norm.replace_all_uses_with(source)
+            module.graph.erase_node(norm)
+            module.delete_submodule(norm.target)
+    module.graph.lint()
+    module.recompile()
+    return module
+
+
+def _is_called_once(module: fx.GraphModule, node: object, kind: type[nn.Module], calls: Counter) -> bool:
+    """Whether ``node`` is the only call of a submodule of that kind."""
+    return (
+        isinstance(node, fx.Node)
+        and node.op == "call_module"
+        and calls[node.target] == 1
+        and isinstance(module.get_submodule(str(node.target)), kind)
+    )

@@ -1,0 +1,135 @@
+"""Prefixes exported to ONNX, kept on disk by what determines them, so that an export is paid once per machine."""
+
+import contextlib
+import logging
+import os
+import tempfile
+import warnings
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import torch
+import xxhash
+from torch import nn
+
+from sktl._optional import import_optional, is_installed
+from sktl.exceptions import CacheWarning
+
+_FORMAT = "1"  # raise it when PrefixNetwork or the file's layout changes
+_DIGEST_SIZE = 16
+
+
+def can_run() -> bool:
+    """Whether ONNX Runtime is installed."""
+    return is_installed("onnxruntime")
+
+
+def can_export() -> bool:
+    """Whether all that an export needs is installed."""
+    return can_run() and is_installed("onnx") and is_installed("onnxscript")
+
+
+def graph_path(key: str) -> Path:
+    """Where the exported graph of the prefix that ``key`` determines is kept, whether it is there or not."""
+    home = os.environ.get("SKTL_HOME") or Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "sktl"
+    name = xxhash.xxh3_128_hexdigest(f"{_FORMAT}|{torch.__version__}|{key}".encode())
+    return Path(home) / "onnx" / f"{name}.onnx"
+
+
+def load_or_export(network: nn.Module, key: str, input_shape: tuple[int, int, int]) -> bytes:
+    """The ONNX graph of ``network``, from disk where it is there and whole, newly exported otherwise.
+
+    Parameters
+    ----------
+    network : Module
+        Takes uint8 pictures of shape (n, \\*input_shape), returns a tuple of arrays.
+    key : str
+        Names all that determines the graph.
+    input_shape : tuple of (height, width, channels)
+        Shape of one picture.
+
+    Returns
+    -------
+    bytes
+        The serialised ONNX model.
+    """
+    path = graph_path(key)
+    stored = path.read_bytes() if path.is_file() else b""
+    graph = stored[_DIGEST_SIZE:]
+    if graph and xxhash.xxh3_128_digest(graph) == stored[:_DIGEST_SIZE]:
+        return graph
+    graph = _export(network, input_shape)
+    _keep(path, xxhash.xxh3_128_digest(graph) + graph)
+    return graph
+
+
+def _export(network: nn.Module, input_shape: tuple[int, int, int]) -> bytes:
+    """Export with a free number of pictures."""
+    for package in ("onnx", "onnxscript"):
+        import_optional(package, extra="onnx", purpose="exporting for engine='onnxruntime'")
+    example = torch.zeros((2, *input_shape), dtype=torch.uint8)
+    with _quiet():
+        program = torch.onnx.export(
+            network, (example,), dynamo=True, dynamic_shapes=({0: torch.export.Dim("n")},), verbose=False
+        )
+    assert program is not None  # it is None for the exporter that writes files only
+    return program.model_proto.SerializeToString()
+
+
+@contextlib.contextmanager
+def _quiet() -> Iterator[None]:
+    """Silence what the exporter says to its own developers."""
+    loggers = [logging.getLogger(name) for name in ("torch.onnx", "onnxscript", "onnx_ir")]
+    levels = [logger.level for logger in loggers]
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        try:
+            for logger in loggers:
+                logger.setLevel(logging.ERROR)
+            yield
+        finally:
+            for logger, level in zip(loggers, levels, strict=True):
+                logger.setLevel(level)
+
+
+def _keep(path: Path, content: bytes) -> None:
+    """Write the file whole or not at all; without a place to write to, the next process exports again."""
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.NamedTemporaryFile(dir=path.parent, suffix=".part", delete=False) as part:
+            try:
+                part.write(content)
+                part.close()
+                os.replace(part.name, path)
+            except BaseException:
+                os.unlink(part.name)
+                raise
+    except OSError as error:
+        warnings.warn(
+            f"The exported graph could not be kept in {path.parent} ({error}); the features are right, the next "
+            "process exports it again. Set SKTL_HOME to a folder that can be written.",
+            CacheWarning,
+            stacklevel=2,
+        )
+
+
+class OnnxRunner:
+    """Runs an exported prefix in ONNX Runtime; may be called by several threads at once, each on one core."""
+
+    concurrent = True
+
+    def __init__(self, network: nn.Module, key: str, input_shape: tuple[int, int, int]):
+        onnxruntime = import_optional("onnxruntime", extra="onnx", purpose="engine='onnxruntime'")
+        options = onnxruntime.SessionOptions()
+        # Whole batches run side by side, one thread each: nobody waits at a barrier, and no thread spins when idle.
+        options.intra_op_num_threads = 1
+        options.inter_op_num_threads = 1
+        options.log_severity_level = 3
+        graph = load_or_export(network, key, input_shape)
+        self._session = onnxruntime.InferenceSession(graph, options, providers=["CPUExecutionProvider"])
+        self._input = self._session.get_inputs()[0].name
+
+    def __call__(self, pictures: np.ndarray) -> list[np.ndarray]:
+        """Pooled layers of uint8 ``pictures`` of shape (n, height, width, channels)."""
+        return self._session.run(None, {self._input: pictures})

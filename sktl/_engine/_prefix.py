@@ -1,0 +1,354 @@
+"""The frozen prefix as one object: look up, decode, preprocess, run, pool, keep.
+
+Its output is a pure function of one picture, so it is computed once per picture and kept in a cache under what
+determines it: the picture's content, the preprocessing, the network up to the layer with its weights, the pooling,
+the numerics.
+"""
+
+import contextlib
+import os
+import warnings
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import Executor, Future, ThreadPoolExecutor
+from numbers import Integral
+from pathlib import Path
+from typing import Any
+
+import joblib
+import numpy as np
+import torch
+import xxhash
+from sklearn.utils._param_validation import Interval, StrOptions
+
+from sktl._device import resolve_device
+from sktl._engine._cache import open_cache
+from sktl._engine._network import pooled_shape
+from sktl._engine._progress import Progress
+from sktl._engine._runners import (
+    ENGINES,
+    PRECISIONS,
+    Runner,
+    get_runner,
+    prefix_key,
+    resolve_batch_size,
+    resolve_engine,
+)
+from sktl._images import Images
+from sktl.backbones import Backbone
+from sktl.exceptions import ImageError, ImageWarning
+
+_KEY_VERSION = "1"  # raise it when the meaning of a cache entry changes
+_BLOCK = 512  # pictures that are looked up together
+
+_SEARCHABLE = ("avg", "max", "gem", "cls")  # poolings that are small enough to keep every stage
+
+PREFIX_CONSTRAINTS: dict = {
+    "engine": [StrOptions(set(ENGINES))],
+    "precision": [StrOptions(set(PRECISIONS))],
+    "batch_size": [Interval(Integral, 1, None, closed="left"), StrOptions({"auto"})],
+    "cache": [str, os.PathLike, None],
+    "device": [str, torch.device],
+    "n_jobs": [Integral, None],
+    "on_error": [StrOptions({"raise", "nan"})],
+}
+
+Group = list[int]  # positions of one and the same picture
+
+
+class FrozenPrefix:
+    """Pooled activations of named layers, computed once per picture.
+
+    Parameters
+    ----------
+    backbone : Backbone
+        The network.
+    layers : sequence of str
+        Layers to read; nothing behind the deepest one is computed.
+    pooling : {"avg", "max", "gem", "flatten", "cls", "none"}, default="avg"
+        What is kept of each layer.
+    engine : {"auto", "torch", "onnxruntime"}, default="auto"
+        What runs the network.
+    precision : {"float32", "bfloat16", "float16"}, default="float32"
+        Numerics of the network.
+    batch_size : int or "auto", default="auto"
+        Pictures that go through the network at once.
+    cache : "auto", path-like or None, default="auto"
+        Where outputs are kept: in this process, in a directory, or nowhere.
+    device : str or torch.device, default="auto"
+        Where the network runs.
+    n_jobs : int or None, default=None
+        Threads that read, decode and (in ONNX Runtime) run pictures; None takes as many as torch has.
+    on_error : {"raise", "nan"}, default="raise"
+        What a picture that cannot be read becomes: an error, or a row of NaN and a warning.
+    """
+
+    def __init__(
+        self,
+        backbone: Backbone,
+        layers: Sequence[str],
+        *,
+        pooling: str = "avg",
+        engine: str = "auto",
+        precision: str = "float32",
+        batch_size: "int | str" = "auto",
+        cache: "str | os.PathLike | None" = "auto",
+        device: "str | torch.device" = "auto",
+        n_jobs: "int | None" = None,
+        on_error: str = "raise",
+    ):
+        self.backbone = backbone
+        self.layers = tuple(layers)
+        self.pooling = pooling
+        self.engine = engine
+        self.precision = precision
+        self.batch_size = batch_size
+        self.cache = open_cache(Path(cache) if cache not in (None, "auto") else cache)
+        self.device = resolve_device(device)
+        self.n_threads = torch.get_num_threads() if n_jobs is None else joblib.effective_n_jobs(n_jobs)
+        self.on_error = on_error
+
+    def run(self, images: Images, listeners: Sequence[Progress] = ()) -> list[np.ndarray]:
+        """One float32 array of shape (n_pictures, ...) for each layer.
+
+        Parameters
+        ----------
+        images : Images
+            The pictures.
+        listeners : sequence of callable, default=()
+            Each is called as ``listener(n_done, n_pictures)`` while pictures get done.
+
+        Raises
+        ------
+        ImageError
+            Where a picture cannot be read and ``on_error="raise"``. What was computed before is in the cache.
+        """
+        with ThreadPoolExecutor(self.n_threads, thread_name_prefix="sktl") as pool:
+            job = _Job(self, images, pool, listeners)
+            try:
+                for start in range(0, len(images), _BLOCK):
+                    job.run_block(range(start, min(start + _BLOCK, len(images))))
+            except BaseException:
+                pool.shutdown(wait=False, cancel_futures=True)  # do not decode what nobody waits for any more
+                raise
+        job.report_failures()
+        return job.outputs
+
+    def output_shapes(self) -> list[tuple[int, ...]]:
+        """Shape of one picture's output for each layer."""
+        return [
+            pooled_shape(self.backbone.output_shape(layer), self.pooling, self.backbone.channel_axis(layer))
+            for layer in self.layers
+        ]
+
+
+class _Job:
+    """One pass over a table of pictures."""
+
+    def __init__(self, prefix: FrozenPrefix, images: Images, pool: Executor, listeners: Sequence[Progress]):
+        self.prefix = prefix
+        self.images = images
+        self.cache = prefix.cache
+        self.pool = pool
+        self.listeners = listeners
+        self.outputs = [np.empty((len(images), *shape), np.float32) for shape in prefix.output_shapes()]
+        self.is_done = np.zeros(len(images), bool)
+        self.failures: dict[int, ImageError] = {}
+        self.layers = prefix.layers  # what is computed; grows to every stage in a search over layers
+        self.engine = resolve_engine(
+            prefix.engine,
+            prefix.backbone,
+            prefix.layers,
+            prefix.pooling,
+            precision=prefix.precision,
+            device=prefix.device,
+            n_pictures=len(images),
+        )
+        self._layer_keys: dict[str, bytes] = {}
+
+    def run_block(self, block: range) -> None:
+        """Fill the block's rows: from the cache where they are there, through the network where not."""
+        digests: dict[int, bytes] = {}
+        groups = [[position] for position in block]
+        if self.cache is not None:
+            digests = self._digest(block)
+            groups = self._look_up(digests)
+            if groups:
+                self._widen_in_a_search(digests[groups[0][0]])
+        while groups:
+            self._compute(groups, digests)
+            # Copies of a picture that changed or vanished after its look-up are left over: each for itself, then.
+            groups = [[x] for x in block if not self.is_done[x] and x not in self.failures]
+        self._tell(block.stop)
+
+    def report_failures(self) -> None:
+        """Make the rows of unreadable pictures NaN, and say which they are."""
+        if not self.failures:
+            return
+        for output in self.outputs:
+            output[list(self.failures)] = np.nan
+        messages = [str(self.failures[position]) for position in sorted(self.failures)]
+        more = f" (and {len(messages) - 3} more)" if len(messages) > 3 else ""
+        warnings.warn(
+            f"{len(messages)} of {len(self.images)} pictures could not be read and became rows of NaN, since "
+            f"on_error='nan': {'; '.join(messages[:3])}{more}",
+            ImageWarning,
+            stacklevel=4,
+        )
+
+    def _digest(self, block: range) -> dict[int, bytes]:
+        """The content digest of each readable picture of the block."""
+
+        def digest(positions: Sequence[int]) -> list[tuple[int, bytes]]:
+            found = []
+            for position in positions:
+                with self._noting_failure(position):
+                    found.append((position, self.images[position].digest))
+            return found
+
+        chunks = _chunks(block, -(-len(block) // self.prefix.n_threads))
+        return dict(pair for pairs in self.pool.map(digest, chunks) for pair in pairs)
+
+    def _look_up(self, digests: dict[int, bytes]) -> list[Group]:
+        """Fill the rows that the cache holds; return the positions of the others, equal pictures together."""
+        groups: dict[bytes, Group] = {}
+        for position, digest in digests.items():
+            groups.setdefault(digest, []).append(position)
+        n_layers = len(self.prefix.layers)
+        found = self.cache.get_many([self._key(digest, layer) for digest in groups for layer in self.prefix.layers])
+        missing = []
+        for index, group in enumerate(groups.values()):
+            rows = found[index * n_layers : (index + 1) * n_layers]
+            if any(row is None for row in rows):
+                missing.append(group)
+            else:
+                self._fill(group, rows)
+        return missing
+
+    def _widen_in_a_search(self, digest: bytes) -> None:
+        """Compute every stage where this picture is known with another one: somebody is searching over layers.
+
+        From then on each candidate of the search finds its layer in the cache, so that a grid over all layers costs
+        one pass to the first candidate's layer and one through the whole network.
+        """
+        stages = tuple(stage.name for stage in self.prefix.backbone.stages)
+        others = [self._key(digest, stage) for stage in stages if stage not in self.prefix.layers]
+        if self.prefix.pooling in _SEARCHABLE and any(x is not None for x in self.cache.get_many(others)):
+            self.layers = tuple(dict.fromkeys((*self.prefix.layers, *stages)))
+
+    def _compute(self, groups: list[Group], digests: dict[int, bytes]) -> None:
+        """Run the network on the first picture of each group, and keep and fill in what it gives."""
+        first = {group[0]: group for group in groups}
+        for positions, seen, outputs in self._batches(list(first)):
+            self._keep(seen, outputs)
+            for row, position in enumerate(positions):
+                is_same = seen[row] == digests.get(position)
+                self._fill(first[position] if is_same else [position], [output[row] for output in outputs])
+
+    def _batches(self, positions: list[int]) -> Iterator[tuple[list[int], list[bytes], list[np.ndarray]]]:
+        """Positions, digests and outputs, batch by batch, with the next batches being decoded meanwhile."""
+        runner, size = self._runner(), self._batch_size()
+        if runner.concurrent:
+            # A small job is shared out evenly, else one thread would have it all.
+            size = min(size, -(-len(positions) // self.prefix.n_threads))
+
+        def work(chunk: Sequence[int]) -> tuple[list[int], list[bytes], Any]:
+            kept, digests, pictures = self._prepare(chunk)
+            return kept, digests, runner(pictures) if kept and runner.concurrent else pictures
+
+        for kept, digests, result in _map_ahead(self.pool, work, _chunks(positions, size), self.prefix.n_threads):
+            if kept:
+                yield kept, digests, result if runner.concurrent else runner(result)
+                self._tell(int(self.is_done.sum()))
+
+    def _runner(self) -> Runner:
+        """What runs the network; it is not built where the cache has everything."""
+        return get_runner(
+            self.prefix.backbone,
+            self.layers,
+            self.prefix.pooling,
+            engine=self.engine,
+            precision=self.prefix.precision,
+            device=self.prefix.device,
+        )
+
+    def _batch_size(self) -> int:
+        """Pictures that go through the network at once."""
+        macs = max(self.prefix.backbone.macs(layer) for layer in self.layers)
+        return resolve_batch_size(self.prefix.batch_size, macs, self.prefix.device)
+
+    def _prepare(self, positions: Sequence[int]) -> tuple[list[int], list[bytes], np.ndarray]:
+        """Read, decode, resize and crop: positions that could be read, their digests, their pictures as one array."""
+        preprocessing = self.prefix.backbone.preprocessing
+        shape = (*preprocessing.crop_shape, self.prefix.backbone.in_channels)
+        pictures = np.empty((len(positions), *shape), np.uint8)
+        kept: list[int] = []
+        digests: list[bytes] = []
+        for position in positions:
+            with self._noting_failure(position):
+                picture = self.images[position]
+                pictures[len(kept)] = preprocessing.apply(picture.decode())
+                kept.append(position)
+                digests.append(picture.digest if self.cache is not None else b"")
+        return kept, digests, pictures[: len(kept)]
+
+    @contextlib.contextmanager
+    def _noting_failure(self, position: int) -> Iterator[None]:
+        """Note an unreadable picture, where the user wants a row of NaN for it."""
+        try:
+            yield
+        except ImageError as error:
+            if self.prefix.on_error == "raise":
+                raise
+            self.failures[position] = error
+
+    def _keep(self, digests: list[bytes], outputs: list[np.ndarray]) -> None:
+        """Put a batch into the cache, at once, so that an interruption loses no work."""
+        if self.cache is not None:
+            self.cache.put_many(
+                [
+                    (self._key(digest, layer), output[row])
+                    for layer, output in zip(self.layers, outputs, strict=True)
+                    for row, digest in enumerate(digests)
+                ]
+            )
+
+    def _fill(self, group: Group, rows: Sequence[np.ndarray]) -> None:
+        """Write one picture's outputs to all its positions."""
+        for position in group:
+            for output, row in zip(self.outputs, rows, strict=False):  # a search computes more than is asked for
+                output[position] = row
+            self.is_done[position] = True
+
+    def _tell(self, n_done: int) -> None:
+        """Say how far the job is."""
+        for listener in self.listeners:
+            listener(n_done, len(self.images))
+
+    def _key(self, digest: bytes, layer: str) -> bytes:
+        """The cache key of one picture at one layer."""
+        return xxhash.xxh3_128_digest(digest + self._layer_key(layer))
+
+    def _layer_key(self, layer: str) -> bytes:
+        """All that determines a layer's output besides the picture."""
+        if layer not in self._layer_keys:
+            numerics = f"{self.engine}|{self.prefix.precision}|{self.prefix.device.type}"
+            function = prefix_key(self.prefix.backbone, [layer], self.prefix.pooling)
+            self._layer_keys[layer] = f"|{_KEY_VERSION}|{function}|{numerics}".encode()
+        return self._layer_keys[layer]
+
+
+def _chunks(items: Sequence[int], size: int) -> list[Sequence[int]]:
+    """Split ``items`` into runs of at most ``size``."""
+    return [items[start : start + size] for start in range(0, len(items), max(size, 1))]
+
+
+def _map_ahead(pool: Executor, function: Callable, items: Iterable, n_ahead: int) -> Iterator:
+    """Like ``pool.map``, in order, but with at most ``n_ahead`` results waiting: memory stays bounded."""
+    waiting: deque[Future] = deque()
+    for item in items:
+        waiting.append(pool.submit(function, item))
+        if len(waiting) > n_ahead:
+            yield waiting.popleft().result()
+    while waiting:
+        yield waiting.popleft().result()

@@ -1,0 +1,308 @@
+"""Features of a pretrained network for any scikit-learn estimator."""
+
+from numbers import Integral
+
+import numpy as np
+from sklearn.base import BaseEstimator, TransformerMixin, _fit_context
+from sklearn.callback import CallbackSupportMixin, with_callbacks
+from sklearn.utils._param_validation import StrOptions
+from sklearn.utils.validation import check_is_fitted
+
+from sktl._engine._backbone_parameter import BACKBONE_CONSTRAINTS, resolve_backbone
+from sktl._engine._network import POOLINGS
+from sktl._engine._prefix import PREFIX_CONSTRAINTS, FrozenPrefix
+from sktl._engine._progress import CallbackProgress, PrintedProgress
+from sktl._images import check_images
+from sktl.exceptions import BackboneError
+
+__all__ = ["PretrainedFeatureExtractor"]
+
+
+class PretrainedFeatureExtractor(CallbackSupportMixin, TransformerMixin, BaseEstimator):
+    """Turn pictures into features of a pretrained network.
+
+    The network is frozen: each picture's features depend on that picture alone. They are computed once per picture and
+    kept (`cache`), so that further folds, candidates of a grid search and calls of `transform` cost next to nothing.
+
+    Read more in the user guide, page "Features for classic machine learning".
+
+    Parameters
+    ----------
+    backbone : str, Module, Backbone or fitted sktl estimator, default="sktl_mini"
+        The network: a name that `sktl.backbones.list_backbones` gives, a name of timm after ``"timm:"``, or a network
+        of your own, which is copied and not changed. ``"sktl_mini"`` ships with sktl and needs no download.
+    weights : str, path-like or None, default="default"
+        ``"default"`` (the best published for that backbone), a published name such as ``"IMAGENET1K_V1"``, the path of
+        a local state dict (``.safetensors``, ``.pt`` or ``.pth``), or None for random weights. Not used where
+        ``backbone`` is a network already.
+    layers : int, str or list of these, default=-1
+        What to read: a stage by its number (-1 is the last one) or its name, or any node of the network's graph by its
+        name. Several are joined side by side. Nothing behind the deepest one is computed.
+    pooling : {"avg", "max", "gem", "flatten", "cls", "none"}, default="avg"
+        What is kept of each layer: the mean, the maximum or the generalised mean (p = 3) of each channel over all
+        places, all values in a row, the class token (vision transformers), or the array as it is (one layer only).
+    in_channels : int, default=3
+        Channels that the network sees: 3 for colour, 1 for grey, more for other sensors. The first convolution is
+        adapted where this is not what it was trained on.
+    image_shape : tuple of (height, width) or (height, width, channels), default=None
+        Shape of the pictures where ``X`` holds flat rows of pixels; None understands a square and 3 times a square.
+    channels : {"auto", "first", "last"}, default="auto"
+        Where the channel axis of arrays is, if it cannot be seen.
+    preprocessing : Preprocessing or dict, default=None
+        Size, crop, interpolation, mean and standard deviation; None takes what belongs to the weights.
+    engine : {"auto", "torch", "onnxruntime"}, default="auto"
+        What runs the network. ``"auto"`` takes the fastest for the number of pictures, start-up counted in.
+    precision : {"float32", "bfloat16", "float16"}, default="float32"
+        Numerics of the network. Less than float32 is faster on hardware that has it and gives rounded features.
+    batch_size : int or "auto", default="auto"
+        Pictures that go through the network at once. It changes the speed and the memory used, not the result.
+    cache : "auto", path-like or None, default="auto"
+        Where features are kept: in the memory of this process (bounded), in a directory that processes and runs share,
+        or nowhere.
+    device : str or torch.device, default="auto"
+        ``"auto"`` (CUDA where there is one), ``"cpu"``, ``"cuda"``, ``"cuda:1"``.
+    n_jobs : int, default=None
+        Threads that read and decode pictures; None takes as many as torch uses.
+    on_error : {"raise", "nan"}, default="raise"
+        What a picture that cannot be read becomes: an error that names it, or a row of NaN and a warning.
+    random_state : int, RandomState instance or None, default=None
+        Seed of random weights; not used otherwise.
+    verbose : int, default=0
+        1 prints how far `transform` is, and how fast.
+
+    Attributes
+    ----------
+    backbone_ : Backbone
+        The network, with its stages, weights and preprocessing.
+    layers_ : list of str
+        The layers that are read.
+    image_format_ : ImageFormat
+        What `fit` learnt about ``X``: kind, image shape, channel axis, value range.
+    n_features_in_ : int
+        Number of columns seen during `fit`. Defined only where ``X`` is a table of pixels.
+    feature_names_in_ : ndarray of shape (n_features_in_,)
+        Names of columns seen during `fit`. Defined only where ``X`` has string column names.
+
+    Raises
+    ------
+    ImageError
+        From `fit` and `transform`, where a picture cannot be read and ``on_error="raise"``.
+    BackboneError
+        From `fit`, where the backbone or a layer is unknown.
+    WeightsDownloadError
+        From `fit`, where published weights cannot be downloaded; the message says how to use a local file.
+    WeightsMismatchError
+        From `fit`, where a weights file belongs to another network.
+
+    See Also
+    --------
+    sktl.preprocessing.PixelRowsToImages : Rows of pixels as pictures.
+    sktl.backbones.describe_backbone : The stages of a network as a table.
+
+    Notes
+    -----
+    Features of one picture are the same in every batch, from every engine and from the cache, up to float32 rounding
+    (relative differences around 1e-6).
+
+    A fitted extractor pickles with its weights and needs no file or download where it is loaded.
+
+    References
+    ----------
+    .. [1] Donahue et al., "DeCAF: A Deep Convolutional Activation Feature for Generic Visual Recognition", ICML 2014.
+    .. [2] Razavian et al., "CNN Features off-the-shelf: an Astounding Baseline for Recognition", CVPRW 2014.
+
+    Examples
+    --------
+    >>> from sklearn.datasets import load_digits
+    >>> from sklearn.linear_model import LogisticRegression
+    >>> from sklearn.pipeline import make_pipeline
+    >>> from sklearn.preprocessing import StandardScaler
+    >>> from sktl import PretrainedFeatureExtractor
+    >>> X, y = load_digits(return_X_y=True)
+    >>> pipe = make_pipeline(PretrainedFeatureExtractor(), StandardScaler(), LogisticRegression(C=0.1))
+    >>> bool(pipe.fit(X[:300], y[:300]).score(X[300:500], y[300:500]) > 0.8)
+    True
+    """
+
+    _parameter_constraints: dict = {
+        **BACKBONE_CONSTRAINTS,
+        **PREFIX_CONSTRAINTS,
+        "layers": [str, Integral, list, tuple],
+        "pooling": [StrOptions(set(POOLINGS))],
+        "verbose": ["verbose"],
+    }
+
+    def __init__(
+        self,
+        backbone="sktl_mini",
+        *,
+        weights="default",
+        layers=-1,
+        pooling="avg",
+        in_channels=3,
+        image_shape=None,
+        channels="auto",
+        preprocessing=None,
+        engine="auto",
+        precision="float32",
+        batch_size="auto",
+        cache="auto",
+        device="auto",
+        n_jobs=None,
+        on_error="raise",
+        random_state=None,
+        verbose=0,
+    ):
+        self.backbone = backbone
+        self.weights = weights
+        self.layers = layers
+        self.pooling = pooling
+        self.in_channels = in_channels
+        self.image_shape = image_shape
+        self.channels = channels
+        self.preprocessing = preprocessing
+        self.engine = engine
+        self.precision = precision
+        self.batch_size = batch_size
+        self.cache = cache
+        self.device = device
+        self.n_jobs = n_jobs
+        self.on_error = on_error
+        self.random_state = random_state
+        self.verbose = verbose
+
+    @with_callbacks
+    @_fit_context(prefer_skip_nested_validation=True)
+    def fit(self, X, y=None):
+        """Load the network and learn what kind of pictures ``X`` holds; no features are computed.
+
+        Parameters
+        ----------
+        X : array-like of pictures
+            Paths, pictures, a batch array or rows of pixels, see the user guide.
+        y : None
+            Ignored.
+
+        Returns
+        -------
+        self : PretrainedFeatureExtractor
+            The fitted extractor.
+        """
+        context = self._init_callback_context()
+        context.call_on_fit_task_begin(estimator=self, X=X, y=y)
+        self._fit(X)
+        context.call_on_fit_task_end(estimator=self, X=X, y=y)
+        return self
+
+    @with_callbacks
+    @_fit_context(prefer_skip_nested_validation=True)
+    def fit_transform(self, X, y=None):
+        """Fit to ``X`` and return its features.
+
+        Parameters
+        ----------
+        X : array-like of pictures
+            Paths, pictures, a batch array or rows of pixels, see the user guide.
+        y : None
+            Ignored.
+
+        Returns
+        -------
+        features : ndarray of shape (n_pictures, n_features), float32
+            One row per picture.
+        """
+        context = self._init_callback_context(task_name="fit-transform", max_subtasks=CallbackProgress.N_STEPS)
+        context.call_on_fit_task_begin(estimator=self, X=X, y=y)
+        images = self._fit(X)
+        features = self._features(images, CallbackProgress(self, context, X, y))
+        context.call_on_fit_task_end(estimator=self, X=X, y=y)
+        return features
+
+    def transform(self, X):
+        """Features of the pictures.
+
+        Parameters
+        ----------
+        X : array-like of pictures
+            Pictures of the kind that `fit` has seen.
+
+        Returns
+        -------
+        features : ndarray of shape (n_pictures, n_features), float32
+            One row per picture; with ``pooling="none"`` the layer's activations, (n_pictures, channels, height, width).
+        """
+        check_is_fitted(self)
+        return self._features(check_images(self, X, reset=False))
+
+    def get_feature_names_out(self, input_features=None):
+        """Names of the features: backbone, layer and number, such as ``resnet18_layer4_17``.
+
+        Parameters
+        ----------
+        input_features : array-like of str, default=None
+            Ignored; here for scikit-learn's API.
+
+        Returns
+        -------
+        names : ndarray of shape (n_features,), dtype object
+            One name per column of what `transform` returns.
+        """
+        check_is_fitted(self)
+        if self.pooling == "none":
+            raise ValueError("pooling='none' gives no columns to name. Use pooling='flatten' for a table.")
+        prefix = self.backbone_.name.replace(":", "_")
+        return np.array(
+            [
+                f"{prefix}_{layer}_{index}"
+                for layer, (width,) in zip(self.layers_, self._prefix().output_shapes(), strict=True)
+                for index in range(width)
+            ],
+            dtype=object,
+        )
+
+    def _fit(self, X):
+        """Check the pictures, load the network, find its layers."""
+        images = check_images(self, X, reset=True)
+        self.backbone_ = resolve_backbone(self)
+        self.layers_ = self._resolve_layers()
+        if self.pooling == "none" and len(self.layers_) > 1:
+            raise ValueError(
+                f"pooling='none' with layers={self.layers!r} gives arrays of different shapes, which cannot be joined. "
+                "Use one layer, or pooling='flatten'."
+            )
+        return images
+
+    def _resolve_layers(self):
+        """The names that ``layers`` means."""
+        layers = [self.layers] if isinstance(self.layers, str | Integral) else list(self.layers)
+        stages = [stage.name for stage in self.backbone_.stages]
+        numbers = [layer for layer in layers if isinstance(layer, Integral)]
+        if not layers or not all(-len(stages) <= number < len(stages) for number in numbers):
+            raise BackboneError(
+                f"layers={self.layers!r} does not name layers of {self.backbone_.name!r}. Use its stages {stages}, "
+                f"their numbers from {-len(stages)} to {len(stages) - 1}, or names from its Backbone.layers."
+            )
+        names = [stages[layer] if isinstance(layer, Integral) else layer for layer in layers]
+        for name in names:
+            self.backbone_.output_shape(name)  # an unknown layer is an error now, not at the first transform
+        return names
+
+    def _features(self, images, *listeners):
+        """Run the prefix and join its layers."""
+        outputs = self._prefix().run(images, [*listeners, *([PrintedProgress(self)] if self.verbose else [])])
+        return outputs[0] if len(outputs) == 1 else np.concatenate(outputs, axis=1)
+
+    def _prefix(self):
+        """The frozen prefix with this extractor's settings."""
+        return FrozenPrefix(
+            self.backbone_,
+            self.layers_,
+            **{name: getattr(self, name) for name in ("pooling", *PREFIX_CONSTRAINTS)},
+        )
+
+    def __sklearn_tags__(self):
+        tags = super().__sklearn_tags__()
+        tags.input_tags.string = True
+        tags.input_tags.three_d_array = True
+        tags.transformer_tags.preserves_dtype = []
+        return tags

@@ -1,0 +1,95 @@
+"""Normalisation, pooling and folding of the frozen prefix."""
+
+import numpy as np
+import pytest
+import torch
+from torch import fx, nn
+
+from sktl._engine._network import POOLINGS, PrefixNetwork, fold_batch_norms, pool, pooled_shape
+from sktl.backbones import load_backbone
+
+
+def slow_pool(x, pooling):
+    """Pool one map of shape (channels, height, width) by a plain loop."""
+    channels = []
+    for channel in x:
+        values = [float(v) for row in channel for v in row]
+        if pooling == "avg":
+            channels.append(sum(values) / len(values))
+        elif pooling == "max":
+            channels.append(max(values))
+        else:
+            channels.append((sum(max(v, 1e-6) ** 3 for v in values) / len(values)) ** (1 / 3))
+    return channels
+
+
+@pytest.mark.parametrize("pooling", ["avg", "max", "gem"])
+def test_pooling_equals_a_slow_loop(pooling):
+    """Each pooling is what its formula says, for channels first and for channels last."""
+    x = torch.randn(2, 3, 4, 5, generator=torch.Generator().manual_seed(0))
+    expected = np.array([slow_pool(picture, pooling) for picture in x])
+    np.testing.assert_allclose(pool(x, pooling), expected, rtol=1e-5)
+    np.testing.assert_allclose(pool(x.permute(0, 2, 3, 1), pooling, channel_axis=-1), expected, rtol=1e-5)
+
+
+def test_token_pooling_leaves_the_class_token_to_cls():
+    """The class token is what "cls" returns and what the mean and the maximum leave out."""
+    tokens = torch.randn(2, 5, 3, generator=torch.Generator().manual_seed(0))
+    assert torch.equal(pool(tokens, "cls", -1, True), tokens[:, 0])
+    assert torch.allclose(pool(tokens, "avg", -1, True), tokens[:, 1:].mean(1))
+    assert torch.equal(pool(tokens, "max", -1, True), tokens[:, 1:].amax(1))
+    assert torch.allclose(pool(tokens, "avg", -1, False), tokens.mean(1))
+
+
+@pytest.mark.parametrize("pooling", POOLINGS)
+@pytest.mark.parametrize(("shape", "axis"), [((3, 4, 5), 1), ((4, 5, 3), -1), ((6, 3), -1), ((7,), 1)])
+def test_pooled_shape_is_the_shape_of_what_is_pooled(pooling, shape, axis):
+    """The shape that is promised before the network runs is the shape that comes out."""
+    if pooling == "cls" and len(shape) == 3:
+        shape = (6, 3)  # a map has no tokens
+        axis = -1
+    assert pooled_shape(shape, pooling, axis) == tuple(pool(torch.zeros(2, *shape), pooling, axis).shape[1:])
+
+
+class Branches(nn.Module):
+    """A convolution that is read twice, a shared one, and one with its own batch norm."""
+
+    def __init__(self):
+        super().__init__()
+        self.plain, self.shared, self.read = (nn.Conv2d(3, 3, 3, padding=1) for _ in range(3))
+        self.norm_plain, self.norm_shared, self.norm_read = (nn.BatchNorm2d(3) for _ in range(3))
+
+    def forward(self, x):
+        x = self.norm_plain(self.plain(x))
+        x = self.norm_shared(self.shared(x)) + self.shared(x)
+        y = self.read(x)
+        return y, self.norm_read(y)
+
+
+def test_folding_keeps_the_function_and_spares_what_is_read_elsewhere():
+    """Only a convolution that one batch norm alone reads is folded, and the outputs stay the same."""
+    module = Branches().eval()
+    generator = torch.Generator().manual_seed(0)
+    for norm in (module.norm_plain, module.norm_shared, module.norm_read):
+        norm.running_mean.copy_(torch.randn(3, generator=generator))
+        norm.running_var.copy_(torch.rand(3, generator=generator) + 0.5)
+    x = torch.randn(2, 3, 6, 6, generator=generator)
+    traced = fx.symbolic_trace(module)
+    expected = traced(x)
+    folded = fold_batch_norms(traced)
+    for got, want in zip(folded(x), expected, strict=True):
+        torch.testing.assert_close(got, want, rtol=1e-4, atol=1e-5)
+    assert [name for name, m in folded.named_modules() if isinstance(m, nn.BatchNorm2d)] == ["norm_shared", "norm_read"]
+
+
+def test_prefix_network_normalises_as_the_weights_ask():
+    """uint8 pictures are scaled, centred and divided exactly as torchvision's ToTensor and Normalize do."""
+    backbone = load_backbone("sktl_mini")
+    height, width = backbone.preprocessing.crop_shape
+    pictures = np.random.default_rng(0).integers(0, 256, (2, height, width, 3), np.uint8)
+    mean, std = (torch.tensor(v).reshape(3, 1, 1) for v in (backbone.preprocessing.mean, backbone.preprocessing.std))
+    x = (torch.from_numpy(pictures).permute(0, 3, 1, 2) / 255 - mean) / std
+    with torch.inference_mode():
+        (expected,) = backbone.feature_graph(["layer4"])(x)
+        (got,) = PrefixNetwork(backbone, ["layer4"], "none")(torch.from_numpy(pictures))
+    torch.testing.assert_close(got, expected, rtol=1e-4, atol=1e-5)

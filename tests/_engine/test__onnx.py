@@ -1,0 +1,92 @@
+"""Exported graphs: kept, checked, exported again where they are damaged."""
+
+import os
+import sys
+import warnings
+
+import numpy as np
+import pytest
+import torch
+
+from sktl._engine import _onnx
+from sktl._engine._network import PrefixNetwork
+from sktl._engine._runners import prefix_key
+from sktl.backbones import load_backbone
+from sktl.exceptions import CacheWarning, MissingDependencyError
+
+pytest.importorskip("onnxruntime")
+pytest.importorskip("onnxscript")
+
+
+@pytest.fixture
+def exporting(monkeypatch, tmp_path):
+    """A home of its own, a prefix, and the count of exports made for it."""
+    monkeypatch.setenv("SKTL_HOME", str(tmp_path))
+    exports = []
+    export = _onnx._export
+    monkeypatch.setattr(_onnx, "_export", lambda *args: exports.append(1) or export(*args))
+    backbone = load_backbone("sktl_mini")
+    network = PrefixNetwork(backbone, ["stem"], "avg")
+    shape = (*backbone.preprocessing.crop_shape, 3)
+
+    def run():
+        pictures = np.random.default_rng(0).integers(0, 256, (3, *shape), np.uint8)
+        (got,) = _onnx.OnnxRunner(network, prefix_key(backbone, ["stem"], "avg"), shape)(pictures)
+        np.testing.assert_allclose(got, network(torch.from_numpy(pictures))[0], rtol=1e-4, atol=1e-5)
+
+    return run, exports, tmp_path
+
+
+def test_a_graph_is_exported_once_and_again_where_it_is_damaged(exporting):
+    """A second runner reads the file; one flipped byte or a truncated file is noticed and replaced."""
+    run, exports, home = exporting
+    run(), run()
+    assert len(exports) == 1
+    (path,) = (home / "onnx").iterdir()
+    content = bytearray(path.read_bytes())
+    content[len(content) // 2] ^= 1
+    path.write_bytes(content)
+    run()
+    assert len(exports) == 2
+    path.write_bytes(path.read_bytes()[:100])
+    run(), run()
+    assert len(exports) == 3
+
+
+def test_a_home_that_cannot_be_written_costs_the_file_not_the_features(exporting):
+    """Where the graph cannot be kept, a warning says so and how to mend it."""
+    run, exports, home = exporting
+    (home / "onnx").write_text("a file where the folder should be")
+    with pytest.warns(CacheWarning, match="SKTL_HOME"):
+        run()
+    assert exports
+
+
+def test_nothing_is_left_behind_when_the_disk_is_full(exporting, monkeypatch):
+    """A write that fails half-way leaves no partial file that a later run would trust."""
+    run, _, home = exporting
+
+    def full(*args):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(os, "replace", full)
+    with pytest.warns(CacheWarning, match="No space left"):
+        run()
+    assert not list((home / "onnx").iterdir())
+
+
+def test_without_the_extra_the_error_names_it(exporting, monkeypatch):
+    """A missing package is an error with the pip command that installs it."""
+    run, *_ = exporting
+    monkeypatch.setitem(sys.modules, "onnxscript", None)
+    with pytest.raises(MissingDependencyError, match=r"pip install 'sktl\[onnx\]'"):
+        run()
+
+
+def test_an_export_says_nothing_and_leaves_loggers_and_filters_as_they_were(exporting, capsys):
+    """The exporter's own chatter does not reach the user."""
+    run, *_ = exporting
+    before = list(warnings.filters)
+    run()
+    assert capsys.readouterr() == ("", "")
+    assert warnings.filters == before

@@ -1,0 +1,293 @@
+"""The frozen prefix: once per picture, whatever happens to pictures, files and caches."""
+
+import itertools
+import threading
+import warnings
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from sktl._engine import _prefix
+from sktl._engine._cache import open_cache
+from sktl._engine._prefix import FrozenPrefix
+from sktl._engine._runners import get_runner
+from sktl._images import check_images
+from sktl.backbones import load_backbone
+from sktl.exceptions import ImageError, ImageWarning
+
+
+class Table:
+    """A stand-in for an estimator, on which the door leaves what it learns."""
+
+    in_channels = 3
+
+
+def open_images(X):
+    return check_images(Table(), X, reset=True)
+
+
+@pytest.fixture
+def paths(tmp_path):
+    """Twelve different small JPEG files."""
+    rng = np.random.default_rng(0)
+    for index in range(12):
+        Image.fromarray(rng.integers(0, 256, (40, 50, 3), np.uint8)).save(tmp_path / f"{index:02}.jpg")
+    return sorted(str(path) for path in tmp_path.glob("*.jpg"))
+
+
+@pytest.fixture
+def counted(monkeypatch):
+    """Counts the pictures that go through a network, and notes the layers that are computed."""
+    counts = {"pictures": 0, "layers": []}
+
+    def counting(backbone, layers, pooling, **settings):
+        runner = get_runner(backbone, layers, pooling, **settings)
+        counts["layers"].append(tuple(layers))
+
+        class Counting:
+            concurrent = runner.concurrent
+
+            def __call__(self, pictures):
+                counts["pictures"] += len(pictures)
+                return runner(pictures)
+
+        return Counting()
+
+    monkeypatch.setattr(_prefix, "get_runner", counting)
+    return counts
+
+
+@pytest.fixture(params=["auto", "directory"])
+def cache(request, tmp_path):
+    """Both kinds of cache, empty."""
+    if request.param == "auto":
+        open_cache("auto").clear()
+        return "auto"
+    return tmp_path / "cache"
+
+
+def run(X, layers=("layer4",), **settings):
+    settings = {"engine": "torch", "cache": None, **settings}
+    return FrozenPrefix(load_backbone("sktl_mini"), layers, **settings).run(open_images(X))
+
+
+def test_each_picture_runs_once_over_calls_and_copies(paths, cache, counted):
+    """A second call, a copy in the same call and an equal file elsewhere cost no forward pass."""
+    expected = run(paths)[0]
+    counted["pictures"] = 0
+    np.testing.assert_allclose(run([*paths, *paths], cache=cache)[0], np.tile(expected, (2, 1)), rtol=1e-5, atol=1e-6)
+    assert counted["pictures"] == len(paths)
+    np.testing.assert_allclose(run(paths[::-1], cache=cache)[0], expected[::-1], rtol=1e-5, atol=1e-6)
+    assert counted["pictures"] == len(paths)
+
+
+def test_what_comes_from_the_cache_is_what_was_computed(paths, cache):
+    """Cached features are the computed ones, bit for bit."""
+    first = run(paths, cache=cache)[0]
+    np.testing.assert_array_equal(run(paths, cache=cache)[0], first)
+
+
+def test_a_changed_picture_behind_the_same_path_is_a_new_picture(paths, cache):
+    """The key is the content: a file that is replaced gets its own features."""
+    before = run(paths, cache=cache)[0]
+    Image.new("RGB", (30, 30), "red").save(paths[3])
+    after = run(paths, cache=cache)[0]
+    assert not np.allclose(after[3], before[3])
+    np.testing.assert_array_equal(np.delete(after, 3, 0), np.delete(before, 3, 0))
+    np.testing.assert_allclose(after, run(paths)[0], rtol=1e-5, atol=1e-6)
+
+
+def test_a_file_that_changes_between_look_up_and_decoding_poisons_nothing(paths, cache, monkeypatch):
+    """Features are kept under the content that was decoded, and copies of the old content get their own."""
+    copy = paths[0].replace("00.jpg", "copy.jpg")
+    with open(paths[0], "rb") as source, open(copy, "wb") as target:
+        target.write(source.read())
+    X = [paths[0], copy, paths[1]]
+    look_up = _prefix._Job._look_up
+
+    def change_after(job, digests):
+        missing = look_up(job, digests)
+        Image.new("RGB", (30, 30), "blue").save(paths[0])
+        return missing
+
+    monkeypatch.setattr(_prefix._Job, "_look_up", change_after)
+    got = run(X, cache=cache)[0]
+    monkeypatch.undo()
+    np.testing.assert_allclose(got, run(X)[0], rtol=1e-5, atol=1e-6)
+    np.testing.assert_allclose(run(X, cache=cache)[0], run(X)[0], rtol=1e-5, atol=1e-6)
+
+
+@pytest.mark.parametrize(
+    "other",
+    [
+        {"layers": ("layer3",)},
+        {"pooling": "max"},
+        {"precision": "bfloat16"},
+        {"backbone": {"weights": None, "random_state": 0}},
+        {"backbone": {"preprocessing": {"resize_size": 48, "crop_size": 48}}},
+    ],
+    ids=str,
+)
+def test_the_key_holds_all_that_determines_the_features(paths, cache, counted, other):
+    """Another layer, pooling, precision, weights or preprocessing never gets the first one's features."""
+    run(paths, cache=cache)
+    backbone = load_backbone("sktl_mini", **other.get("backbone", {}))
+    settings = {"engine": "torch", **{k: v for k, v in other.items() if k not in ("layers", "backbone")}}
+    layers = other.get("layers", ("layer4",))
+    counted["pictures"] = 0
+    got = FrozenPrefix(backbone, layers, cache=cache, **settings).run(open_images(paths))[0]
+    assert counted["pictures"] == len(paths)
+    want = FrozenPrefix(backbone, layers, cache=None, **settings).run(open_images(paths))[0]
+    np.testing.assert_allclose(got, want, rtol=1e-5, atol=1e-6)
+
+
+def test_nothing_behind_the_deepest_layer_is_computed(paths, counted):
+    """The first request for an early layer builds and runs the network only as far as that."""
+    run(paths, layers=("layer1", "stem"))
+    assert counted["layers"] == [("layer1", "stem")]
+    graph = load_backbone("sktl_mini").feature_graph(["layer1", "stem"])
+    assert not any(name.startswith("layer2") for name, _ in graph.named_modules())
+
+
+def test_a_search_over_layers_is_one_pass_through_the_whole_network(paths, cache, counted):
+    """The second layer asked of the same pictures brings all stages with it; the others are found."""
+    backbone = load_backbone("sktl_mini")
+    stages = [stage.name for stage in backbone.stages]
+    got = [run(paths, layers=(stage,), cache=cache)[0] for stage in stages]
+    got += run(paths, layers=tuple(stages[-2:]), cache=cache)
+    assert counted["pictures"] == 2 * len(paths)
+    want = [*run(paths, layers=tuple(stages)), *run(paths, layers=tuple(stages[-2:]))]
+    for x, y in zip(got, want, strict=True):
+        np.testing.assert_allclose(x, y, rtol=1e-5, atol=1e-6)
+
+
+@pytest.mark.parametrize("n_jobs", [1, 3])
+@pytest.mark.parametrize("batch_size", [1, 5, "auto"])
+def test_batches_and_threads_do_not_change_the_features(paths, n_jobs, batch_size):
+    """Each row depends on its own picture alone."""
+    expected = np.concatenate([run([path])[0] for path in paths])
+    np.testing.assert_allclose(run(paths, n_jobs=n_jobs, batch_size=batch_size)[0], expected, rtol=1e-4, atol=1e-5)
+
+
+def test_blocks_join_without_a_seam(paths, cache, monkeypatch):
+    """A table longer than a block gives the same rows as one block."""
+    expected = run(paths)[0]
+    monkeypatch.setattr(_prefix, "_BLOCK", 5)
+    np.testing.assert_allclose(run(paths, cache=cache)[0], expected, rtol=1e-5, atol=1e-6)
+    np.testing.assert_allclose(run(paths)[0], expected, rtol=1e-5, atol=1e-6)
+
+
+def test_few_pictures_are_in_memory_at_a_time(paths, monkeypatch):
+    """Decoding runs ahead of a slow network by a few batches only, however many paths there are."""
+    decoded, done, ahead = itertools.count(), itertools.count(), []
+    lock = threading.Lock()
+    prepare = _prefix._Job._prepare
+
+    def noting(job, positions):
+        with lock:
+            ahead.append(next(decoded) - done_so_far())
+        return prepare(job, positions)
+
+    finished = []
+
+    def done_so_far():
+        return len(finished)
+
+    def slow(*args, **kwargs):
+        runner = get_runner(*args, **kwargs)
+
+        class Slow:
+            concurrent = False
+
+            def __call__(self, pictures):
+                result = runner(pictures)
+                finished.append(next(done))
+                return result
+
+        return Slow()
+
+    monkeypatch.setattr(_prefix._Job, "_prepare", noting)
+    monkeypatch.setattr(_prefix, "get_runner", slow)
+    run(paths * 10, batch_size=1, n_jobs=2)
+    assert len(ahead) == 120
+    assert max(ahead) <= 4
+
+
+def test_an_unreadable_picture_is_named_and_loses_nothing(paths, cache, counted):
+    """The error names position and path; what was computed before it is in the cache."""
+    with open(paths[-1], "wb") as file:
+        file.write(b"no picture")
+    with pytest.raises(ImageError, match=r"11 .*11\.jpg"):
+        run(paths, cache=cache, batch_size=1, n_jobs=1)
+    counted["pictures"] = 0
+    run(paths[:-1], cache=cache)
+    assert counted["pictures"] < len(paths) - 1
+
+
+@pytest.mark.parametrize("keep", [True, False])
+def test_unreadable_pictures_become_nan_with_a_warning_that_names_them(paths, cache, keep):
+    """With on_error="nan" the other rows are what they would be alone, in the same order."""
+    expected = run(paths)[0]
+    with open(paths[2], "wb") as file:
+        file.write(b"no picture")
+    with pytest.warns(ImageWarning, match=r"2 of 13 pictures .*02\.jpg.*missing\.jpg"):
+        got = run([*paths, "missing.jpg"], cache=cache if keep else None, on_error="nan")[0]
+    assert np.isnan(got[[2, 12]]).all()
+    np.testing.assert_allclose(np.delete(got, [2, 12], 0), np.delete(expected, 2, 0), rtol=1e-5, atol=1e-6)
+
+
+def test_copies_of_a_picture_that_vanishes_are_read_themselves(paths, cache, monkeypatch):
+    """Where the first of two equal files vanishes after the look-up, the second is used."""
+    copy = paths[0].replace("00.jpg", "copy.jpg")
+    with open(paths[0], "rb") as source, open(copy, "wb") as target:
+        target.write(source.read())
+    expected = run([copy])[0]
+    look_up = _prefix._Job._look_up
+
+    def remove_after(job, digests):
+        missing = look_up(job, digests)
+        import os
+
+        os.unlink(paths[0])
+        return missing
+
+    monkeypatch.setattr(_prefix._Job, "_look_up", remove_after)
+    with pytest.warns(ImageWarning, match=r"1 of 2 pictures"):
+        got = run([paths[0], copy], cache=cache, on_error="nan")[0]
+    assert np.isnan(got[0]).all()
+    np.testing.assert_allclose(got[1], expected[0], rtol=1e-5, atol=1e-6)
+
+
+def test_an_interruption_keeps_what_was_computed(paths, cache, counted):
+    """Ctrl-C in the middle: the batches that were done need not be done again."""
+
+    def interrupt(n_done, n_pictures):
+        if n_done >= 6:
+            raise KeyboardInterrupt
+
+    prefix = FrozenPrefix(load_backbone("sktl_mini"), ["layer4"], engine="torch", cache=cache, batch_size=3)
+    with pytest.raises(KeyboardInterrupt):
+        prefix.run(open_images(paths), [interrupt])
+    counted["pictures"] = 0
+    run(paths, cache=cache)
+    assert counted["pictures"] <= 6
+
+
+def test_listeners_hear_of_every_picture(paths, cache):
+    """Progress never goes back and ends at the number of pictures, from the cache too."""
+    for _ in range(2):
+        heard = []
+        prefix = FrozenPrefix(load_backbone("sktl_mini"), ["layer4"], engine="torch", cache=cache, batch_size=5)
+        prefix.run(open_images(paths), [lambda done, n: heard.append((done, n))])
+        assert heard == sorted(heard)
+        assert heard[-1] == (12, 12)
+
+
+def test_no_warning_and_no_thread_is_left(paths):
+    """A run ends with the threads it started ended."""
+    before = threading.active_count()
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        run(paths, n_jobs=4)
+    assert threading.active_count() == before

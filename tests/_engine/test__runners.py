@@ -1,0 +1,115 @@
+"""Engines: the same function, chosen for the job."""
+
+import gc
+import weakref
+
+import numpy as np
+import pytest
+import torch
+
+from sktl._engine import _onnx, _runners
+from sktl._engine._runners import get_runner, resolve_batch_size, resolve_engine
+from sktl.backbones import load_backbone
+
+CPU = torch.device("cpu")
+
+
+@pytest.fixture
+def backbone():
+    return load_backbone("sktl_mini")
+
+
+def pictures(backbone, n=5):
+    """Random pictures of the size that the network sees."""
+    shape = (n, *backbone.preprocessing.crop_shape, backbone.in_channels)
+    return np.random.default_rng(0).integers(0, 256, shape, np.uint8)
+
+
+def choose(backbone, engine="auto", n=100, precision="float32", device=CPU):
+    return resolve_engine(engine, backbone, ["layer4"], "avg", precision=precision, device=device, n_pictures=n)
+
+
+@pytest.mark.parametrize("engine", ["torch", "onnxruntime"])
+def test_every_engine_equals_the_eager_network(backbone, engine, monkeypatch, tmp_path):
+    """Folding, memory layout and export change the numbers by rounding only."""
+    if engine == "onnxruntime":
+        pytest.importorskip("onnxscript")
+        monkeypatch.setenv("SKTL_HOME", str(tmp_path))
+    x = pictures(backbone)
+    runner = get_runner(backbone, ["layer1", "layer4"], "avg", engine=engine, precision="float32", device=CPU)
+    mean, std = (torch.tensor(v).reshape(3, 1, 1) for v in (backbone.preprocessing.mean, backbone.preprocessing.std))
+    with torch.inference_mode():
+        maps = backbone.feature_graph(["layer1", "layer4"])(
+            (torch.from_numpy(x).permute(0, 3, 1, 2) / 255 - mean) / std
+        )
+    for got, activation in zip(runner(x), maps, strict=True):
+        expected = activation.mean((2, 3)).numpy()
+        assert got.dtype == np.float32
+        assert np.abs(got - expected).max() <= 1e-4 * np.abs(expected).max()
+
+
+def test_bfloat16_is_close_and_is_not_float32(backbone):
+    """Less precision gives rounded features of the same network."""
+    x = pictures(backbone)
+    exact, rounded = (
+        get_runner(backbone, ["layer4"], "avg", engine="torch", precision=precision, device=CPU)(x)[0]
+        for precision in ("float32", "bfloat16")
+    )
+    difference = np.abs(exact - rounded).max() / np.abs(exact).max()
+    assert 0 < difference < 0.05
+
+
+def test_auto_takes_onnxruntime_where_the_export_is_paid_for(backbone, monkeypatch, tmp_path):
+    """Few pictures run in torch at once; many pay for the export; once exported, few use it too."""
+    pytest.importorskip("onnxscript")
+    monkeypatch.setenv("SKTL_HOME", str(tmp_path))
+    assert choose(backbone, n=32) == "torch"
+    assert choose(backbone, n=10**9) == "onnxruntime"
+    get_runner(load_backbone("sktl_mini"), ["layer4"], "avg", engine="onnxruntime", precision="float32", device=CPU)
+    _onnx.graph_path(_runners.prefix_key(backbone, ["layer4"], "avg")).parent.mkdir(parents=True, exist_ok=True)
+    _onnx.graph_path(_runners.prefix_key(backbone, ["layer4"], "avg")).touch()
+    assert choose(backbone, n=1) == "onnxruntime"
+
+
+def test_auto_takes_torch_without_the_extra_on_cuda_and_in_less_precision(backbone, monkeypatch):
+    """Where ONNX Runtime is missing or cannot serve, torch does."""
+    assert choose(backbone, n=10**9, device=torch.device("cuda")) == "torch"
+    assert choose(backbone, n=10**9, precision="bfloat16") == "torch"
+    monkeypatch.setattr(_onnx, "can_run", lambda: False)
+    assert choose(backbone, n=10**9) == "torch"
+
+
+@pytest.mark.parametrize(
+    ("settings", "way_out"),
+    [
+        ({"engine": "onnxruntime", "precision": "bfloat16"}, "engine='auto' or 'torch'"),
+        ({"engine": "onnxruntime", "device": torch.device("cuda")}, "engine='auto' or 'torch'"),
+        ({"precision": "float16"}, "'float32' or 'bfloat16'"),
+    ],
+)
+def test_settings_that_exclude_each_other_say_the_way_out(backbone, settings, way_out):
+    """A combination that no engine serves is an error before any work is done."""
+    with pytest.raises(ValueError, match=way_out):
+        choose(backbone, **settings)
+
+
+def test_a_runner_is_built_once_and_goes_with_its_network():
+    """Two calls share one runner; nothing keeps it when the network is gone."""
+    backbone = load_backbone(torch.nn.Sequential(torch.nn.Conv2d(3, 4, 3), torch.nn.ReLU()))
+    layer = backbone.stages[-1].name
+    settings = {"engine": "torch", "precision": "float32", "device": CPU}
+    runner = get_runner(backbone, [layer], "avg", **settings)
+    assert get_runner(backbone, [layer], "avg", **settings) is runner
+    gone = weakref.ref(runner)
+    del runner, backbone
+    gc.collect()
+    assert gone() is None
+
+
+def test_automatic_batches_are_small_for_large_networks():
+    """MobileNetV2 runs in eights, small networks in more, and an explicit number is taken as it is."""
+    assert resolve_batch_size("auto", 300_000_000, CPU) == 8
+    assert resolve_batch_size("auto", 60_000_000, CPU) == 40
+    assert resolve_batch_size("auto", 10**12, CPU) == 8
+    assert resolve_batch_size("auto", 0, CPU) == 64
+    assert resolve_batch_size(5, 10**12, CPU) == 5
