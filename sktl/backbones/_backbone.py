@@ -1,6 +1,6 @@
 """A network without its classifier: what can be asked of it, and where it can be cut."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from difflib import get_close_matches
 from functools import cached_property
 from typing import Any
@@ -73,12 +73,15 @@ class Backbone:
     @cached_property
     def _root(self) -> nn.Module:
         """The network that graphs refer to: it shares the weights, and nothing in it works in place."""
+        self._check_eval()
+        return _graph.shadow(self.module, torch.Tensor.detach)
+
+    def _check_eval(self) -> None:
         if any(module.training for module in self.module.modules()):
             raise BackboneError(
                 f"The network of {self.name!r} is in training mode, in which its output depends on the batch. "
                 "Call backbone.module.eval(); to train a part of it, take a copy with backbone.cut()."
             )
-        return _graph.shadow(self.module, torch.Tensor.detach)
 
     @cached_property
     def _full_graph(self) -> fx.Graph:
@@ -116,24 +119,26 @@ class Backbone:
     @cached_property
     def stages(self) -> tuple[Stage, ...]:
         """The places where the network can be cut."""
-        ends = self._stage_ends
-        members = {name: [] for name in ends}  # type: dict[str, list[str]]
-        waiting = iter(self._nodes.items())
-        for name, end in ends.items():
-            for layer, node in waiting:
-                members[name].append(layer)
-                if node is end:
-                    break
-        return tuple(
-            Stage(
-                name=name,
-                node=end.meta["layer"],
-                layers=tuple(members[name]),
-                output_shape=end.meta["shape"][1:],
-                channel_axis=self._channel_axes[end],
+        stages = []
+        earlier: set[fx.Node] = set()
+        counted: set[int] = set()
+        for name, end in self._stage_ends.items():
+            inside = _graph.ancestors([end]) - earlier
+            earlier |= inside
+            parameters = {id(p): p.numel() for p in _graph.parameters(inside, self._root) if id(p) not in counted}
+            counted |= set(parameters)
+            stages.append(
+                Stage(
+                    name=name,
+                    node=end.meta["layer"],
+                    layers=tuple(layer for layer, node in self._nodes.items() if node in inside),
+                    output_shape=end.meta["shape"][1:],
+                    channel_axis=self._channel_axes[end],
+                    n_parameters=sum(parameters.values()),
+                    macs=sum(node.meta.get("macs", 0) for node in inside),
+                )
             )
-            for name, end in ends.items()
-        )
+        return tuple(stages)
 
     @property
     def layers(self) -> tuple[str, ...]:
@@ -243,7 +248,8 @@ class Backbone:
             parameter.requires_grad_(parameter.is_floating_point())
         return prefix, rest
 
-    def _part(self, graph: fx.Graph, tensor: Any) -> fx.GraphModule:
+    def _part(self, graph: fx.Graph, tensor: Callable[[torch.Tensor], torch.Tensor]) -> fx.GraphModule:
+        self._check_eval()
         part = fx.GraphModule(self._root, graph)
         part.eval()
         return _graph.shadow(part, tensor)  # type: ignore[return-value]
@@ -268,17 +274,60 @@ class Backbone:
         return self._fingerprints[key]
 
     def channel_axis(self, layer: str) -> int:
-        """The axis of ``layer``'s output that holds the channels: 1, or -1 where they come last."""
+        """The axis of ``layer``'s output that holds the channels.
+
+        Parameters
+        ----------
+        layer : str
+            A stage or a layer.
+
+        Returns
+        -------
+        int
+            1 for (n, channels, height, width), -1 where the channels come last, as in (n, tokens, channels).
+        """
         return self._channel_axes[self._find(layer)]
 
     def has_cls_token(self, layer: str) -> bool:
-        """Whether the first token of ``layer``'s output (n, tokens, channels) is a learnt class token."""
+        """Whether the first token of ``layer``'s output is a learnt class token, which stands for no place in the image.
+
+        Parameters
+        ----------
+        layer : str
+            A stage or a layer.
+
+        Returns
+        -------
+        bool
+            False for all but outputs of shape (n, tokens, channels).
+        """
         return _layout.has_class_token(self._find(layer), self._root)
 
     def output_shape(self, layer: str) -> tuple[int, ...]:
-        """Shape of ``layer``'s output for one picture, without the batch axis."""
+        """Shape of ``layer``'s output for one picture, without the batch axis.
+
+        Parameters
+        ----------
+        layer : str
+            A stage or a layer.
+
+        Returns
+        -------
+        tuple of int
+        """
         return self._find(layer).meta["shape"][1:]
 
     def macs(self, layer: str) -> int:
-        """Multiply-accumulates per picture up to and including ``layer``."""
+        """Multiply-accumulates per picture up to and including ``layer``.
+
+        Parameters
+        ----------
+        layer : str
+            A stage or a layer.
+
+        Returns
+        -------
+        int
+            Of convolutions, linear layers and attention; what is done element by element is not counted.
+        """
         return sum(node.meta.get("macs", 0) for node in _graph.ancestors([self._find(layer)]))

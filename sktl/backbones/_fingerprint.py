@@ -8,6 +8,8 @@ import torch
 import xxhash
 from torch import fx, nn
 
+from sktl.backbones import _graph
+
 # Part of every digest, so that a change of what is digested makes old digests invalid.
 _VERSION = b"1"
 
@@ -48,8 +50,7 @@ def _target(node: fx.Node, root: nn.Module) -> Iterator[str | torch.Tensor]:
     if node.op == "call_module":
         yield from _module(root.get_submodule(str(node.target)))
     elif node.op == "get_attr":
-        owner, _, attribute = str(node.target).rpartition(".")
-        yield from _tensor(getattr(root.get_submodule(owner), attribute))
+        yield from _tensor(_graph.attribute(node, root))
     elif node.op == "call_function":
         yield _qualified_name(node.target)
     elif node.op == "call_method":

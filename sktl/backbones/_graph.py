@@ -256,6 +256,21 @@ def output_node(graph: fx.Graph) -> fx.Node:
     return next(iter(next(reversed(graph.nodes)).all_input_nodes))
 
 
+def attribute(node: fx.Node, root: nn.Module) -> Any:
+    """The tensor that a ``get_attr`` node reads."""
+    owner, _, name = str(node.target).rpartition(".")
+    return getattr(root.get_submodule(owner), name)
+
+
+def parameters(nodes: Iterable[fx.Node], root: nn.Module) -> Iterator[nn.Parameter]:
+    """The parameters that ``nodes`` use, once for each use."""
+    for node in nodes:
+        if node.op == "call_module":
+            yield from root.get_submodule(str(node.target)).parameters()
+        elif node.op == "get_attr" and isinstance(value := attribute(node, root), nn.Parameter):
+            yield value
+
+
 def module_path(node: fx.Node) -> str:
     """The path of the module in which ``node`` runs; ``""`` for the outermost ``forward``."""
     if node.op == "call_module":

@@ -137,6 +137,5 @@ def _is_learnt_token(parts: Any, root: nn.Module) -> bool:
         node = node.args[0]
     if node.op != "get_attr":
         return False
-    owner, _, attribute = str(node.target).rpartition(".")
-    token = getattr(root.get_submodule(owner), attribute)
+    token = _graph.attribute(node, root)
     return isinstance(token, torch.Tensor) and token.ndim == 3 and token.shape[:2] == (1, 1)

@@ -94,7 +94,17 @@ class Preprocessing:
         return "|".join(f"{field.name}={getattr(self, field.name)!r}" for field in fields(self))
 
     def for_channels(self, n_channels: int) -> "Preprocessing":
-        """The same for pictures of ``n_channels``: one channel takes the average, more repeat the values in turn."""
+        """The same for pictures of another number of channels.
+
+        Parameters
+        ----------
+        n_channels : int
+            One channel takes the averages of ``mean`` and of ``std``; any other number repeats their values in turn.
+
+        Returns
+        -------
+        Preprocessing
+        """
         if n_channels == len(self.mean):
             return self
         if n_channels == 1:
@@ -107,6 +117,8 @@ class Preprocessing:
 
     def apply(self, picture: NDArray[np.uint8]) -> NDArray[np.uint8]:
         """Resize and crop one picture, bit for bit as torchvision's presets do with a PIL image.
+
+        (Beyond an aspect ratio of 16, up to rounding, because there only the crop is computed.)
 
         Parameters
         ----------
@@ -131,19 +143,28 @@ class Preprocessing:
         width, height = (self.resize_size, new_long) if image.width <= image.height else (new_long, self.resize_size)
         crop_height, crop_width = self.crop_shape
         left, top = _crop_offset(width, crop_width), _crop_offset(height, crop_height)
-        resampling = _RESAMPLING[self.interpolation]
         if long > _EXTREME_ASPECT * short:
-            # Only the part inside the crop is computed. PIL's filter still looks at the pixels around the box.
-            box = (max(left, 0), max(top, 0), min(left + crop_width, width), min(top + crop_height, height))
-            scale_x, scale_y = image.width / width, image.height / height
-            source = (box[0] * scale_x, box[1] * scale_y, box[2] * scale_x, box[3] * scale_y)
-            part = image.resize((box[2] - box[0], box[3] - box[1]), resampling, box=source)
-            canvas = Image.new(image.mode, (crop_width, crop_height))
-            canvas.paste(part, (box[0] - left, box[1] - top))
-            return canvas
+            return self._resize_only_the_crop(image, (width, height), (left, top))
         if (width, height) != image.size:
-            image = image.resize((width, height), resampling)
+            image = image.resize((width, height), _RESAMPLING[self.interpolation])
         return image.crop((left, top, left + crop_width, top + crop_height))
+
+    def _resize_only_the_crop(self, image: Image.Image, size: tuple[int, int], offset: tuple[int, int]) -> Image.Image:
+        """What would be cut out of ``image`` resized to ``size`` at ``offset``, equal to that up to rounding.
+
+        PIL's filter looks at the pixels around the box too. Columns go before rows, as PIL does it in one call.
+        """
+        (width, height), (left, top), (crop_height, crop_width) = size, offset, self.crop_shape
+        x_min, x_max = max(left, 0), min(left + crop_width, width)
+        y_min, y_max = max(top, 0), min(top + crop_height, height)
+        x_scale, y_scale = image.width / width, image.height / height
+        x_box = (x_min * x_scale, 0, min(x_max * x_scale, image.width), image.height)
+        part = image.resize((x_max - x_min, image.height), _RESAMPLING[self.interpolation], box=x_box)
+        y_box = (0, y_min * y_scale, part.width, min(y_max * y_scale, image.height))
+        part = part.resize((part.width, y_max - y_min), _RESAMPLING[self.interpolation], box=y_box)
+        canvas = Image.new(image.mode, (crop_width, crop_height))
+        canvas.paste(part, (x_min - left, y_min - top))
+        return canvas
 
 
 def _crop_offset(size: int, crop: int) -> int:

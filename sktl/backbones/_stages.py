@@ -26,7 +26,7 @@ _POOLING = (nn.AvgPool2d, nn.MaxPool2d, *_ADAPTIVE_POOLING)
 class Stage:
     """One of the ordered places where a backbone can be cut.
 
-    Attributes
+    Parameters
     ----------
     name : str
         The network's own name of the block, for example ``"layer1"`` or ``"features.3"``.
@@ -39,6 +39,10 @@ class Stage:
     channel_axis : int
         The axis of a batch of outputs that holds the channels: 1 for (n, channels, height, width), -1 where they
         come last.
+    n_parameters : int
+        Number of parameters in it; one that an earlier stage uses too is counted there.
+    macs : int
+        Multiply-accumulates per picture.
     """
 
     name: str
@@ -46,6 +50,8 @@ class Stage:
     layers: tuple[str, ...]
     output_shape: tuple[int, ...]
     channel_axis: int
+    n_parameters: int
+    macs: int
 
 
 def find_stages(graph: fx.Graph, root: nn.Module) -> list[tuple[str, fx.Node]]:
@@ -68,14 +74,9 @@ def find_stages(graph: fx.Graph, root: nn.Module) -> list[tuple[str, fx.Node]]:
 
 def _weighted_layers(graph: fx.Graph, root: nn.Module) -> Counter[fx.Node]:
     """How many layers with a weight matrix or kernel each node stands for."""
-    weights: Counter[fx.Node] = Counter()
-    for node in graph.nodes:
-        if node.op == "call_module":
-            weights[node] = sum(weight.ndim > 1 for weight in root.get_submodule(str(node.target)).parameters())
-        elif node.op == "get_attr":
-            owner, _, attribute = str(node.target).rpartition(".")
-            weight = getattr(root.get_submodule(owner), attribute)
-            weights[node] = int(isinstance(weight, nn.Parameter) and weight.ndim > 1)
+    weights = Counter(
+        {node: sum(weight.ndim > 1 for weight in _graph.parameters([node], root)) for node in graph.nodes}
+    )
     return +weights
 
 
