@@ -31,7 +31,7 @@ def photos(folder: Path) -> tuple[list[Path], list[str]]:
 def digits(n: int = 200) -> tuple[np.ndarray, np.ndarray]:
     """A small table: 200 rows of 8 x 8 pixels, 20 for each digit."""
     X, y = load_digits(return_X_y=True)
-    X, _, y, _ = train_test_split(X, y, train_size=n, stratify=y, random_state=0)
+    X, _, y, _ = train_test_split(X / 16, y, train_size=n, stratify=y, random_state=0)
     return X, y
 
 

@@ -119,6 +119,7 @@ class PretrainedFeatureExtractor(CallbackSupportMixin, TransformerMixin, BaseEst
     >>> from sklearn.preprocessing import StandardScaler
     >>> from sktl import PretrainedFeatureExtractor
     >>> X, y = load_digits(return_X_y=True)
+    >>> X = X / 16  # 0-16 to 0-1
     >>> pipe = make_pipeline(PretrainedFeatureExtractor(), StandardScaler(), LogisticRegression(C=0.1))
     >>> bool(pipe.fit(X[:300], y[:300]).score(X[300:500], y[300:500]) > 0.8)
     True
@@ -276,13 +277,13 @@ class PretrainedFeatureExtractor(CallbackSupportMixin, TransformerMixin, BaseEst
         """The names that ``layers`` means."""
         layers = [self.layers] if isinstance(self.layers, str | Integral) else list(self.layers)
         stages = [stage.name for stage in self.backbone_.stages]
-        numbers = [layer for layer in layers if isinstance(layer, Integral)]
+        numbers = [int(layer) for layer in layers if isinstance(layer, Integral)]
         if not layers or not all(-len(stages) <= number < len(stages) for number in numbers):
             raise BackboneError(
                 f"layers={self.layers!r} does not name layers of {self.backbone_.name!r}. Use its stages {stages}, "
                 f"their numbers from {-len(stages)} to {len(stages) - 1}, or names from its Backbone.layers."
             )
-        names = [stages[layer] if isinstance(layer, Integral) else layer for layer in layers]
+        names = [stages[int(layer)] if isinstance(layer, Integral) else layer for layer in layers]
         for name in names:
             self.backbone_.output_shape(name)  # an unknown layer is an error now, not at the first transform
         return names

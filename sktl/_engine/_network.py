@@ -5,12 +5,15 @@ Both engines run this same module, so normalisation and pooling stand in one pla
 
 from collections import Counter
 from collections.abc import Sequence
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor, fx, nn
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 
 from sktl.backbones import Backbone
+
+M = TypeVar("M", bound=nn.Module)
 
 POOLINGS = ("avg", "max", "gem", "flatten", "cls", "none")
 
@@ -27,6 +30,9 @@ class PrefixNetwork(nn.Module):
     pooling : {"avg", "max", "gem", "flatten", "cls", "none"}
         What becomes of each layer's output, see `pool`.
     """
+
+    mean: Tensor
+    std: Tensor
 
     def __init__(self, backbone: Backbone, layers: Sequence[str], pooling: str):
         super().__init__()
@@ -105,28 +111,22 @@ def fold_batch_norms(module: fx.GraphModule) -> fx.GraphModule:
     asked for has a second reader and stays as it is; so does a module that the graph calls twice.
     """
     calls = Counter(node.target for node in module.graph.nodes if node.op == "call_module")
-    for norm in list(module.graph.nodes):
-        source = norm.args[0] if norm.args else None
-        if (
-            _is_called_once(module, norm, nn.BatchNorm2d, calls)
-            and _is_called_once(module, source, nn.Conv2d, calls)
-            and len(source.users) == 1
-        ):
-            fused = fuse_conv_bn_eval(module.get_submodule(source.target), module.get_submodule(norm.target))
-            module.set_submodule(source.target, fused)
-            norm.replace_all_uses_with(source)
-            module.graph.erase_node(norm)
-            module.delete_submodule(norm.target)
+
+    def called_once(node: object, kind: type[M]) -> M | None:
+        """The submodule that ``node`` calls, if it is of that kind and called nowhere else."""
+        if not isinstance(node, fx.Node) or node.op != "call_module" or calls[node.target] > 1:
+            return None
+        called = module.get_submodule(str(node.target))
+        return called if isinstance(called, kind) else None
+
+    for node in list(module.graph.nodes):
+        source: Any = node.args[0] if node.args else None
+        norm, convolution = called_once(node, nn.BatchNorm2d), called_once(source, nn.Conv2d)
+        if norm is not None and convolution is not None and len(source.users) == 1:
+            module.set_submodule(str(source.target), fuse_conv_bn_eval(convolution, norm))
+            node.replace_all_uses_with(source)
+            module.graph.erase_node(node)
+            module.delete_submodule(node.target)
     module.graph.lint()
     module.recompile()
     return module
-
-
-def _is_called_once(module: fx.GraphModule, node: object, kind: type[nn.Module], calls: Counter) -> bool:
-    """Whether ``node`` is the only call of a submodule of that kind."""
-    return (
-        isinstance(node, fx.Node)
-        and node.op == "call_module"
-        and calls[node.target] == 1
-        and isinstance(module.get_submodule(str(node.target)), kind)
-    )

@@ -215,15 +215,19 @@ class _Job:
         for position, digest in digests.items():
             groups.setdefault(digest, []).append(position)
         n_layers = len(self.prefix.layers)
-        found = self.cache.get_many([self._key(digest, layer) for digest in groups for layer in self.prefix.layers])
+        found = self._cached([self._key(digest, layer) for digest in groups for layer in self.prefix.layers])
         missing = []
         for index, group in enumerate(groups.values()):
-            rows = found[index * n_layers : (index + 1) * n_layers]
-            if any(row is None for row in rows):
-                missing.append(group)
-            else:
+            rows = [row for row in found[index * n_layers : (index + 1) * n_layers] if row is not None]
+            if len(rows) == n_layers:
                 self._fill(group, rows)
+            else:
+                missing.append(group)
         return missing
+
+    def _cached(self, keys: list[bytes]) -> list[np.ndarray | None]:
+        """What the cache has for each key."""
+        return [None] * len(keys) if self.cache is None else self.cache.get_many(keys)
 
     def _widen_in_a_search(self, digest: bytes) -> None:
         """Compute every stage where this picture is known with another one: somebody is searching over layers.
@@ -233,7 +237,7 @@ class _Job:
         """
         stages = tuple(stage.name for stage in self.prefix.backbone.stages)
         others = [self._key(digest, stage) for stage in stages if stage not in self.prefix.layers]
-        if self.prefix.pooling in _SEARCHABLE and any(x is not None for x in self.cache.get_many(others)):
+        if self.prefix.pooling in _SEARCHABLE and any(x is not None for x in self._cached(others)):
             self.layers = tuple(dict.fromkeys((*self.prefix.layers, *stages)))
 
     def _compute(self, groups: list[Group], digests: dict[int, bytes]) -> None:

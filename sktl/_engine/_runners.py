@@ -39,7 +39,7 @@ class TorchRunner:
         network.features = fold_batch_norms(network.features)
         self._device = device
         self._dtype = getattr(torch, precision)
-        self._network = network.to(device=device, memory_format=torch.channels_last)
+        self._network = network.to(device).to(memory_format=torch.channels_last)
 
     def __call__(self, pictures: np.ndarray) -> list[np.ndarray]:
         """Pooled layers of uint8 ``pictures`` of shape (n, height, width, channels)."""
