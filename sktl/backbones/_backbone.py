@@ -85,10 +85,12 @@ class Backbone:
 
     @cached_property
     def _full_graph(self) -> fx.Graph:
-        graph = _graph.trace(self._root)
+        from sktl.backbones import _tracing  # loads torchvision
+
+        graph = _tracing.trace(self._root)
         shape = (1, self.in_channels, *self.preprocessing.crop_shape)
         try:
-            _graph.measure(graph, self._root, shape)
+            _tracing.measure(graph, self._root, shape)
         except Exception as error:
             raise BackboneError(
                 f"The network {self.name!r} cannot take pictures of (channels, height, width) = {shape[1:]}: {error} "
@@ -289,7 +291,7 @@ class Backbone:
         return self._channel_axes[self._find(layer)]
 
     def has_cls_token(self, layer: str) -> bool:
-        """Whether the first token of ``layer``'s output is a learnt class token, which stands for no place in the image.
+        """Whether the first token of ``layer``'s output is a learnt class token, not a place in the image.
 
         Parameters
         ----------

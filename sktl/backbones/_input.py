@@ -7,7 +7,6 @@ from dataclasses import replace
 import torch
 from torch import nn
 
-from sktl.backbones import _graph
 from sktl.backbones._preprocessing import Preprocessing
 from sktl.exceptions import BackboneError
 
@@ -76,7 +75,9 @@ def adapt_input(
 
 def _first_convolution(module: nn.Module) -> str | None:
     """Path of the convolution that is computed first."""
-    for node in _graph.trace(module).nodes:
+    from sktl.backbones import _tracing  # loads torchvision
+
+    for node in _tracing.trace(module).nodes:
         if node.op == "call_module":
             for path, layer in module.get_submodule(str(node.target)).named_modules(prefix=str(node.target)):
                 if isinstance(layer, nn.Conv2d):

@@ -5,7 +5,6 @@ from typing import Any
 
 import torch
 from torch import fx, nn
-from torchvision.ops import Permute
 
 from sktl.backbones import _graph
 
@@ -83,7 +82,10 @@ def _permutation(node: fx.Node, root: nn.Module, rank: int) -> list[int] | None:
     """For each axis of the output the axis of the input it was, where ``node`` is a permutation."""
     if node.op == "call_module":
         module = root.get_submodule(str(node.target))
-        return [axis % rank for axis in module.dims] if isinstance(module, Permute) else None
+        dims: Any = (
+            module.dims if type(module).__name__ == "Permute" else None
+        )  # torchvision's; imported it would be heavy
+        return None if dims is None else [axis % rank for axis in dims]
     name = node.target if isinstance(node.target, str) else getattr(node.target, "__name__", "")
     arguments: tuple[Any, ...] = (*node.args[1:], *node.kwargs.values())
     if name == "permute":

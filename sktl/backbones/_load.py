@@ -15,9 +15,10 @@ from sklearn.utils import check_random_state
 from torch import nn
 
 from sktl.backbones import _input, _weights
+from sktl.backbones._architecture import Architecture
 from sktl.backbones._backbone import Backbone
 from sktl.backbones._preprocessing import Preprocessing, check_preprocessing
-from sktl.backbones._registry import Architecture, find_architecture
+from sktl.backbones._registry import find_architecture
 from sktl.exceptions import BackboneError
 
 # Loaded networks, the most recently used last. Each may be hundreds of megabytes.
@@ -102,7 +103,7 @@ def load_backbone(
     with _forked_rng():
         if name is None and path is None:
             torch.default_generator.manual_seed(check_random_state(random_state).randint(2**31))
-        module = _load_module(architecture, name, path)
+        module = _load_module(architecture, name, path, wanted)
         wanted = _input.adapt_input(module.eval(), in_channels, wanted, default)
     loaded = Backbone(module, name=backbone, preprocessing=wanted, in_channels=in_channels)
     if key is not None:
@@ -155,24 +156,26 @@ def _memo_key(
     return backbone, str(path.resolve()), stat.st_mtime_ns, stat.st_size, in_channels, preprocessing
 
 
-def _load_module(architecture: Architecture, name: str | None, path: Path | None) -> nn.Module:
+def _load_module(
+    architecture: Architecture, name: str | None, path: Path | None, preprocessing: Preprocessing
+) -> nn.Module:
     if path is not None:
         state = architecture.adjust(_weights.read_state_dict(path))
     elif name is not None:
         state = architecture.adjust(architecture.fetch(name))
     else:
-        return architecture.build(None)
+        return architecture.build(None, preprocessing)
     origin = str(path) if path is not None else str(name)
     try:
         # Drawing random weights that the file replaces takes longer than reading it.
         with torch.device("meta"):
-            module = architecture.build(state)
+            module = architecture.build(state, preprocessing)
         _weights.load_state_dict(module, state, origin=origin)
     except RuntimeError:  # a network that computes with tensors while it is built
-        module = architecture.build(state)
+        module = architecture.build(state, preprocessing)
         _weights.load_state_dict(module, state, origin=origin)
     if any(tensor.is_meta for tensor in chain(module.parameters(), module.buffers())):  # not all of it is in the file
-        module = architecture.build(state)
+        module = architecture.build(state, preprocessing)
         _weights.load_state_dict(module, state, origin=origin)
     return module
 

@@ -7,8 +7,8 @@ from torch import nn
 
 from sktl._optional import import_optional
 from sktl.backbones import _weights
+from sktl.backbones._architecture import Architecture
 from sktl.backbones._preprocessing import Preprocessing
-from sktl.backbones._registry import Architecture
 from sktl.backbones._weights import StateDict
 from sktl.exceptions import BackboneError
 
@@ -41,7 +41,7 @@ class Timm(Architecture):
         self.published = ("DEFAULT",) if has_weights else ()
         self.default = "DEFAULT" if has_weights else None
 
-    def build(self, state: StateDict | None) -> nn.Module:
+    def build(self, state: StateDict | None, preprocessing: Preprocessing) -> nn.Module:
         # Exportable layers are written without the branches that a graph cannot follow.
         return _timm().create_model(self._model, pretrained=False, exportable=True)
 

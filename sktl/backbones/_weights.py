@@ -1,6 +1,5 @@
 """State dicts: where they come from, and how they get into a network. Nothing here ever unpickles code."""
 
-import re
 from collections.abc import Callable, Mapping
 from http.client import HTTPException
 from os import PathLike
@@ -182,9 +181,3 @@ def _last_layer(module: nn.Module) -> tuple[str, nn.Module | None]:
         if next(layer.parameters(recurse=False), None) is not None
     ]
     return weighted[-1] if weighted else ("", None)
-
-
-def modern_densenet_keys(state: StateDict) -> StateDict:
-    """DenseNet's files are older than its module names: ``norm.1`` is ``norm1`` now."""
-    pattern = re.compile(r"(denselayer\d+\.(?:norm|conv))\.([12])\.")
-    return {pattern.sub(r"\1\2.", key): tensor for key, tensor in state.items()}

@@ -1,0 +1,43 @@
+"""What sktl has to know of a network by name."""
+
+from abc import ABC, abstractmethod
+from pathlib import Path
+
+from torch import nn
+
+from sktl.backbones._preprocessing import Preprocessing
+from sktl.backbones._weights import StateDict
+
+
+class Architecture(ABC):
+    """A network by its name.
+
+    Attributes
+    ----------
+    name : str
+        The name a user gives.
+    published : tuple of str
+        Names of its published weights; empty where there are none.
+    default : str or None
+        The best of them.
+    """
+
+    name: str
+    published: tuple[str, ...]
+    default: str | None
+
+    @abstractmethod
+    def build(self, state: StateDict | None, preprocessing: Preprocessing) -> nn.Module:
+        """The network with random weights, such that ``state`` will fit; without one, pictures of that preprocessing."""
+
+    @abstractmethod
+    def fetch(self, weights: str) -> StateDict:
+        """The published weights of that name."""
+
+    @abstractmethod
+    def preprocessing(self, weights: str | None, path: Path | None = None) -> Preprocessing:
+        """How the weights want their pictures: a file of a published name as those weights, else as the default."""
+
+    def adjust(self, state: StateDict) -> StateDict:
+        """Bring the keys of a weights file up to date."""
+        return state
