@@ -1,10 +1,11 @@
-"""The examples in the docstrings run, offline, and print what they say."""
+"""The examples in the docstrings and in the documentation run, offline, and print what they say."""
 
 import doctest
 import importlib
 
 import pytest
 
+FLAGS = doctest.NORMALIZE_WHITESPACE
 MODULES = ["sktl", "sktl.backbones", "sktl.exceptions", "sktl.feature_extraction", "sktl.preprocessing"]
 
 
@@ -12,9 +13,17 @@ MODULES = ["sktl", "sktl.backbones", "sktl.exceptions", "sktl.feature_extraction
 def test_examples(name):
     """All examples of what a public module offers, wherever in the package it is defined."""
     module = importlib.import_module(name)
-    finder, runner = doctest.DocTestFinder(), doctest.DocTestRunner(optionflags=doctest.NORMALIZE_WHITESPACE)
+    finder, runner = doctest.DocTestFinder(), doctest.DocTestRunner(optionflags=FLAGS)
     things = {name: module} | {f"{name}.{public}": getattr(module, public) for public in module.__all__}
     examples = [example for key, thing in things.items() for example in finder.find(thing, key, globs={})]
     for example in {(example.filename, example.lineno): example for example in examples}.values():
         runner.run(example)
     assert runner.summarize(verbose=False).failed == 0
+
+
+def test_documentation_examples(root):
+    """What the written pages show in a Python session."""
+    pages = sorted((root / "docs").glob("*.rst"))
+    results = [doctest.testfile(str(page), module_relative=False, optionflags=FLAGS) for page in pages]
+    assert sum(result.attempted for result in results) > 20
+    assert sum(result.failed for result in results) == 0

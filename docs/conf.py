@@ -1,0 +1,78 @@
+"""The documentation: written pages, a reference made from the docstrings, and a gallery of the examples. No network."""
+
+import re
+from pathlib import Path
+
+import sktl
+
+EXAMPLES = Path(__file__).parents[1] / "examples"
+GALLERY = (EXAMPLES / "GALLERY_HEADER.rst").is_file()
+
+project = "sktl"
+author = "the sktl developers"
+copyright = "the sktl developers, BSD-3-Clause"
+version = release = sktl.__version__
+
+extensions = [
+    "sphinx.ext.autodoc",
+    "sphinx.ext.autosummary",
+    "numpydoc",
+    "myst_parser",  # for CHANGELOG.md
+]
+exclude_patterns = ["_build"]
+templates_path = ["_templates"]
+default_role = "literal"  # `fit` in a docstring is code
+smartquotes = False  # default="avg" is code too
+toc_object_entries_show_parents = "hide"
+
+# One page per public object; its own members only, for what scikit-learn's classes bring is documented there.
+autosummary_generate = True
+autodoc_default_options = {"member-order": "bysource"}
+numpydoc_show_class_members = False
+numpydoc_validation_checks: set[str] = set()  # tests/house checks more, and without building the pages
+
+if GALLERY:
+    extensions.append("sphinx_gallery.gen_gallery")
+    sphinx_gallery_conf = {
+        "examples_dirs": str(EXAMPLES),
+        "gallery_dirs": "auto_examples",
+        "filename_pattern": r"/plot_",
+        "ignore_pattern": r"^(?!plot_)",
+        "show_memory": False,
+        "download_all_examples": False,
+        "min_reported_time": 1,
+        "abort_on_example_error": True,
+    }
+
+html_theme = "pydata_sphinx_theme"
+html_title = "sktl"
+html_static_path = ["_static"]
+html_css_files = ["sktl.css"]
+html_show_sourcelink = False
+html_copy_source = False
+html_sidebars = {page: [] for page in ("install", "examples", "api", "changelog")}
+html_theme_options = {
+    "logo": {"text": "sktl"},
+    "navbar_align": "left",
+    "show_prev_next": False,
+    "secondary_sidebar_items": ["page-toc"],
+    "footer_start": ["copyright"],
+    "footer_end": [],
+}
+
+
+def add_gallery(app, docname, source):
+    """Put the gallery below the page of examples, where there is one."""
+    if docname == "examples" and GALLERY:
+        source[0] += "\n.. toctree::\n\n   auto_examples/index\n"
+
+
+def mark_fitted_attributes(app, what, name, obj, options, lines):
+    """Write ``n_features_in_`` in a shape as code; to reStructuredText a trailing underscore is a link."""
+    lines[:] = [re.sub(r"(?<![\w`.])([a-z]\w*_)(?=[,)])", r"``\1``", line) for line in lines]
+
+
+def setup(app):
+    """Connect the two functions above."""
+    app.connect("source-read", add_gallery)
+    app.connect("autodoc-process-docstring", mark_fitted_attributes, priority=100)
