@@ -1,6 +1,9 @@
 """Optional packages are found without being imported, and their absence is explained."""
 
+import ast
 import sys
+import tomllib
+from pathlib import Path
 
 import pytest
 
@@ -32,25 +35,12 @@ def test_missing_package_names_the_extra():
     assert message.endswith("pip install 'sktl[onnx]'")
 
 
-def test_extras_named_in_the_code_exist(root_extras, extras_in_code):
+def test_extras_named_in_the_code_exist():
     """Each ``extra=`` that the package names is one that the project offers, or the advice would not work."""
-    assert extras_in_code <= root_extras
-
-
-@pytest.fixture
-def root_extras() -> set[str]:
-    from importlib.metadata import metadata
-
-    return set(metadata("sktl").get_all("Provides-Extra"))
-
-
-@pytest.fixture
-def extras_in_code() -> set[str]:
-    import ast
-    from pathlib import Path
-
-    import sktl
-
-    trees = [ast.parse(file.read_text(encoding="utf-8")) for file in Path(sktl.__file__).parent.rglob("*.py")]
+    root = Path(__file__).parents[1]
+    extras = tomllib.loads((root / "pyproject.toml").read_text(encoding="utf-8"))["project"]["optional-dependencies"]
+    trees = [ast.parse(file.read_text(encoding="utf-8")) for file in (root / "sktl").rglob("*.py")]
     keywords = [node for tree in trees for node in ast.walk(tree) if isinstance(node, ast.keyword)]
-    return {word.value.value for word in keywords if word.arg == "extra" and isinstance(word.value, ast.Constant)}
+    named = {word.value.value for word in keywords if word.arg == "extra" and isinstance(word.value, ast.Constant)}
+    assert named
+    assert named <= set(extras)

@@ -2,6 +2,8 @@
 
 import importlib
 import pkgutil
+import re
+import tomllib
 from types import ModuleType
 
 import pytest
@@ -63,3 +65,14 @@ def test_a_package_shows_nothing_else(name):
     module = importlib.import_module(name)
     extra = {n for n in vars(module) if not n.startswith("_") and not isinstance(getattr(module, n), ModuleType)}
     assert extra <= set(PUBLIC[name])
+
+
+def test_the_documentation_has_every_name(root):
+    """The reference lists what may be imported, and the page on installation every extra, no more and no less."""
+    reference = (root / "docs" / "api.rst").read_text(encoding="utf-8")
+    listed = re.findall(r"^   (\w+)$", reference, flags=re.MULTILINE)
+    names = {name for names in PUBLIC.values() for name in names if not name.startswith("__")}
+    assert sorted(listed) == sorted(names)
+    install = (root / "docs" / "install.rst").read_text(encoding="utf-8")
+    extras = tomllib.loads((root / "pyproject.toml").read_text(encoding="utf-8"))["project"]["optional-dependencies"]
+    assert set(re.findall(r"``sktl\[(\w+)\]``", install)) == set(extras)
