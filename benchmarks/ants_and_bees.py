@@ -4,7 +4,7 @@ Run: python benchmarks/ants_and_bees.py
 """
 
 import numpy as np
-from common import machine, require_data, show, weights_path
+from common import machine, pretrained, require_data, show
 from PIL import Image
 from sklearn.linear_model import LogisticRegression
 from sklearn.pipeline import make_pipeline
@@ -32,7 +32,7 @@ def main() -> None:
         "sktl_mini, random weights": PretrainedFeatureExtractor(weights=None, random_state=0),
         "sktl_mini": PretrainedFeatureExtractor(),
         **{
-            name: PretrainedFeatureExtractor(name, weights=weights_path(name))
+            name: PretrainedFeatureExtractor(name, **pretrained(name))
             for name in ("squeezenet1_1", "mobilenet_v3_small", "mobilenet_v2")
         },
     }

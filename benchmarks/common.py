@@ -14,8 +14,6 @@ import torchvision
 from PIL import Image
 from safetensors.torch import load_file
 
-from sktl.backbones import load_backbone
-
 DATA = Path(os.environ.get("SKTL_TEST_DATA", Path(__file__).parents[2] / "shared" / "data"))
 
 
@@ -29,6 +27,14 @@ def require_data() -> Path:
 def weights_path(name: str) -> Path:
     """The local state dict of a torchvision backbone."""
     return require_data() / f"{name}_imagenet" / "model.safetensors"
+
+
+def pretrained(name: str) -> dict:
+    """Weights and preprocessing of a network, as parameters of the extractor.
+
+    The local MobileNetV2 is older than torchvision's default weights, which resize to 232: it wants 256.
+    """
+    return {"weights": weights_path(name), "preprocessing": {"resize_size": 256}}
 
 
 def imagenet_paths(n: int = 1000) -> list[str]:
@@ -51,12 +57,9 @@ def eager_model(name: str, weights: Path | None) -> torch.nn.Module:
     return model.eval()
 
 
-def eager_transform(name: str, weights: Path | None):
-    """Torchvision's own preset transform with the sizes that go with these weights."""
-    preprocessing = load_backbone(name, weights=weights).preprocessing
-    return torchvision.transforms._presets.ImageClassification(
-        crop_size=preprocessing.crop_size, resize_size=preprocessing.resize_size
-    )
+def eager_transform():
+    """Torchvision's own preset transform."""
+    return torchvision.transforms._presets.ImageClassification(crop_size=224, resize_size=256)
 
 
 def pooled_features(model: torch.nn.Module, x: torch.Tensor) -> torch.Tensor:

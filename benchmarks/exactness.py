@@ -5,7 +5,16 @@ Run: python benchmarks/exactness.py
 
 import numpy as np
 import torch
-from common import eager_model, eager_transform, imagenet_paths, machine, pooled_features, show, weights_path
+from common import (
+    eager_model,
+    eager_transform,
+    imagenet_paths,
+    machine,
+    pooled_features,
+    pretrained,
+    show,
+    weights_path,
+)
 from PIL import Image
 
 from sktl import PretrainedFeatureExtractor
@@ -15,7 +24,7 @@ NETWORKS = ("mobilenet_v2", "mobilenet_v3_small", "squeezenet1_1")
 
 def torchvision_features(name: str, paths: list[str]) -> np.ndarray:
     """The plain way: PIL, the weights' transforms, eager network."""
-    model, transform = eager_model(name, weights_path(name)), eager_transform(name, weights_path(name))
+    model, transform = eager_model(name, weights_path(name)), eager_transform()
     with torch.inference_mode():
         batches = [
             torch.stack([transform(Image.open(path).convert("RGB")) for path in paths[i : i + 32]])
@@ -31,7 +40,7 @@ def feature_difference() -> None:
     for name in NETWORKS:
         expected = torchvision_features(name, paths)
         for engine in ("torch", "onnxruntime"):
-            extractor = PretrainedFeatureExtractor(name, weights=weights_path(name), engine=engine, cache=None)
+            extractor = PretrainedFeatureExtractor(name, **pretrained(name), engine=engine, cache=None)
             features = extractor.fit_transform(paths)
             rows.append((name, engine, f"{np.abs(features - expected).max() / np.abs(expected).max():.1e}"))
     show("Features of 100 photos against torchvision's eager forward", ("network", "engine", "max rel. diff"), rows)
@@ -46,7 +55,7 @@ def accuracy() -> None:
         ("mobilenet_v3_small", "classifier.3"),
         ("squeezenet1_1", "flatten"),
     ):
-        extractor = PretrainedFeatureExtractor(name, weights=weights_path(name), layers=head, cache=None)
+        extractor = PretrainedFeatureExtractor(name, **pretrained(name), layers=head, cache=None)
         order = np.argsort(-extractor.fit_transform(paths), axis=1)
         truth = np.arange(len(paths))[:, None]
         rows.append(

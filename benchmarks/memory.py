@@ -9,7 +9,7 @@ import sys
 import tempfile
 import time
 
-from common import imagenet_paths, machine, show, weights_path
+from common import imagenet_paths, machine, pretrained, show
 
 SIZES = (1000, 2000, 4000, 8000, 16000)
 
@@ -27,9 +27,9 @@ def child(backbone: str, n: int, cache: str) -> None:
     """The measured process."""
     from sktl import PretrainedFeatureExtractor
 
-    weights = "default" if backbone == "sktl_mini" else weights_path(backbone)
+    settings = {} if backbone == "sktl_mini" else pretrained(backbone)
     paths = (imagenet_paths() * 16)[:n]
-    extractor = PretrainedFeatureExtractor(backbone, weights=weights, cache=cache or None, engine="onnxruntime")
+    extractor = PretrainedFeatureExtractor(backbone, **settings, cache=cache or None, engine="onnxruntime")
     extractor.fit_transform(paths[:64])
     start = time.perf_counter()
     extractor.fit_transform(paths)
