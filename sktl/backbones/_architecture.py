@@ -28,7 +28,7 @@ class Architecture(ABC):
 
     @abstractmethod
     def build(self, state: StateDict | None, preprocessing: Preprocessing) -> nn.Module:
-        """The network with random weights, such that ``state`` will fit; without one, pictures of that preprocessing."""
+        """The network with random weights, such that ``state`` will fit; without one, such pictures will."""
 
     @abstractmethod
     def fetch(self, weights: str) -> StateDict:

@@ -38,7 +38,7 @@ class Torchvision(Architecture):
             # only serve training from scratch.
             settings = {"aux_logits": False, "init_weights": state is None, "transform_input": state is not None}
         if self.name.startswith("vit_"):
-            # A vision transformer takes one image size, that for which it has positions: those in the file, or new ones.
+            # A vision transformer takes one image size: that for which it has positions.
             settings = {"image_size": preprocessing.crop_shape[0] if state is None else _image_size(state)}
         return torchvision.models.get_model(self.name, weights=None, **settings)
 

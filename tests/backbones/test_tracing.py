@@ -1,0 +1,74 @@
+"""Networks are read with torchvision's names, measured with the published figures, and closed where they must be."""
+
+import pytest
+import torch
+import torchvision
+from torch import nn
+from torchvision.models.feature_extraction import get_graph_node_names
+
+from sktl.backbones import _tracing
+from sktl.exceptions import BackboneError
+
+
+class Branches(nn.Module):
+    """What a graph cannot hold: it depends on the values."""
+
+    def forward(self, x):
+        return x if x.sum() > 0 else -x
+
+
+class TakesAMask(nn.Module):
+    """A second argument with a default, which must not become an input."""
+
+    def __init__(self):
+        super().__init__()
+        self.conv = nn.Conv2d(3, 4, 1)
+
+    def forward(self, x, mask=None):
+        x = self.conv(x)
+        return x if mask is None else x * mask
+
+
+@pytest.mark.parametrize("name", ["resnet18", "mobilenet_v2", "vit_b_32"])
+def test_names_are_those_of_torchvision(name):
+    """The names are those that torchvision's own feature extraction gives."""
+    with torch.device("meta"):
+        module = torchvision.models.get_model(name, weights=None).eval()
+    _, expected = get_graph_node_names(module, suppress_diff_warning=True)
+    module.eval()
+    graph = _tracing.trace(module)
+    assert [node.meta["layer"] for node in graph.nodes if node.op != "output"] == [n for n in expected if n != "output"]
+
+
+@pytest.mark.parametrize("name", ["alexnet", "resnet18", "mobilenet_v3_small", "vit_b_32", "swin_t"])
+def test_macs_are_those_published(name):
+    """The multiply-accumulates are those that torchvision publishes, attention included."""
+    with torch.device("meta"):
+        module = torchvision.models.get_model(name, weights=None).eval()
+    graph = _tracing.trace(module)
+    _tracing.measure(graph, module, (1, 3, 224, 224))
+    published = torchvision.models.get_model_weights(name).DEFAULT.meta["_ops"]
+    assert sum(node.meta["macs"] for node in graph.nodes if "macs" in node.meta) / 1e9 == pytest.approx(
+        published, abs=5e-4
+    )
+
+
+def test_a_part_that_cannot_be_traced_is_one_layer():
+    """A submodule with control flow becomes a single layer, measured by running it on a real image."""
+    module = nn.Sequential(nn.Conv2d(3, 4, 1), nn.Sequential(Branches(), nn.ReLU())).eval()
+    graph = _tracing.trace(module)
+    _tracing.measure(graph, module, (1, 3, 8, 8))
+    assert [node.meta["layer"] for node in graph.nodes][1:-1] == ["0", "1.0", "1.1"]
+    assert [node.meta["shape"] for node in graph.nodes][1:-1] == [(1, 4, 8, 8)] * 3
+
+
+def test_a_network_that_cannot_be_traced():
+    """Where the outermost forward has control flow, the error says what to do about it."""
+    with pytest.raises(BackboneError, match=r"Branches .* nn\.Sequential of its blocks"):
+        _tracing.trace(Branches())
+
+
+def test_further_arguments_keep_their_defaults():
+    """An optional mask is no input of the graph, and its branch is not taken."""
+    graph = _tracing.trace(TakesAMask())
+    assert [node.op for node in graph.nodes] == ["placeholder", "call_module", "output"]
