@@ -9,6 +9,7 @@
         ├── WeightsError
         │   ├── WeightsDownloadError (OSError)   published weights that did not arrive
         │   └── WeightsMismatchError (ValueError) a file whose keys or shapes are another network's
+        ├── EngineError (RuntimeError)           a network that the engine asked for cannot run
         └── MissingDependencyError (ImportError) an extra that is not installed
     UserWarning
     └── SktlWarning
@@ -19,6 +20,7 @@
 __all__ = [
     "BackboneError",
     "CacheWarning",
+    "EngineError",
     "ImageError",
     "ImageWarning",
     "MissingDependencyError",
@@ -55,6 +57,10 @@ class WeightsDownloadError(WeightsError, OSError):
 
 class WeightsMismatchError(WeightsError, ValueError):
     """A weights file does not fit the network: keys or shapes differ, or it is no state dict."""
+
+
+class EngineError(SktlError, RuntimeError):
+    """The engine asked for cannot run this network; the message says why and names one that can."""
 
 
 class MissingDependencyError(SktlError, ImportError):

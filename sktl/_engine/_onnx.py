@@ -14,7 +14,7 @@ import xxhash
 from torch import nn
 
 from sktl._optional import import_optional, is_installed
-from sktl.exceptions import CacheWarning
+from sktl.exceptions import CacheWarning, EngineError
 
 _FORMAT = "1"  # raise it when PrefixNetwork or the file's layout changes
 _DIGEST_SIZE = 16
@@ -69,12 +69,22 @@ def _export(network: nn.Module, input_shape: tuple[int, int, int]) -> bytes:
     for package in ("onnx", "onnxscript"):
         import_optional(package, extra="onnx", purpose="exporting for engine='onnxruntime'")
     example = torch.zeros((2, *input_shape), dtype=torch.uint8)
-    with _quiet():
+    with _quiet(), _named_failure():
         program = torch.onnx.export(
             network, (example,), dynamo=True, dynamic_shapes=({0: torch.export.Dim("n")},), verbose=False
         )
     assert program is not None  # it is None for the exporter that writes files only
     return program.model_proto.SerializeToString()
+
+
+@contextlib.contextmanager
+def _named_failure() -> Iterator[None]:
+    """Turn what the exporter or ONNX Runtime cannot do, which has many types, into one error with the way out."""
+    try:
+        yield
+    except Exception as error:
+        reason = (str(error).strip() or repr(error)).splitlines()[0]
+        raise EngineError(f"engine='onnxruntime' cannot run this network ({reason}). Use engine='torch'.") from error
 
 
 @contextlib.contextmanager
@@ -127,7 +137,8 @@ class OnnxRunner:
         options.inter_op_num_threads = 1
         options.log_severity_level = 3
         graph = load_or_export(network, key, input_shape)
-        self._session = onnxruntime.InferenceSession(graph, options, providers=["CPUExecutionProvider"])
+        with _named_failure():
+            self._session = onnxruntime.InferenceSession(graph, options, providers=["CPUExecutionProvider"])
         self._input = self._session.get_inputs()[0].name
 
     def __call__(self, pictures: np.ndarray) -> list[np.ndarray]:

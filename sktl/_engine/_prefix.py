@@ -36,7 +36,7 @@ from sktl._engine._runners import (
 )
 from sktl._images import Images
 from sktl.backbones import Backbone
-from sktl.exceptions import ImageError, ImageWarning
+from sktl.exceptions import EngineError, ImageError, ImageWarning
 
 _KEY_VERSION = "1"  # raise it when the meaning of a cache entry changes
 _BLOCK = 512  # pictures that are looked up together
@@ -155,15 +155,7 @@ class _Job:
         self.is_done = np.zeros(len(images), bool)
         self.failures: dict[int, ImageError] = {}
         self.layers = prefix.layers  # what is computed; grows to every stage in a search over layers
-        self.engine = resolve_engine(
-            prefix.engine,
-            prefix.backbone,
-            prefix.layers,
-            prefix.pooling,
-            precision=prefix.precision,
-            device=prefix.device,
-            n_pictures=len(images),
-        )
+        self.engine = self._resolve_engine()
         self._layer_keys: dict[str, bytes] = {}
 
     def run_block(self, block: range) -> None:
@@ -265,16 +257,35 @@ class _Job:
                 yield kept, digests, result if runner.concurrent else runner(result)
                 self._tell(int(self.is_done.sum()))
 
-    def _runner(self) -> Runner:
-        """What runs the network; it is not built where the cache has everything."""
-        return get_runner(
+    def _resolve_engine(self) -> str:
+        """The engine of this job."""
+        return resolve_engine(
+            self.prefix.engine,
             self.prefix.backbone,
             self.layers,
             self.prefix.pooling,
-            engine=self.engine,
             precision=self.prefix.precision,
             device=self.prefix.device,
+            n_pictures=len(self.images),
         )
+
+    def _runner(self) -> Runner:
+        """What runs the network; it is not built where the cache has everything."""
+        try:
+            return get_runner(
+                self.prefix.backbone,
+                self.layers,
+                self.prefix.pooling,
+                engine=self.engine,
+                precision=self.prefix.precision,
+                device=self.prefix.device,
+            )
+        except EngineError:
+            if self.prefix.engine != "auto" or self.engine == "torch":
+                raise
+            self.engine = "torch"  # it runs every network
+            self._layer_keys.clear()
+            return self._runner()
 
     def _batch_size(self) -> int:
         """Pictures that go through the network at once."""

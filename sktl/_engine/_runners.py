@@ -12,6 +12,7 @@ import torch
 from sktl._engine import _onnx
 from sktl._engine._network import PrefixNetwork, fold_batch_norms
 from sktl.backbones import Backbone
+from sktl.exceptions import EngineError
 
 ENGINES = ("auto", "torch", "onnxruntime")
 PRECISIONS = ("float32", "bfloat16", "float16")
@@ -63,6 +64,8 @@ class TorchRunner:
 # Runners are built once per network and setting, and go when their network goes.
 _RUNNERS: "weakref.WeakKeyDictionary[Backbone, dict[tuple, Runner]]" = weakref.WeakKeyDictionary()
 _LOCK = threading.Lock()
+# Prefixes that could not be exported: with engine="auto" they run in torch, and nobody tries again in this process.
+_UNEXPORTABLE: set[str] = set()
 
 
 def get_runner(
@@ -74,7 +77,13 @@ def get_runner(
     precision: str,
     device: torch.device,
 ) -> Runner:
-    """The runner of these layers, built at the first call."""
+    """The runner of these layers, built at the first call.
+
+    Raises
+    ------
+    EngineError
+        Where ``engine="onnxruntime"`` cannot run this network.
+    """
     key = (tuple(layers), pooling, engine, precision, device)
     with _LOCK:
         runners = _RUNNERS.setdefault(backbone, {})
@@ -82,7 +91,12 @@ def get_runner(
             network = PrefixNetwork(backbone, layers, pooling)
             if engine == "onnxruntime":
                 shape = (*backbone.preprocessing.crop_shape, backbone.in_channels)
-                runners[key] = _onnx.OnnxRunner(network, prefix_key(backbone, layers, pooling), shape)
+                function = prefix_key(backbone, layers, pooling)
+                try:
+                    runners[key] = _onnx.OnnxRunner(network, function, shape)
+                except EngineError:
+                    _UNEXPORTABLE.add(function)
+                    raise
             else:
                 runners[key] = TorchRunner(network, device, precision)
         return runners[key]
@@ -128,7 +142,10 @@ def resolve_engine(
         return engine
     if not fits_onnxruntime or not _onnx.can_run():
         return "torch"
-    is_exported = _onnx.graph_path(prefix_key(backbone, layers, pooling)).is_file()
+    function = prefix_key(backbone, layers, pooling)
+    if function in _UNEXPORTABLE:
+        return "torch"
+    is_exported = _onnx.graph_path(function).is_file()
     work = n_pictures * max(backbone.macs(layer) for layer in layers)
     pays = work >= _EXPORT_PAYS_FROM_MACS and _onnx.can_export()
     return "onnxruntime" if is_exported or pays else "torch"

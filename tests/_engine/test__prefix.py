@@ -1,6 +1,7 @@
 """The frozen prefix: once per picture, whatever happens to pictures, files and caches."""
 
 import itertools
+import os
 import threading
 import warnings
 
@@ -8,13 +9,13 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from sktl._engine import _prefix
+from sktl._engine import _prefix, _runners
 from sktl._engine._cache import open_cache
 from sktl._engine._prefix import FrozenPrefix
 from sktl._engine._runners import get_runner
 from sktl._images import check_images
 from sktl.backbones import load_backbone
-from sktl.exceptions import ImageError, ImageWarning
+from sktl.exceptions import EngineError, ImageError, ImageWarning
 
 
 class Table:
@@ -247,8 +248,6 @@ def test_copies_of_a_picture_that_vanishes_are_read_themselves(paths, cache, mon
 
     def remove_after(job, digests):
         missing = look_up(job, digests)
-        import os
-
         os.unlink(paths[0])
         return missing
 
@@ -272,6 +271,27 @@ def test_an_interruption_keeps_what_was_computed(paths, cache, counted):
     counted["pictures"] = 0
     run(paths, cache=cache)
     assert counted["pictures"] <= 6
+
+
+def test_auto_runs_in_torch_what_cannot_be_exported(paths, cache, monkeypatch):
+    """A network that the exporter refuses costs one try; asked for by name, the engine says so and names another."""
+    pytest.importorskip("onnxscript")
+    tries = []
+
+    def refuse(*args, **kwargs):
+        tries.append(1)
+        raise RuntimeError("no such operator\nand a long story")
+
+    monkeypatch.setattr("torch.onnx.export", refuse)
+    monkeypatch.setattr(_runners, "_EXPORT_PAYS_FROM_MACS", 0)
+    monkeypatch.setattr(_runners, "_UNEXPORTABLE", set())
+    for _ in range(2):
+        got = run(paths, layers=("layer2",), pooling="gem", engine="auto", cache=cache)
+        want = run(paths, layers=("layer2",), pooling="gem")
+        np.testing.assert_allclose(got, want, rtol=1e-5, atol=1e-6)
+    assert len(tries) == 1
+    with pytest.raises(EngineError, match=r"\(no such operator\). Use engine='torch'"):
+        run(paths, layers=("layer2",), pooling="gem", engine="onnxruntime")
 
 
 def test_listeners_hear_of_every_picture(paths, cache):

@@ -26,6 +26,7 @@ PUBLIC = {
     "sktl.exceptions": [
         "BackboneError",
         "CacheWarning",
+        "EngineError",
         "ImageError",
         "ImageWarning",
         "MissingDependencyError",

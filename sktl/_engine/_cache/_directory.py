@@ -109,6 +109,9 @@ class DirectoryCache(Cache):
                 return action(self._connection)
             except _TROUBLE as error:
                 trouble = self._recover(error)
+            except BaseException:  # Ctrl-C must not leave a transaction open, and with it the file locked
+                self._disconnect()
+                raise
         self._warn(trouble)
         return otherwise
 

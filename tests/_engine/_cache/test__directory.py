@@ -16,7 +16,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from sktl._engine._cache import DirectoryCache
+from sktl._engine._cache import DirectoryCache, _directory
 from sktl.exceptions import CacheWarning
 
 KIB = 1024
@@ -119,6 +119,21 @@ for start in range(0, 10**6, 20):
         child.kill()
         done = [done, *map(int, child.communicate()[0].split())][-1]
         assert all(entries.read(DirectoryCache(tmp_path), range(done)))
+
+    def test_an_interrupted_call_leaves_nothing_of_it(self, store, entries, monkeypatch):
+        """Ctrl-C in the middle of a transaction: neither this object nor another process is locked out by it."""
+
+        def interrupt(connection, max_bytes):
+            raise KeyboardInterrupt
+
+        store.put_many(entries.items([1]))
+        with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+            patch.setattr(_directory, "_make_room", interrupt)
+            store.put_many(entries.items([2]))
+        other = DirectoryCache(store.path, timeout=0.05)
+        other.put_many(entries.items([3]))
+        store.put_many(entries.items([4]))
+        assert entries.read(store, [1, 2, 3, 4]) == [True, False, True, True]
 
     def test_a_full_disk(self, store, entries):
         """SQLite's own limit, which fails as a full disk does: one warning, old entries stay, new ones are absent."""
