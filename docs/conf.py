@@ -1,12 +1,8 @@
 """The documentation: written pages, a reference made from the docstrings, and a gallery of the examples. No network."""
 
 import re
-from pathlib import Path
 
 import sktl
-
-EXAMPLES = Path(__file__).parents[1] / "examples"
-GALLERY = (EXAMPLES / "GALLERY_HEADER.rst").is_file()
 
 project = "sktl"
 author = "the sktl developers"
@@ -18,6 +14,7 @@ extensions = [
     "sphinx.ext.autosummary",
     "numpydoc",
     "myst_parser",  # for CHANGELOG.md
+    "sphinx_gallery.gen_gallery",
 ]
 exclude_patterns = ["_build"]
 templates_path = ["_templates"]
@@ -31,18 +28,17 @@ autodoc_default_options = {"member-order": "bysource"}
 numpydoc_show_class_members = False
 numpydoc_validation_checks: set[str] = set()  # tests/house checks more, and without building the pages
 
-if GALLERY:
-    extensions.append("sphinx_gallery.gen_gallery")
-    sphinx_gallery_conf = {
-        "examples_dirs": str(EXAMPLES),
-        "gallery_dirs": "auto_examples",
-        "filename_pattern": r"/plot_",
-        "ignore_pattern": r"^(?!plot_)",
-        "show_memory": False,
-        "download_all_examples": False,
-        "min_reported_time": 1,
-        "abort_on_example_error": True,
-    }
+sphinx_gallery_conf = {
+    "examples_dirs": "../examples",
+    "gallery_dirs": "auto_examples",
+    "filename_pattern": r"/plot_",
+    "ignore_pattern": r"^(?!plot_)",
+    "show_memory": False,
+    "show_signature": False,
+    "download_all_examples": False,
+    "min_reported_time": 1,
+    "abort_on_example_error": True,
+}
 
 html_theme = "pydata_sphinx_theme"
 html_title = "sktl"
@@ -50,7 +46,7 @@ html_static_path = ["_static"]
 html_css_files = ["sktl.css"]
 html_show_sourcelink = False
 html_copy_source = False
-html_sidebars = {page: [] for page in ("install", "examples", "api", "changelog")}
+html_sidebars = {page: [] for page in ("install", "api", "changelog")}
 html_theme_options = {
     "logo": {"text": "sktl"},
     "navbar_align": "left",
@@ -61,18 +57,11 @@ html_theme_options = {
 }
 
 
-def add_gallery(app, docname, source):
-    """Put the gallery below the page of examples, where there is one."""
-    if docname == "examples" and GALLERY:
-        source[0] += "\n.. toctree::\n\n   auto_examples/index\n"
-
-
 def mark_fitted_attributes(app, what, name, obj, options, lines):
     """Write ``n_features_in_`` in a shape as code; to reStructuredText a trailing underscore is a link."""
     lines[:] = [re.sub(r"(?<![\w`.])([a-z]\w*_)(?=[,)])", r"``\1``", line) for line in lines]
 
 
 def setup(app):
-    """Connect the two functions above."""
-    app.connect("source-read", add_gallery)
+    """Connect the function above."""
     app.connect("autodoc-process-docstring", mark_fitted_attributes, priority=100)
