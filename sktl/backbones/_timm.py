@@ -42,13 +42,12 @@ class Timm(Architecture):
         self.default = "DEFAULT" if has_weights else None
 
     def build(self, state: StateDict | None, preprocessing: Preprocessing) -> nn.Module:
-        # Exportable layers are written without the branches that a graph cannot follow.
-        return _timm().create_model(self._model, pretrained=False, exportable=True)
+        return _timm().create_model(self._model, pretrained=False)
 
     def fetch(self, weights: str) -> StateDict:
         timm = _timm()
         return _weights.fetch(
-            lambda: timm.create_model(self._model, pretrained=True, exportable=True).state_dict(),
+            lambda: timm.create_model(self._model, pretrained=True).state_dict(),
             backbone=self.name,
             weights=weights,
             url=self._config.url or f"https://huggingface.co/{self._config.hf_hub_id}",

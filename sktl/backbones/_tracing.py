@@ -5,6 +5,7 @@ This module imports torchvision and is imported when a network is first read, no
 
 import inspect
 import math
+import sys
 from collections.abc import Callable
 from typing import Any
 
@@ -25,7 +26,13 @@ class _Tracer(NodePathTracer):
     """Torchvision's tracer, told which modules to leave closed and able to say which one it failed in."""
 
     def __init__(self, opaque: set[str]) -> None:
-        super().__init__(autowrap_modules=(math, torchvision.ops), leaf_modules=_LEAF_MODULES)
+        # timm keeps a list of what cannot be traced in its networks, which may come by name or as a user's own.
+        timm = sys.modules.get("timm.models")
+        super().__init__(
+            autowrap_modules=(math, torchvision.ops),
+            autowrap_functions=tuple(timm.get_notrace_functions()) if timm else (),
+            leaf_modules=_LEAF_MODULES + (timm.get_notrace_modules() if timm else []),
+        )
         self.opaque = opaque
         self.culprit: str | None = None
 

@@ -4,7 +4,9 @@ from collections.abc import Callable, Mapping
 from http.client import HTTPException
 from os import PathLike
 from pathlib import Path
+from pickle import UnpicklingError
 from typing import Any
+from urllib.error import HTTPError
 
 import torch
 from safetensors import SafetensorError
@@ -60,19 +62,13 @@ def read_state_dict(path: Path) -> StateDict:
             content = load_file(path)
         else:
             content = torch.load(path, map_location="cpu", weights_only=True)
-    except (SafetensorError, RuntimeError, ValueError, EOFError, LookupError, _unpickling_error()) as error:
+    except (SafetensorError, RuntimeError, ValueError, EOFError, LookupError, UnpicklingError) as error:
         raise WeightsMismatchError(
             f"weights={str(path)!r} cannot be read as a state dict ({type(error).__name__}). It may be broken, or hold "
             "a whole pickled model, which would run code when it is read. Save the weights alone: "
             "torch.save(model.state_dict(), path), or safetensors.torch.save_file(model.state_dict(), path)."
         ) from error
     return as_state_dict(content, origin=str(path))
-
-
-def _unpickling_error() -> type[Exception]:
-    from pickle import UnpicklingError
-
-    return UnpicklingError
 
 
 def as_state_dict(content: Any, *, origin: str) -> StateDict:
@@ -106,7 +102,9 @@ def fetch(download: Callable[[], Mapping[str, Tensor]], *, backbone: str, weight
     """
     try:
         return as_state_dict(download(), origin=url)
-    except (OSError, HTTPException, RuntimeError, EOFError, _unpickling_error()) as error:
+    except (OSError, HTTPException, RuntimeError, EOFError, UnpicklingError) as error:
+        if isinstance(error, HTTPError):
+            error.close()  # it is the server's answer too, with an open connection
         raise WeightsDownloadError(
             f"The weights {weights!r} of backbone={backbone!r} could not be had from {url} "
             f"({type(error).__name__}: {error}). Download that file where there is a network and pass its path, "

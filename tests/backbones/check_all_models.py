@@ -1,7 +1,7 @@
 """Cut all networks, or those named, at every stage and see that nothing changes: ``check_all_models.py [name ...]``.
 
-Random weights, one random picture, one network in memory at a time (twice, up to 5 GB); about ten minutes. It prints a table and exits
-with 1 where a network fails.
+Random weights, one random picture, one network in memory at a time (twice: up to 6 GB); about ten minutes. It prints a
+table and exits with 1 where a network fails.
 """
 
 import gc
