@@ -22,14 +22,17 @@ def channel_axes(graph: fx.Graph, root: nn.Module) -> dict[fx.Node, int]:
     """
     axes: dict[fx.Node, int] = {}
     for node in graph.nodes:
+        sources = [argument for argument in node.all_input_nodes if argument in axes]
+        if node.op != "placeholder" and not sources:
+            continue  # it does not depend on the image
+        # Of several inputs the largest is the one that carries the image (a class token is smaller than what it joins,
+        # and comes before it).
+        source = max(reversed(sources), key=_size, default=None)
         shape = node.meta.get("shape")
-        # Of several inputs the largest is the one that carries the image (a class token is smaller than what it joins).
-        source = max((argument for argument in node.all_input_nodes if argument in axes), key=_size, default=None)
-        if shape is None or len(shape) < 2:
-            if source is not None:  # a tuple of tensors (attention's output and weights): handed on to its items
-                axes[node] = axes[source]
-        else:
+        if shape is not None and len(shape) > 1:
             axes[node] = _axis(node, root, source, axes)
+        elif source is not None:  # a tuple of tensors (attention's output and weights): handed on to its items
+            axes[node] = axes[source]
     return {node: -1 if _is_last(node, axis) else axis for node, axis in axes.items()}
 
 
@@ -100,16 +103,16 @@ def _permutation(node: fx.Node, root: nn.Module, rank: int) -> list[int] | None:
 
 
 def _follow(before: tuple[int, ...], axis: int, after: tuple[int, ...]) -> int:
-    """Where an axis went in an operation that keeps the order of the axes."""
-    n_channels = before[axis]
+    """Where an axis went in an operation that keeps the order of the elements, such as a reshape.
+
+    What lies inside it or around it is as large as before; a split axis is followed by one of its parts.
+    """
     if len(before) == len(after):
         return axis
-    if axis == len(before) - 1 and after[-1] == n_channels:
-        return len(after) - 1
-    if axis < len(after) and after[axis] == n_channels:
-        return axis
-    candidates = [position for position, size in enumerate(after) if position and size == n_channels]
-    return candidates[0] if candidates else 1 if len(after) in (2, 4) else len(after) - 1
+    around, inside = prod(before[:axis]), prod(before[axis + 1 :])
+    fitting = [i for i in range(1, len(after)) if prod(after[:i]) == around or prod(after[i + 1 :]) == inside]
+    whole = [i for i in fitting if after[i] == before[axis]]
+    return (whole or fitting or [1 if len(after) in (2, 4) else len(after) - 1])[0]
 
 
 def has_class_token(node: fx.Node, root: nn.Module) -> bool:
