@@ -92,8 +92,9 @@ class Backbone:
         try:
             _tracing.measure(graph, self._root, shape)
         except Exception as error:
+            reason = next(iter(str(error).splitlines()), type(error).__name__)
             raise BackboneError(
-                f"The network {self.name!r} cannot take pictures of (channels, height, width) = {shape[1:]}: {error} "
+                f"The network {self.name!r} cannot take pictures of (channels, height, width) = {shape[1:]}: {reason}. "
                 "Give it the size it wants with preprocessing={'resize_size': ..., 'crop_size': ...} and the channels "
                 "with in_channels=."
             ) from error

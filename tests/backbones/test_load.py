@@ -1,0 +1,206 @@
+"""Whatever names a network is loaded as asked, once, without touching anything else."""
+
+import copy
+import os
+import pickle
+
+import numpy as np
+import pytest
+import torch
+from safetensors.torch import save_file
+from torch import nn
+
+from sktl.backbones import Preprocessing, load_backbone
+from sktl.backbones._load import _MEMO_SIZE
+from sktl.exceptions import BackboneError, WeightsMismatchError
+
+SMALL = {"resize_size": 64, "crop_size": 64}
+NET = "shufflenet_v2_x0_5"
+
+
+class OwnNetwork(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.conv, self.bn, self.relu, self.fc = (
+            nn.Conv2d(3, 4, 3),
+            nn.BatchNorm2d(4),
+            nn.ReLU(inplace=True),
+            nn.Linear(4, 2),
+        )
+
+    def forward(self, x):
+        return self.fc(self.relu(self.bn(self.conv(x))).mean((2, 3)))
+
+
+def test_random_weights_follow_random_state():
+    """The same seed gives the same weights, another seed or a drawn one gives others."""
+    load = lambda random_state: load_backbone(NET, weights=None, random_state=random_state).fingerprint("fc")  # noqa: E731
+    assert load(0) == load(0) == load(np.random.RandomState(0)) != load(1)
+    assert load(np.random.RandomState(0)) != load(None)
+
+
+@pytest.mark.parametrize("weights", [None, "default"])
+def test_global_generators_are_not_touched(weights):
+    """Neither torch's nor NumPy's global state moves, whatever is drawn while a network is built."""
+    numpy_generator = np.random.mtrand._rand
+    torch_state, numpy_state = torch.get_rng_state(), numpy_generator.get_state()[1].copy()
+    load_backbone("sktl_mini", weights=weights, in_channels=1, preprocessing={"resize_size": 70}, random_state=5)
+    assert torch.equal(torch.get_rng_state(), torch_state)
+    assert np.array_equal(numpy_generator.get_state()[1], numpy_state)
+
+
+def test_the_packaged_weights():
+    """The default of the default backbone needs no network, and is float32, frozen and in eval mode."""
+    backbone = load_backbone("sktl_mini")
+    assert backbone.name == "sktl_mini"
+    assert {p.dtype for p in backbone.module.parameters()} == {torch.float32}
+    assert not any(p.requires_grad for p in backbone.module.parameters())
+    assert not any(m.training for m in backbone.module.modules())
+    assert load_backbone("sktl_mini", weights="SKTL_V1") is backbone
+
+
+@pytest.mark.parametrize("suffix", [".safetensors", ".pth"])
+def test_a_local_file(tmp_path, suffix):
+    """A state dict in half precision is the network's, and the network does not need the file any more."""
+    state = load_backbone(NET, weights=None, random_state=3).module.state_dict()
+    half = {name: t.half() if t.is_floating_point() else t for name, t in state.items()}
+    path = tmp_path / f"weights{suffix}"
+    save_file(half, path) if suffix == ".safetensors" else torch.save(half, path)
+    backbone = load_backbone(NET, weights=path)
+    pickled = pickle.dumps(backbone)
+    path.unlink()
+    for found in (backbone, pickle.loads(pickled)):
+        assert all(torch.equal(t, half[name].to(t.dtype)) for name, t in found.module.state_dict().items())
+
+
+def test_a_file_that_changed_is_read_again(tmp_path):
+    """The memo knows a file by its time and size, not by its name alone."""
+    path = tmp_path / "weights.pt"
+    for seed in (1, 2):
+        expected = load_backbone(NET, weights=None, random_state=seed)
+        torch.save(expected.module.state_dict(), path)
+        os.utime(path, ns=(seed, seed))
+        assert load_backbone(NET, weights=path).fingerprint("fc") == expected.fingerprint("fc")
+        assert load_backbone(NET, weights=str(path)) is load_backbone(NET, weights=path)
+
+
+def test_a_file_for_another_network(tmp_path):
+    """The error names the file, the network, and what does not fit."""
+    torch.save(load_backbone("sktl_mini").module.state_dict(), tmp_path / "mini.pt")
+    with pytest.raises(WeightsMismatchError, match=r"mini\.pt' do not fit ShuffleNetV2: .* missing \(.*unexpected \("):
+        load_backbone(NET, weights=tmp_path / "mini.pt")
+
+
+def test_a_file_with_another_head(tmp_path):
+    """Weights fine-tuned for five classes make a backbone: its stages are the same, its head is theirs."""
+    module = copy.deepcopy(load_backbone(NET, weights=None, random_state=1).module)
+    module.fc = nn.Linear(1024, 5)
+    torch.save(module.state_dict(), tmp_path / "five.pt")
+    backbone = load_backbone(NET, weights=tmp_path / "five.pt")
+    assert backbone.output_shape("fc") == (5,)
+    assert backbone.fingerprint("conv5") == load_backbone(NET, weights=None, random_state=1).fingerprint("conv5")
+
+
+def test_the_same_object_for_the_same_request():
+    """Loaded again with the same settings it is the same object, with others another one."""
+    settings = {"weights": None, "preprocessing": SMALL, "random_state": 7}
+    backbone = load_backbone(NET, **settings)
+    assert load_backbone(NET, **settings) is backbone
+    assert load_backbone(NET, **{**settings, "preprocessing": Preprocessing(**SMALL)}) is backbone
+    for other in (
+        {"in_channels": 1},
+        {"random_state": 8},
+        {"preprocessing": {"crop_size": 64}},
+        {"random_state": None},
+    ):
+        assert load_backbone(NET, **{**settings, **other}) is not backbone
+
+
+def test_few_objects_are_kept():
+    """The memo holds the four most recently used networks, and lets go of the others."""
+
+    def load(seed):
+        return load_backbone("sktl_mini", weights=None, random_state=seed)
+
+    first, second, *_ = [load(seed) for seed in range(_MEMO_SIZE)]
+    assert load(0) is first
+    load(_MEMO_SIZE)
+    assert load(0) is first, "it was used since"
+    assert load(1) is not second, "it was used longest ago"
+
+
+def test_an_own_network_is_copied():
+    """It keeps its mode, its gradients and its in-place layers; the copy is in eval mode and has weights of its own."""
+    module = OwnNetwork().train()
+    backbone = load_backbone(module, preprocessing=SMALL)
+    assert backbone.name == "OwnNetwork"
+    assert module.training
+    assert module.relu.inplace
+    assert all(p.requires_grad for p in module.parameters())
+    assert backbone.module.conv.weight.data_ptr() != module.conv.weight.data_ptr()
+    before = backbone.fingerprint("fc")
+    nn.init.zeros_(module.conv.weight)
+    assert backbone.fingerprint("fc") == before
+    assert backbone.preprocessing == Preprocessing(**SMALL)
+    assert load_backbone(OwnNetwork()).preprocessing == Preprocessing()
+
+
+def test_hooks_stay_behind():
+    """A hook that looks at the user's network neither sees our images nor prevents pickling."""
+    module, seen = OwnNetwork(), []
+    module.relu.register_forward_hook(lambda *args: seen.append(args))
+    module.register_forward_pre_hook(lambda *args: seen.append(args))
+    backbone = load_backbone(module, preprocessing=SMALL)
+    backbone.feature_graph("relu")(torch.zeros(1, 3, 64, 64))
+    assert seen == []
+    assert pickle.loads(pickle.dumps(backbone)).fingerprint("fc") == backbone.fingerprint("fc")
+    module(torch.zeros(1, 3, 8, 8))
+    assert len(seen) == 2, "the user's own network still has them"
+
+
+@pytest.mark.parametrize("wrap", [nn.utils.parametrizations.spectral_norm, nn.utils.parametrizations.weight_norm])
+def test_parametrised_weights(wrap):
+    """Weights that are computed from others (spectral norm, weight norm) are computed in the copy too."""
+    module = OwnNetwork()
+    wrap(module.conv)
+    module.eval()
+    pictures = torch.randn(1, 3, 64, 64)
+    (found,) = load_backbone(module, preprocessing=SMALL).feature_graph("fc")(pictures)
+    torch.testing.assert_close(found, module(pictures))
+
+
+def test_a_backbone_is_returned_as_it_is():
+    """What is loaded already is not loaded again."""
+    backbone = load_backbone("sktl_mini")
+    assert load_backbone(backbone) is backbone
+
+
+def test_half_precision_becomes_single():
+    """A network of the user's in half precision or double is float32 afterwards."""
+    for module in (OwnNetwork().half(), OwnNetwork().double()):
+        assert {p.dtype for p in load_backbone(module).module.parameters()} == {torch.float32}
+
+
+@pytest.mark.parametrize(
+    ("request_", "message"),
+    [
+        ({"backbone": "resnet8"}, r"backbone='resnet8' is unknown\. Did you mean 'resnet18'"),
+        ({"backbone": "zzz"}, r"backbone='zzz' is unknown\. sktl\.backbones\.list_backbones\(\)"),
+        ({"backbone": 3}, r"backbone=3 is of type int"),
+        ({"backbone": nn.Conv2d}, "is of type type"),
+        ({"backbone": NET, "weights": "IMAGENET1K_V9"}, r"weights='IMAGENET1K_V9' is unknown .*\['IMAGENET1K_V1'\]"),
+        ({"backbone": NET, "weights": None, "preprocessing": {"size": 3}}, r"preprocessing=\{'size': 3\}"),
+        ({"backbone": "mnasnet0_5", "weights": "nowhere/weights.bin"}, r"or the path of a file \.safetensors"),
+    ],
+)
+def test_requests_that_are_not_understood(request_, message):
+    """The message restates the parameter, what came, and the way out."""
+    with pytest.raises(BackboneError, match=message):
+        load_backbone(request_.pop("backbone"), **request_)
+
+
+def test_a_picture_too_small_for_the_network():
+    """The message says that the size comes from the preprocessing."""
+    backbone = load_backbone("alexnet", weights=None, preprocessing={"crop_size": 16}, random_state=0)
+    with pytest.raises(BackboneError, match=r"'alexnet' cannot take pictures .*\(3, 16, 16\).*crop_size"):
+        _ = backbone.stages
