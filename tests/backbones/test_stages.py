@@ -102,6 +102,18 @@ class WithoutAHead(nn.Module):
         return self.fc(self.pool(self.second(self.first(x))).flatten(1))
 
 
+class Branches(nn.Module):
+    """A block with a branch that depends on the values, which no graph can hold."""
+
+    def __init__(self, n_in, n_out):
+        super().__init__()
+        self.conv = nn.Conv2d(n_in, n_out, 3)
+
+    def forward(self, x):
+        x = self.conv(x)
+        return x if x.mean() < 0 else x / 2
+
+
 OWN = {
     "bare layers, split by pooling": (
         nn.Sequential(
@@ -124,6 +136,10 @@ OWN = {
     "fully convolutional": (
         nn.Sequential(nn.Conv2d(3, 4, 3), nn.ReLU(), nn.Conv2d(4, 2, 1), nn.AdaptiveAvgPool2d(1), nn.Flatten()),
         {"block1": "1", "block2": "2"},
+    ),
+    "blocks that cannot be traced": (
+        nn.Sequential(Branches(3, 4), nn.MaxPool2d(2), Branches(4, 8), nn.AdaptiveAvgPool2d(1), nn.Flatten()),
+        {"0": "1", "2": "2"},
     ),
     "no classifier": (WithoutAHead(), {"first": "first.1", "second": "second.1"}),
 }  # fmt: skip
