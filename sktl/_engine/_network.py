@@ -43,8 +43,8 @@ class PrefixNetwork(nn.Module):
         self.cls_tokens = [backbone.has_cls_token(layer) for layer in layers]
         preprocessing = backbone.preprocessing
         # Pictures are 0-255: the weights' mean and standard deviation are stated for 0-1.
-        self.register_buffer("mean", 255.0 * torch.tensor(preprocessing.mean).reshape(-1, 1, 1))
-        self.register_buffer("std", 255.0 * torch.tensor(preprocessing.std).reshape(-1, 1, 1))
+        self.register_buffer("mean", 255.0 * torch.tensor(preprocessing.mean, dtype=torch.float32).reshape(-1, 1, 1))
+        self.register_buffer("std", 255.0 * torch.tensor(preprocessing.std, dtype=torch.float32).reshape(-1, 1, 1))
         self.eval().requires_grad_(False)
 
     def forward(self, pictures: Tensor) -> tuple[Tensor, ...]:

@@ -32,9 +32,17 @@ def can_export() -> bool:
 
 def graph_path(key: str) -> Path:
     """Where the exported graph of the prefix that ``key`` determines is kept, whether it is there or not."""
-    home = os.environ.get("SKTL_HOME") or Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "sktl"
+    cache = os.environ.get("XDG_CACHE_HOME") or os.path.expanduser("~/.cache")
+    home = os.environ.get("SKTL_HOME") or os.path.join(cache, "sktl")
+    if home.startswith("~"):  # a user without a home folder, as in some containers: there is no place to keep graphs
+        home = os.devnull
     name = xxhash.xxh3_128_hexdigest(f"{_FORMAT}|{torch.__version__}|{key}".encode())
     return Path(home) / "onnx" / f"{name}.onnx"
+
+
+def is_exported(key: str) -> bool:
+    """Whether the graph of the prefix that ``key`` determines is on this machine."""
+    return os.path.isfile(graph_path(key))  # unlike Path.is_file, False where a folder may not be looked into
 
 
 def load_or_export(network: nn.Module, key: str, input_shape: tuple[int, int, int]) -> bytes:
@@ -55,7 +63,9 @@ def load_or_export(network: nn.Module, key: str, input_shape: tuple[int, int, in
         The serialised ONNX model.
     """
     path = graph_path(key)
-    stored = path.read_bytes() if path.is_file() else b""
+    stored = b""
+    with contextlib.suppress(OSError):  # there is none, or it cannot be read
+        stored = path.read_bytes()
     graph = stored[_DIGEST_SIZE:]
     if graph and xxhash.xxh3_128_digest(graph) == stored[:_DIGEST_SIZE]:
         return graph
@@ -73,8 +83,8 @@ def _export(network: nn.Module, input_shape: tuple[int, int, int]) -> bytes:
         program = torch.onnx.export(
             network, (example,), dynamo=True, dynamic_shapes=({0: torch.export.Dim("n")},), verbose=False
         )
-    assert program is not None  # it is None for the exporter that writes files only
-    return program.model_proto.SerializeToString()
+        assert program is not None  # it is None for the exporter that writes files only
+        return program.model_proto.SerializeToString()  # fails from 2 GB on
 
 
 @contextlib.contextmanager

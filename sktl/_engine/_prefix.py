@@ -12,7 +12,6 @@ from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Executor, Future, ThreadPoolExecutor
 from numbers import Integral
-from pathlib import Path
 from typing import Any
 
 import joblib
@@ -36,7 +35,7 @@ from sktl._engine._runners import (
 )
 from sktl._images import Images
 from sktl.backbones import Backbone
-from sktl.exceptions import EngineError, ImageError, ImageWarning
+from sktl.exceptions import EngineError, ImageError, ImageWarning, MissingDependencyError
 
 _KEY_VERSION = "1"  # raise it when the meaning of a cache entry changes
 _BLOCK = 512  # pictures that are looked up together
@@ -103,7 +102,7 @@ class FrozenPrefix:
         self.engine = engine
         self.precision = precision
         self.batch_size = batch_size
-        self.cache = open_cache(Path(cache) if cache not in (None, "auto") else cache)
+        self.cache = open_cache(cache)
         self.device = resolve_device(device)
         self.n_threads = torch.get_num_threads() if n_jobs is None else joblib.effective_n_jobs(n_jobs)
         self.on_error = on_error
@@ -230,7 +229,8 @@ class _Job:
         stages = tuple(stage.name for stage in self.prefix.backbone.stages)
         others = [self._key(digest, stage) for stage in stages if stage not in self.prefix.layers]
         if self.prefix.pooling in _SEARCHABLE and any(x is not None for x in self._cached(others)):
-            self.layers = tuple(dict.fromkeys((*self.prefix.layers, *stages)))
+            # Those asked for come first and as they are, even twice: `_fill` goes by their order.
+            self.layers = (*self.prefix.layers, *(stage for stage in stages if stage not in self.prefix.layers))
 
     def _compute(self, groups: list[Group], digests: dict[int, bytes]) -> None:
         """Run the network on the first picture of each group, and keep and fill in what it gives."""
@@ -280,7 +280,7 @@ class _Job:
                 precision=self.prefix.precision,
                 device=self.prefix.device,
             )
-        except EngineError:
+        except (EngineError, MissingDependencyError):
             if self.prefix.engine != "auto" or self.engine == "torch":
                 raise
             self.engine = "torch"  # it runs every network

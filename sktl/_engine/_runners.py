@@ -52,12 +52,17 @@ class TorchRunner:
 
     @contextlib.contextmanager
     def _numerics(self) -> Iterator[None]:
-        """The precision asked for, and no other: on CUDA, float32 convolutions would otherwise run in tf32."""
+        """The precision asked for, and no other: not the caller's autocast, and on CUDA no tf32 convolutions."""
+        is_float32 = self._dtype is torch.float32
         with contextlib.ExitStack() as stack:
-            if self._dtype is not torch.float32:
-                stack.enter_context(torch.autocast(self._device.type, dtype=self._dtype))
-            elif self._device.type == "cuda":
-                stack.enter_context(torch.backends.cudnn.flags(allow_tf32=False))
+            stack.enter_context(
+                torch.autocast(self._device.type, dtype=None if is_float32 else self._dtype, enabled=not is_float32)
+            )
+            if is_float32 and self._device.type == "cuda":
+                cudnn = torch.backends.cudnn  # flags() turns off whatever it is not told
+                stack.enter_context(
+                    cudnn.flags(cudnn.enabled, cudnn.benchmark, deterministic=cudnn.deterministic, allow_tf32=False)
+                )
             yield
 
 
@@ -145,10 +150,9 @@ def resolve_engine(
     function = prefix_key(backbone, layers, pooling)
     if function in _UNEXPORTABLE:
         return "torch"
-    is_exported = _onnx.graph_path(function).is_file()
     work = n_pictures * max(backbone.macs(layer) for layer in layers)
     pays = work >= _EXPORT_PAYS_FROM_MACS and _onnx.can_export()
-    return "onnxruntime" if is_exported or pays else "torch"
+    return "onnxruntime" if pays or _onnx.is_exported(function) else "torch"
 
 
 def resolve_batch_size(batch_size: "int | str", macs: int, device: torch.device) -> int:

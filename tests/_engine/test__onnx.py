@@ -12,7 +12,7 @@ from sktl._engine import _onnx
 from sktl._engine._network import PrefixNetwork
 from sktl._engine._runners import prefix_key
 from sktl.backbones import load_backbone
-from sktl.exceptions import CacheWarning, MissingDependencyError
+from sktl.exceptions import CacheWarning, EngineError, MissingDependencyError
 
 pytest.importorskip("onnxruntime")
 pytest.importorskip("onnxscript")
@@ -60,6 +60,43 @@ def test_a_home_that_cannot_be_written_costs_the_file_not_the_features(exporting
     with pytest.warns(CacheWarning, match="SKTL_HOME"):
         run()
     assert exports
+
+
+def test_a_user_without_a_home_keeps_no_graph(monkeypatch):
+    """Where there is no home folder, as in some containers, looking for a graph is no error."""
+    monkeypatch.delenv("SKTL_HOME", raising=False)
+    monkeypatch.delenv("XDG_CACHE_HOME", raising=False)
+    monkeypatch.setattr(os.path, "expanduser", lambda path: path)
+    assert not _onnx.is_exported("key")
+    with pytest.warns(CacheWarning, match="SKTL_HOME"):
+        _onnx._keep(_onnx.graph_path("key"), b"graph")
+
+
+def test_a_graph_that_may_not_be_read_is_exported_again(exporting, monkeypatch):
+    """A file of another user's is as good as none."""
+    run, exports, _ = exporting
+    run()
+
+    def refuse(path):
+        raise PermissionError(13, "Permission denied", str(path))
+
+    monkeypatch.setattr("pathlib.Path.read_bytes", refuse)
+    run()
+    assert len(exports) == 2
+
+
+def test_a_network_too_large_for_one_file_is_an_engine_error(exporting, monkeypatch):
+    """What fails while the graph is written, as from 2 GB on, is the error that engine="auto" knows how to mend."""
+    run, *_ = exporting
+
+    class TooLarge:
+        @property
+        def model_proto(self):
+            raise ValueError("Message onnx.ModelProto exceeds maximum protobuf size of 2GB")
+
+    monkeypatch.setattr(torch.onnx, "export", lambda *args, **kwargs: TooLarge())
+    with pytest.raises(EngineError, match="2GB"):
+        run()
 
 
 def test_nothing_is_left_behind_when_the_disk_is_full(exporting, monkeypatch):

@@ -163,6 +163,15 @@ def test_a_search_over_layers_is_one_pass_through_the_whole_network(paths, cache
         np.testing.assert_allclose(x, y, rtol=1e-5, atol=1e-6)
 
 
+def test_the_same_layer_twice_in_a_search(paths, cache):
+    """Where every stage is computed, a layer that is asked for twice fills both of its places."""
+    run(paths, layers=("layer1",), cache=cache)
+    got = run(paths, layers=("layer2", "layer2"), cache=cache)
+    (expected,) = run(paths, layers=("layer2",))
+    for output in got:
+        np.testing.assert_allclose(output, expected, rtol=1e-5, atol=1e-6)
+
+
 @pytest.mark.parametrize("n_jobs", [1, 3])
 @pytest.mark.parametrize("batch_size", [1, 5, "auto"])
 def test_batches_and_threads_do_not_change_the_features(paths, n_jobs, batch_size):

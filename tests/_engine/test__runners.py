@@ -1,6 +1,7 @@
 """Engines: the same function, chosen for the job."""
 
 import gc
+import warnings
 import weakref
 
 import numpy as np
@@ -46,6 +47,35 @@ def test_every_engine_equals_the_eager_network(backbone, engine, monkeypatch, tm
         expected = activation.mean((2, 3)).numpy()
         assert got.dtype == np.float32
         assert np.abs(got - expected).max() <= 1e-4 * np.abs(expected).max()
+
+
+def test_the_callers_autocast_and_default_dtype_play_no_part(backbone):
+    """float32 is float32 (and is cached as that) inside an autocast block and under another default dtype."""
+    x = pictures(backbone)
+    settings = {"engine": "torch", "precision": "float32", "device": CPU}
+    expected = get_runner(backbone, ["layer1"], "avg", **settings)(x)[0]
+    with torch.autocast("cpu", torch.bfloat16):
+        np.testing.assert_array_equal(get_runner(backbone, ["layer1"], "avg", **settings)(x)[0], expected)
+    torch.set_default_dtype(torch.float64)
+    try:
+        got = get_runner(backbone, ["layer1", "layer2"], "avg", **settings)(x)[0]
+    finally:
+        torch.set_default_dtype(torch.float32)
+    np.testing.assert_allclose(got, expected, rtol=1e-5, atol=1e-6)
+
+
+def test_float32_on_cuda_keeps_cudnn_and_leaves_tf32(backbone):
+    """Within a run on CUDA only tf32 is switched off, and afterwards nothing is."""
+    runner = get_runner(backbone, ["stem"], "avg", engine="torch", precision="float32", device=CPU)
+    runner._device = torch.device("cuda")  # only the settings are looked at, which need no such device
+    cudnn = torch.backends.cudnn
+    before = cudnn.enabled, cudnn.benchmark, cudnn.deterministic, cudnn.allow_tf32
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "User provided device_type")  # of autocast, where there is no CUDA
+        with runner._numerics():
+            inside = cudnn.enabled, cudnn.benchmark, cudnn.deterministic, cudnn.allow_tf32
+    assert inside == (*before[:3], False)
+    assert (cudnn.enabled, cudnn.benchmark, cudnn.deterministic, cudnn.allow_tf32) == before
 
 
 def test_bfloat16_is_close_and_is_not_float32(backbone):
