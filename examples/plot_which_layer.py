@@ -53,6 +53,7 @@ pixels = cross_val_score(make_pipeline(StandardScaler(), LogisticRegression(C=0.
 names = [*stages, "layer2\n+ layer4"]
 scores = search.cv_results_["mean_test_score"]
 
+# sphinx_gallery_thumbnail_number = 2
 fig, ax = plt.subplots(figsize=(6.5, 3.6), layout="constrained")
 ax.errorbar(names, scores, yerr=search.cv_results_["std_test_score"], fmt="o", capsize=4, label="features of sktl_mini")
 ax.axhline(pixels, color="tab:gray", linestyle="--", label="raw pixels")
