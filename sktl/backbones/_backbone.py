@@ -268,7 +268,8 @@ class Backbone:
         Returns
         -------
         str
-            32 hexadecimal digits, the same in every process.
+            32 hexadecimal digits, the same in every process. Where a layer of your own cannot be read as a graph, they
+            are those of this object and its copies alone.
         """
         node = self._find(layer)
         key = node.meta["layer"]

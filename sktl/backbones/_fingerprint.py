@@ -1,5 +1,9 @@
 """A digest of what a network computes: equal for equal networks, in any process; different if one weight differs."""
 
+import enum
+import functools
+import sys
+import uuid
 from collections.abc import Iterator
 from itertools import chain
 from typing import Any
@@ -11,15 +15,20 @@ from torch import fx, nn
 from sktl.backbones import _graph
 
 # Part of every digest, so that a change of what is digested makes old digests invalid.
-_VERSION = b"1"
+_VERSION = b"2"
 
-_PLAIN = (bool, int, float, complex, str, bytes, type(None), torch.dtype, torch.device, torch.Size)
+# Packages whose layers and functions are known by their names and public settings. Of anything else that the graph does
+# not look into, the code, closures and attributes may matter.
+_KNOWN = {"torch", "torchvision", "timm", "math", "operator", "_operator", "builtins"}
+
+_PLAIN = (bool, int, float, complex, str, bytes, type(None), type(...), torch.dtype, torch.device, torch.Size)
 
 
 def fingerprint(graph: fx.Graph, root: nn.Module) -> str:
     """Digest the operations of ``graph``, their settings and every weight they use.
 
-    Names play no part: two networks that compute the same in the same way have the same fingerprint.
+    Names play no part: two networks that compute the same in the same way have the same fingerprint. Where a layer of
+    your own cannot be read as a graph, what it computes is not known, and each call gives another fingerprint.
 
     Parameters
     ----------
@@ -52,14 +61,14 @@ def _target(node: fx.Node, root: nn.Module) -> Iterator[str | torch.Tensor]:
     elif node.op == "get_attr":
         yield from _tensor(_graph.attribute(node, root))
     elif node.op == "call_function":
-        yield _qualified_name(node.target)
+        yield _name(node.target)
     elif node.op == "call_method":
         yield str(node.target)
 
 
 def _module(module: nn.Module) -> Iterator[str | torch.Tensor]:
     """A module's class, its settings (stride, epsilon, …), its tensors and its children."""
-    yield _qualified_name(type(module))
+    yield _name(type(module))
     for name, value in sorted(vars(module).items()):
         if not name.startswith("_") and name != "training":
             yield name
@@ -94,12 +103,26 @@ def _plain(value: Any, number: dict[fx.Node, str]) -> Iterator[str | torch.Tenso
         yield from _plain((value.start, value.stop, value.step), number)
     elif isinstance(value, _PLAIN):
         yield f"{type(value).__name__} {value!r}"
+    elif isinstance(value, functools.partial):
+        yield "partial"
+        yield from _plain((value.func, value.args, value.keywords), number)
+    elif isinstance(value, enum.Enum):
+        yield f"{_name(type(value))} {value.name}"
     else:
-        yield _qualified_name(value if callable(value) else type(value))
+        yield _name(value)
 
 
-def _qualified_name(thing: Any) -> str:
-    return f"{getattr(thing, '__module__', '')}.{getattr(thing, '__qualname__', type(thing).__qualname__)}"
+def _name(thing: Any) -> str:
+    """The name of a class or function of a known package; of anything else one that no other network shares.
+
+    A cache forgets such a network with its `Backbone`, and so never takes one for another.
+    """
+    module, name, path = (str(getattr(thing, key, "")) for key in ("__module__", "__name__", "__qualname__"))
+    # torch makes some functions, max_pool2d for one, inside another function; they are known if they can be imported.
+    is_importable = "<" not in path or getattr(sys.modules.get(module), name, None) is thing
+    if path and is_importable and module.partition(".")[0] in _KNOWN:
+        return f"{module}.{path} {name}"
+    return f"unknown {uuid.uuid4().hex}"
 
 
 def _tensor(tensor: torch.Tensor) -> Iterator[str | torch.Tensor]:

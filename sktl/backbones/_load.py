@@ -1,9 +1,10 @@
 """From what a user names to a `Backbone`."""
 
+import contextlib
 import copy
 import threading
 from collections import OrderedDict
-from collections.abc import Hashable, Mapping
+from collections.abc import Hashable, Iterator, Mapping
 from itertools import chain
 from os import PathLike
 from pathlib import Path
@@ -25,6 +26,8 @@ from sktl.exceptions import BackboneError
 _MEMO: OrderedDict[Hashable, Backbone] = OrderedDict()
 _MEMO_SIZE = 4
 _MEMO_LOCK = threading.Lock()
+# torch draws random weights from one generator of the process: never two networks at a time.
+_RANDOM_LOCK = threading.RLock()
 
 
 def load_backbone(
@@ -104,7 +107,7 @@ def load_backbone(
         if name is None and path is None:
             torch.default_generator.manual_seed(check_random_state(random_state).randint(2**31))
         module = _load_module(architecture, name, path, wanted)
-        wanted = _input.adapt_input(module.eval(), in_channels, wanted, default)
+        wanted = _input.adapt_input(module.eval().float(), in_channels, wanted, default)
     loaded = Backbone(module, name=backbone, preprocessing=wanted, in_channels=in_channels)
     if key is not None:
         with _MEMO_LOCK:
@@ -114,9 +117,11 @@ def load_backbone(
     return loaded
 
 
-def _forked_rng() -> Any:
+@contextlib.contextmanager
+def _forked_rng() -> Iterator[None]:
     # Building a network draws its random weights on the CPU only: no generator of a GPU needs to be put back.
-    return torch.random.fork_rng(devices=[])
+    with _RANDOM_LOCK, torch.random.fork_rng(devices=[]):
+        yield
 
 
 def _resolve_weights(

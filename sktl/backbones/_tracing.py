@@ -6,6 +6,7 @@ This module imports torchvision and is imported when a network is first read, no
 import inspect
 import math
 import sys
+import threading
 from collections.abc import Callable
 from typing import Any
 
@@ -21,6 +22,9 @@ from sktl.exceptions import BackboneError
 # torchvision's feature extraction does not look into its own building blocks; neither do we, so that names agree.
 _LEAF_MODULES = [ops for ops in vars(torchvision.ops).values() if inspect.isclass(ops) and issubclass(ops, nn.Module)]
 
+# While it traces, torch.fx replaces nn.Module's own methods, for the whole process: never two tracers at a time.
+_TRACING = threading.Lock()
+
 
 class _Tracer(NodePathTracer):
     """Torchvision's tracer, told which modules to leave closed and able to say which one it failed in."""
@@ -35,11 +39,14 @@ class _Tracer(NodePathTracer):
         )
         self.opaque = opaque
         self.culprit: str | None = None
+        self.thread = threading.get_ident()
 
     def is_leaf_module(self, m: nn.Module, module_qualname: str) -> bool:
         return module_qualname in self.opaque or super().is_leaf_module(m, module_qualname)
 
     def call_module(self, m: nn.Module, forward: Callable, args: Any, kwargs: Any) -> Any:
+        if threading.get_ident() != self.thread:  # another thread's network, which only runs
+            return forward(*args, **kwargs)
         try:
             return super().call_module(m, forward, args, kwargs)
         except Exception:
@@ -67,7 +74,8 @@ def trace(module: nn.Module) -> fx.Graph:
     while True:
         tracer = _Tracer(opaque)
         try:
-            graph = tracer.trace(module)
+            with _TRACING:
+                graph = tracer.trace(module)
             break
         except Exception as error:
             if tracer.culprit is None:

@@ -82,6 +82,50 @@ def test_functions_and_their_arguments():
     assert fingerprint(Scaled(torch.relu, 1.0), "mul") in prints
 
 
+class Unreadable(nn.Module):
+    """A layer that torch.fx cannot follow."""
+
+    def __init__(self, function):
+        super().__init__()
+        self._function = function
+
+    def forward(self, x):
+        return self._function(x) if x.sum() > 0 else self._function(x) + 1
+
+
+def test_code_that_cannot_be_read_is_never_taken_for_other_code():
+    """What an unreadable layer does may hide anywhere, so its network is equal to none but itself and its copies."""
+
+    def backbone(factor):
+        module = nn.Sequential(network()[0], Unreadable(lambda x: x * factor), nn.Flatten())
+        return load_backbone(module, preprocessing=SMALL)
+
+    first = backbone(2.0)
+    assert first.fingerprint("1") != backbone(3.0).fingerprint("1")
+    assert first.fingerprint("1") == first.fingerprint("1") == copy.deepcopy(first).fingerprint("1")
+    assert first.fingerprint("0") == backbone(3.0).fingerprint("0")
+
+
+def test_functions_that_torch_makes_inside_another_function():
+    """max_pool2d and adaptive_max_pool2d have one qualified name and are two functions."""
+
+    class Pooled(nn.Module):
+        def __init__(self, function):
+            super().__init__()
+            self.conv, self.function = network()[0], function
+
+        def forward(self, x):
+            return self.function(self.conv(x), 2)
+
+    functions = (nn.functional.max_pool2d, nn.functional.adaptive_max_pool2d)
+    first, second, again = (
+        fingerprint(Pooled(f), load_backbone(Pooled(f), preprocessing=SMALL).layers[-1])
+        for f in (*functions, functions[0])
+    )
+    assert first != second
+    assert first == again
+
+
 def test_what_lies_behind_the_layer_does_not_count():
     """Changing a later layer leaves the fingerprint of an earlier one, so that its cached features stay good."""
     module = network()

@@ -3,6 +3,7 @@
 import copy
 import os
 import pickle
+from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pytest
@@ -10,7 +11,7 @@ import torch
 from safetensors.torch import save_file
 from torch import nn
 
-from sktl.backbones import Preprocessing, load_backbone
+from sktl.backbones import Preprocessing, _load, load_backbone
 from sktl.backbones._load import _MEMO_SIZE
 from sktl.exceptions import BackboneError, WeightsMismatchError
 
@@ -204,3 +205,28 @@ def test_a_picture_too_small_for_the_network():
     backbone = load_backbone("alexnet", weights=None, preprocessing={"crop_size": 16}, random_state=0)
     with pytest.raises(BackboneError, match=r"'alexnet' cannot take pictures .*\(3, 16, 16\).*crop_size"):
         _ = backbone.stages
+
+
+def test_random_weights_are_those_of_their_seed_in_threads_too():
+    """torch has one generator per process; networks that are built at the same time do not share its numbers."""
+
+    def stem(seed):
+        _load._MEMO.clear()
+        return load_backbone("resnet18", weights=None, random_state=seed).module.conv1.weight
+
+    before = torch.get_rng_state()
+    expected = [stem(seed) for seed in range(4)]
+    with ThreadPoolExecutor(4) as pool:
+        got = list(pool.map(stem, range(4)))
+    assert all(torch.equal(x, y) for x, y in zip(got, expected, strict=True))
+    assert torch.equal(torch.get_rng_state(), before)
+
+
+def test_another_default_dtype_changes_no_network():
+    """Random weights are float32 whatever torch's default is, as the pictures are."""
+    torch.set_default_dtype(torch.float64)
+    try:
+        backbone = load_backbone("sktl_mini", weights=None, random_state=123)
+    finally:
+        torch.set_default_dtype(torch.float32)
+    assert {parameter.dtype for parameter in backbone.module.parameters()} == {torch.float32}

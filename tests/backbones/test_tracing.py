@@ -1,5 +1,7 @@
 """Networks are read with torchvision's names, measured with the published figures, and closed where they must be."""
 
+from concurrent.futures import ThreadPoolExecutor
+
 import pytest
 import torch
 import torchvision
@@ -72,3 +74,19 @@ def test_further_arguments_keep_their_defaults():
     """An optional mask is no input of the graph, and its branch is not taken."""
     graph = _tracing.trace(TakesAMask())
     assert [node.op for node in graph.nodes] == ["placeholder", "call_module", "output"]
+
+
+def test_networks_of_other_threads_run_on_meanwhile():
+    """torch.fx changes every module of the process while it reads one; other threads must not notice."""
+    other = nn.Sequential(nn.Conv2d(3, 4, 1), nn.ReLU()).eval()
+    results = []
+
+    class RunsAnother(nn.Sequential):
+        def forward(self, x):
+            with ThreadPoolExecutor(1) as pool:
+                results.append(pool.submit(other, torch.ones(1, 3, 8, 8)).result())
+            return super().forward(x)
+
+    graph = _tracing.trace(RunsAnother(nn.Conv2d(3, 4, 1)))
+    assert [node.op for node in graph.nodes] == ["placeholder", "call_module", "output"]
+    assert torch.equal(results[0], other(torch.ones(1, 3, 8, 8)))
