@@ -86,9 +86,10 @@ class PretrainedFeatureExtractor(CallbackSupportMixin, TransformerMixin, BaseEst
     Raises
     ------
     ImageError
-        From `fit` and `transform`, where a picture cannot be read and ``on_error="raise"``.
+        From `fit`, where ``X`` is no table of pictures, and from `transform`, where a picture cannot be read and
+        ``on_error="raise"``.
     BackboneError
-        From `fit`, where the backbone or a layer is unknown.
+        From `fit`, where the backbone or a layer is unknown, or a layer has no class token for ``pooling="cls"``.
     WeightsDownloadError
         From `fit`, where published weights cannot be downloaded; the message says how to use a local file.
     WeightsMismatchError
@@ -285,7 +286,12 @@ class PretrainedFeatureExtractor(CallbackSupportMixin, TransformerMixin, BaseEst
             )
         names = [stages[int(layer)] if isinstance(layer, Integral) else layer for layer in layers]
         for name in names:
-            self.backbone_.output_shape(name)  # an unknown layer is an error now, not at the first transform
+            shape = self.backbone_.output_shape(name)  # an unknown layer is an error now, not at the first transform
+            if self.pooling == "cls" and len(shape) > 1 and not self.backbone_.has_cls_token(name):
+                raise BackboneError(
+                    f"pooling='cls' needs a class token, which layer {name!r} of {self.backbone_.name!r} does not "
+                    "have. Use pooling='avg'."
+                )
         return names
 
     def _features(self, images, *listeners):

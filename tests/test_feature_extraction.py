@@ -215,6 +215,25 @@ def test_another_extractors_network_is_reused(pictures):
         clone(PretrainedFeatureExtractor(first)).fit(pictures)
 
 
+@pytest.mark.parametrize(
+    ("settings", "says"), [({}, "in_channels=1"), ({"in_channels": 1, "preprocessing": {"crop_size": 32}}, "crop_size")]
+)
+def test_settings_that_a_loaded_network_would_ignore(pictures, settings, says):
+    """Channels and preprocessing are part of a network that is there already: another wish is an error."""
+    first = PretrainedFeatureExtractor(in_channels=1).fit(pictures)
+    for network in (first, first.backbone_):
+        with pytest.raises(ValueError, match=says):
+            PretrainedFeatureExtractor(network, **settings).fit(pictures)
+        same = PretrainedFeatureExtractor(network, in_channels=1, preprocessing=first.backbone_.preprocessing)
+        np.testing.assert_array_equal(same.fit_transform(pictures), first.transform(pictures))
+
+
+def test_a_class_token_is_asked_of_a_layer_that_has_none(pictures):
+    """pooling="cls" takes no first channel or first place for a class token."""
+    with pytest.raises(BackboneError, match="Use pooling='avg'"):
+        PretrainedFeatureExtractor(pooling="cls").fit(pictures)
+
+
 def test_grey_pictures_for_a_grey_network(pictures):
     """in_channels=1 adapts the first convolution: grey pictures have the features of the same grey in colour."""
     grey = pictures[..., 0]
@@ -255,6 +274,7 @@ def test_a_fitted_extractor_needs_nothing_where_it_is_loaded(paths, tmp_path):
         ({"pooling": "mean"}, ValueError, "avg"),
         ({"weights": "nowhere.safetensors"}, (OSError, BackboneError, ValueError), "nowhere.safetensors"),
         ({"batch_size": 0}, ValueError, "batch_size"),
+        ({"cache": ""}, ValueError, "empty path"),
         ({"device": "gpu"}, ValueError, "cuda"),
         ({"precision": "float16", "device": "cpu"}, ValueError, "bfloat16"),
         ({"engine": "tensorrt"}, ValueError, "onnxruntime"),

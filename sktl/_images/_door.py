@@ -119,7 +119,7 @@ def _understand(X: Any) -> tuple[str, Any]:
         array = np.asarray(X)
     except ValueError:  # a ragged list: scikit-learn has the words for it
         return "rows", X
-    if array.ndim <= 1 and not array.size:
+    if not array.size and (array.ndim <= 1 or array.dtype.kind in "OUST"):
         raise ImageError("X is empty: at least one picture is needed.")
     if array.dtype.kind in "OUST" and (array.ndim == 1 or array.shape[1:] == (1,)):
         return _understand_objects(array.ravel(), X)

@@ -135,7 +135,11 @@ def test_a_single_array_is_no_batch():
 
 
 @pytest.mark.parametrize(
-    "X", [[], (), np.array([]), np.array([], dtype=str), pd.Series([], dtype=object), np.zeros((0, 4, 4, 3))]
+    "X",
+    [
+        *([], (), np.array([]), np.array([], dtype=str), pd.Series([], dtype=object), np.zeros((0, 4, 4, 3))),
+        pd.DataFrame({"photo": np.array([], dtype=object)}),
+    ],
 )
 def test_empty(X):
     """No pictures at all: said as such."""
