@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from PIL import Image, ImageFile
 
-from sktl._images import check_images
+from sktl._images import ImageFormat, Images, check_images
 from sktl._images._decode import MAX_PIXELS
 from sktl.exceptions import ImageError
 
@@ -209,6 +209,16 @@ def test_cut_short(tmp_path, monkeypatch, file_format, tolerant):
         with pytest.raises(ImageError, match=r"^Image 0 \('.*cut\.jpg'\): .*(cut short|not a picture)"):
             decode(path)
     assert ImageFile.LOAD_TRUNCATED_IMAGES is tolerant
+
+
+def test_made_up_pixels_are_another_picture(monkeypatch):
+    """What Pillow is told to make up for a cut file is never found under the same key by a strict process."""
+    data = encode(Image.new("RGB", (64, 64), "red"), "BMP")[:6000]
+    digests = set()
+    for tolerant in (True, False):
+        monkeypatch.setattr(ImageFile, "LOAD_TRUNCATED_IMAGES", tolerant)
+        digests.add(Images([data], ImageFormat(kind="files"), 3)[0].digest)
+    assert len(digests) == 2
 
 
 def test_text_called_jpg(tmp_path):
