@@ -253,9 +253,13 @@ class Backbone:
 
     def _part(self, graph: fx.Graph, tensor: Callable[[torch.Tensor], torch.Tensor]) -> fx.GraphModule:
         self._check_eval()
-        part = fx.GraphModule(self._root, graph)
-        part.eval()
-        return _graph.shadow(part, tensor)  # type: ignore[return-value]
+        part = fx.GraphModule(self._root, graph).eval()
+        own = _graph.shadow(part, tensor)
+        # A graph that knows its module, which knows its graph, is a circle that would keep gigabytes of weights
+        # until Python's next large collection.
+        for module in (part, own):
+            module.graph.owning_module = None
+        return own
 
     def fingerprint(self, layer: str) -> str:
         """Digest of the network up to ``layer``: equal for equal networks, different if one weight differs.

@@ -16,10 +16,12 @@ import inspect
 import operator
 from collections.abc import Callable, Iterable, Iterator
 from itertools import chain
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 from torch import fx, nn
+
+ModuleT = TypeVar("ModuleT", bound=nn.Module)
 
 _OUT_OF_PLACE: dict[Any, Any] = {
     operator.iadd: operator.add,
@@ -32,7 +34,7 @@ _OUT_OF_PLACE: dict[Any, Any] = {
 }
 
 
-def shadow(module: nn.Module, tensor: Callable[[torch.Tensor], torch.Tensor]) -> nn.Module:
+def shadow(module: ModuleT, tensor: Callable[[torch.Tensor], torch.Tensor]) -> ModuleT:
     """A structural copy of ``module`` in which each parameter and buffer ``t`` is ``tensor(t)``.
 
     With ``torch.Tensor.detach`` the copy shares its memory with the original, while moving or casting the copy leaves

@@ -1,7 +1,9 @@
 """A backbone answers questions, gives parts of itself, and stays what it is."""
 
 import copy
+import gc
 import pickle
+import weakref
 
 import numpy as np
 import pytest
@@ -137,6 +139,18 @@ def test_moving_a_part_leaves_the_backbone_alone(resnet):
     part.half()
     assert resnet.module.conv1.weight.dtype == torch.float32
     assert resnet.feature_graph("stem").conv1.weight.dtype == torch.float32
+
+
+def test_parts_are_gone_when_nobody_holds_them(resnet):
+    """Nothing waits for the garbage collector: a grid search cuts often, and every rest is a copy of the weights."""
+    gc.collect()
+    gc.disable()
+    try:
+        watched = [weakref.ref(part) for part in (*resnet.cut(2), resnet.feature_graph("layer4"))]
+        watched += [weakref.ref(resnet.cut(2)[1].layer4)]
+        assert [part() for part in watched] == [None] * 4
+    finally:
+        gc.enable()
 
 
 def test_parts_do_not_change_what_they_are_given(resnet):
