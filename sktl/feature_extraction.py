@@ -9,7 +9,7 @@ from sklearn.utils._param_validation import StrOptions
 from sklearn.utils.validation import check_is_fitted
 
 from sktl._engine._backbone_parameter import BACKBONE_CONSTRAINTS, resolve_backbone
-from sktl._engine._network import POOLINGS
+from sktl._engine._network import POOLINGS, output_shapes
 from sktl._engine._prefix import PREFIX_CONSTRAINTS, FrozenPrefix
 from sktl._engine._progress import CallbackProgress, PrintedProgress
 from sktl._images import check_images
@@ -46,6 +46,7 @@ class PretrainedFeatureExtractor(CallbackSupportMixin, TransformerMixin, BaseEst
         adapted where this is not what it was trained on.
     image_shape : tuple of (height, width) or (height, width, channels), default=None
         Shape of the pictures where ``X`` holds flat rows of pixels; None understands a square and 3 times a square.
+        Not used for anything but flat rows.
     channels : {"auto", "first", "last"}, default="auto"
         Where the channel axis of arrays is, if it cannot be seen.
     preprocessing : Preprocessing or dict, default=None
@@ -64,7 +65,8 @@ class PretrainedFeatureExtractor(CallbackSupportMixin, TransformerMixin, BaseEst
     n_jobs : int, default=None
         Threads that read and decode pictures; None takes as many as torch uses.
     on_error : {"raise", "nan"}, default="raise"
-        What a picture that cannot be read becomes: an error that names it, or a row of NaN and a warning.
+        What a picture that cannot be read becomes: an error that names it, or a row of NaN and a warning. Flat rows
+        of pixels that hold NaN are an error in any case, as in all of scikit-learn.
     random_state : int, RandomState instance or None, default=None
         Seed of random weights; not used otherwise.
     verbose : int, default=0
@@ -94,6 +96,11 @@ class PretrainedFeatureExtractor(CallbackSupportMixin, TransformerMixin, BaseEst
         From `fit`, where published weights cannot be downloaded; the message says how to use a local file.
     WeightsMismatchError
         From `fit`, where a weights file belongs to another network.
+    EngineError
+        From `transform`, where ``engine="onnxruntime"`` cannot run this network.
+    ValueError
+        From `fit`, where a parameter is out of its range, the device is not there, or engine, precision and device
+        exclude each other.
 
     See Also
     --------
@@ -233,7 +240,7 @@ class PretrainedFeatureExtractor(CallbackSupportMixin, TransformerMixin, BaseEst
         features : ndarray of shape (n_pictures, n_features), float32
             One row per picture; with ``pooling="none"`` the layer's activations, (n_pictures, channels, height, width).
         """
-        check_is_fitted(self)
+        check_is_fitted(self, "layers_")
         return self._features(check_images(self, X, reset=False))
 
     def get_feature_names_out(self, input_features=None):
@@ -249,14 +256,15 @@ class PretrainedFeatureExtractor(CallbackSupportMixin, TransformerMixin, BaseEst
         names : ndarray of shape (n_features,), dtype object
             One name per column of what `transform` returns.
         """
-        check_is_fitted(self)
+        check_is_fitted(self, "layers_")
         if self.pooling == "none":
             raise ValueError("pooling='none' gives no columns to name. Use pooling='flatten' for a table.")
         prefix = self.backbone_.name.replace(":", "_")
+        shapes = output_shapes(self.backbone_, self.layers_, self.pooling)
         return np.array(
             [
                 f"{prefix}_{layer}_{index}"
-                for layer, (width,) in zip(self.layers_, self._prefix().output_shapes(), strict=True)
+                for layer, (width,) in zip(self.layers_, shapes, strict=True)
                 for index in range(width)
             ],
             dtype=object,
@@ -272,19 +280,22 @@ class PretrainedFeatureExtractor(CallbackSupportMixin, TransformerMixin, BaseEst
                 f"pooling='none' with layers={self.layers!r} gives arrays of different shapes, which cannot be joined. "
                 "Use one layer, or pooling='flatten'."
             )
+        self._prefix()  # a device that is not there, say, is an error now
         return images
 
     def _resolve_layers(self):
         """The names that ``layers`` means."""
         layers = [self.layers] if isinstance(self.layers, str | Integral) else list(self.layers)
         stages = [stage.name for stage in self.backbone_.stages]
-        numbers = [int(layer) for layer in layers if isinstance(layer, Integral)]
-        if not layers or not all(-len(stages) <= number < len(stages) for number in numbers):
+        numbers = [layer for layer in layers if isinstance(layer, Integral)]
+        is_stage = [-len(stages) <= int(x) < len(stages) and not isinstance(x, bool) for x in numbers]
+        if not layers or not all(is_stage):
             raise BackboneError(
                 f"layers={self.layers!r} does not name layers of {self.backbone_.name!r}. Use its stages {stages}, "
                 f"their numbers from {-len(stages)} to {len(stages) - 1}, or names from its Backbone.layers."
             )
         names = [stages[int(layer)] if isinstance(layer, Integral) else layer for layer in layers]
+        names = list(dict.fromkeys(names))  # ["layer4", -1] may name one layer twice
         for name in names:
             shape = self.backbone_.output_shape(name)  # an unknown layer is an error now, not at the first transform
             if self.pooling == "cls" and len(shape) > 1 and not self.backbone_.has_cls_token(name):

@@ -1,19 +1,23 @@
 """Features of a pretrained network inside scikit-learn."""
 
+import copy
 import io
 import json
 import pickle
 import subprocess
 import sys
+from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pytest
 import sklearn
 import torch
+import torchvision
 from PIL import Image
 from sklearn.base import clone
 from sklearn.callback import ProgressBar
 from sklearn.compose import make_column_transformer
+from sklearn.exceptions import NotFittedError
 from sklearn.frozen import FrozenEstimator
 from sklearn.linear_model import LogisticRegression
 from sklearn.model_selection import GridSearchCV, cross_val_predict
@@ -22,6 +26,7 @@ from sklearn.preprocessing import StandardScaler
 from sklearn.utils.estimator_checks import parametrize_with_checks
 
 from sktl import PretrainedFeatureExtractor
+from sktl._engine._cache import open_cache
 from sktl.exceptions import BackboneError, ImageError, ImageWarning, WeightsMismatchError
 
 
@@ -270,6 +275,7 @@ def test_a_fitted_extractor_needs_nothing_where_it_is_loaded(paths, tmp_path):
         ({"backbone": "resnet1"}, BackboneError, "resnet18"),
         ({"layers": "layer9"}, BackboneError, "layer4"),
         ({"layers": 17}, BackboneError, "17"),
+        ({"layers": True}, BackboneError, "True"),
         ({"layers": []}, BackboneError, "layers"),
         ({"pooling": "mean"}, ValueError, "avg"),
         ({"weights": "nowhere.safetensors"}, (OSError, BackboneError, ValueError), "nowhere.safetensors"),
@@ -349,9 +355,76 @@ def test_scikit_learns_progress_bar_shows_the_extractor_in_a_search(pictures, la
     """The progress bar works on the extractor, in a pipeline and inside a grid search."""
     pytest.importorskip("rich")
     pipe = make_pipeline(PretrainedFeatureExtractor(), LogisticRegression())
-    search = GridSearchCV(pipe, {"logisticregression__C": [0.1, 1]}, cv=2).set_callbacks(ProgressBar())
+    search = GridSearchCV(pipe, {"logisticregression__C": [0.1, 1]}, cv=2)
+    search.set_callbacks(ProgressBar(max_propagation_depth=None))
     assert search.fit(pictures, labels).best_score_ == 1
-    assert "GridSearchCV" in capsys.readouterr().out
+    shown = capsys.readouterr().out
+    assert "GridSearchCV" in shown
+    assert "| Pretrained" in shown  # narrow terminals cut the name
+
+
+def test_worker_processes_share_a_directory(paths, labels, tmp_path):
+    """A grid search in two processes leaves the features in the directory, where the next one finds them."""
+    pipe = make_pipeline(PretrainedFeatureExtractor(cache=tmp_path / "cache"), LogisticRegression(max_iter=1000))
+    search = GridSearchCV(pipe, {"logisticregression__C": [0.1, 1]}, cv=2, n_jobs=2, refit=False, error_score="raise")
+    assert search.fit(paths, labels).cv_results_["mean_test_score"].max() == 1
+    stats = open_cache(tmp_path / "cache").stats()
+    assert stats.entries == len(paths)
+
+
+def test_a_fitted_extractor_serves_many_threads(paths):
+    """One extractor, eight threads: each gets the features of its own pictures."""
+    extractor = PretrainedFeatureExtractor(cache=None).fit(paths)
+    expected = extractor.transform(paths)
+    with ThreadPoolExecutor(8) as pool:
+        results = list(pool.map(lambda shift: extractor.transform(paths[shift:] + paths[:shift]), range(8)))
+    for shift, got in enumerate(results):
+        np.testing.assert_allclose(got, np.roll(expected, -shift, axis=0), rtol=1e-4, atol=1e-5)
+
+
+def test_a_fitted_extractor_is_a_frozen_step_and_copies(paths, labels):
+    """FrozenEstimator(extractor) in a pipeline keeps the fitted network; deepcopy gives the same features."""
+    extractor = PretrainedFeatureExtractor(cache=None).fit(paths)
+    pipe = make_pipeline(FrozenEstimator(extractor), LogisticRegression(max_iter=1000)).fit(paths, labels)
+    assert pipe.score(paths, labels) == 1
+    assert pipe[0].estimator.backbone_ is extractor.backbone_
+    np.testing.assert_allclose(copy.deepcopy(extractor).transform(paths), extractor.transform(paths), rtol=1e-5)
+
+
+def test_a_table_keeps_its_index(paths):
+    """In a DataFrame with a shuffled index, each row keeps its own picture."""
+    pd = pytest.importorskip("pandas")
+    order = np.random.default_rng(0).permutation(len(paths))
+    df = pd.DataFrame({"photo": paths}, index=[f"row{i}" for i in range(len(paths))])
+    table = make_column_transformer((PretrainedFeatureExtractor(), "photo")).set_output(transform="pandas")
+    straight, shuffled = table.fit_transform(df), table.fit_transform(df.iloc[order])
+    assert list(shuffled.index) == list(df.index[order])
+    np.testing.assert_allclose(shuffled.loc[df.index], straight, rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("pooling", ["avg", "max", "gem", "flatten", "cls"])
+def test_a_vision_transformer_has_every_pooling(pictures, pooling):
+    """Tokens are pooled with their channels last, and the class token is one of them."""
+    network = torchvision.models.VisionTransformer(32, 16, num_layers=1, num_heads=2, hidden_dim=8, mlp_dim=16)
+    size = {"resize_size": 32, "crop_size": 32}
+    extractor = PretrainedFeatureExtractor(network, pooling=pooling, preprocessing=size, cache=None)
+    assert extractor.fit_transform(pictures).shape == (10, 5 * 8 if pooling == "flatten" else 8)
+
+
+def test_a_layer_that_is_named_twice_is_one_layer(pictures):
+    """Names of features are unique."""
+    extractor = PretrainedFeatureExtractor(layers=["layer4", -1]).fit(pictures)
+    assert extractor.layers_ == ["layer4"]
+    assert len(set(extractor.get_feature_names_out())) == extractor.transform(pictures).shape[1]
+
+
+def test_after_a_failed_fit_it_is_not_fitted(pictures):
+    """What a failed fit left behind is no fitted extractor."""
+    extractor = PretrainedFeatureExtractor("resnet1")
+    with pytest.raises(BackboneError):
+        extractor.fit(pictures)
+    with pytest.raises(NotFittedError):
+        extractor.transform(pictures)
 
 
 def test_bytes_and_files_with_one_content_share_their_features(pictures):

@@ -92,7 +92,9 @@ def pool(activation: Tensor, pooling: str, channel_axis: int = 1, cls_token: boo
         return activation.mean(places)
     if pooling == "max":
         return activation.amax(places)
-    return activation.clamp(min=1e-6).pow(3).mean(places).pow(1 / 3)
+    if pooling == "gem":
+        return activation.clamp(min=1e-6).pow(3).mean(places).pow(1 / 3)
+    raise ValueError(f"pooling={pooling!r} is unknown. Use one of {POOLINGS}.")
 
 
 def pooled_shape(shape: Sequence[int], pooling: str, channel_axis: int = 1) -> tuple[int, ...]:
@@ -102,6 +104,11 @@ def pooled_shape(shape: Sequence[int], pooling: str, channel_axis: int = 1) -> t
     if pooling == "flatten":
         return (int(torch.Size(shape).numel()),)
     return (shape[channel_axis if channel_axis < 0 else channel_axis - 1],)
+
+
+def output_shapes(backbone: Backbone, layers: Sequence[str], pooling: str) -> list[tuple[int, ...]]:
+    """Shape of one picture's pooled output for each layer."""
+    return [pooled_shape(backbone.output_shape(layer), pooling, backbone.channel_axis(layer)) for layer in layers]
 
 
 def fold_batch_norms(module: fx.GraphModule) -> fx.GraphModule:

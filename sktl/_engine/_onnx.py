@@ -18,6 +18,7 @@ from sktl.exceptions import CacheWarning, EngineError
 
 _FORMAT = "1"  # raise it when PrefixNetwork or the file's layout changes
 _DIGEST_SIZE = 16
+_MAX_BYTES = 4 * 1024**3  # of all graphs together
 
 
 def can_run() -> bool:
@@ -66,6 +67,7 @@ def load_or_export(network: nn.Module, key: str, input_shape: tuple[int, int, in
     stored = b""
     with contextlib.suppress(OSError):  # there is none, or it cannot be read
         stored = path.read_bytes()
+        os.utime(path)  # what is used stays
     graph = stored[_DIGEST_SIZE:]
     if graph and xxhash.xxh3_128_digest(graph) == stored[:_DIGEST_SIZE]:
         return graph
@@ -125,6 +127,7 @@ def _keep(path: Path, content: bytes) -> None:
             except BaseException:
                 os.unlink(part.name)
                 raise
+        _make_room(path.parent)
     except OSError as error:
         warnings.warn(
             f"The exported graph could not be kept in {path.parent} ({error}); the features are right, the next "
@@ -132,6 +135,16 @@ def _keep(path: Path, content: bytes) -> None:
             CacheWarning,
             stacklevel=2,
         )
+
+
+def _make_room(folder: Path) -> None:
+    """Drop the files that were used the longest ago, until the others fit the bound."""
+    files = sorted(((file.stat().st_mtime, file) for file in folder.iterdir()), reverse=True)
+    total = 0
+    for _, file in files:
+        total += file.stat().st_size
+        if total > _MAX_BYTES:
+            file.unlink(missing_ok=True)
 
 
 class OnnxRunner:

@@ -16,18 +16,20 @@ from typing import Any
 
 import joblib
 import numpy as np
+import PIL
 import torch
 import xxhash
 from sklearn.utils._param_validation import Interval, StrOptions
 
 from sktl._device import resolve_device
 from sktl._engine._cache import open_cache
-from sktl._engine._network import pooled_shape
+from sktl._engine._network import output_shapes
 from sktl._engine._progress import Progress
 from sktl._engine._runners import (
     ENGINES,
     PRECISIONS,
     Runner,
+    check_numerics,
     get_runner,
     prefix_key,
     resolve_batch_size,
@@ -80,6 +82,11 @@ class FrozenPrefix:
         Threads that read, decode and (in ONNX Runtime) run pictures; None takes as many as torch has.
     on_error : {"raise", "nan"}, default="raise"
         What a picture that cannot be read becomes: an error, or a row of NaN and a warning.
+
+    Raises
+    ------
+    ValueError
+        Where the device is not there, or where engine, precision and device exclude each other.
     """
 
     def __init__(
@@ -104,6 +111,7 @@ class FrozenPrefix:
         self.batch_size = batch_size
         self.cache = open_cache(cache)
         self.device = resolve_device(device)
+        check_numerics(engine, precision, self.device)
         self.n_threads = torch.get_num_threads() if n_jobs is None else joblib.effective_n_jobs(n_jobs)
         self.on_error = on_error
 
@@ -133,13 +141,6 @@ class FrozenPrefix:
         job.report_failures()
         return job.outputs
 
-    def output_shapes(self) -> list[tuple[int, ...]]:
-        """Shape of one picture's output for each layer."""
-        return [
-            pooled_shape(self.backbone.output_shape(layer), self.pooling, self.backbone.channel_axis(layer))
-            for layer in self.layers
-        ]
-
 
 class _Job:
     """One pass over a table of pictures."""
@@ -150,12 +151,13 @@ class _Job:
         self.cache = prefix.cache
         self.pool = pool
         self.listeners = listeners
-        self.outputs = [np.empty((len(images), *shape), np.float32) for shape in prefix.output_shapes()]
+        shapes = output_shapes(prefix.backbone, prefix.layers, prefix.pooling)
+        self.outputs = [np.empty((len(images), *shape), np.float32) for shape in shapes]
         self.is_done = np.zeros(len(images), bool)
         self.failures: dict[int, ImageError] = {}
         self.layers = prefix.layers  # what is computed; grows to every stage in a search over layers
         self.engine = self._resolve_engine()
-        self._layer_keys: dict[str, bytes] = {}
+        self._layer_keys: dict[tuple[str, str], bytes] = {}
 
     def run_block(self, block: range) -> None:
         """Fill the block's rows: from the cache where they are there, through the network where not."""
@@ -206,7 +208,7 @@ class _Job:
         for position, digest in digests.items():
             groups.setdefault(digest, []).append(position)
         n_layers = len(self.prefix.layers)
-        found = self._cached([self._key(digest, layer) for digest in groups for layer in self.prefix.layers])
+        found = self._cached([(digest, layer) for digest in groups for layer in self.prefix.layers])
         missing = []
         for index, group in enumerate(groups.values()):
             rows = [row for row in found[index * n_layers : (index + 1) * n_layers] if row is not None]
@@ -216,21 +218,35 @@ class _Job:
                 missing.append(group)
         return missing
 
-    def _cached(self, keys: list[bytes]) -> list[np.ndarray | None]:
-        """What the cache has for each key."""
-        return [None] * len(keys) if self.cache is None else self.cache.get_many(keys)
+    def _cached(self, wanted: list[tuple[bytes, str]]) -> list[np.ndarray | None]:
+        """What the cache has of each picture, by its digest, at each layer."""
+        if self.cache is None:
+            return [None] * len(wanted)
+        found = self.cache.get_many([self._key(digest, layer, self.engine) for digest, layer in wanted])
+        if self.prefix.engine == "auto":
+            # A job of another size may have run in the other engine; who leaves the choice to us takes either's rows.
+            absent = [index for index, row in enumerate(found) if row is None]
+            for other in {"torch", "onnxruntime"} - {self.engine}:
+                keys = [self._key(*wanted[index], other) for index in absent]
+                for index, row in zip(absent, self.cache.get_many(keys), strict=True):
+                    found[index] = row
+        return found
 
     def _widen_in_a_search(self, digest: bytes) -> None:
-        """Compute every stage where this picture is known with another one: somebody is searching over layers.
+        """Compute every stage that is not known yet where another one is: somebody is searching over layers.
 
         From then on each candidate of the search finds its layer in the cache, so that a grid over all layers costs
         one pass to the first candidate's layer and one through the whole network.
         """
-        stages = tuple(stage.name for stage in self.prefix.backbone.stages)
-        others = [self._key(digest, stage) for stage in stages if stage not in self.prefix.layers]
-        if self.prefix.pooling in _SEARCHABLE and any(x is not None for x in self._cached(others)):
+        if self.prefix.pooling not in _SEARCHABLE or self.layers != self.prefix.layers:
+            return
+        others = [stage.name for stage in self.prefix.backbone.stages if stage.name not in self.prefix.layers]
+        known = self._cached([(digest, stage) for stage in others])
+        if any(row is not None for row in known):
+            absent = [stage for stage, row in zip(others, known, strict=True) if row is None]
             # Those asked for come first and as they are, even twice: `_fill` goes by their order.
-            self.layers = (*self.prefix.layers, *(stage for stage in stages if stage not in self.prefix.layers))
+            self.layers = (*self.prefix.layers, *absent)
+            self.engine = self._resolve_engine()  # another graph, which may not be exported yet
 
     def _compute(self, groups: list[Group], digests: dict[int, bytes]) -> None:
         """Run the network on the first picture of each group, and keep and fill in what it gives."""
@@ -284,7 +300,6 @@ class _Job:
             if self.prefix.engine != "auto" or self.engine == "torch":
                 raise
             self.engine = "torch"  # it runs every network
-            self._layer_keys.clear()
             return self._runner()
 
     def _batch_size(self) -> int:
@@ -322,7 +337,7 @@ class _Job:
         if self.cache is not None:
             self.cache.put_many(
                 [
-                    (self._key(digest, layer), output[row])
+                    (self._key(digest, layer, self.engine), output[row])
                     for layer, output in zip(self.layers, outputs, strict=True)
                     for row, digest in enumerate(digests)
                 ]
@@ -340,17 +355,15 @@ class _Job:
         for listener in self.listeners:
             listener(n_done, len(self.images))
 
-    def _key(self, digest: bytes, layer: str) -> bytes:
-        """The cache key of one picture at one layer."""
-        return xxhash.xxh3_128_digest(digest + self._layer_key(layer))
-
-    def _layer_key(self, layer: str) -> bytes:
-        """All that determines a layer's output besides the picture."""
-        if layer not in self._layer_keys:
-            numerics = f"{self.engine}|{self.prefix.precision}|{self.prefix.device.type}"
+    def _key(self, digest: bytes, layer: str, engine: str) -> bytes:
+        """The cache key of one picture at one layer, as an engine computes it."""
+        if (layer, engine) not in self._layer_keys:
             function = prefix_key(self.prefix.backbone, [layer], self.prefix.pooling)
-            self._layer_keys[layer] = f"|{_KEY_VERSION}|{function}|{numerics}".encode()
-        return self._layer_keys[layer]
+            numerics = f"{engine}|{self.prefix.precision}|{self.prefix.device.type}"
+            # Pillow resizes: its version is a part of the preprocessing.
+            key = f"|{_KEY_VERSION}|{function}|{numerics}|{PIL.__version__}"
+            self._layer_keys[layer, engine] = key.encode()
+        return xxhash.xxh3_128_digest(digest + self._layer_keys[layer, engine])
 
 
 def _chunks(items: Sequence[int], size: int) -> list[Sequence[int]]:

@@ -1,6 +1,7 @@
 """Engines: what runs a frozen prefix on a batch of pictures, and which one is the fastest for a job."""
 
 import contextlib
+import os
 import threading
 import weakref
 from collections.abc import Iterator, Sequence
@@ -52,7 +53,7 @@ class TorchRunner:
 
     @contextlib.contextmanager
     def _numerics(self) -> Iterator[None]:
-        """The precision asked for, and no other: not the caller's autocast, and on CUDA no tf32 convolutions."""
+        """The precision asked for, and no other: not the caller's autocast, and on CUDA no tf32."""
         is_float32 = self._dtype is torch.float32
         with contextlib.ExitStack() as stack:
             stack.enter_context(
@@ -63,14 +64,32 @@ class TorchRunner:
                 stack.enter_context(
                     cudnn.flags(cudnn.enabled, cudnn.benchmark, deterministic=cudnn.deterministic, allow_tf32=False)
                 )
+                stack.callback(torch.set_float32_matmul_precision, torch.get_float32_matmul_precision())
+                torch.set_float32_matmul_precision("highest")
             yield
 
 
-# Runners are built once per network and setting, and go when their network goes.
-_RUNNERS: "weakref.WeakKeyDictionary[Backbone, dict[tuple, Runner]]" = weakref.WeakKeyDictionary()
-_LOCK = threading.Lock()
+class _Runners:
+    """The runners of one network, each built once, by one thread at a time."""
+
+    def __init__(self) -> None:
+        self.lock = threading.Lock()
+        self.by_setting: dict[tuple, Runner] = {}
+
+
+# They go when their network goes.
+_RUNNERS: "weakref.WeakKeyDictionary[Backbone, _Runners]" = weakref.WeakKeyDictionary()
 # Prefixes that could not be exported: with engine="auto" they run in torch, and nobody tries again in this process.
 _UNEXPORTABLE: set[str] = set()
+
+
+def _forget_after_fork() -> None:
+    """A child has only the thread that forked: a lock that another one held would stay locked."""
+    _RUNNERS.clear()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_forget_after_fork)
 
 
 def get_runner(
@@ -90,27 +109,48 @@ def get_runner(
         Where ``engine="onnxruntime"`` cannot run this network.
     """
     key = (tuple(layers), pooling, engine, precision, device)
-    with _LOCK:
-        runners = _RUNNERS.setdefault(backbone, {})
-        if key not in runners:
+    runners = _RUNNERS.setdefault(backbone, _Runners())
+    with runners.lock:  # another network need not wait for this one's export
+        if key not in runners.by_setting:
             network = PrefixNetwork(backbone, layers, pooling)
-            if engine == "onnxruntime":
-                shape = (*backbone.preprocessing.crop_shape, backbone.in_channels)
-                function = prefix_key(backbone, layers, pooling)
-                try:
-                    runners[key] = _onnx.OnnxRunner(network, function, shape)
-                except EngineError:
-                    _UNEXPORTABLE.add(function)
-                    raise
+            if engine == "torch":
+                runners.by_setting[key] = TorchRunner(network, device, precision)
             else:
-                runners[key] = TorchRunner(network, device, precision)
-        return runners[key]
+                shape = (*backbone.preprocessing.crop_shape, backbone.in_channels)
+                runners.by_setting[key] = _export(network, prefix_key(backbone, layers, pooling), shape)
+        return runners.by_setting[key]
+
+
+def _export(network: PrefixNetwork, function: str, shape: tuple[int, int, int]) -> Runner:
+    """A runner in ONNX Runtime; a failure is remembered."""
+    try:
+        return _onnx.OnnxRunner(network, function, shape)
+    except EngineError:
+        _UNEXPORTABLE.add(function)
+        raise
 
 
 def prefix_key(backbone: Backbone, layers: Sequence[str], pooling: str) -> str:
     """Names all that determines the function of pictures to pooled layers, up to the engine's rounding."""
     fingerprints = ",".join(backbone.fingerprint(layer) for layer in layers)
     return f"{fingerprints}|{backbone.preprocessing.key}|{pooling}"
+
+
+def check_numerics(engine: str, precision: str, device: torch.device) -> None:
+    """Refuse what no engine can do.
+
+    Raises
+    ------
+    ValueError
+        Where the engine asked for cannot do what the precision or the device demand.
+    """
+    if precision == "float16" and device.type == "cpu":
+        raise ValueError("precision='float16' needs device='cuda'. On a CPU use 'float32' or 'bfloat16'.")
+    if engine == "onnxruntime" and (precision != "float32" or device.type != "cpu"):
+        raise ValueError(
+            f"engine='onnxruntime' runs in float32 on the CPU, but precision={precision!r} and device={device.type!r} "
+            "were asked for. Use engine='auto' or 'torch'."
+        )
 
 
 def resolve_engine(
@@ -127,25 +167,10 @@ def resolve_engine(
 
     ONNX Runtime is taken on a CPU in float32 where the exported graph is already on this machine, or where there is
     enough work for the export to pay.
-
-    Raises
-    ------
-    ValueError
-        Where the engine asked for cannot do what the precision or the device demand.
-    MissingDependencyError
-        Where ``engine="onnxruntime"`` is asked for and not installed (raised by the runner).
     """
-    if precision == "float16" and device.type == "cpu":
-        raise ValueError("precision='float16' needs device='cuda'. On a CPU use 'float32' or 'bfloat16'.")
-    fits_onnxruntime = precision == "float32" and device.type == "cpu"
-    if engine == "onnxruntime" and not fits_onnxruntime:
-        raise ValueError(
-            f"engine='onnxruntime' runs in float32 on the CPU, but precision={precision!r} and device={device.type!r} "
-            "were asked for. Use engine='auto' or 'torch'."
-        )
     if engine != "auto":
         return engine
-    if not fits_onnxruntime or not _onnx.can_run():
+    if precision != "float32" or device.type != "cpu" or not _onnx.can_run():
         return "torch"
     function = prefix_key(backbone, layers, pooling)
     if function in _UNEXPORTABLE:

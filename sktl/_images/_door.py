@@ -50,8 +50,9 @@ def check_images(estimator: Any, X: Any, *, reset: bool) -> "Images":
         _check_batch(source, in_channels)
     if reset:
         estimator.image_format_ = _learn(kind, source, getattr(estimator, "channels", "auto"), in_channels)
-    elif kind == "batch":
-        warn_if_other_scale(source, estimator.image_format_.value_range)
+    elif isinstance(source[0], ARRAY):  # a batch, or a list of arrays, whose first speaks for all
+        sample = source if kind == "batch" else as_array(source[0])
+        warn_if_other_scale(sample, estimator.image_format_.value_range)
     return Images(source, estimator.image_format_, in_channels)
 
 

@@ -112,6 +112,19 @@ def test_nothing_is_left_behind_when_the_disk_is_full(exporting, monkeypatch):
     assert not list((home / "onnx").iterdir())
 
 
+def test_the_folder_is_bounded(exporting, monkeypatch):
+    """What was used the longest ago makes room for a new graph, left-overs of killed writers too."""
+    run, _, home = exporting
+    run()
+    (first,) = (home / "onnx").iterdir()
+    (home / "onnx" / "killed.part").write_bytes(bytes(1000))
+    os.utime(home / "onnx" / "killed.part", (0, 0))
+    monkeypatch.setattr(_onnx, "_MAX_BYTES", first.stat().st_size + 500)
+    first.unlink()
+    run()
+    assert list((home / "onnx").iterdir()) == [first]
+
+
 def test_without_the_extra_the_error_names_it(exporting, monkeypatch):
     """A missing package is an error with the pip command that installs it."""
     run, *_ = exporting

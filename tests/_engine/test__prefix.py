@@ -232,7 +232,7 @@ def test_an_unreadable_picture_is_named_and_loses_nothing(paths, cache, counted)
         run(paths, cache=cache, batch_size=1, n_jobs=1)
     counted["pictures"] = 0
     run(paths[:-1], cache=cache)
-    assert counted["pictures"] < len(paths) - 1
+    assert counted["pictures"] <= 2  # what was in the air when the error came
 
 
 @pytest.mark.parametrize("keep", [True, False])
@@ -280,6 +280,22 @@ def test_an_interruption_keeps_what_was_computed(paths, cache, counted):
     counted["pictures"] = 0
     run(paths, cache=cache)
     assert counted["pictures"] <= 6
+
+
+def test_auto_finds_the_rows_of_either_engine(paths, cache, counted, monkeypatch):
+    """Folds that were small enough for torch and a refit that was not share their features."""
+    expected = run(paths, engine="auto", cache=cache)[0]
+    assert counted["pictures"] == len(paths)
+    monkeypatch.setattr(_prefix, "resolve_engine", lambda *args, **settings: "onnxruntime")
+    np.testing.assert_array_equal(run(paths, engine="auto", cache=cache)[0], expected)
+    assert counted["pictures"] == len(paths)
+
+
+def test_a_search_computes_only_the_stages_that_are_not_known(paths, cache, counted):
+    """A shallow layer after the deepest one brings the stages between them, not the deepest one again."""
+    run(paths, layers=("layer4",), cache=cache)
+    run(paths, layers=("stem",), cache=cache)
+    assert counted["layers"] == [("layer4",), ("stem", "layer1", "layer2", "layer3")]
 
 
 def test_auto_runs_in_torch_what_cannot_be_exported(paths, cache, monkeypatch):

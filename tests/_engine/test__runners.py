@@ -1,6 +1,9 @@
 """Engines: the same function, chosen for the job."""
 
 import gc
+import os
+import signal
+import time
 import warnings
 import weakref
 
@@ -9,7 +12,7 @@ import pytest
 import torch
 
 from sktl._engine import _onnx, _runners
-from sktl._engine._runners import get_runner, resolve_batch_size, resolve_engine
+from sktl._engine._runners import check_numerics, get_runner, resolve_batch_size, resolve_engine
 from sktl.backbones import load_backbone
 
 CPU = torch.device("cpu")
@@ -117,10 +120,10 @@ def test_auto_takes_torch_without_the_extra_on_cuda_and_in_less_precision(backbo
         ({"precision": "float16"}, "'float32' or 'bfloat16'"),
     ],
 )
-def test_settings_that_exclude_each_other_say_the_way_out(backbone, settings, way_out):
+def test_settings_that_exclude_each_other_say_the_way_out(settings, way_out):
     """A combination that no engine serves is an error before any work is done."""
     with pytest.raises(ValueError, match=way_out):
-        choose(backbone, **settings)
+        check_numerics(**{"engine": "auto", "precision": "float32", "device": CPU, **settings})
 
 
 def test_a_runner_is_built_once_and_goes_with_its_network():
@@ -143,3 +146,24 @@ def test_automatic_batches_are_small_for_large_networks():
     assert resolve_batch_size("auto", 10**12, CPU) == 8
     assert resolve_batch_size("auto", 0, CPU) == 64
     assert resolve_batch_size(5, 10**12, CPU) == 5
+
+
+def test_a_child_of_a_fork_waits_for_no_lock_of_its_parent(backbone):
+    """A child that is forked while another thread builds a runner builds its own."""
+    runners = _runners._RUNNERS.setdefault(backbone, _runners._Runners())
+    with runners.lock, warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # newer Pythons warn of forking with threads
+        child = os.fork()
+        if child == 0:
+            settings = {"engine": "torch", "precision": "float32", "device": CPU}
+            get_runner(backbone, ["stem"], "max", **settings)
+            os._exit(0)
+    for _ in range(600):
+        pid, status = os.waitpid(child, os.WNOHANG)
+        if pid:
+            break
+        time.sleep(0.1)
+    else:
+        os.kill(child, signal.SIGKILL)
+    assert pid == child
+    assert status == 0
