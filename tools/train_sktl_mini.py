@@ -22,21 +22,24 @@ import json
 import math
 import os
 import time
+from collections.abc import Iterator
 from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import numpy as np
 import torch
 import torch.nn.functional as F
 from safetensors.torch import load_file, save_file
 from sktl_mini_pictures import PictureSource
-from torch import Tensor, nn
+from torch import Tensor, distributed, multiprocessing, nn
 from torchvision import models
 
 from sktl.backbones._mini import MINI_PREPROCESSING, N_COMPONENTS, sktl_mini
 
 SHARD = 1000
 N_HELD_OUT = 2000  # the first two shards, of source pictures that no other shard uses: they choose the checkpoint
+N_FOR_COMPONENTS = 50_000
 TEACHERS = ("mobilenet_v2", "mobilenet_v3_small")
 TEACHER_WIDTHS = (1280, 576)
 
@@ -96,13 +99,13 @@ def run_session(session, pictures: np.ndarray) -> np.ndarray:
     return np.concatenate([session.run(None, {"x": batch})[0] for batch in batches])[: len(pictures)]
 
 
-def prepare(data: Path, work: Path, n_pictures: int, n_workers: int) -> None:
+def prepare(data: Path, work: Path, n_pictures: int, n_processes: int) -> None:
     """Write shards of 1,000 student pictures and teachers' features under ``work``; those already there are kept."""
     work.mkdir(parents=True, exist_ok=True)
     open_session(Teachers(data), work / "teachers.onnx")
     missing = [s for s in range(n_pictures // SHARD) if not (work / f"features_{s:04d}.npy").exists()]
-    with ProcessPoolExecutor(n_workers) as pool:
-        for shard in pool.map(_prepare_shards, [(data, work, missing[i::n_workers]) for i in range(n_workers)]):
+    with ProcessPoolExecutor(n_processes) as pool:
+        for shard in pool.map(_prepare_shards, [(data, work, missing[i::n_processes]) for i in range(n_processes)]):
             print(f"{len(shard)} shards written", flush=True)
 
 
@@ -134,16 +137,20 @@ def principal_targets(features: np.ndarray) -> Tensor:
 
     Each teacher is scaled to total variance 1 first, so that neither outweighs the other; the components are then
     half whitened (divided by the square root of their standard deviation), so that the fine distinctions count too.
+    All of this is learnt from the first 50,000, so that more pictures leave the targets of the others as they were.
     """
-    parts = torch.from_numpy(features).split(TEACHER_WIDTHS, dim=1)
-    centred = [part.float() - part.float().mean(0) for part in parts]
-    joined = torch.cat([part / part.square().sum(1).mean().sqrt() for part in centred], 1)
-    variances, axes = torch.linalg.eigh(joined.T @ joined / len(joined))
+    scaled = []
+    for part in torch.from_numpy(features).split(TEACHER_WIDTHS, dim=1):
+        centred = part.float() - part[:N_FOR_COMPONENTS].float().mean(0)
+        scaled.append(centred / centred[:N_FOR_COMPONENTS].square().sum(1).mean().sqrt())
+    joined = torch.cat(scaled, 1)
+    learnt = joined[:N_FOR_COMPONENTS]
+    variances, axes = torch.linalg.eigh(learnt.T @ learnt / len(learnt))
     kept = slice(-N_COMPONENTS, None)
     targets = joined @ (axes[:, kept] / variances[kept] ** 0.25)
     explained = variances[kept].sum() / variances.sum()
     print(f"{N_COMPONENTS} components explain {explained:.3f} of the teachers' variance")
-    return targets / targets.square().mean().sqrt()
+    return targets / targets[:N_FOR_COMPONENTS].square().mean().sqrt()
 
 
 def layout_targets(pictures: Tensor) -> Tensor:
@@ -172,7 +179,15 @@ class Shards:
         self.pictures = torch.from_numpy(np.concatenate([np.load(work / f"pictures_{p.stem[-4:]}.npy") for p in names]))
         self.targets = principal_targets(np.concatenate([np.load(p) for p in names]))
         numbers = [int(p.stem[-4:]) * SHARD + i for p in names for i in range(SHARD)]
+        self.held_out = torch.arange(N_HELD_OUT)
+        self.n_trained = len(self.pictures) - N_HELD_OUT
         self.may_flip = torch.tensor([PictureSource.kind(0, i) not in ("drawn", "coil") for i in numbers])
+
+    def shuffled(self, batch_size: int, generator: torch.Generator) -> Iterator[Tensor]:
+        """Yield batches of indices of the training pictures for ever, shuffled anew in every epoch."""
+        while True:
+            order = N_HELD_OUT + torch.randperm(self.n_trained, generator=generator)
+            yield from order[: self.n_trained // batch_size * batch_size].split(batch_size)
 
     def batch(self, index: Tensor, generator: torch.Generator | None) -> Tensor:
         """Return pictures (n, 3, 64, 64) in [0, 1]: central crops, or jittered ones where a generator is given."""
@@ -216,49 +231,66 @@ class Student(nn.Module):
         return F.mse_loss(predicted, targets), F.mse_loss(self.layout_head(pooled[0]).float(), layout)
 
 
-def train(work: Path, args: argparse.Namespace) -> None:
-    """Train with AdamW and a cosine schedule; keep the averaged weights that predict held-out pictures best."""
-    torch.manual_seed(args.seed)
-    torch.set_num_threads(args.threads)
+def train(rank: int, args: argparse.Namespace, meeting_place: str) -> None:
+    """Train with AdamW and a cosine schedule; keep the averaged weights that predict held-out pictures best.
+
+    Each process takes its share of every batch, with one thread: where other programs use the same cores, threads that
+    wait for each other cost several times as much.
+    """
+    torch.set_num_threads(1)
     torch.set_flush_denormal(True)
-    generator = torch.Generator().manual_seed(args.seed)
-    shards = Shards(work)
-    n = len(shards.pictures)
-    held_out = torch.arange(N_HELD_OUT)
-    student = Student(layout_targets(shards.batch(held_out, None))).to(memory_format=torch.channels_last)
+    distributed.init_process_group("gloo", f"file://{meeting_place}", rank=rank, world_size=args.processes)
+    torch.manual_seed(args.seed)
+    shuffling, jitter = torch.Generator().manual_seed(args.seed), torch.Generator().manual_seed(args.seed + 1 + rank)
+    shards = Shards(args.work)
+    student = Student(layout_targets(shards.batch(shards.held_out, None))).to(memory_format=torch.channels_last)
+    if args.start:
+        student.network.load_state_dict(torch.load(args.start, weights_only=True)["network"])
     average = copy.deepcopy(student).requires_grad_(False).eval()
-    decayed = [p for p in student.parameters() if p.ndim > 1]
-    others = [p for p in student.parameters() if p.ndim <= 1]
-    groups = [{"params": decayed, "weight_decay": args.weight_decay}, {"params": others, "weight_decay": 0.0}]
-    optimizer = torch.optim.AdamW(groups, lr=args.lr)
-    steps = (n - N_HELD_OUT) // args.batch_size
-    best, step, started = math.inf, 0, time.time()
-    for epoch in range(args.epochs):
-        order = N_HELD_OUT + torch.randperm(n - N_HELD_OUT, generator=generator)
-        for index in order[: steps * args.batch_size].split(args.batch_size):
-            done = step / (steps * args.epochs)
-            for group in optimizer.param_groups:
-                group["lr"] = args.lr * min(1, (step + 1) / 500, 0.5 + 0.5 * math.cos(math.pi * done) + 1e-3)
-            with torch.autocast("cpu", torch.bfloat16, enabled=args.bfloat16):
-                teachers, layout = student.losses(shards.batch(index, generator), shards.targets[index])
-            optimizer.zero_grad()
-            (teachers + args.layout_weight * layout).backward()
-            optimizer.step()
-            step += 1
-            _follow(average, student, min(args.average, step / (step + 10)))
-        loss, layout_loss = _held_out_losses(average, shards, held_out)
-        row = {"epoch": epoch + 1, "train": teachers.item(), "held_out": loss, "held_out_layout": layout_loss}
-        print(json.dumps(row | {"seconds": round(time.time() - started)}), flush=True)
-        if loss + args.layout_weight * layout_loss < best:
-            best = loss + args.layout_weight * layout_loss
-            torch.save(
-                {
-                    "network": average.network.state_dict(),
-                    "args": {k: str(v) for k, v in vars(args).items()} | row,
-                    "n_pictures": n,
-                },
-                args.checkpoint,
-            )
+    groups = [[p for p in student.parameters() if (p.ndim > 1) == decayed] for decayed in (True, False)]
+    optimizer = torch.optim.AdamW(
+        [{"params": groups[0], "weight_decay": args.weight_decay}, {"params": groups[1], "weight_decay": 0.0}]
+    )
+    n_steps = args.epochs * (shards.n_trained // args.batch_size)
+    best, started = math.inf, time.time()
+    for step, batch in enumerate(shards.shuffled(args.batch_size, shuffling)):
+        done = _latest(max(step / n_steps, (time.time() - started) / (60 * args.minutes)))
+        for group in optimizer.param_groups:
+            group["lr"] = args.lr * min((step + 1) / 500, 0.5 + 0.5 * math.cos(math.pi * min(done, 1)) + 1e-3)
+        index = batch[rank :: args.processes]
+        with torch.autocast("cpu", torch.bfloat16, enabled=args.bfloat16):
+            teachers, layout = student.losses(shards.batch(index, jitter), shards.targets[index])
+        optimizer.zero_grad()
+        (teachers + args.layout_weight * layout).backward()
+        _share_gradients(student, args.processes)
+        optimizer.step()
+        _follow(average, student, min(args.average, (step + 1) / (step + 10)))
+        if rank == 0 and (step % 200 == 0 or done >= 1):
+            losses = _held_out_losses(average, shards)
+            facts = {"steps": step + 1, "train": round(teachers.item(), 4), "held_out": losses[0], "layout": losses[1]}
+            print(json.dumps(facts | {"done": round(done, 3), "seconds": round(time.time() - started)}), flush=True)
+            if losses[0] + args.layout_weight * losses[1] < best:
+                best = losses[0] + args.layout_weight * losses[1]
+                facts |= {"n_pictures": len(shards.pictures)} | {key: str(value) for key, value in vars(args).items()}
+                torch.save({"network": average.network.state_dict(), "facts": facts}, args.checkpoint)
+        if done >= 1:
+            return
+
+
+def _latest(done: float) -> float:
+    """Agree between processes how much of the schedule is done, so that all stop at the same step."""
+    agreed = torch.tensor(done, dtype=torch.float64)
+    distributed.all_reduce(agreed, distributed.ReduceOp.MAX)
+    return agreed.item()
+
+
+def _share_gradients(student: nn.Module, n_processes: int) -> None:
+    """Replace every gradient by its mean over the processes."""
+    gradients = [p.grad for p in student.parameters()]
+    flat = torch.cat([g.flatten() for g in gradients])
+    distributed.all_reduce(flat)
+    for gradient, mean in zip(gradients, (flat / n_processes).split([g.numel() for g in gradients]), strict=True):
+        gradient.copy_(mean.view_as(gradient))
 
 
 @torch.no_grad()
@@ -272,11 +304,11 @@ def _follow(average: nn.Module, student: nn.Module, decay: float) -> None:
 
 
 @torch.inference_mode()
-def _held_out_losses(student: Student, shards: Shards, held_out: Tensor) -> tuple[float, float]:
-    parts = held_out.split(250)
+def _held_out_losses(student: Student, shards: Shards) -> tuple[float, float]:
+    parts = shards.held_out.split(250)
     losses = [torch.stack(student.losses(shards.batch(part, None), shards.targets[part])) for part in parts]
     teachers, layout = torch.stack(losses).mean(0).tolist()
-    return teachers, layout
+    return round(teachers, 4), round(layout, 4)
 
 
 # --------------------------------------------------------------------------------------------- export
@@ -304,23 +336,25 @@ def main() -> None:
     )
     parser.add_argument("--out", type=Path, default=Path("sktl/backbones/sktl_mini.safetensors"))
     parser.add_argument("--checkpoint", type=Path, help="default: WORK/best.pt")
-    parser.add_argument("--pictures", type=int, default=120_000)
-    parser.add_argument("--workers", type=int, default=2, help="processes that prepare pictures")
-    parser.add_argument("--threads", type=int, default=2, help="threads that train")
+    parser.add_argument("--pictures", type=int, default=85_000)
+    parser.add_argument("--processes", type=int, default=2)
     parser.add_argument("--epochs", type=int, default=20)
+    parser.add_argument("--minutes", type=float, default=math.inf, help="shorten the schedule to end by then")
+    parser.add_argument("--start", type=Path, help="a checkpoint to start from, instead of random weights")
     parser.add_argument("--batch-size", type=int, default=256)
     parser.add_argument("--lr", type=float, default=3e-3)
     parser.add_argument("--weight-decay", type=float, default=0.05)
     parser.add_argument("--layout-weight", type=float, default=0.25)
-    parser.add_argument("--average", type=float, default=0.999, help="decay of the averaged weights, per step")
+    parser.add_argument("--average", type=float, default=0.995, help="decay of the averaged weights, per step")
     parser.add_argument("--no-bfloat16", dest="bfloat16", action="store_false")
     parser.add_argument("--seed", type=int, default=0)
     args = parser.parse_args()
     args.checkpoint = args.checkpoint or args.work / "best.pt"
     if args.step == "prepare":
-        prepare(args.data, args.work, args.pictures, args.workers)
+        prepare(args.data, args.work, args.pictures, args.processes)
     elif args.step == "train":
-        train(args.work, args)
+        with TemporaryDirectory() as folder:
+            multiprocessing.spawn(train, (args, f"{folder}/processes"), args.processes)
     else:
         export(args.checkpoint, args.out)
 
