@@ -20,11 +20,14 @@ class Architecture(ABC):
         Names of its published weights; empty where there are none.
     default : str or None
         The best of them.
+    swept : bool
+        Whether ``tests/backbones/check_all_models.py`` has compared it with its graph.
     """
 
     name: str
     published: tuple[str, ...]
     default: str | None
+    swept: bool = True
 
     @abstractmethod
     def build(self, state: StateDict | None, preprocessing: Preprocessing) -> nn.Module:

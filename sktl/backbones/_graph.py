@@ -50,13 +50,15 @@ def shadow(module: ModuleT, tensor: Callable[[torch.Tensor], torch.Tensor]) -> M
 def remove_mutation(graph: fx.Graph, root: nn.Module) -> None:
     """Rewrite in-place operations so that no node changes another node's output; results stay the same.
 
+    What an operation on a view does to the tensor behind the view is lost; `load_backbone` looks for that.
+
     Needs ``measure`` to have run: ``n += 1`` on a number is no mutation, on a tensor it is. ``inplace`` is switched
     off in the modules of ``root``, which therefore has to be a copy of ours.
     """
     order = {node: position for position, node in enumerate(graph.nodes)}
     for node in graph.nodes:
-        changed = node.args[0] if node.args and isinstance(node.args[0], fx.Node) else None
-        if changed is None or changed.meta.get("shape") is None or not _make_out_of_place(node, root):
+        changed = node.kwargs.get("out") or next(iter(node.args), None)
+        if not isinstance(changed, fx.Node) or changed.meta.get("shape") is None or not _make_out_of_place(node, root):
             continue
         # Whoever read the changed tensor afterwards saw the new values, and has to go on seeing them.
         for user in list(changed.users):
@@ -71,6 +73,9 @@ def remove_mutation(graph: fx.Graph, root: nn.Module) -> None:
 def _make_out_of_place(node: fx.Node, root: nn.Module) -> bool:
     """Turn ``node`` into its out-of-place counterpart; whether it was in-place and has one."""
     target = node.target
+    if isinstance(node.kwargs.get("out"), fx.Node):
+        node.kwargs = {name: value for name, value in node.kwargs.items() if name != "out"}
+        return True
     if node.op == "call_module":
         return getattr(root.get_submodule(str(target)), "inplace", None) is True
     if node.op == "call_method":

@@ -14,8 +14,9 @@ import numpy as np
 import torch
 from sklearn.utils import check_random_state
 from torch import nn
+from torch.utils._pytree import tree_leaves
 
-from sktl.backbones import _input, _weights
+from sktl.backbones import _graph, _input, _weights
 from sktl.backbones._architecture import Architecture
 from sktl.backbones._backbone import Backbone
 from sktl.backbones._preprocessing import Preprocessing, check_preprocessing
@@ -109,6 +110,8 @@ def load_backbone(
         module = _load_module(architecture, name, path, wanted)
         wanted = _input.adapt_input(module.eval().float(), in_channels, wanted, default)
     loaded = Backbone(module, name=backbone, preprocessing=wanted, in_channels=in_channels)
+    if not architecture.swept:
+        _check_graph(loaded)
     if key is not None:
         with _MEMO_LOCK:
             _MEMO[key] = loaded
@@ -197,4 +200,29 @@ def _own(module: nn.Module, in_channels: int, preprocessing: "Preprocessing | Ma
                     del hooks[number]
     with _forked_rng():
         wanted = _input.adapt_input(copied, in_channels, check_preprocessing(preprocessing, default), default)
-    return Backbone(copied, name=type(module).__name__, preprocessing=wanted, in_channels=in_channels)
+    loaded = Backbone(copied, name=type(module).__name__, preprocessing=wanted, in_channels=in_channels)
+    _check_graph(loaded)
+    return loaded
+
+
+def _check_graph(backbone: Backbone) -> None:
+    """Refuse a network that computes something else than its graph, which knows no memory shared by two tensors."""
+    graph = backbone._full_graph
+    part = backbone._part(_graph.extract(graph, _graph.output_node(graph)), torch.Tensor.detach)
+    generator = torch.Generator().manual_seed(0)
+    picture = torch.randn(1, backbone.in_channels, *backbone.preprocessing.crop_shape, generator=generator)
+    results = []
+    with _forked_rng(), torch.no_grad():
+        for network in (backbone.module, part):
+            torch.default_generator.manual_seed(0)  # some networks draw numbers in eval mode too
+            results.append(next(filter(torch.is_tensor, tree_leaves(network(picture.clone()))), None))
+    expected, found = results
+    if expected is None or found is None:  # an output of a class of its own, in which no tensor can be found
+        return
+    rounding = 1e-5 * expected.abs().max().item()
+    if expected.shape != found.shape or not torch.allclose(found, expected, rtol=0, atol=rounding, equal_nan=True):
+        raise BackboneError(
+            f"The network {backbone.name!r} computes something else than the graph that was read from it, probably "
+            "because it changes a part of a tensor through a view (x.view(n, -1).mul_(2), x[:, :2].mul_(3)). "
+            "Write it without in-place operations on views: x = x * 2."
+        )

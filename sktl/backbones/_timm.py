@@ -27,6 +27,8 @@ def list_names(pattern: str) -> list[str]:
 class Timm(Architecture):
     """A model of timm; a tag after the name (``"timm:resnet50.a1_in1k"``) chooses among its published weights."""
 
+    swept = False  # there are more than a thousand, other ones in every version
+
     def __init__(self, name: str) -> None:
         timm = _timm()
         self.name = name

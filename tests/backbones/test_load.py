@@ -230,3 +230,44 @@ def test_another_default_dtype_changes_no_network():
     finally:
         torch.set_default_dtype(torch.float32)
     assert {parameter.dtype for parameter in backbone.module.parameters()} == {torch.float32}
+
+
+class Views(nn.Module):
+    """Changes a part of a tensor, or all of it, through a view."""
+
+    def __init__(self, change):
+        super().__init__()
+        self.conv, self.fc, self.change = nn.Conv2d(3, 4, 3), nn.Linear(4, 2), change
+
+    def forward(self, x):
+        x = self.conv(x)
+        self.change(x)
+        return self.fc(x.mean((2, 3)))
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda x: x.view(x.size(0), -1).mul_(2),
+        lambda x: x.chunk(2, 1)[0].mul_(3),
+        lambda x: x[:, :2].mul_(3),
+        lambda x: torch.clamp(x[:, :2], 0, 1, out=x[:, :2]),
+        lambda x: nn.functional.relu(x[:, 1:], inplace=True),
+    ],
+)
+def test_a_change_through_a_view_is_refused(change):
+    """A graph would lose it, so that features and trained rests would be another network's."""
+    with pytest.raises(BackboneError, match=r"'Views' computes something else .*without in-place operations on views"):
+        load_backbone(Views(change), preprocessing=SMALL)
+
+
+@pytest.mark.parametrize("change", [lambda x: x.mul_(2), lambda x: torch.clamp(x, 0, 1, out=x)])
+def test_a_change_of_the_tensor_itself_is_kept(change):
+    """In-place operations on a tensor that is no view, and results written over it, are understood."""
+    backbone = load_backbone(Views(change), preprocessing=SMALL)
+    picture = torch.randn(2, 3, 64, 64)
+    expected = backbone.module.conv(picture)
+    prefix, rest = backbone.cut(1)
+    torch.testing.assert_close(rest(prefix(picture)), backbone.module(picture))
+    found, _ = backbone.feature_graph(["conv", "fc"])(picture)
+    torch.testing.assert_close(found, expected)
