@@ -27,8 +27,8 @@ def resolve_backbone(estimator) -> Backbone:
     Raises
     ------
     ValueError
-        Where the backbone is an estimator that is not fitted, or where ``in_channels`` or ``preprocessing`` contradict
-        a network that has its own already.
+        Where the backbone is an estimator that is not fitted, or where ``weights``, ``in_channels`` or
+        ``preprocessing`` contradict a network that has its own already.
     """
     backbone = estimator.backbone
     if hasattr(backbone, "get_params") and not isinstance(backbone, Backbone):
@@ -38,8 +38,6 @@ def resolve_backbone(estimator) -> Backbone:
                 "sklearn.frozen.FrozenEstimator where it is cloned (pipelines, grid searches)."
             )
         backbone = backbone.backbone_
-    if isinstance(backbone, Backbone):
-        _check_agreement(estimator, backbone)
     return load_backbone(
         backbone,
         weights=estimator.weights,
@@ -47,17 +45,3 @@ def resolve_backbone(estimator) -> Backbone:
         preprocessing=estimator.preprocessing,
         random_state=estimator.random_state,
     )
-
-
-def _check_agreement(estimator, backbone: Backbone) -> None:
-    """Refuse settings that a network which is loaded already would pass over in silence."""
-    if estimator.in_channels != backbone.in_channels:
-        raise ValueError(
-            f"in_channels={estimator.in_channels!r}, but the network given sees {backbone.in_channels} channels. "
-            f"Use in_channels={backbone.in_channels}."
-        )
-    if estimator.preprocessing not in (None, backbone.preprocessing):
-        raise ValueError(
-            f"preprocessing={estimator.preprocessing!r} is not that of the network given, which is loaded already. "
-            "Give it to sktl.backbones.load_backbone, or to the estimator whose network this is."
-        )

@@ -65,6 +65,10 @@ class Backbone:
     def __repr__(self) -> str:
         return f"<Backbone {self.name}: {len(self.stages)} stages, {self.in_channels} channels>"
 
+    def __sklearn_clone__(self) -> "Backbone":
+        # It is never changed, so that the candidates of a grid search share it, its graph and its fingerprints.
+        return self
+
     def __getstate__(self) -> dict[str, Any]:
         # The graph is read from the module again where it is needed: it pickles badly, and reading takes milliseconds.
         kept = ("name", "preprocessing", "in_channels", "module", "_fingerprints")

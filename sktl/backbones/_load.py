@@ -44,13 +44,13 @@ def load_backbone(
     Parameters
     ----------
     backbone : str, nn.Module or Backbone
-        A name from `list_backbones`, ``"timm:<name>"`` for one of timm, a network of your own, which is copied and
-        used with the weights it has (hooks that you registered on it are not copied), or a `Backbone`, which is
-        returned as it is.
+        A name from `list_backbones`, ``"timm:<name>"`` for one of timm, a network of your own, which is copied (hooks
+        that you registered on it are not), or a `Backbone`, which is returned as it is.
     weights : str, path or None, default="default"
         ``"default"`` takes the best published weights, a published name (``"IMAGENET1K_V1"``) those, a path a local
         file (``.safetensors``, or ``.pt``/``.pth``, of which only tensors are read), and None random ones. A file may
-        have a source head of another size, or none: then the network ends in front of it.
+        have a source head of another size, or none: then the network ends in front of it. For a network of your own,
+        ``"default"`` and None are the weights it has, and a path is loaded into the copy. A `Backbone` has its own.
     in_channels : int, default=3
         Channels of the pictures. The first convolution is adapted to any number but 3; for one channel, so that a
         grey picture gives exactly what it gives as RGB.
@@ -70,7 +70,8 @@ def load_backbone(
     Raises
     ------
     BackboneError
-        Where the name, the published weights, the preprocessing or in_channels are not understood.
+        Where the name, the published weights, the preprocessing or in_channels are not understood, where they
+        contradict a `Backbone`, or where a network cannot be read as a graph.
     FileNotFoundError
         Where ``weights`` is a path and there is no such file.
     MissingDependencyError
@@ -87,9 +88,10 @@ def load_backbone(
     <Backbone sktl_mini: 5 stages, 3 channels>
     """
     if isinstance(backbone, Backbone):
+        _check_agreement(backbone, weights, in_channels, preprocessing)
         return backbone
     if isinstance(backbone, nn.Module):
-        return _own(backbone, in_channels, preprocessing)
+        return _own(backbone, weights, in_channels, preprocessing)
     if not isinstance(backbone, str):
         raise BackboneError(
             f"backbone={backbone!r} is of type {type(backbone).__name__}. Use a name from "
@@ -142,7 +144,8 @@ def _resolve_weights(
             return architecture.default, None
         if weights in architecture.published:
             return weights, None
-    return None, _weights.as_weights_path(weights, backbone=architecture.name, published=architecture.published)
+    choices = f"'default', one of {sorted(architecture.published)}, None for random weights"
+    return None, _weights.as_weights_path(weights, backbone=architecture.name, choices=choices)
 
 
 def _memo_key(
@@ -188,9 +191,48 @@ def _load_module(
     return module
 
 
-def _own(module: nn.Module, in_channels: int, preprocessing: "Preprocessing | Mapping[str, Any] | None") -> Backbone:
+def _check_agreement(
+    backbone: Backbone,
+    weights: "str | PathLike[str] | None",
+    in_channels: int,
+    preprocessing: "Preprocessing | Mapping[str, Any] | None",
+) -> None:
+    """Refuse settings that a network which is loaded already would pass over in silence."""
+    if not _own_weights(weights):
+        raise BackboneError(
+            f"weights={str(weights)!r}, but the network given is loaded already and has its weights. "
+            "Use weights='default', or give load_backbone the network's name and these weights."
+        )
+    if in_channels != backbone.in_channels:
+        raise BackboneError(
+            f"in_channels={in_channels!r}, but the network given sees {backbone.in_channels} channels. "
+            f"Use in_channels={backbone.in_channels}."
+        )
+    if check_preprocessing(preprocessing, backbone.preprocessing) != backbone.preprocessing:
+        raise BackboneError(
+            f"preprocessing={preprocessing!r} is not that of the network given, which is loaded already. "
+            "Give it to sktl.backbones.load_backbone together with the network's name, or to the estimator whose "
+            "network this is."
+        )
+
+
+def _own_weights(weights: "str | PathLike[str] | None") -> bool:
+    """Whether ``weights`` means those that a network, given as one, has."""
+    return weights is None or (isinstance(weights, str) and weights.lower() == "default")
+
+
+def _own(
+    module: nn.Module,
+    weights: "str | PathLike[str] | None",
+    in_channels: int,
+    preprocessing: "Preprocessing | Mapping[str, Any] | None",
+) -> Backbone:
     """A network of the user's own: copied, without the hooks that look at it."""
-    default = Preprocessing()
+    name, default = type(module).__name__, Preprocessing()
+    path = None
+    if weights is not None and not _own_weights(weights):
+        choices = "'default' or None for the weights that it has"
+        path = _weights.as_weights_path(weights, backbone=name, choices=choices)
     copied = copy.deepcopy(module).cpu().float().eval()
     for layer in copied.modules():
         for hooks in (layer._forward_hooks, layer._forward_pre_hooks, layer._backward_hooks, layer._backward_pre_hooks):
@@ -199,8 +241,11 @@ def _own(module: nn.Module, in_channels: int, preprocessing: "Preprocessing | Ma
                 if not (getattr(hook, "__module__", None) or type(hook).__module__).startswith("torch."):
                     del hooks[number]
     with _forked_rng():
+        if path is not None:
+            _weights.load_state_dict(copied, _weights.read_state_dict(path), origin=str(path))
+            copied.eval()
         wanted = _input.adapt_input(copied, in_channels, check_preprocessing(preprocessing, default), default)
-    loaded = Backbone(copied, name=type(module).__name__, preprocessing=wanted, in_channels=in_channels)
+    loaded = Backbone(copied, name=name, preprocessing=wanted, in_channels=in_channels)
     _check_graph(loaded)
     return loaded
 

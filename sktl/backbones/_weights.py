@@ -23,8 +23,8 @@ _SUFFIXES = (".safetensors", ".pt", ".pth")
 _WRAPPERS = ("state_dict", "model_state_dict", "model")
 
 
-def as_weights_path(weights: "str | PathLike[str]", *, backbone: str, published: tuple[str, ...]) -> Path:
-    """The weights file that ``weights`` names.
+def as_weights_path(weights: "str | PathLike[str]", *, backbone: str, choices: str) -> Path:
+    """The weights file that ``weights`` names; ``choices`` tells what else could have been meant.
 
     Raises
     ------
@@ -36,8 +36,8 @@ def as_weights_path(weights: "str | PathLike[str]", *, backbone: str, published:
     path = Path(weights).expanduser()
     if path.suffix not in _SUFFIXES:
         raise BackboneError(
-            f"weights={str(weights)!r} is unknown for backbone={backbone!r}. Use 'default', "
-            f"one of {sorted(published)}, None for random weights, or the path of a file {', '.join(_SUFFIXES)}."
+            f"weights={str(weights)!r} is unknown for backbone={backbone!r}. Use {choices}, "
+            f"or the path of a file {', '.join(_SUFFIXES)}."
         )
     if not path.is_file():
         raise FileNotFoundError(f"weights={str(weights)!r}: there is no such file.")

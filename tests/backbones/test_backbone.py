@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
+from sklearn.base import clone
 from torch import nn
 
 from sktl.backbones import Backbone, Preprocessing, load_backbone
@@ -217,3 +218,8 @@ def test_real_weights(shared_data):
         classes = rest(prefix(batch)).argmax(1)
     # The photos are one per class, in the order of the classes; the published network gets about 3 in 4 right.
     assert (classes == torch.arange(20)).sum() >= 12
+
+
+def test_a_clone_is_the_same_object(resnet):
+    """scikit-learn's clone of an estimator that holds a backbone shares it: nothing is copied or read again."""
+    assert clone(resnet, safe=False) is resnet

@@ -172,8 +172,40 @@ def test_parametrised_weights(wrap):
 
 def test_a_backbone_is_returned_as_it_is():
     """What is loaded already is not loaded again."""
-    backbone = load_backbone("sktl_mini")
-    assert load_backbone(backbone) is backbone
+    backbone = load_backbone("sktl_mini", in_channels=1)
+    same = {"weights": None, "in_channels": 1, "preprocessing": {"crop_size": backbone.preprocessing.crop_size}}
+    assert load_backbone(backbone, in_channels=1) is load_backbone(backbone, **same) is backbone
+
+
+@pytest.mark.parametrize("other", [{"weights": "weights.pt"}, {"in_channels": 1}, {"preprocessing": {"crop_size": 17}}])
+def test_a_backbone_is_not_another(other):
+    """Settings that a loaded network does not have are refused, not passed over."""
+    with pytest.raises(BackboneError, match=rf"{next(iter(other))}=.* the network given"):
+        load_backbone(load_backbone("sktl_mini"), **other)
+
+
+def test_an_own_network_with_a_file(tmp_path):
+    """The file's weights are in the copy, and the network given keeps its own."""
+    module, other = OwnNetwork(), OwnNetwork()
+    torch.save(other.state_dict(), tmp_path / "other.pt")
+    backbone = load_backbone(module, weights=tmp_path / "other.pt", preprocessing=SMALL)
+    assert torch.equal(backbone.module.conv.weight, other.conv.weight)
+    assert not torch.equal(module.conv.weight, other.conv.weight)
+    assert not any(m.training for m in backbone.module.modules())
+    for weights in ("default", None):
+        backbone = load_backbone(module, weights=weights, preprocessing=SMALL)
+        assert torch.equal(backbone.module.conv.weight, module.conv.weight)
+
+
+def test_an_own_network_with_a_wrong_file(tmp_path):
+    """A file that is not there, one for another network, and a published name are refused."""
+    torch.save({"conv.weight": torch.zeros(1)}, tmp_path / "other.pt")
+    with pytest.raises(WeightsMismatchError, match=r"other\.pt' do not fit OwnNetwork"):
+        load_backbone(OwnNetwork(), weights=tmp_path / "other.pt")
+    with pytest.raises(FileNotFoundError, match=r"missing\.pt"):
+        load_backbone(OwnNetwork(), weights="missing.pt")
+    with pytest.raises(BackboneError, match=r"'IMAGENET1K_V1' is unknown for backbone='OwnNetwork'\. Use 'default' or"):
+        load_backbone(OwnNetwork(), weights="IMAGENET1K_V1")
 
 
 def test_half_precision_becomes_single():

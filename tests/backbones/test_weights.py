@@ -170,9 +170,9 @@ def test_a_counter_of_another_time():
 def test_as_weights_path(tmp_path):
     """A word that is no path is an unknown name, and the message lists the known; a path has to be there."""
     (tmp_path / "weights.pt").touch()
-    known = {"backbone": "resnet18", "published": ("V2", "V1")}
+    known = {"backbone": "resnet18", "choices": "'V1' or 'V2'"}
     assert _weights.as_weights_path(str(tmp_path / "weights.pt"), **known) == tmp_path / "weights.pt"
-    with pytest.raises(BackboneError, match=r"weights='V3' is unknown.*\['V1', 'V2'\]"):
+    with pytest.raises(BackboneError, match=r"weights='V3' is unknown.*Use 'V1' or 'V2', or the path"):
         _weights.as_weights_path("V3", **known)
     with pytest.raises(FileNotFoundError, match=r"missing\.pt"):
         _weights.as_weights_path(tmp_path / "missing.pt", **known)
