@@ -3,9 +3,11 @@
 Both engines run this same module, so normalisation and pooling stand in one place.
 """
 
+import operator
 from collections import Counter
 from collections.abc import Sequence
-from typing import Any, TypeVar
+from itertools import pairwise
+from typing import Any
 
 import torch
 from torch import Tensor, fx, nn
@@ -13,7 +15,8 @@ from torch.nn.utils.fusion import fuse_conv_bn_eval
 
 from sktl.backbones import Backbone
 
-M = TypeVar("M", bound=nn.Module)
+_FRESH = (nn.Conv2d, nn.BatchNorm2d, nn.Linear)  # they make a tensor of their own, no view
+_ACTIVATIONS = (nn.ReLU, nn.ReLU6, nn.Hardswish, nn.SiLU, nn.LeakyReLU, nn.Hardsigmoid, nn.ELU)
 
 POOLINGS = ("avg", "max", "gem", "flatten", "cls", "none")
 
@@ -111,29 +114,63 @@ def output_shapes(backbone: Backbone, layers: Sequence[str], pooling: str) -> li
     return [pooled_shape(backbone.output_shape(layer), pooling, backbone.channel_axis(layer)) for layer in layers]
 
 
-def fold_batch_norms(module: fx.GraphModule) -> fx.GraphModule:
-    """Fold every batch norm that directly and only follows one convolution into that convolution, in place.
+def fuse(module: fx.GraphModule) -> fx.GraphModule:
+    """Make a frozen graph faster without changing its function, in place.
 
-    In eval mode both are linear, so the function stays the same up to rounding. A convolution whose own output is
-    asked for has a second reader and stays as it is; so does a module that the graph calls twice.
+    * A batch norm that directly and only follows one convolution is folded into it: in eval mode both are linear.
+    * An activation overwrites its input where nobody else reads it. A map of a batch is tens of megabytes; a second
+      one for each activation would be fetched from the system and given back every time.
+
+    A convolution whose own output is asked for has a second reader and stays as it is; so does a module that is called
+    twice. What torchvision's tracer keeps as one node (``Conv2dNormActivation``) is a sequence, and is fused inside.
     """
     calls = Counter(node.target for node in module.graph.nodes if node.op == "call_module")
 
-    def called_once(node: object, kind: type[M]) -> M | None:
-        """The submodule that ``node`` calls, if it is of that kind and called nowhere else."""
+    def called_once(node: object) -> nn.Module | None:
+        """The submodule that ``node`` calls, if it is called nowhere else."""
         if not isinstance(node, fx.Node) or node.op != "call_module" or calls[node.target] > 1:
             return None
-        called = module.get_submodule(str(node.target))
-        return called if isinstance(called, kind) else None
+        return module.get_submodule(str(node.target))
 
     for node in list(module.graph.nodes):
         source: Any = node.args[0] if node.args else None
-        norm, convolution = called_once(node, nn.BatchNorm2d), called_once(source, nn.Conv2d)
-        if norm is not None and convolution is not None and len(source.users) == 1:
-            module.set_submodule(str(source.target), fuse_conv_bn_eval(convolution, norm))
+        folded = _fold(called_once(source), called_once(node))
+        if folded is not None and len(source.users) == 1:
+            module.set_submodule(source.target, folded)
             node.replace_all_uses_with(source)
             module.graph.erase_node(node)
             module.delete_submodule(node.target)
+    for node in module.graph.nodes:
+        activation, source = called_once(node), node.args[0] if node.args else None
+        if isinstance(activation, _ACTIVATIONS) and isinstance(source, fx.Node) and len(source.users) == 1:
+            activation.inplace = isinstance(called_once(source), _FRESH) or source.target in (operator.add, torch.add)
+        if node.op == "call_module":
+            for part in module.get_submodule(node.target).modules():
+                if type(part).forward is nn.Sequential.forward:
+                    _fuse_sequence(part)
     module.graph.lint()
     module.recompile()
     return module
+
+
+def _fuse_sequence(sequence: nn.Module) -> None:
+    """Fold and overwrite within modules that run one after the other and that nobody else runs."""
+    names = list(dict(sequence.named_children()))
+    for first, second in pairwise(names):
+        folded = _fold(sequence.get_submodule(first), sequence.get_submodule(second))
+        if folded is not None:
+            sequence.set_submodule(first, folded)
+            sequence.set_submodule(second, nn.Identity())
+    previous: nn.Module | None = None
+    for module in sequence.children():
+        if isinstance(module, _ACTIVATIONS):
+            module.inplace = isinstance(previous, _FRESH)
+        if not isinstance(module, nn.Identity):
+            previous = module
+
+
+def _fold(convolution: nn.Module | None, norm: nn.Module | None) -> nn.Conv2d | None:
+    """The convolution with the batch norm in it, if these are such."""
+    if isinstance(convolution, nn.Conv2d) and isinstance(norm, nn.BatchNorm2d) and norm.running_var is not None:
+        return fuse_conv_bn_eval(convolution, norm)
+    return None

@@ -5,7 +5,7 @@ import pytest
 import torch
 from torch import fx, nn
 
-from sktl._engine._network import POOLINGS, PrefixNetwork, fold_batch_norms, pool, pooled_shape
+from sktl._engine._network import POOLINGS, PrefixNetwork, fuse, pool, pooled_shape
 from sktl.backbones import load_backbone
 
 
@@ -52,34 +52,57 @@ def test_pooled_shape_is_the_shape_of_what_is_pooled(pooling, shape, axis):
 
 
 class Branches(nn.Module):
-    """A convolution that is read twice, a shared one, and one with its own batch norm."""
+    """A convolution that is read twice, a shared one, one with its own batch norm, and a sequence."""
 
     def __init__(self):
         super().__init__()
-        self.plain, self.shared, self.read = (nn.Conv2d(3, 3, 3, padding=1) for _ in range(3))
+        self.plain, self.shared, self.read, self.last = (nn.Conv2d(3, 3, 3, padding=1) for _ in range(4))
         self.norm_plain, self.norm_shared, self.norm_read = (nn.BatchNorm2d(3) for _ in range(3))
+        self.alone, self.beside, self.of_a_view = nn.ReLU(), nn.ReLU(), nn.ReLU6()
+        self.sequence = nn.Sequential(nn.Conv2d(3, 3, 1), nn.BatchNorm2d(3), nn.Hardswish(), nn.MaxPool2d(2), nn.ReLU())
 
     def forward(self, x):
-        x = self.norm_plain(self.plain(x))
+        x = self.alone(self.norm_plain(self.plain(x)))
         x = self.norm_shared(self.shared(x)) + self.shared(x)
         y = self.read(x)
-        return y, self.norm_read(y)
+        z = self.last(x)
+        z = self.beside(z) + z
+        return y, self.norm_read(y), z, self.of_a_view(z[:, :2]), self.sequence(x)
 
 
-def test_folding_keeps_the_function_and_spares_what_is_read_elsewhere():
-    """Only a convolution that one batch norm alone reads is folded, and the outputs stay the same."""
+class Tracer(fx.Tracer):
+    """Keeps a sequence as one node, as torchvision's tracer keeps its blocks."""
+
+    def is_leaf_module(self, m, name):
+        return isinstance(m, nn.Sequential) or super().is_leaf_module(m, name)
+
+
+def test_fusing_keeps_the_function_and_spares_what_is_read_elsewhere():
+    """Batch norms are folded and activations work in place only where nobody can tell; the outputs stay the same."""
     module = Branches().eval()
     generator = torch.Generator().manual_seed(0)
-    for norm in (module.norm_plain, module.norm_shared, module.norm_read):
-        norm.running_mean.copy_(torch.randn(3, generator=generator))
-        norm.running_var.copy_(torch.rand(3, generator=generator) + 0.5)
+    for norm in module.modules():
+        if isinstance(norm, nn.BatchNorm2d):
+            norm.running_mean.copy_(torch.randn(3, generator=generator))
+            norm.running_var.copy_(torch.rand(3, generator=generator) + 0.5)
     x = torch.randn(2, 3, 6, 6, generator=generator)
-    traced = fx.symbolic_trace(module)
-    expected = traced(x)
-    folded = fold_batch_norms(traced)
-    for got, want in zip(folded(x), expected, strict=True):
+    traced = fx.GraphModule(module, Tracer().trace(module))
+    expected = [output.clone() for output in traced(x)]
+    given = x.clone()
+    fused = fuse(traced)
+    for got, want in zip(fused(x), expected, strict=True):
         torch.testing.assert_close(got, want, rtol=1e-4, atol=1e-5)
-    assert [name for name, m in folded.named_modules() if isinstance(m, nn.BatchNorm2d)] == ["norm_shared", "norm_read"]
+    assert torch.equal(x, given)
+    norms = [name for name, m in fused.named_modules() if isinstance(m, nn.BatchNorm2d)]
+    assert norms == ["norm_shared", "norm_read"]
+    in_place = {name: m.inplace for name, m in fused.named_modules() if hasattr(m, "inplace")}
+    assert in_place == {
+        "alone": True,  # of a convolution that nobody else reads
+        "beside": False,  # its input is read again
+        "of_a_view": False,  # its input is a part of another output
+        "sequence.2": True,
+        "sequence.4": False,  # pooling may give back what it got
+    }
 
 
 def test_prefix_network_normalises_as_the_weights_ask():

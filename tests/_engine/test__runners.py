@@ -140,11 +140,11 @@ def test_a_runner_is_built_once_and_goes_with_its_network():
 
 
 def test_automatic_batches_are_small_for_large_networks():
-    """MobileNetV2 runs in eights, small networks in more, and an explicit number is taken as it is."""
-    assert resolve_batch_size("auto", 300_000_000, CPU) == 8
-    assert resolve_batch_size("auto", 60_000_000, CPU) == 40
-    assert resolve_batch_size("auto", 10**12, CPU) == 8
-    assert resolve_batch_size("auto", 0, CPU) == 64
+    """MobileNetV2 runs in fours, small networks in more, and an explicit number is taken as it is."""
+    assert resolve_batch_size("auto", 300_000_000, CPU) == 4
+    assert resolve_batch_size("auto", 60_000_000, CPU) == 20
+    assert resolve_batch_size("auto", 10**12, CPU) == 4
+    assert resolve_batch_size("auto", 0, CPU) == 32
     assert resolve_batch_size(5, 10**12, CPU) == 5
 
 
