@@ -1,14 +1,31 @@
 """Pictures with another number of channels than the network was made for."""
 
+import contextlib
 import copy
+import operator
 from collections import OrderedDict
 from dataclasses import replace
+from typing import Any
 
 import torch
 from torch import nn
 
 from sktl.backbones._preprocessing import Preprocessing
 from sktl.exceptions import BackboneError
+
+
+def check_in_channels(in_channels: Any) -> int:
+    """``in_channels`` as an int, whoever's integer it is.
+
+    Raises
+    ------
+    BackboneError
+        Where it is none, or less than 1.
+    """
+    with contextlib.suppress(TypeError):
+        if operator.index(in_channels) >= 1:
+            return operator.index(in_channels)
+    raise BackboneError(f"in_channels={in_channels!r} is no number of channels. Use 1 (grey), 3 (RGB) or another.")
 
 
 def adapt_input(
@@ -23,7 +40,7 @@ def adapt_input(
     Any other number
         repeats the kernels of the first convolution in turn, rescaled so that the sum over the channels keeps its size.
 
-    A network whose first convolution takes ``in_channels`` already is left alone.
+    A network whose first convolution takes ``in_channels`` already, or that has none, is left alone.
 
     Parameters
     ----------
@@ -39,15 +56,13 @@ def adapt_input(
     Raises
     ------
     BackboneError
-        Where there is no first convolution to adapt.
+        Where the first convolution cannot be adapted.
     """
-    if not isinstance(in_channels, int) or in_channels < 1:
-        raise BackboneError(f"in_channels={in_channels!r} is no number of channels. Use 1 (grey), 3 (RGB) or another.")
     if in_channels == len(source.mean):
         return preprocessing.for_channels(in_channels)
     path = _first_convolution(module)
     convolution = module.get_submodule(path) if path is not None else None
-    if isinstance(convolution, nn.Conv2d) and convolution.in_channels == in_channels:
+    if convolution is None or (isinstance(convolution, nn.Conv2d) and convolution.in_channels == in_channels):
         return preprocessing.for_channels(in_channels)
     if not isinstance(convolution, nn.Conv2d) or convolution.groups != 1 or convolution.in_channels != len(source.mean):
         raise BackboneError(

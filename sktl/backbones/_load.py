@@ -87,6 +87,7 @@ def load_backbone(
     >>> load_backbone("sktl_mini")
     <Backbone sktl_mini: 5 stages, 3 channels>
     """
+    in_channels = _input.check_in_channels(in_channels)
     if isinstance(backbone, Backbone):
         _check_agreement(backbone, weights, in_channels, preprocessing)
         return backbone
@@ -95,7 +96,12 @@ def load_backbone(
     if not isinstance(backbone, str):
         raise BackboneError(
             f"backbone={backbone!r} is of type {type(backbone).__name__}. Use a name from "
-            "sktl.backbones.list_backbones(), an nn.Module, or a Backbone."
+            "sktl.backbones.list_backbones(), an nn.Module, or a Backbone"
+            + (
+                f"; a class is none until it is called: {backbone.__name__}(...)."
+                if isinstance(backbone, type)
+                else "."
+            )
         )
     architecture = find_architecture(backbone)
     name, path = _resolve_weights(architecture, weights)

@@ -1,8 +1,10 @@
 """How a picture becomes what a network was trained on: resized, cropped, normalised."""
 
-from collections.abc import Mapping
+import math
+import operator
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields, replace
-from typing import Any
+from typing import Any, NoReturn
 
 import numpy as np
 from numpy.typing import NDArray
@@ -66,19 +68,30 @@ class Preprocessing:
     antialias: bool = True
 
     def __post_init__(self) -> None:
-        def fail(problem: str) -> None:
+        def fail(problem: str) -> NoReturn:
             raise BackboneError(f"preprocessing: {problem} (in {self!r}).")
 
-        # Lists come from dicts and JSON; a frozen dataclass has to be hashable.
-        object.__setattr__(self, "mean", tuple(float(value) for value in self.mean))
-        object.__setattr__(self, "std", tuple(float(value) for value in self.std))
-        if not isinstance(self.crop_size, int):
-            object.__setattr__(self, "crop_size", tuple(int(side) for side in self.crop_size))
-        if self.resize_size < 1 or min(self.crop_shape) < 1 or len(self.crop_shape) != 2:
+        # Lists come from dicts and JSON, integers from NumPy; a frozen dataclass has to be hashable.
+        try:
+            crop = self.crop_size
+            cleaned = {
+                "resize_size": operator.index(self.resize_size),
+                "crop_size": tuple(map(operator.index, crop)) if isinstance(crop, Sequence) else operator.index(crop),
+                "mean": tuple(map(float, self.mean)),
+                "std": tuple(map(float, self.std)),
+            }
+        except (TypeError, ValueError):
+            fail(
+                "resize_size is an integer (the shorter side), crop_size one or (height, width), "
+                "mean and std are tuples with one number per channel"
+            )
+        for name, value in cleaned.items():
+            object.__setattr__(self, name, value)
+        if self.resize_size < 1 or min(self.crop_shape, default=0) < 1 or len(self.crop_shape) != 2:
             fail("resize_size and crop_size have to be at least 1 pixel; crop_size is one side or (height, width)")
-        if self.interpolation not in _RESAMPLING:
+        if self.interpolation not in list(_RESAMPLING):
             fail(f"interpolation={self.interpolation!r} is unknown; use one of {sorted(_RESAMPLING)}")
-        if len(self.mean) != len(self.std) or not all(value > 0 for value in self.std):
+        if len(self.mean) != len(self.std) or not all(0 < value < math.inf for value in self.std):
             fail("mean and std need one value per channel each, and std positive ones")
         if not self.antialias:
             fail("antialias=False is not offered; pretrained weights expect antialiased pictures")

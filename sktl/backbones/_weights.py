@@ -74,6 +74,7 @@ def read_state_dict(path: Path) -> StateDict:
 def as_state_dict(content: Any, *, origin: str) -> StateDict:
     """Unwrap what training scripts wrap around a state dict, and cast to float32.
 
+    DataParallel and torch.compile put their own names in front of the network's, in either order.
     The tensors are copies: those of a file may be windows into it, and would change when it is written again.
     """
     for wrapper in _WRAPPERS:
@@ -85,7 +86,7 @@ def as_state_dict(content: Any, *, origin: str) -> StateDict:
             "Save it with torch.save(model.state_dict(), path)."
         )
     return {
-        name.removeprefix("module."): tensor.to(
+        name.removeprefix("_orig_mod.").removeprefix("module.").removeprefix("_orig_mod."): tensor.to(
             torch.float32 if tensor.is_floating_point() else tensor.dtype, copy=True
         )
         for name, tensor in content.items()

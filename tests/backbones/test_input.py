@@ -1,5 +1,6 @@
 """Other numbers of channels give what they should, exactly."""
 
+import numpy as np
 import pytest
 import torch
 from torch import nn
@@ -68,13 +69,27 @@ def test_an_own_network_for_grey():
         _ = load_backbone(module, preprocessing=SMALL).stages
 
 
-@pytest.mark.parametrize(
-    "module", [nn.Sequential(nn.Flatten(), nn.Linear(48, 2)), nn.Sequential(nn.Conv2d(3, 3, 1, groups=3))]
-)
-def test_nothing_to_adapt(module):
-    """Without a plain first convolution only the usual number of channels is possible."""
+def test_an_own_network_without_convolutions():
+    """Where there is nothing to adapt, a network takes the channels that it takes, and others are refused."""
+    module = nn.Sequential(nn.Flatten(), nn.Linear(784, 8), nn.ReLU(), nn.Linear(8, 2))
+    backbone = load_backbone(module, in_channels=1, preprocessing={"resize_size": 28, "crop_size": 28})
+    assert len(backbone.preprocessing.mean) == backbone.in_channels == 1
+    assert backbone.module(torch.zeros(1, 1, 28, 28)).shape == (1, 2)
+    with pytest.raises(BackboneError, match=r"\(2, 28, 28\).* in_channels="):
+        load_backbone(module, in_channels=2, preprocessing={"resize_size": 28, "crop_size": 28})
+
+
+def test_nothing_to_adapt():
+    """Where the first convolution is no plain one, only the usual number of channels is possible."""
     with pytest.raises(BackboneError, match=r"in_channels=1: .* Use in_channels=3"):
-        load_backbone(module, in_channels=1)
+        load_backbone(nn.Sequential(nn.Conv2d(3, 3, 1, groups=3)), in_channels=1)
+
+
+def test_integers_of_numpy():
+    """A number of channels from a parameter grid is a number, and finds the same network."""
+    backbone = load_backbone("sktl_mini", in_channels=np.int64(1))
+    assert type(backbone.in_channels) is int
+    assert load_backbone("sktl_mini", in_channels=1) is backbone
 
 
 @pytest.mark.parametrize("in_channels", [0, -1, 1.5, "3"])

@@ -220,7 +220,7 @@ def test_half_precision_becomes_single():
         ({"backbone": "resnet8"}, r"backbone='resnet8' is unknown\. Did you mean 'resnet18'"),
         ({"backbone": "zzz"}, r"backbone='zzz' is unknown\. sktl\.backbones\.list_backbones\(\)"),
         ({"backbone": 3}, r"backbone=3 is of type int"),
-        ({"backbone": nn.Conv2d}, "is of type type"),
+        ({"backbone": nn.Conv2d}, r"is of type type\..* called: Conv2d\("),
         ({"backbone": NET, "weights": "IMAGENET1K_V9"}, r"weights='IMAGENET1K_V9' is unknown .*\['IMAGENET1K_V1'\]"),
         ({"backbone": NET, "weights": None, "preprocessing": {"size": 3}}, r"preprocessing=\{'size': 3\}"),
         ({"backbone": "mnasnet0_5", "weights": "nowhere/weights.bin"}, r"or the path of a file \.safetensors"),

@@ -112,12 +112,22 @@ def test_for_channels():
     [
         {"resize_size": 0}, {"crop_size": 0}, {"crop_size": (1, 2, 3)}, {"interpolation": "best"},
         {"mean": (0.5,)}, {"std": (0.2, 0.2, 0.0)}, {"antialias": False},
+        {"resize_size": (64, 64)}, {"resize_size": 64.0}, {"resize_size": "64"}, {"crop_size": 64.5},
+        {"crop_size": (64, 64.0)}, {"crop_size": ()}, {"crop_size": None}, {"mean": 0.5}, {"mean": ("a", "b", "c")},
+        {"std": None}, {"interpolation": ["bilinear"]},
     ],
 )  # fmt: skip
 def test_values_that_make_no_sense(wrong):
     """Each is refused with the whole preprocessing shown."""
     with pytest.raises(BackboneError, match=r"preprocessing: .*Preprocessing\(resize_size="):
         Preprocessing(**wrong)
+
+
+def test_integers_of_numpy():
+    """NumPy's integers are integers, and what is kept are Python's own."""
+    found = Preprocessing(resize_size=np.int64(256), crop_size=np.int64(224))
+    assert found.key == Preprocessing().key
+    assert Preprocessing(crop_size=[np.int32(224), 192]).key == Preprocessing(crop_size=(224, 192)).key
 
 
 def test_check_preprocessing():

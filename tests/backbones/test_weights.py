@@ -96,10 +96,11 @@ def test_something_else_than_a_state_dict(tmp_path, content):
         _weights.read_state_dict(path)
 
 
+@pytest.mark.parametrize("prefix", ["module.", "_orig_mod.", "module._orig_mod.", "_orig_mod.module."])
 @pytest.mark.parametrize("wrapper", ["state_dict", "model_state_dict", "model"])
-def test_checkpoints_are_unwrapped(wrapper):
-    """What training scripts put around a state dict, and DataParallel in front of the names, is taken off."""
-    inner = {f"module.{name}": tensor for name, tensor in network().state_dict().items()}
+def test_checkpoints_are_unwrapped(wrapper, prefix):
+    """What training scripts put around a state dict, and DataParallel and torch.compile before names, is taken off."""
+    inner = {prefix + name: tensor for name, tensor in network().state_dict().items()}
     state = _weights.as_state_dict({wrapper: inner, "epoch": 3}, origin="file")
     assert state.keys() == network().state_dict().keys()
 
