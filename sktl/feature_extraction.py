@@ -96,6 +96,10 @@ class PretrainedFeatureExtractor(CallbackSupportMixin, TransformerMixin, BaseEst
         From `fit`, where published weights cannot be downloaded; the message says how to use a local file.
     WeightsMismatchError
         From `fit`, where a weights file belongs to another network.
+    FileNotFoundError
+        From `fit`, where there is no such weights file.
+    MissingDependencyError
+        Where a backbone of timm or an engine is asked for whose extra is not installed.
     EngineError
         From `transform`, where ``engine="onnxruntime"`` cannot run this network.
     ValueError

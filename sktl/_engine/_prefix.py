@@ -155,6 +155,7 @@ class _Job:
         self.outputs = [np.empty((len(images), *shape), np.float32) for shape in shapes]
         self.is_done = np.zeros(len(images), bool)
         self.failures: dict[int, ImageError] = {}
+        self.n_told = 0
         self.layers = prefix.layers  # what is computed; grows to every stage in a search over layers
         self.engine = self._resolve_engine()
         self._layer_keys: dict[tuple[str, str], bytes] = {}
@@ -351,9 +352,11 @@ class _Job:
             self.is_done[position] = True
 
     def _tell(self, n_done: int) -> None:
-        """Say how far the job is."""
-        for listener in self.listeners:
-            listener(n_done, len(self.images))
+        """Say how far the job is, each number once."""
+        if n_done > self.n_told:
+            self.n_told = n_done
+            for listener in self.listeners:
+                listener(n_done, len(self.images))
 
     def _key(self, digest: bytes, layer: str, engine: str) -> bytes:
         """The cache key of one picture at one layer, as an engine computes it."""

@@ -325,7 +325,7 @@ def test_listeners_hear_of_every_picture(paths, cache):
         heard = []
         prefix = FrozenPrefix(load_backbone("sktl_mini"), ["layer4"], engine="torch", cache=cache, batch_size=5)
         prefix.run(open_images(paths), [lambda done, n: heard.append((done, n))])
-        assert heard == sorted(heard)
+        assert heard == sorted(set(heard))
         assert heard[-1] == (12, 12)
 
 
