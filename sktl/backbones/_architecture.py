@@ -22,12 +22,15 @@ class Architecture(ABC):
         The best of them.
     swept : bool
         Whether ``tests/backbones/check_all_models.py`` has compared it with its graph.
+    caveat : str or None
+        In what the weights were trained on pictures that no `Preprocessing` gives; the user then has to choose one.
     """
 
     name: str
     published: tuple[str, ...]
     default: str | None
     swept: bool = True
+    caveat: str | None = None
 
     @abstractmethod
     def build(self, state: StateDict | None, preprocessing: Preprocessing) -> nn.Module:

@@ -29,8 +29,8 @@ def describe_backbone(
     backbone : str, nn.Module or Backbone
         As for `load_backbone`.
     weights : str, path or None, default=None
-        As for `load_backbone`. None does: the table is the same for all weights of a network, so that nothing has to
-        be downloaded for it.
+        As for `load_backbone`. None downloads nothing, and the table is that of the default weights, except where
+        weights come with a picture size of their own (``"IMAGENET1K_SWAG_E2E_V1"``): name these.
     in_channels : int, default=3
         As for `load_backbone`.
     preprocessing : Preprocessing, dict or None, default=None
@@ -90,14 +90,15 @@ class BackboneTable:
         Returns
         -------
         dict of str to list
-            ``freeze_depth`` (the number that freezes up to and including this stage), ``stage``, ``layers`` (how
-            many), ``output_shape``, ``parameters`` (how many) and ``share_of_macs`` (0 to 1).
+            ``number`` (what ``layers=`` of an estimator takes for this stage, as it takes its name), ``stage``,
+            ``n_layers`` (how many it consists of), ``output_shape``, ``parameters`` (how many) and ``share_of_macs``
+            (0 to 1).
         """
         total = sum(stage.macs for stage in self._stages) or 1
         return {
-            "freeze_depth": list(range(1, len(self._stages) + 1)),
+            "number": list(range(len(self._stages))),
             "stage": [stage.name for stage in self._stages],
-            "layers": [len(stage.layers) for stage in self._stages],
+            "n_layers": [len(stage.layers) for stage in self._stages],
             "output_shape": [stage.output_shape for stage in self._stages],
             "parameters": [stage.n_parameters for stage in self._stages],
             "share_of_macs": [stage.macs / total for stage in self._stages],
@@ -123,10 +124,10 @@ class BackboneTable:
         columns = self.to_dict()
         rows = zip(*columns.values(), strict=True)
         return [
-            ["freeze_depth", "stage", "layers", "output shape", "parameters", "share of MACs"],
+            ["layers=", "stage", "n_layers", "output shape", "parameters", "share of MACs"],
             *(
-                [f"{depth}", stage, f"{layers}", " x ".join(map(str, shape)), f"{parameters:,}", f"{share:.1%}"]
-                for depth, stage, layers, shape, parameters, share in rows
+                [f"{number}", stage, f"{n_layers}", " x ".join(map(str, shape)), f"{parameters:,}", f"{share:.1%}"]
+                for number, stage, n_layers, shape, parameters, share in rows
             ),
         ]
 

@@ -105,6 +105,11 @@ def load_backbone(
         )
     architecture = find_architecture(backbone)
     name, path = _resolve_weights(architecture, weights)
+    if architecture.caveat and preprocessing is None and (name or path):
+        raise BackboneError(
+            f"backbone={backbone!r}: its weights were trained with {architecture.caveat}. To use them all the same, "
+            "say so with preprocessing={} (the size and normalisation of the weights) or one of your own."
+        )
     default = architecture.preprocessing(name, path)
     wanted = check_preprocessing(preprocessing, default)
     key = _memo_key(backbone, name, path, in_channels, wanted, random_state)

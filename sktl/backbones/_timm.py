@@ -42,6 +42,9 @@ class Timm(Architecture):
         has_weights = self._config is not None and self._config.has_weights
         self.published = ("DEFAULT",) if has_weights else ()
         self.default = "DEFAULT" if has_weights else None
+        crop_mode = getattr(self._config, "crop_mode", None) or "center"
+        if crop_mode != "center":
+            self.caveat = f"timm's crop_mode={crop_mode!r}, while sktl resizes the shorter side and crops the centre"
 
     def build(self, state: StateDict | None, preprocessing: Preprocessing) -> nn.Module:
         return _timm().create_model(self._model, pretrained=False)

@@ -103,14 +103,23 @@ def fetch(download: Callable[[], Mapping[str, Tensor]], *, backbone: str, weight
     """
     try:
         return as_state_dict(download(), origin=url)
-    except (OSError, HTTPException, RuntimeError, EOFError, UnpicklingError) as error:
+    except (OSError, HTTPException, RuntimeError, EOFError, UnpicklingError, SafetensorError) as error:
         if isinstance(error, HTTPError):
             error.close()  # it is the server's answer too, with an open connection
+        cached = Path(torch.hub.get_dir(), "checkpoints", url.rsplit("/", 1)[-1])
+        if not isinstance(error, (OSError, HTTPException)) and cached.is_file():
+            problem = (
+                f"are in the file {str(cached)!r}, which is broken ({type(error).__name__}). Delete it, and it is "
+                f"downloaded again from {url}"
+            )
+        else:
+            # torch's advice on a file that it cannot read is to let it run code: not to be passed on
+            reason = "the file is broken" if isinstance(error, UnpicklingError) else str(error)
+            problem = f"could not be had from {url} ({type(error).__name__}: {reason})"
         raise WeightsDownloadError(
-            f"The weights {weights!r} of backbone={backbone!r} could not be had from {url} "
-            f"({type(error).__name__}: {error}). Download that file where there is a network and pass its path, "
-            f"weights='/path/to/{url.rsplit('/', 1)[-1] or 'file.safetensors'}'; use backbone='sktl_mini', which is "
-            "part of sktl; or use weights=None for random weights."
+            f"The weights {weights!r} of backbone={backbone!r} {problem}. Download that file where there is a network "
+            f"and pass its path, weights='/path/to/{url.rsplit('/', 1)[-1] or 'file.safetensors'}'; use "
+            "backbone='sktl_mini', which is part of sktl; or use weights=None for random weights."
         ) from error
 
 

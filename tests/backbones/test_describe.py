@@ -8,12 +8,12 @@ from sktl.exceptions import BackboneError
 TEXT = """\
 resnet18: 5 stages, 11,176,512 parameters, 1,813.6 million multiply-accumulates (MACs) per 224 x 224 picture
 
-freeze_depth  stage   layers   output shape  parameters  share of MACs
-           1  stem         4   64 x 56 x 56       9,536           6.5%
-           2  layer1      14   64 x 56 x 56     147,968          25.5%
-           3  layer2      16  128 x 28 x 28     525,568          22.7%
-           4  layer3      16  256 x 14 x 14   2,099,712          22.7%
-           5  layer4      16    512 x 7 x 7   8,393,728          22.7%"""
+layers=  stage   n_layers   output shape  parameters  share of MACs
+      0  stem           4   64 x 56 x 56       9,536           6.5%
+      1  layer1        14   64 x 56 x 56     147,968          25.5%
+      2  layer2        16  128 x 28 x 28     525,568          22.7%
+      3  layer3        16  256 x 14 x 14   2,099,712          22.7%
+      4  layer4        16    512 x 7 x 7   8,393,728          22.7%"""
 
 
 def test_text():
@@ -25,7 +25,7 @@ def test_columns():
     """The columns are the stages' own values, and the shares add up to one."""
     backbone = load_backbone("sktl_mini")
     columns = describe_backbone(backbone).to_dict()
-    assert columns["freeze_depth"] == [backbone.stage_index(name) for name in columns["stage"]]
+    assert [backbone.stages[number].name for number in columns["number"]] == columns["stage"]
     assert columns["output_shape"] == [backbone.output_shape(name) for name in columns["stage"]]
     assert sum(columns["parameters"]) == sum(stage.n_parameters for stage in backbone.stages)
     assert sum(columns["share_of_macs"]) == pytest.approx(1)

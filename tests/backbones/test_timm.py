@@ -1,6 +1,7 @@
 """timm's networks can be named, and read and cut like any other."""
 
 import sys
+from dataclasses import replace
 
 import pytest
 import torch
@@ -46,6 +47,21 @@ def test_preprocessing_is_timms():
     assert preprocessing.crop_shape == config["input_size"][1:]
     assert preprocessing.resize_size == int(config["input_size"][1] / config["crop_pct"])
     assert (preprocessing.mean, preprocessing.std) == (config["mean"], config["std"])
+
+
+@pytest.mark.parametrize("mode", ["squash", "border"])
+def test_another_way_to_crop(mode, monkeypatch, tmp_path):
+    """Weights trained on squashed or bordered pictures get cropped ones only where that is asked for."""
+    config = replace(timm.get_pretrained_cfg("test_vit"), crop_mode=mode)
+    monkeypatch.setattr(timm, "get_pretrained_cfg", lambda name: config)
+    path = tmp_path / "weights.pt"
+    torch.save(timm.create_model("test_vit", pretrained=False, pretrained_cfg=config).state_dict(), path)
+    for weights in ("default", path):
+        with pytest.raises(BackboneError, match=rf"'timm:test_vit': .*crop_mode='{mode}'.*preprocessing={{}}"):
+            load_backbone("timm:test_vit", weights=weights)
+    crop_shape = load_backbone("timm:test_vit", weights=path, preprocessing={}).preprocessing.crop_shape
+    assert crop_shape == config.input_size[1:]
+    assert load_backbone("timm:test_vit", weights=None, random_state=0).preprocessing.crop_shape == crop_shape
 
 
 def test_a_local_file(tmp_path):

@@ -5,11 +5,12 @@ from pathlib import Path
 
 import pytest
 import torch
+from safetensors import SafetensorError
 from safetensors.torch import save_file
 from torch import nn
 
-from sktl.backbones import _weights
-from sktl.exceptions import BackboneError, WeightsMismatchError
+from sktl.backbones import _weights, load_backbone
+from sktl.exceptions import BackboneError, WeightsDownloadError, WeightsMismatchError
 
 
 def network(n_classes: int = 3) -> nn.Module:
@@ -177,3 +178,28 @@ def test_as_weights_path(tmp_path):
         _weights.as_weights_path("V3", **known)
     with pytest.raises(FileNotFoundError, match=r"missing\.pt"):
         _weights.as_weights_path(tmp_path / "missing.pt", **known)
+
+
+@pytest.mark.parametrize("content", [b"", b"<html>", b"PK" + bytes(1000)])
+def test_a_broken_file_in_the_cache(tmp_path, monkeypatch, content):
+    """A download that was cut short is named as the file to delete, and nobody is told to let a file run code."""
+    monkeypatch.setenv("TORCH_HOME", str(tmp_path))
+    path = tmp_path / "hub" / "checkpoints" / "resnet18-f37072fd.pth"
+    path.parent.mkdir(parents=True)
+    path.write_bytes(content)
+    with pytest.raises(WeightsDownloadError, match=r"f37072fd\.pth', which is broken \(\w+\)\. Delete it") as raised:
+        load_backbone("resnet18")
+    assert str(path) in str(raised.value)
+    assert "weights_only" not in str(raised.value)
+
+
+@pytest.mark.parametrize("error", [pickle.UnpicklingError("use weights_only=False"), SafetensorError("header")])
+def test_a_broken_file_elsewhere(error):
+    """So it is where the file is in a cache of somebody else's, whose place is not known."""
+
+    def download():
+        raise error
+
+    with pytest.raises(WeightsDownloadError, match=r"had from https://host/x") as raised:
+        _weights.fetch(download, backbone="timm:x", weights="DEFAULT", url="https://host/x")
+    assert "weights_only" not in str(raised.value)
