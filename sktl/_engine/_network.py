@@ -15,6 +15,7 @@ from torch.nn.utils.fusion import fuse_conv_bn_eval
 
 from sktl.backbones import Backbone
 
+# Types are compared, not asked for by isinstance: a subclass may do more (timm's BatchNormAct2d holds an activation).
 _FRESH = (nn.Conv2d, nn.BatchNorm2d, nn.Linear)  # they make a tensor of their own, no view
 _ACTIVATIONS = (nn.ReLU, nn.ReLU6, nn.Hardswish, nn.SiLU, nn.LeakyReLU, nn.Hardsigmoid, nn.ELU)
 
@@ -141,9 +142,10 @@ def fuse(module: fx.GraphModule) -> fx.GraphModule:
             module.graph.erase_node(node)
             module.delete_submodule(node.target)
     for node in module.graph.nodes:
-        activation, source = called_once(node), node.args[0] if node.args else None
-        if isinstance(activation, _ACTIVATIONS) and isinstance(source, fx.Node) and len(source.users) == 1:
-            activation.inplace = isinstance(called_once(source), _FRESH) or source.target in (operator.add, torch.add)
+        activation: Any = called_once(node)
+        source = node.args[0] if node.args else None
+        if type(activation) in _ACTIVATIONS and isinstance(source, fx.Node) and len(source.users) == 1:
+            activation.inplace = type(called_once(source)) in _FRESH or source.target in (operator.add, torch.add)
         if node.op == "call_module":
             for part in module.get_submodule(node.target).modules():
                 if type(part).forward is nn.Sequential.forward:
@@ -162,15 +164,16 @@ def _fuse_sequence(sequence: nn.Module) -> None:
             sequence.set_submodule(first, folded)
             sequence.set_submodule(second, nn.Identity())
     previous: nn.Module | None = None
+    module: Any
     for module in sequence.children():
-        if isinstance(module, _ACTIVATIONS):
-            module.inplace = isinstance(previous, _FRESH)
+        if type(module) in _ACTIVATIONS:
+            module.inplace = type(previous) in _FRESH
         if not isinstance(module, nn.Identity):
             previous = module
 
 
 def _fold(convolution: nn.Module | None, norm: nn.Module | None) -> nn.Conv2d | None:
     """The convolution with the batch norm in it, if these are such."""
-    if isinstance(convolution, nn.Conv2d) and isinstance(norm, nn.BatchNorm2d) and norm.running_var is not None:
+    if type(convolution) is nn.Conv2d and type(norm) is nn.BatchNorm2d and norm.running_var is not None:
         return fuse_conv_bn_eval(convolution, norm)
     return None

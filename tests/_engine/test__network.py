@@ -105,6 +105,43 @@ def test_fusing_keeps_the_function_and_spares_what_is_read_elsewhere():
     }
 
 
+class NormWithActivation(nn.BatchNorm2d):
+    """A batch norm that does more, as timm's do."""
+
+    def forward(self, x):
+        return super().forward(x).clamp(0, 1)
+
+
+class Holder(nn.Module):
+    """A network of one block."""
+
+    def __init__(self, block):
+        super().__init__()
+        self.block = block
+
+    def forward(self, x):
+        return self.block(x)
+
+
+def test_a_norm_that_does_more_is_not_folded():
+    """A subclass of a batch norm may hold an activation, which folding would lose."""
+    network = nn.Sequential(nn.Conv2d(3, 4, 3), NormWithActivation(4)).eval()
+    holder = Holder(network)
+    fused = fuse(fx.GraphModule(holder, Tracer().trace(holder)))
+    assert any(isinstance(module, NormWithActivation) for module in fused.modules())
+
+
+def test_a_network_of_timm_keeps_its_function():
+    """timm's blocks, whose norms hold the activations, give the same features when they are fused."""
+    pytest.importorskip("timm")
+    backbone = load_backbone("timm:mobilenetv2_035", weights=None, random_state=0, preprocessing={"crop_size": 64})
+    layer = backbone.stages[-1].name
+    x = torch.randn(2, 3, 64, 64, generator=torch.Generator().manual_seed(0))
+    (want,) = backbone.feature_graph([layer])(x)
+    (got,) = fuse(backbone.feature_graph([layer]))(x)
+    torch.testing.assert_close(got, want, rtol=1e-3, atol=1e-5 * want.abs().max().item())
+
+
 def test_prefix_network_normalises_as_the_weights_ask():
     """uint8 pictures are scaled, centred and divided exactly as torchvision's ToTensor and Normalize do."""
     backbone = load_backbone("sktl_mini")
