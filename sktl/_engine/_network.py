@@ -3,6 +3,7 @@
 Both engines run this same module, so normalisation and pooling stand in one place.
 """
 
+import copy
 import operator
 from collections import Counter
 from collections.abc import Sequence
@@ -137,43 +138,57 @@ def fuse(module: fx.GraphModule) -> fx.GraphModule:
         source: Any = node.args[0] if node.args else None
         folded = _fold(called_once(source), called_once(node))
         if folded is not None and len(source.users) == 1:
-            module.set_submodule(source.target, folded)
-            node.replace_all_uses_with(source)
-            module.graph.erase_node(node)
-            module.delete_submodule(node.target)
+            module.set_submodule(source.target, folded[0])
+            module.set_submodule(node.target, folded[1])
+            if isinstance(folded[1], nn.Identity):
+                node.replace_all_uses_with(source)
+                module.graph.erase_node(node)
     for node in module.graph.nodes:
-        activation: Any = called_once(node)
         source = node.args[0] if node.args else None
-        if type(activation) in _ACTIVATIONS and isinstance(source, fx.Node) and len(source.users) == 1:
-            activation.inplace = type(called_once(source)) in _FRESH or source.target in (operator.add, torch.add)
-        if node.op == "call_module":
+        called, previous = called_once(node), called_once(source)
+        is_alone = isinstance(source, fx.Node) and len(source.users) == 1
+        if called is not None and type(called) in _ACTIVATIONS and is_alone:
+            if type(previous) in _FRESH or source.target in (operator.add, torch.add):
+                module.set_submodule(node.target, _in_place(called))
+        elif node.op == "call_module":
             for part in module.get_submodule(node.target).modules():
                 if type(part).forward is nn.Sequential.forward:
-                    _fuse_sequence(part)
+                    _fuse_sequence(part, previous if is_alone and part is called else None)
     module.graph.lint()
     module.recompile()
     return module
 
 
-def _fuse_sequence(sequence: nn.Module) -> None:
-    """Fold and overwrite within modules that run one after the other and that nobody else runs."""
+def _fuse_sequence(sequence: nn.Module, previous: nn.Module | None) -> None:
+    """Fold and overwrite within modules that run one after the other, ``previous`` before the first, if it is known."""
     names = list(dict(sequence.named_children()))
     for first, second in pairwise(names):
         folded = _fold(sequence.get_submodule(first), sequence.get_submodule(second))
         if folded is not None:
-            sequence.set_submodule(first, folded)
-            sequence.set_submodule(second, nn.Identity())
-    previous: nn.Module | None = None
-    module: Any
-    for module in sequence.children():
-        if type(module) in _ACTIVATIONS:
-            module.inplace = type(previous) in _FRESH
+            sequence.set_submodule(first, folded[0])
+            sequence.set_submodule(second, folded[1])
+    for name in names:
+        module = sequence.get_submodule(name)
+        if type(module) in _ACTIVATIONS and type(previous) in _FRESH:
+            sequence.set_submodule(name, _in_place(module))
         if not isinstance(module, nn.Identity):
             previous = module
 
 
-def _fold(convolution: nn.Module | None, norm: nn.Module | None) -> nn.Conv2d | None:
-    """The convolution with the batch norm in it, if these are such."""
-    if type(convolution) is nn.Conv2d and type(norm) is nn.BatchNorm2d and norm.running_var is not None:
-        return fuse_conv_bn_eval(convolution, norm)
+def _in_place(activation: nn.Module) -> nn.Module:
+    """A copy that overwrites its input: the module itself may be used elsewhere, where that is not allowed."""
+    activation = copy.copy(activation)
+    activation.inplace = True  # type: ignore[assignment]
+    return activation
+
+
+def _fold(convolution: nn.Module | None, norm: nn.Module | None) -> tuple[nn.Module, nn.Module] | None:
+    """The convolution with the batch norm in it, and what is left of the norm; None where they are no such pair."""
+    if type(convolution) is not nn.Conv2d or not isinstance(norm, nn.BatchNorm2d) or norm.running_var is None:
+        return None
+    if type(norm) is nn.BatchNorm2d:
+        return fuse_conv_bn_eval(convolution, norm), nn.Identity()
+    if type(norm).__name__ == "BatchNormAct2d" and type(norm).__module__.startswith("timm."):
+        left: Any = norm  # timm's batch norm holds the dropout and the activation behind it
+        return fuse_conv_bn_eval(convolution, norm), nn.Sequential(left.drop, left.act)
     return None

@@ -105,6 +105,28 @@ def test_fusing_keeps_the_function_and_spares_what_is_read_elsewhere():
     }
 
 
+class Shared(nn.Module):
+    """One activation in two sequences, of which only the second may overwrite its input."""
+
+    def __init__(self):
+        super().__init__()
+        relu = nn.ReLU()
+        self.first = nn.Sequential(nn.Dropout(), relu)
+        self.second = nn.Sequential(nn.Conv2d(3, 3, 1), relu)
+
+    def forward(self, x):
+        return self.first(x), self.second(x), x
+
+
+def test_an_activation_that_is_shared_overwrites_nothing_that_others_read():
+    """In place is decided for each place where an activation stands, not for the module."""
+    network = Shared().eval()
+    x = torch.randn(2, 3, 4, 4, generator=torch.Generator().manual_seed(0))
+    expected = [output.clone() for output in network(x)]
+    for got, want in zip(fuse(fx.GraphModule(network, Tracer().trace(network)))(x), expected, strict=True):
+        torch.testing.assert_close(got, want)
+
+
 class NormWithActivation(nn.BatchNorm2d):
     """A batch norm that does more, as timm's do."""
 
@@ -131,15 +153,29 @@ def test_a_norm_that_does_more_is_not_folded():
     assert any(isinstance(module, NormWithActivation) for module in fused.modules())
 
 
-def test_a_network_of_timm_keeps_its_function():
-    """timm's blocks, whose norms hold the activations, give the same features when they are fused."""
-    pytest.importorskip("timm")
-    backbone = load_backbone("timm:mobilenetv2_035", weights=None, random_state=0, preprocessing={"crop_size": 64})
-    layer = backbone.stages[-1].name
+@pytest.mark.parametrize(
+    "name",
+    [
+        *("resnet18", "mobilenet_v2", "mobilenet_v3_small", "efficientnet_b0", "densenet121", "googlenet"),
+        *("shufflenet_v2_x0_5", "squeezenet1_1", "vgg11_bn", "mnasnet0_5", "regnet_y_400mf", "sktl_mini"),
+        *("timm:mobilenetv2_035", "timm:regnety_002", "timm:densenet121"),
+    ],
+)
+def test_fused_families_keep_their_function(name):
+    """Whatever blocks a family is made of, an early and the last stage stay the same, and the backbone untouched."""
+    if name.startswith("timm:"):
+        pytest.importorskip("timm")
+    size = {"resize_size": 64, "crop_size": 64}
+    backbone = load_backbone(name, weights=None, random_state=0, preprocessing=size)
+    layers = [backbone.stages[1].name, backbone.stages[-1].name]
     x = torch.randn(2, 3, 64, 64, generator=torch.Generator().manual_seed(0))
-    (want,) = backbone.feature_graph([layer])(x)
-    (got,) = fuse(backbone.feature_graph([layer]))(x)
-    torch.testing.assert_close(got, want, rtol=1e-3, atol=1e-5 * want.abs().max().item())
+    with torch.inference_mode():
+        expected = backbone.feature_graph(layers)(x)
+        fused = fuse(backbone.feature_graph(layers))
+        for got, want in zip(fused(x), expected, strict=True):
+            assert (got - want).abs().max() <= 1e-5 * want.abs().max()
+        for again, want in zip(backbone.feature_graph(layers)(x), expected, strict=True):
+            assert torch.equal(again, want)
 
 
 def test_prefix_network_normalises_as_the_weights_ask():
