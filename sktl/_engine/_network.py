@@ -124,7 +124,8 @@ def fuse(module: fx.GraphModule) -> fx.GraphModule:
       one for each activation would be fetched from the system and given back every time.
 
     A convolution whose own output is asked for has a second reader and stays as it is; so does a module that is called
-    twice. What torchvision's tracer keeps as one node (``Conv2dNormActivation``) is a sequence, and is fused inside.
+    twice. What torchvision's tracer keeps as one node (``Conv2dNormActivation``) is a sequence, and is fused inside;
+    any other block that is one node stays as it is, since nobody knows how it runs its parts.
     """
     calls = Counter(node.target for node in module.graph.nodes if node.op == "call_module")
 
@@ -150,10 +151,8 @@ def fuse(module: fx.GraphModule) -> fx.GraphModule:
         if called is not None and type(called) in _ACTIVATIONS and is_alone:
             if type(previous) in _FRESH or source.target in (operator.add, torch.add):
                 module.set_submodule(node.target, _in_place(called))
-        elif node.op == "call_module":
-            for part in module.get_submodule(node.target).modules():
-                if type(part).forward is nn.Sequential.forward:
-                    _fuse_sequence(part, previous if is_alone and part is called else None)
+        elif node.op == "call_module" and _is_sequence(module.get_submodule(node.target)):
+            _fuse_sequence(module.get_submodule(node.target), previous if called is not None and is_alone else None)
     module.graph.lint()
     module.recompile()
     return module
@@ -171,8 +170,15 @@ def _fuse_sequence(sequence: nn.Module, previous: nn.Module | None) -> None:
         module = sequence.get_submodule(name)
         if type(module) in _ACTIVATIONS and type(previous) in _FRESH:
             sequence.set_submodule(name, _in_place(module))
+        elif _is_sequence(module):
+            _fuse_sequence(module, previous)
         if not isinstance(module, nn.Identity):
             previous = module
+
+
+def _is_sequence(module: nn.Module) -> bool:
+    """Whether the module runs its children one after the other and does nothing else."""
+    return type(module).forward is nn.Sequential.forward
 
 
 def _in_place(activation: nn.Module) -> nn.Module:

@@ -139,10 +139,14 @@ def _keep(path: Path, content: bytes) -> None:
 
 def _make_room(folder: Path) -> None:
     """Drop the files that were used the longest ago, until the others fit the bound."""
-    files = sorted(((file.stat().st_mtime, file) for file in folder.iterdir()), reverse=True)
+    files = []
+    for file in folder.iterdir():
+        with contextlib.suppress(FileNotFoundError):  # another process was faster
+            stat = file.stat()
+            files.append((stat.st_mtime, stat.st_size, file))
     total = 0
-    for _, file in files:
-        total += file.stat().st_size
+    for _, size, file in sorted(files, reverse=True):
+        total += size
         if total > _MAX_BYTES:
             file.unlink(missing_ok=True)
 

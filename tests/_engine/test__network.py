@@ -127,6 +127,38 @@ def test_an_activation_that_is_shared_overwrites_nothing_that_others_read():
         torch.testing.assert_close(got, want)
 
 
+class Reader(nn.Module):
+    """A block that runs the parts of a sequence itself and keeps what lies between them."""
+
+    def __init__(self):
+        super().__init__()
+        self.parts = nn.Sequential(nn.Conv2d(3, 3, 1), nn.BatchNorm2d(3), nn.ReLU())
+
+    def forward(self, x):
+        outputs = []
+        for part in self.parts:
+            x = part(x)
+            outputs.append(x)
+        return torch.cat(outputs, 1)
+
+
+class ReaderTracer(fx.Tracer):
+    """Keeps the block as one node, as one that cannot be traced is kept."""
+
+    def is_leaf_module(self, m, name):
+        return isinstance(m, Reader) or super().is_leaf_module(m, name)
+
+
+def test_a_block_that_is_one_node_is_not_fused_inside():
+    """Nobody knows how it runs its parts: here every output between them is read."""
+    network = Holder(Reader()).eval()
+    network.block.parts[1].running_mean.fill_(0.5)
+    x = torch.randn(2, 3, 4, 4, generator=torch.Generator().manual_seed(0))
+    expected = network(x)
+    fused = fuse(fx.GraphModule(network, ReaderTracer().trace(network)))
+    torch.testing.assert_close(fused(x), expected)
+
+
 class NormWithActivation(nn.BatchNorm2d):
     """A batch norm that does more, as timm's do."""
 
