@@ -1,5 +1,6 @@
 """Pictures handed out one by one: what is read, converted and decoded, and when."""
 
+import copy
 import os
 from collections.abc import Sequence
 from functools import cached_property
@@ -87,9 +88,10 @@ class Images(Sequence[Picture]):
         self._rows = source if isinstance(source, np.ndarray) and source.ndim == 2 else None
         self._format = image_format
         self._in_channels = in_channels
+        self._positions: Sequence[int] | np.ndarray = range(len(source))  # in the source, of the pictures handed out
 
     def __len__(self) -> int:
-        return len(self._source)
+        return len(self._positions)
 
     def __getitem__(self, index: int) -> Picture:  # type: ignore[override]  # no slices
         """Read picture ``index``: a file's bytes are read here, once; pixels in memory are converted here.
@@ -99,11 +101,36 @@ class Images(Sequence[Picture]):
         ImageError
             If this picture cannot be read or understood.
         """
-        index = range(len(self))[index]
+        index = int(self._positions[index])
         if self._rows is not None:
             pixels = rows_to_images(self._rows[index : index + 1], self._format)[0]
             return _Pixels(convert_channels(pixels, self._in_channels, f"Image {index}"))
         return self._picture(self._source[index], index)
+
+    def take(self, positions: Sequence[int] | np.ndarray | slice) -> "Images":
+        """Some of the pictures, in the order given; nothing is copied, and errors name a picture as the table does.
+
+        Parameters
+        ----------
+        positions : sequence of int, ndarray of int, or slice
+            Which pictures; negative positions count from the end.
+
+        Returns
+        -------
+        Images
+            A view of the same source.
+
+        Raises
+        ------
+        IndexError
+            If there is no such picture.
+        """
+        taken = copy.copy(self)
+        if isinstance(positions, slice):
+            taken._positions = self._positions[positions]
+        else:
+            taken._positions = np.array([self._positions[position] for position in positions], np.intp)
+        return taken
 
     def _picture(self, item: Any, index: int) -> Picture:
         name = f"Image {index}"

@@ -115,6 +115,39 @@ def test_index():
         images[3]
 
 
+@pytest.mark.parametrize(
+    ("positions", "expected"),
+    [
+        ([4, 1, 1, -1], [4, 1, 1, 5]),
+        (np.array([3, 0]), [3, 0]),
+        (slice(1, None, 2), [1, 3, 5]),
+        (slice(None, None, -1), [5, 4, 3, 2, 1, 0]),
+        ([], []),
+    ],
+    ids=str,
+)
+def test_take_is_a_view_of_some_rows(image_source, positions, expected):
+    """Pictures come in the order asked for, from the same source, and a view of a view is one of the table."""
+    images = check_images(Holder(), image_source.X, reset=True)
+    taken = images.take(positions)
+    assert taken._source is images._source
+    assert len(images) == 6
+    assert [picture.digest for picture in taken] == [images[position].digest for position in expected]
+    again = taken.take([-1] if expected else slice(None)).take(slice(0, 3))
+    assert [picture.digest for picture in again] == [images[position].digest for position in expected[-1:]]
+
+
+def test_take_refuses_and_names_as_the_table_does():
+    """A position outside is an IndexError at once; a bad picture of a view is named by its place in the table."""
+    good = picture(8, 9, 3)
+    images = check_images(Holder(), [good, good, None], reset=True)
+    for positions in ([3], [-4], np.array([0, 9])):
+        with pytest.raises(IndexError):
+            images.take(positions)
+    with pytest.raises(ImageError, match=r"^Image 2\b"):
+        images.take([0, 2])[1].decode()
+
+
 @pytest.mark.parametrize("shape", [(1, 1), (1, 1, 3), (1, 5000), (1, 5000, 3), (5000, 1, 1), (2, 2, 4)])
 def test_odd_sizes(shape):
     """One pixel, one line, one column: a picture is a picture."""
