@@ -1,6 +1,6 @@
 """A network without its classifier: what can be asked of it, and where it can be cut."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from difflib import get_close_matches
 from functools import cached_property
 from typing import Any
@@ -254,6 +254,65 @@ class Backbone:
         for parameter in rest.parameters():
             parameter.requires_grad_(parameter.is_floating_point())
         return prefix, rest
+
+    def with_weights(self, state: Mapping[str, torch.Tensor]) -> "Backbone":
+        """The same network with other values in some of its tensors, after training for example.
+
+        Parameters
+        ----------
+        state : mapping of str to Tensor
+            New values by name, as in ``module.state_dict()``; they are copied. The ``state_dict()`` of a rest that
+            `cut` gave is one.
+
+        Returns
+        -------
+        Backbone
+            It shares the memory of all other tensors with this one, and its graph, which is not read again. A layer
+            that no replaced tensor takes part in keeps its fingerprint, and with it what a cache holds of it.
+
+        Raises
+        ------
+        BackboneError
+            Where a name is unknown or a shape is another.
+
+        Notes
+        -----
+        A tensor that has several names is replaced only under those given. A layer that runs in several places (in a
+        frozen stage and behind it) is one layer, and so changes in all of them.
+        """
+        _ = self.stages, self._channel_axes  # read here, once for all networks that come from this one
+        # The graph knows tensors that the network has no name for: constants of its forward pass, which nothing trains.
+        named = dict(self.module.named_parameters(remove_duplicate=False))
+        named |= dict(self.module.named_buffers(remove_duplicate=False))  # type: ignore[arg-type]
+        constants = {str(node.target) for node in self._full_graph.nodes if node.op == "get_attr"} - named.keys()
+        tensors = {name: self._new_value(name, value) for name, value in state.items() if name not in constants}
+        changed = _graph.readers(self._full_graph, self._root, tensors)
+        other = object.__new__(type(self))
+        vars(other).update(vars(self))
+        other.module = _graph.with_tensors(self.module, tensors)
+        other._root = _graph.with_tensors(self._root, {name: tensor.detach() for name, tensor in tensors.items()})
+        other._fingerprints = {
+            layer: fingerprint
+            for layer, fingerprint in self._fingerprints.items()
+            if changed.isdisjoint(_graph.ancestors([self._nodes[layer]]))
+        }
+        return other
+
+    def _new_value(self, name: str, value: torch.Tensor) -> torch.Tensor:
+        """A copy of ``value`` in the form of the tensor that it replaces."""
+        try:
+            owner, leaf = _graph.slot(self.module, name)
+        except KeyError:
+            raise BackboneError(
+                f"{name!r} is no tensor of {self.name!r}. Use names of backbone.module.state_dict()."
+            ) from None
+        old = getattr(owner, leaf)
+        if old.shape != value.shape:
+            raise BackboneError(
+                f"{name!r} of {self.name!r} has the shape {tuple(old.shape)}, but the new value {tuple(value.shape)}. "
+                "Give a tensor of the same shape."
+            )
+        return torch.empty_like(old, requires_grad=False).copy_(value.detach())
 
     def _part(self, graph: fx.Graph, tensor: Callable[[torch.Tensor], torch.Tensor]) -> fx.GraphModule:
         self._check_eval()

@@ -14,7 +14,7 @@ graph and writes what is known about a node into its ``meta``:
 import copy
 import inspect
 import operator
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from itertools import chain
 from typing import Any, TypeVar
 
@@ -45,6 +45,36 @@ def shadow(module: ModuleT, tensor: Callable[[torch.Tensor], torch.Tensor]) -> M
         new = tensor(old)
         memo[id(old)] = nn.Parameter(new, requires_grad=False) if isinstance(old, nn.Parameter) else new
     return copy.deepcopy(module, memo)
+
+
+def slot(root: nn.Module, name: str) -> tuple[nn.Module, str]:
+    """The module of ``root`` that holds the parameter or buffer ``name``, and what it is called there.
+
+    Raises
+    ------
+    KeyError
+        Where ``root`` has no such tensor.
+    """
+    path, _, leaf = name.rpartition(".")
+    try:
+        owner = root.get_submodule(path)
+    except AttributeError:
+        raise KeyError(name) from None
+    if owner._parameters.get(leaf) is None and owner._buffers.get(leaf) is None:
+        raise KeyError(name)
+    return owner, leaf
+
+
+def with_tensors(module: ModuleT, tensors: Mapping[str, torch.Tensor]) -> ModuleT:
+    """A structural copy of ``module`` that holds ``tensors`` at their names and shares all others with it."""
+    new = shadow(module, torch.Tensor.detach)
+    for name, tensor in tensors.items():
+        owner, leaf = slot(new, name)
+        if leaf in owner._parameters:
+            owner._parameters[leaf] = nn.Parameter(tensor, requires_grad=False)
+        else:
+            owner._buffers[leaf] = tensor
+    return new
 
 
 def remove_mutation(graph: fx.Graph, root: nn.Module) -> None:
@@ -178,6 +208,22 @@ def parameters(nodes: Iterable[fx.Node], root: nn.Module) -> Iterator[nn.Paramet
             yield from root.get_submodule(str(node.target)).parameters()
         elif node.op == "get_attr" and isinstance(value := attribute(node, root), nn.Parameter):
             yield value
+
+
+def readers(graph: fx.Graph, root: nn.Module, names: Iterable[str]) -> set[fx.Node]:
+    """The nodes that read one of the parameters and buffers ``names`` of ``root``."""
+    slots = {slot(root, name) for name in names}
+    owners = {owner for owner, _ in slots}
+    found = set()
+    for node in graph.nodes:
+        if node.op == "call_module":
+            reads = not owners.isdisjoint(root.get_submodule(str(node.target)).modules())
+        else:
+            path, _, leaf = str(node.target).rpartition(".")
+            reads = node.op == "get_attr" and (root.get_submodule(path), leaf) in slots
+        if reads:
+            found.add(node)
+    return found
 
 
 def module_path(node: fx.Node) -> str:

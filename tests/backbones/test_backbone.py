@@ -197,6 +197,115 @@ def test_copies(resnet, again, used_before):
     assert not any(p.requires_grad for p in found.module.parameters())
 
 
+def trained(backbone: Backbone, freeze_depth) -> nn.Module:
+    """The rest behind a cut, every weight and statistic of it moved as training would."""
+    rest = backbone.cut(freeze_depth, head=False)[1]
+    with torch.no_grad():
+        for name, tensor in rest.state_dict().items():
+            if tensor.is_floating_point():
+                tensor.mul_(1.1)
+            elif name.endswith("num_batches_tracked"):
+                tensor.add_(1)
+    return rest
+
+
+@pytest.mark.parametrize("name", ["resnet18", "mobilenet_v2", "swin_t", "vit_b_32"])
+def test_with_weights_computes_what_was_trained(name):
+    """Given the trained rest's state, it computes rest(prefix(x)); the original computes what it did."""
+    size = {"resize_size": 224, "crop_size": 224} if name == "vit_b_32" else SMALL
+    backbone = load_backbone(name, weights=None, preprocessing=size, random_state=0)
+    pictures = torch.randn(1, 3, *backbone.preprocessing.crop_shape, generator=torch.Generator().manual_seed(0))
+    last = backbone.stages[-1].name
+    rest = trained(backbone, -1)
+    assert rest.state_dict().keys() <= backbone.module.state_dict().keys()
+    with torch.inference_mode():
+        (before,) = backbone.feature_graph(last)(pictures)
+        expected = rest(backbone.cut(-1)[0](pictures))
+        other = backbone.with_weights(rest.state_dict())
+        torch.testing.assert_close(other.feature_graph(last)(pictures)[0], expected, rtol=0, atol=0)
+        torch.testing.assert_close(backbone.feature_graph(last)(pictures)[0], before, rtol=0, atol=0)
+    assert not torch.equal(before, expected)
+
+
+def test_with_weights_shares_what_is_frozen(resnet):
+    """Frozen stages keep their memory and fingerprints, later ones get others, and no graph is read again."""
+    fingerprints = {stage.name: resnet.fingerprint(stage.name) for stage in resnet.stages}
+    state = trained(resnet, 3).state_dict()
+    other = resnet.with_weights(state)
+    assert set(other._fingerprints) & {stage.node for stage in resnet.stages} == {
+        stage.node for stage in resnet.stages[:3]
+    }
+    same = [name for name, fingerprint in fingerprints.items() if other.fingerprint(name) == fingerprint]
+    assert same == ["stem", "layer1", "layer2"]
+    assert (other.name, other.preprocessing, other.in_channels) == ("resnet18", resnet.preprocessing, 3)
+    assert other.stages is resnet.stages
+    assert other._full_graph is resnet._full_graph
+    for name, tensor in other.module.state_dict().items():
+        assert (tensor.data_ptr() == resnet.module.state_dict()[name].data_ptr()) == (name not in state)
+        if name in state:
+            torch.testing.assert_close(tensor, state[name], rtol=0, atol=0)
+            assert tensor.data_ptr() != state[name].data_ptr()
+    assert {name: resnet.fingerprint(name) for name in fingerprints} == fingerprints
+    assert not any(p.requires_grad for p in other.module.parameters())
+
+
+def test_with_weights_pickles_and_can_be_given_others(resnet):
+    """It is a backbone like any other: sent to another process, and source of the next one."""
+    other = resnet.with_weights(trained(resnet, -1).state_dict())
+    arrived = pickle.loads(pickle.dumps(other))
+    assert arrived.fingerprint("layer4") == other.fingerprint("layer4")
+    again = other.with_weights({name: resnet.module.state_dict()[name] for name in trained(resnet, -1).state_dict()})
+    assert again.fingerprint("layer4") == resnet.fingerprint("layer4")
+    torch.testing.assert_close(again.module(PICTURES), resnet.module(PICTURES), rtol=0, atol=0)
+
+
+def test_with_weights_takes_other_dtypes_and_keeps_its_own(resnet):
+    """Values trained in another precision are rounded to the network's."""
+    weight = resnet.module.layer4[0].conv1.weight
+    other = resnet.with_weights({"layer4.0.conv1.weight": weight.double()})
+    assert torch.equal(other.module.layer4[0].conv1.weight, weight)
+    assert other.fingerprint("layer4") == resnet.fingerprint("layer4")
+
+
+@pytest.mark.parametrize(
+    ("state", "message"),
+    [
+        ({"layer9.weight": torch.zeros(1)}, "'layer9.weight' is no tensor of 'resnet18'"),
+        ({"conv1": torch.zeros(1)}, "'conv1' is no tensor"),
+        ({"fc.bias": torch.zeros(7)}, r"'fc.bias' .*\(1000,\).*\(7,\)"),
+    ],
+)
+def test_with_weights_refuses(resnet, state, message):
+    """Unknown names and other shapes are named."""
+    with pytest.raises(BackboneError, match=message):
+        resnet.with_weights(state)
+
+
+def test_with_weights_of_a_network_with_constants():
+    """A tensor made in forward() is in the rest's state too; it stays as it is, in the rest and here."""
+
+    class Network(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.first, self.second = nn.Conv2d(3, 4, 3), nn.Conv2d(4, 4, 3)
+            self.register_buffer("shift", torch.ones(4, 1, 1), persistent=False)
+            self.head = nn.Linear(4, 2)
+
+        def forward(self, x):
+            x = self.first(x)
+            x = self.second(x * torch.tensor(2.0)) + self.shift
+            return self.head(x.mean((2, 3)))
+
+    backbone = load_backbone(Network(), preprocessing=SMALL)
+    rest = backbone.cut(1)[1]
+    assert not rest.state_dict().keys() <= backbone.module.state_dict().keys()
+    with torch.no_grad():
+        rest.second.weight.mul_(2)
+    other = backbone.with_weights(rest.state_dict())
+    torch.testing.assert_close(other.cut(1)[1](backbone.cut(1)[0](PICTURES)), rest(backbone.cut(1)[0](PICTURES)))
+    assert pickle.loads(pickle.dumps(other)).fingerprint("second") == other.fingerprint("second")
+
+
 def test_repr(resnet):
     """The short form says which network it is."""
     assert repr(resnet) == "<Backbone resnet18: 5 stages, 3 channels>"
