@@ -20,6 +20,9 @@ from sktl.backbones import Backbone
 _FRESH = (nn.Conv2d, nn.BatchNorm2d, nn.Linear)  # they make a tensor of their own, no view
 _ACTIVATIONS = (nn.ReLU, nn.ReLU6, nn.Hardswish, nn.SiLU, nn.LeakyReLU, nn.Hardsigmoid, nn.ELU)
 
+# In place of a layer's name: the picture itself, decoded, resized and cropped, which no network is run for.
+PICTURES = ""
+
 POOLINGS = ("avg", "max", "gem", "flatten", "cls", "none")
 
 
@@ -113,7 +116,12 @@ def pooled_shape(shape: Sequence[int], pooling: str, channel_axis: int = 1) -> t
 
 def output_shapes(backbone: Backbone, layers: Sequence[str], pooling: str) -> list[tuple[int, ...]]:
     """Shape of one picture's pooled output for each layer."""
-    return [pooled_shape(backbone.output_shape(layer), pooling, backbone.channel_axis(layer)) for layer in layers]
+    return [
+        (*backbone.preprocessing.crop_shape, backbone.in_channels)
+        if layer == PICTURES
+        else pooled_shape(backbone.output_shape(layer), pooling, backbone.channel_axis(layer))
+        for layer in layers
+    ]
 
 
 def fuse(module: fx.GraphModule) -> fx.GraphModule:

@@ -23,7 +23,7 @@ from sklearn.utils._param_validation import Interval, StrOptions
 
 from sktl._device import resolve_device
 from sktl._engine._cache import open_cache
-from sktl._engine._network import output_shapes
+from sktl._engine._network import PICTURES, output_shapes
 from sktl._engine._progress import Progress
 from sktl._engine._runners import (
     ENGINES,
@@ -65,7 +65,8 @@ class FrozenPrefix:
     backbone : Backbone
         The network.
     layers : sequence of str
-        Layers to read; nothing behind the deepest one is computed.
+        Layers to read; nothing behind the deepest one is computed. With none the pictures themselves are kept: decoded,
+        resized and cropped, by no network and whatever ``pooling``, ``engine`` and ``precision`` say.
     pooling : {"avg", "max", "gem", "flatten", "cls", "none"}, default="avg"
         What is kept of each layer.
     engine : {"auto", "torch", "onnxruntime"}, default="auto"
@@ -86,7 +87,8 @@ class FrozenPrefix:
     Raises
     ------
     ValueError
-        Where the device is not there, or where engine, precision and device exclude each other.
+        Where the device is not there, or where engine, precision and device exclude each other. Where pictures
+        themselves, which are integers, shall become NaN.
     """
 
     def __init__(
@@ -104,9 +106,9 @@ class FrozenPrefix:
         on_error: str = "raise",
     ):
         self.backbone = backbone
-        self.layers = tuple(layers)
-        self.pooling = pooling
-        self.engine = engine
+        self.layers = tuple(layers) or (PICTURES,)
+        self.pooling = pooling if layers else "none"
+        self.engine = engine if layers else "torch"
         self.precision = precision
         self.batch_size = batch_size
         self.cache = open_cache(cache)
@@ -114,9 +116,21 @@ class FrozenPrefix:
         check_numerics(engine, precision, self.device)
         self.n_threads = torch.get_num_threads() if n_jobs is None else joblib.effective_n_jobs(n_jobs)
         self.on_error = on_error
+        if not layers and on_error == "nan":
+            raise ValueError("on_error='nan' needs layers: there is no NaN in a picture. Use on_error='raise'.")
 
-    def run(self, images: Images, listeners: Sequence[Progress] = ()) -> list[np.ndarray]:
-        """One float32 array of shape (n_pictures, ...) for each layer.
+    @property
+    def dtype(self) -> np.dtype:
+        """The type of what `run` gives."""
+        return np.dtype(np.uint8 if self.layers == (PICTURES,) else np.float32)
+
+    @property
+    def shapes(self) -> list[tuple[int, ...]]:
+        """The shape of one picture's output for each layer."""
+        return output_shapes(self.backbone, self.layers, self.pooling)
+
+    def run(self, images: Images, listeners: Sequence[Progress] = (), out: "list | None" = None) -> list:
+        """One float32 array of shape (n_pictures, ...) for each layer; without layers the pictures, uint8.
 
         Parameters
         ----------
@@ -124,14 +138,29 @@ class FrozenPrefix:
             The pictures.
         listeners : sequence of callable, default=()
             Each is called as ``listener(n_done, n_pictures)`` while pictures get done.
+        out : list of array-like or None, default=None
+            What to write to, one for each layer, instead of new arrays: an ndarray, or anything with a ``shape`` that
+            takes ``out[i][position] = row``.
+
+        Returns
+        -------
+        list of ndarray
+            Or ``out``, where it was given.
 
         Raises
         ------
+        ValueError
+            Where ``out`` is of other shapes.
         ImageError
             Where a picture cannot be read and ``on_error="raise"``. What was computed before is in the cache.
         """
+        wanted = [(len(images), *shape) for shape in self.shapes]
+        if out is None:
+            out = [np.empty(shape, self.dtype) for shape in wanted]
+        elif [tuple(store.shape) for store in out] != wanted:
+            raise ValueError(f"out has the shapes {[tuple(store.shape) for store in out]}, but needs {wanted}.")
         with ThreadPoolExecutor(self.n_threads, thread_name_prefix="sktl") as pool:
-            job = _Job(self, images, pool, listeners)
+            job = _Job(self, images, pool, listeners, out)
             try:
                 for start in range(0, len(images), _BLOCK):
                     job.run_block(range(start, min(start + _BLOCK, len(images))))
@@ -139,20 +168,21 @@ class FrozenPrefix:
                 pool.shutdown(wait=False, cancel_futures=True)  # do not decode what nobody waits for any more
                 raise
         job.report_failures()
-        return job.outputs
+        return out
 
 
 class _Job:
     """One pass over a table of pictures."""
 
-    def __init__(self, prefix: FrozenPrefix, images: Images, pool: Executor, listeners: Sequence[Progress]):
+    def __init__(
+        self, prefix: FrozenPrefix, images: Images, pool: Executor, listeners: Sequence[Progress], outputs: list
+    ):
         self.prefix = prefix
         self.images = images
         self.cache = prefix.cache
         self.pool = pool
         self.listeners = listeners
-        shapes = output_shapes(prefix.backbone, prefix.layers, prefix.pooling)
-        self.outputs = [np.empty((len(images), *shape), np.float32) for shape in shapes]
+        self.outputs = outputs
         self.is_done = np.zeros(len(images), bool)
         self.failures: dict[int, ImageError] = {}
         self.n_told = 0
@@ -179,8 +209,9 @@ class _Job:
         """Make the rows of unreadable pictures NaN, and say which they are."""
         if not self.failures:
             return
-        for output in self.outputs:
-            output[list(self.failures)] = np.nan
+        for output, shape in zip(self.outputs, self.prefix.shapes, strict=True):
+            for position in self.failures:
+                output[position] = np.full(shape, np.nan, np.float32)
         messages = [str(self.failures[position]) for position in sorted(self.failures)]
         more = f" (and {len(messages) - 3} more)" if len(messages) > 3 else ""
         warnings.warn(
@@ -305,7 +336,7 @@ class _Job:
 
     def _batch_size(self) -> int:
         """Pictures that go through the network at once."""
-        macs = max(self.prefix.backbone.macs(layer) for layer in self.layers)
+        macs = max(self.prefix.backbone.macs(layer) if layer != PICTURES else 0 for layer in self.layers)
         return resolve_batch_size(self.prefix.batch_size, macs, self.prefix.device)
 
     def _prepare(self, positions: Sequence[int]) -> tuple[list[int], list[bytes], np.ndarray]:
@@ -362,7 +393,7 @@ class _Job:
         """The cache key of one picture at one layer, as an engine computes it."""
         if (layer, engine) not in self._layer_keys:
             function = prefix_key(self.prefix.backbone, [layer], self.prefix.pooling)
-            numerics = f"{engine}|{self.prefix.precision}|{self.prefix.device.type}"
+            numerics = "" if layer == PICTURES else f"{engine}|{self.prefix.precision}|{self.prefix.device.type}"
             # Pillow resizes: its version is a part of the preprocessing.
             key = f"|{_KEY_VERSION}|{function}|{numerics}|{PIL.__version__}"
             self._layer_keys[layer, engine] = key.encode()

@@ -11,7 +11,7 @@ import numpy as np
 import torch
 
 from sktl._engine import _onnx
-from sktl._engine._network import PrefixNetwork, fuse
+from sktl._engine._network import PICTURES, PrefixNetwork, fuse
 from sktl.backbones import Backbone
 from sktl.exceptions import EngineError
 
@@ -29,7 +29,17 @@ class Runner(Protocol):
     concurrent: bool  # whether several threads may call it at once
 
     def __call__(self, pictures: np.ndarray) -> list[np.ndarray]:
-        """One float32 array per layer, first axis the pictures."""
+        """One array per layer, first axis the pictures."""
+
+
+class PictureRunner:
+    """Gives the pictures themselves: what is stored where no stage is frozen."""
+
+    concurrent = True
+
+    def __call__(self, pictures: np.ndarray) -> list[np.ndarray]:
+        """The pictures, uint8, as the one layer there is."""
+        return [pictures]
 
 
 class TorchRunner:
@@ -108,6 +118,8 @@ def get_runner(
     EngineError
         Where ``engine="onnxruntime"`` cannot run this network.
     """
+    if tuple(layers) == (PICTURES,):
+        return PictureRunner()
     key = (tuple(layers), pooling, engine, precision, device)
     runners = _RUNNERS.setdefault(backbone, _Runners())
     with runners.lock:  # another network need not wait for this one's export
@@ -132,6 +144,8 @@ def _export(network: PrefixNetwork, function: str, shape: tuple[int, int, int]) 
 
 def prefix_key(backbone: Backbone, layers: Sequence[str], pooling: str) -> str:
     """Names all that determines the function of pictures to pooled layers, up to the engine's rounding."""
+    if tuple(layers) == (PICTURES,):
+        return f"pictures|{backbone.preprocessing.pixels_key}"
     fingerprints = ",".join(backbone.fingerprint(layer) for layer in layers)
     return f"{fingerprints}|{backbone.preprocessing.key}|{pooling}"
 

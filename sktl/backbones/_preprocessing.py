@@ -106,6 +106,11 @@ class Preprocessing:
         """A string that names everything that decides what the network sees."""
         return "|".join(f"{field.name}={getattr(self, field.name)!r}" for field in fields(self))
 
+    @property
+    def pixels_key(self) -> str:
+        """A string that names everything that decides what `apply` gives: all but ``mean`` and ``std``."""
+        return replace(self, mean=(), std=()).key
+
     def for_channels(self, n_channels: int) -> "Preprocessing":
         """The same for pictures of another number of channels.
 

@@ -329,6 +329,83 @@ def test_listeners_hear_of_every_picture(paths, cache):
         assert heard[-1] == (12, 12)
 
 
+def test_without_layers_it_gives_the_pictures(paths, cache, counted):
+    """A freeze depth of 0 stores what the network would see, once per picture, for every network of that size."""
+    backbone = load_backbone("sktl_mini")
+    expected = np.stack([backbone.preprocessing.apply(np.asarray(Image.open(path))) for path in paths])
+    for X, want in ((paths, expected), (paths[::-1] * 2, np.concatenate([expected[::-1]] * 2))):
+        (got,) = run(X, layers=(), cache=cache, batch_size=5)
+        assert got.dtype == np.uint8
+        np.testing.assert_array_equal(got, want)
+    assert counted["pictures"] == len(paths)
+    other = load_backbone("sktl_mini", weights=None, random_state=1, preprocessing={"mean": (0.5, 0.5, 0.5)})
+    settings = {"cache": cache, "engine": "onnxruntime", "pooling": "max"}
+    np.testing.assert_array_equal(FrozenPrefix(other, (), **settings).run(open_images(paths))[0], expected)
+    assert counted["pictures"] == len(paths)
+
+
+def test_pictures_are_no_layer_of_a_search(paths, cache, counted):
+    """Stored pictures bring no stages with them, nor known stages the pictures or more stages."""
+    run(paths, layers=("layer1",), cache=cache)
+    run(paths, layers=(), cache=cache)
+    run(paths, layers=(), cache=cache)
+    assert counted["layers"] == [("layer1",), ("",)]
+    open_cache(cache).clear()
+    run(paths, layers=(), cache=cache)
+    run(paths, layers=("layer2",), cache=cache)
+    assert counted["layers"][2:] == [("",), ("layer2",)]
+
+
+def test_pictures_cannot_be_nan():
+    """There is no row of NaN among integers, and the error says the way out."""
+    with pytest.raises(ValueError, match="on_error='raise'"):
+        FrozenPrefix(load_backbone("sktl_mini"), (), on_error="nan")
+
+
+class Store:
+    """A store in a file, as little of it as is asked for."""
+
+    def __init__(self, shape):
+        self.shape, self.rows = shape, {}
+
+    def __setitem__(self, position, row):
+        assert isinstance(position, int)
+        self.rows[position] = np.array(row)
+
+
+@pytest.mark.parametrize("layers", [("layer1", "layer4"), ()])
+def test_out_is_written_to_and_returned(paths, cache, layers):
+    """Rows go where the caller wants them, computed or from the cache, into arrays or stores, and nowhere else."""
+    prefix = FrozenPrefix(load_backbone("sktl_mini"), layers, engine="torch", cache=cache)
+    images = open_images([*paths, paths[3]])
+    stores = [Store((13, *shape)) for shape in prefix.shapes]
+    assert prefix.run(images, out=stores) is stores
+    arrays = [np.zeros((13, *shape), prefix.dtype) for shape in prefix.shapes]
+    assert prefix.run(images, out=arrays) is arrays
+    for store, array, expected in zip(stores, arrays, prefix.run(images), strict=True):
+        np.testing.assert_array_equal(array, expected)
+        np.testing.assert_array_equal([store.rows[position] for position in range(13)], expected)
+
+
+def test_out_of_another_shape_is_refused_at_once(paths, counted):
+    """Nothing is computed for a store that it does not fit in."""
+    prefix = FrozenPrefix(load_backbone("sktl_mini"), ["layer4"], engine="torch", cache=None)
+    with pytest.raises(ValueError, match=r"out has the shapes \[\(12, 3\)\], but needs \[\(12, 512\)\]"):
+        prefix.run(open_images(paths), out=[np.empty((12, 3))])
+    assert counted["pictures"] == 0
+
+
+def test_unreadable_pictures_become_nan_in_out(paths):
+    """Rows of NaN are written like any other row."""
+    with open(paths[2], "wb") as file:
+        file.write(b"no picture")
+    prefix = FrozenPrefix(load_backbone("sktl_mini"), ["layer4"], engine="torch", cache=None, on_error="nan")
+    out = [np.zeros((12, *prefix.shapes[0]), np.float32)]
+    with pytest.warns(ImageWarning, match="1 of 12"):
+        prefix.run(open_images(paths), out=out)
+    assert np.isnan(out[0]).all(1).tolist() == [position == 2 for position in range(12)]
+
+
 def test_no_warning_and_no_thread_is_left(paths):
     """A run ends with the threads it started ended."""
     before = threading.active_count()
