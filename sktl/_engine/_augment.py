@@ -1,0 +1,323 @@
+"""Augmentation: pictures that look a little different in each epoch, and the same each time that epoch is asked for.
+
+What a picture becomes is a pure function of its own content, of a seed and of the epoch: not of its position, of the
+other pictures, or of the thread that decodes it. So two fits with one ``random_state`` see the same pictures, and the
+folds and candidates of a grid search share, through the cache, what they store.
+"""
+
+import contextlib
+import os
+import random
+import threading
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
+from functools import cached_property
+from numbers import Integral
+from typing import Any, NoReturn
+
+import numpy as np
+import PIL
+import torch
+import xxhash
+from PIL import Image
+from sklearn.utils._param_validation import Interval
+
+from sktl._images import Images, Picture
+from sktl.backbones import Backbone, Preprocessing
+
+AUGMENT_CONSTRAINTS: dict = {
+    "augment": [str, callable, None],
+    "n_views": [Interval(Integral, 1, None, closed="left"), None],
+}
+
+Transform = Callable[[torch.Tensor], Any]
+
+_CROP_AREA = (0.35, 1.0)  # the tutorials' (0.08, 1.0) is for a million pictures; of a few thousand it cuts off too much
+_CROP_ASPECT = (3 / 4, 4 / 3)
+
+# Transforms draw from the generators that all threads share: one at a time.
+_DRAWING = threading.Lock()
+if hasattr(os, "register_at_fork"):  # in a child, a lock that another thread of the parent held would stay locked
+    os.register_at_fork(after_in_child=_DRAWING._at_fork_reinit)  # type: ignore[attr-defined]
+
+
+def make_augmentation(augment: "str | Transform | None", *, seed: int, backbone: Backbone) -> "Augmentation | None":
+    """What the parameter ``augment=`` means.
+
+    Parameters
+    ----------
+    augment : str, callable or None
+        A recipe's name, or what is called with one picture: a `torchvision.tv_tensors.Image`, ``uint8`` of shape
+        (channels, height, width), of the picture's own size. It gives a tensor, a PIL image or an array.
+    seed : int
+        What the views depend on beside the pictures.
+    backbone : Backbone
+        The network that the pictures are for.
+
+    Returns
+    -------
+    Augmentation or None
+        None for None.
+
+    Raises
+    ------
+    ValueError
+        Where there is no such recipe, or where it knows no pictures with that many channels.
+    """
+    if augment is None:
+        return None
+    if not isinstance(augment, str):
+        return Augmentation(augment, seed)
+    if augment not in RECIPES:
+        raise ValueError(
+            f"augment={augment!r} is no recipe. Use one of {sorted(RECIPES)}, None, or a callable such as a "
+            "transform of torchvision.transforms.v2."
+        )
+    if augment in _OF_COLOURS and backbone.in_channels not in (1, 3):
+        raise ValueError(
+            f"augment={augment!r} changes colours, of pictures with 1 or 3 channels, but in_channels="
+            f"{backbone.in_channels}. Use 'flip', 'crop_flip' or a callable."
+        )
+    import torchvision  # not before it is needed: it takes seconds to load
+
+    versions = f"{torch.__version__}|{torchvision.__version__}|{PIL.__version__}"
+    key = f"{augment} 1|{backbone.preprocessing.pixels_key}|{versions}"  # raise the number when a recipe changes
+    return Augmentation(RECIPES[augment](backbone.preprocessing), seed, key=key)
+
+
+class Augmentation:
+    """One transform of pictures, with its seed.
+
+    Parameters
+    ----------
+    transform : callable
+        Called with a `torchvision.tv_tensors.Image`, ``uint8`` of shape (channels, height, width), which it may
+        change. It gives a tensor of such a shape, a PIL image, or an array of shape (height, width, channels), as
+        ``uint8`` or as floats from 0 to 1. It may draw from the global generators of torch, NumPy and Python.
+    seed : int
+        What the views depend on beside the pictures.
+    key : str or None, default=None
+        Names all that determines what the transform does. With it, a view's digest is known before the picture is
+        decoded; without, the pixels have to be looked at.
+    """
+
+    def __init__(self, transform: Transform, seed: int, *, key: "str | None" = None):
+        self.transform = transform
+        self.seed = seed
+        self.key = key
+
+    def augmented(self, images: Images, epoch: int) -> Sequence[Picture]:
+        """The pictures as they look in one epoch, made one by one when asked for; safe to ask from several threads.
+
+        Parameters
+        ----------
+        images : Images
+            The pictures.
+        epoch : int
+            Which epoch, or which view.
+
+        Returns
+        -------
+        sequence of Picture
+        """
+        return _AugmentedImages(self, images, epoch)
+
+    def apply(self, pixels: np.ndarray, state: bytes) -> np.ndarray:
+        """Transform one picture, with the randomness that ``state`` stands for.
+
+        Parameters
+        ----------
+        pixels : ndarray of shape (height, width, channels) and dtype uint8
+            The picture; it is not changed.
+        state : bytes
+            What the generators are seeded with.
+
+        Returns
+        -------
+        ndarray of shape (new height, new width, channels) and dtype uint8
+
+        Raises
+        ------
+        ValueError
+            Where the transform gives no such picture.
+        """
+        from torchvision import tv_tensors  # loads all of torchvision's transforms
+
+        picture = tv_tensors.Image(torch.from_numpy(np.array(pixels.transpose(2, 0, 1), order="C")))
+        try:
+            with _DRAWING, _seeded(xxhash.xxh3_64_intdigest(state)):
+                result = self.transform(picture)
+        except Exception as error:
+            error.add_note(
+                f"It was raised by augment={self.transform!r}, for a picture of shape {tuple(picture.shape)}."
+            )
+            raise
+        return _as_pixels(result, pixels.shape[2])
+
+
+class _AugmentedImages(Sequence[Picture]):
+    """A table of pictures as they look in one epoch."""
+
+    def __init__(self, augmentation: Augmentation, images: Images, epoch: int):
+        self._augmentation, self._images, self._epoch = augmentation, images, epoch
+
+    def __len__(self) -> int:
+        return len(self._images)
+
+    def __getitem__(self, index: int) -> Picture:  # type: ignore[override]  # no slices
+        return _AugmentedPicture(self._augmentation, self._images[index], self._epoch)
+
+
+class _AugmentedPicture(Picture):
+    """A picture as it looks in one epoch; it is decoded and changed once."""
+
+    def __init__(self, augmentation: Augmentation, picture: Picture, epoch: int):
+        self._augmentation, self._picture, self._epoch = augmentation, picture, epoch
+
+    @cached_property
+    def _state(self) -> bytes:
+        return b"%s|%d|%d" % (self._picture.digest, self._augmentation.seed, self._epoch)
+
+    @cached_property
+    def _pixels(self) -> np.ndarray:
+        return self._augmentation.apply(self._picture.decode(), self._state)
+
+    @cached_property
+    def digest(self) -> bytes:
+        key = self._augmentation.key
+        if key is not None:
+            return xxhash.xxh3_128_digest(b"%s|%s" % (self._state, key.encode()))
+        digest = xxhash.xxh3_128(f"augmented pixels {self._pixels.shape}".encode())
+        digest.update(self._pixels.data)
+        return digest.digest()
+
+    def decode(self) -> np.ndarray:
+        return self._pixels
+
+
+@contextlib.contextmanager
+def _seeded(seed: int) -> Iterator[None]:
+    """Seed the generators of torch, NumPy and Python, and put them back as they were."""
+    before_numpy, before_python = np.random.get_state(), random.getstate()  # noqa: NPY002, transforms draw from it
+    try:
+        with torch.random.fork_rng(devices=[]):
+            torch.default_generator.manual_seed(seed)  # torch.manual_seed would seed CUDA's generators too
+            np.random.seed(seed % 2**32)  # noqa: NPY002
+            random.seed(seed)
+            yield
+    finally:
+        np.random.set_state(before_numpy)  # noqa: NPY002
+        random.setstate(before_python)
+
+
+def _as_pixels(result: Any, n_channels: int) -> np.ndarray:
+    """What a transform gave, as ``uint8`` of shape (height, width, channels)."""
+
+    def refuse(what: str) -> NoReturn:
+        raise ValueError(
+            f"augment has to give a picture with {n_channels} channels, as uint8 or as floats from 0 to 1: a tensor of "
+            f"shape (channels, height, width), an array of shape (height, width, channels), or a PIL image; {what}."
+        )
+
+    if isinstance(result, Image.Image):
+        if result.mode != {1: "L", 3: "RGB"}.get(n_channels):
+            refuse(f"it gave a PIL image of mode {result.mode!r}")
+        values = np.asarray(result).reshape(result.height, result.width, n_channels)
+    elif isinstance(result, torch.Tensor):
+        tensor = result.detach().cpu()
+        values = (tensor.float() if tensor.is_floating_point() else tensor).numpy()
+        values = np.moveaxis(values, 0, -1) if values.ndim == 3 else values
+    elif isinstance(result, np.ndarray):
+        values = result
+    else:
+        refuse(f"it gave {type(result).__name__!r}")
+    if values.ndim != 3 or values.shape[2] != n_channels or not values.size:
+        refuse(f"it gave {type(result).__name__!r} of shape {tuple(result.shape)}")
+    if values.dtype.kind == "f":
+        low, high = float(values.min()), float(values.max())
+        # Bicubic resizing overshoots a little; more than that are values on another scale, or normalised ones.
+        if not -0.25 <= low <= high <= 1.25:
+            refuse(
+                f"it gave values from {low:.3g} to {high:.3g}. Leave out what normalises: that is done afterwards, as "
+                "the weights want it"
+            )
+        values = np.rint(np.clip(values, 0, 1) * 255).astype(np.uint8)
+    if values.dtype != np.uint8:
+        refuse(f"it gave values of dtype {values.dtype}")
+    return np.ascontiguousarray(values)
+
+
+def _flip(preprocessing: Preprocessing) -> Transform:
+    """Mirror every other picture."""
+    from torchvision.transforms import v2
+
+    return v2.RandomHorizontalFlip()
+
+
+def _crop_flip(preprocessing: Preprocessing) -> Transform:
+    """Cut out a box of random size, shape and place, and mirror every other picture.
+
+    The box is handed on at the picture's own scale, for the preprocessing that follows resizes: pixels that are
+    resized twice are blurred twice.
+    """
+    from torchvision.transforms import v2
+    from torchvision.transforms.v2 import functional
+
+    def crop(picture: torch.Tensor) -> torch.Tensor:
+        top, left, height, width = v2.RandomResizedCrop.get_params(picture, list(_CROP_AREA), list(_CROP_ASPECT))
+        return functional.crop(picture, top, left, height, width)
+
+    return v2.Compose([crop, v2.RandomHorizontalFlip()])
+
+
+def _trivial(preprocessing: Preprocessing) -> Transform:
+    """``crop_flip``, then one random operation of random strength [1]_.
+
+    References
+    ----------
+    .. [1] Müller and Hutter, "TrivialAugment: Tuning-free Yet State-of-the-Art Data Augmentation", ICCV 2021.
+    """
+    from torchvision.transforms import v2
+
+    return v2.Compose([_crop_flip(preprocessing), _to_scale(preprocessing), v2.TrivialAugmentWide()])
+
+
+def _randaugment(preprocessing: Preprocessing) -> Transform:
+    """``crop_flip``, then two random operations of medium strength [1]_.
+
+    References
+    ----------
+    .. [1] Cubuk et al., "RandAugment: Practical automated data augmentation with a reduced search space", 2020.
+    """
+    from torchvision.transforms import v2
+
+    return v2.Compose([_crop_flip(preprocessing), _to_scale(preprocessing), v2.RandAugment()])
+
+
+def _to_scale(preprocessing: Preprocessing) -> Transform:
+    """Resize as the preprocessing will, which then finds nothing left to resize.
+
+    Operations that shift by some pixels mean the pixels that the network sees, and a photo of many megapixels would
+    cost a hundred times as much.
+    """
+    from torchvision import tv_tensors
+
+    def resize(picture: torch.Tensor) -> torch.Tensor:
+        height, width = picture.shape[-2:]
+        short, long = sorted((height, width))
+        long = int(preprocessing.resize_size * long / short)  # rounded as there
+        size = (long, preprocessing.resize_size) if height > width else (preprocessing.resize_size, long)
+        # A crop as large as the resized picture cuts nothing off.
+        resized = replace(preprocessing, crop_size=size).apply(picture.permute(1, 2, 0).contiguous().numpy())
+        return tv_tensors.Image(torch.from_numpy(np.array(resized.transpose(2, 0, 1), order="C")))
+
+    return resize
+
+
+RECIPES: "dict[str, Callable[[Preprocessing], Transform]]" = {
+    "flip": _flip,
+    "crop_flip": _crop_flip,
+    "trivial": _trivial,
+    "randaugment": _randaugment,
+}
+_OF_COLOURS = ("trivial", "randaugment")
