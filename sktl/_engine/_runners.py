@@ -79,23 +79,27 @@ class TorchRunner:
             yield
 
 
-class _Runners:
-    """The runners of one network, each built once, by one thread at a time."""
+class _Slot:
+    """A place for one runner, which is built once, by one thread at a time."""
 
     def __init__(self) -> None:
         self.lock = threading.Lock()
-        self.by_setting: dict[tuple, Runner] = {}
+        self.runner: Runner | None = None
 
 
-# They go when their network goes.
-_RUNNERS: "weakref.WeakKeyDictionary[Backbone, _Runners]" = weakref.WeakKeyDictionary()
+# Equal networks (a source and what was fine-tuned from it, up to the frozen stages) share their runners: one slot for
+# what determines a runner. Every network holds the slots that it asked for, and the last one to go takes them along.
+_SLOTS: "weakref.WeakValueDictionary[tuple, _Slot]" = weakref.WeakValueDictionary()
+_HELD: "weakref.WeakKeyDictionary[Backbone, dict[tuple, _Slot]]" = weakref.WeakKeyDictionary()
+_LOCK = threading.Lock()  # for these two, never held while a runner is built
 # Prefixes that could not be exported: with engine="auto" they run in torch, and nobody tries again in this process.
 _UNEXPORTABLE: set[str] = set()
 
 
 def _forget_after_fork() -> None:
     """A child has only the thread that forked: a lock that another one held would stay locked."""
-    _RUNNERS.clear()
+    global _LOCK, _SLOTS, _HELD
+    _LOCK, _SLOTS, _HELD = threading.Lock(), weakref.WeakValueDictionary(), weakref.WeakKeyDictionary()
 
 
 if hasattr(os, "register_at_fork"):
@@ -111,7 +115,7 @@ def get_runner(
     precision: str,
     device: torch.device,
 ) -> Runner:
-    """The runner of these layers, built at the first call.
+    """The runner of these layers, built at the first call that any equal network makes.
 
     Raises
     ------
@@ -120,17 +124,25 @@ def get_runner(
     """
     if tuple(layers) == (PICTURES,):
         return PictureRunner()
-    key = (tuple(layers), pooling, engine, precision, device)
-    runners = _RUNNERS.setdefault(backbone, _Runners())
-    with runners.lock:  # another network need not wait for this one's export
-        if key not in runners.by_setting:
+    function = prefix_key(backbone, layers, pooling)
+    slot = _slot(backbone, (function, backbone.in_channels, engine, precision, device))
+    with slot.lock:  # another network need not wait for this one's export
+        if slot.runner is None:
             network = PrefixNetwork(backbone, layers, pooling)
             if engine == "torch":
-                runners.by_setting[key] = TorchRunner(network, device, precision)
+                slot.runner = TorchRunner(network, device, precision)
             else:
                 shape = (*backbone.preprocessing.crop_shape, backbone.in_channels)
-                runners.by_setting[key] = _export(network, prefix_key(backbone, layers, pooling), shape)
-        return runners.by_setting[key]
+                slot.runner = _export(network, function, shape)
+        return slot.runner
+
+
+def _slot(backbone: Backbone, key: tuple) -> _Slot:
+    """The one place for the runner that ``key`` determines, kept as long as ``backbone`` or another holder lives."""
+    with _LOCK:
+        slot = _SLOTS.setdefault(key, _Slot())
+        _HELD.setdefault(backbone, {})[key] = slot
+        return slot
 
 
 def _export(network: PrefixNetwork, function: str, shape: tuple[int, int, int]) -> Runner:

@@ -1,18 +1,20 @@
 """Engines: the same function, chosen for the job."""
 
+import copy
 import gc
 import os
 import signal
 import time
 import warnings
 import weakref
+from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pytest
 import torch
 
 from sktl._engine import _onnx, _runners
-from sktl._engine._runners import check_numerics, get_runner, resolve_batch_size, resolve_engine
+from sktl._engine._runners import TorchRunner, check_numerics, get_runner, resolve_batch_size, resolve_engine
 from sktl.backbones import load_backbone
 
 CPU = torch.device("cpu")
@@ -139,6 +141,44 @@ def test_a_runner_is_built_once_and_goes_with_its_network():
     assert gone() is None
 
 
+def test_equal_networks_share_a_runner_as_long_as_one_lives():
+    """A network whose frozen stages are its source's runs them in the same runner, also after the source has gone."""
+    settings = {"engine": "torch", "precision": "float32", "device": CPU}
+    source = copy.deepcopy(load_backbone("sktl_mini", weights=None, random_state=5))
+    runner = get_runner(source, ["layer2"], "avg", **settings)
+    assert get_runner(copy.deepcopy(source), ["layer2"], "avg", **settings) is runner
+    tuned = source.with_weights({name: 2 * weight for name, weight in source.cut(-1)[1].state_dict().items()})
+    assert get_runner(tuned, ["layer2"], "avg", **settings) is runner
+    assert get_runner(tuned, ["layer4"], "avg", **settings) is not get_runner(source, ["layer4"], "avg", **settings)
+    assert get_runner(tuned, ["layer2"], "max", **settings) is not runner
+    gone = weakref.ref(runner)
+    del runner, source
+    gc.collect()
+    assert gone() is get_runner(tuned, ["layer2"], "avg", **settings)
+    del tuned
+    gc.collect()
+    assert gone() is None
+
+
+def test_one_runner_for_threads_that_ask_at_once(monkeypatch):
+    """Equal networks in several threads, each new, wait for one runner and get that one."""
+    built = []
+
+    class Slow(TorchRunner):
+        def __init__(self, *args):
+            time.sleep(0.05)
+            built.append(self)
+            super().__init__(*args)
+
+    monkeypatch.setattr(_runners, "TorchRunner", Slow)
+    networks = [copy.deepcopy(load_backbone("sktl_mini", weights=None, random_state=6)) for _ in range(4)]
+    settings = {"engine": "torch", "precision": "float32", "device": CPU}
+    with ThreadPoolExecutor(4) as pool:
+        got = list(pool.map(lambda network: get_runner(network, ["layer1"], "avg", **settings), networks))
+    assert len(built) == 1
+    assert all(runner is built[0] for runner in got)
+
+
 def test_automatic_batches_are_small_for_large_networks():
     """MobileNetV2 runs in fours, small networks in more, and an explicit number is taken as it is."""
     assert resolve_batch_size("auto", 300_000_000, CPU) == 4
@@ -150,12 +190,14 @@ def test_automatic_batches_are_small_for_large_networks():
 
 def test_a_child_of_a_fork_waits_for_no_lock_of_its_parent(backbone):
     """A child that is forked while another thread builds a runner builds its own."""
-    runners = _runners._RUNNERS.setdefault(backbone, _runners._Runners())
-    with runners.lock, warnings.catch_warnings():
+    settings = {"engine": "torch", "precision": "float32", "device": CPU}
+    backbone = copy.deepcopy(backbone)
+    get_runner(backbone, ["stem"], "max", **settings)
+    slot = next(reversed(_runners._HELD[backbone].values()))
+    with slot.lock, _runners._LOCK, warnings.catch_warnings():
         warnings.simplefilter("ignore")  # newer Pythons warn of forking with threads
         child = os.fork()
         if child == 0:
-            settings = {"engine": "torch", "precision": "float32", "device": CPU}
             get_runner(backbone, ["stem"], "max", **settings)
             os._exit(0)
     for _ in range(600):
