@@ -37,8 +37,16 @@ _CROP_ASPECT = (3 / 4, 4 / 3)
 
 # Transforms draw from the generators that all threads share: one at a time.
 _DRAWING = threading.Lock()
-if hasattr(os, "register_at_fork"):  # in a child, a lock that another thread of the parent held would stay locked
-    os.register_at_fork(after_in_child=_DRAWING._at_fork_reinit)  # type: ignore[attr-defined]
+
+
+def _unlock_after_fork() -> None:
+    """A child has only the thread that forked: a lock that another one held would stay locked."""
+    global _DRAWING
+    _DRAWING = threading.Lock()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_unlock_after_fork)
 
 
 def make_augmentation(augment: "str | Transform | None", *, seed: int, backbone: Backbone) -> "Augmentation | None":
