@@ -11,7 +11,6 @@ import random
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
-from functools import cached_property
 from numbers import Integral
 from typing import Any, NoReturn
 
@@ -181,26 +180,27 @@ class _AugmentedPicture(Picture):
 
     def __init__(self, augmentation: Augmentation, picture: Picture, epoch: int):
         self._augmentation, self._picture, self._epoch = augmentation, picture, epoch
+        # Not a cached_property: in Python 3.11 that has one lock for all pictures, which decodes them one by one.
+        self._pixels: np.ndarray | None = None
 
-    @cached_property
-    def _state(self) -> bytes:
-        return b"%s|%d|%d" % (self._picture.digest, self._augmentation.seed, self._epoch)
-
-    @cached_property
-    def _pixels(self) -> np.ndarray:
-        return self._augmentation.apply(self._picture.decode(), self._state)
-
-    @cached_property
+    @property
     def digest(self) -> bytes:
         key = self._augmentation.key
         if key is not None:
-            return xxhash.xxh3_128_digest(b"%s|%s" % (self._state, key.encode()))
-        digest = xxhash.xxh3_128(f"augmented pixels {self._pixels.shape}".encode())
-        digest.update(self._pixels.data)
+            return xxhash.xxh3_128_digest(b"%s|%s" % (self._state(), key.encode()))
+        pixels = self.decode()
+        digest = xxhash.xxh3_128(f"augmented pixels {pixels.shape}".encode())
+        digest.update(pixels.data)
         return digest.digest()
 
     def decode(self) -> np.ndarray:
+        if self._pixels is None:
+            self._pixels = self._augmentation.apply(self._picture.decode(), self._state())
         return self._pixels
+
+    def _state(self) -> bytes:
+        """What the randomness depends on."""
+        return b"%s|%d|%d" % (self._picture.digest, self._augmentation.seed, self._epoch)
 
 
 @contextlib.contextmanager

@@ -3,6 +3,8 @@
 import copy
 import pickle
 import random
+import threading
+import time
 from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
@@ -16,7 +18,7 @@ from torchvision.transforms import v2
 from sktl._engine._activations import fetch_activations
 from sktl._engine._augment import AUGMENT_CONSTRAINTS, RECIPES, Augmentation, make_augmentation
 from sktl._engine._prefix import FrozenPrefix
-from sktl._images import ImageFormat, Images
+from sktl._images import ImageFormat, Images, Picture
 from sktl.backbones import load_backbone
 
 N_PICTURES = 6
@@ -120,16 +122,49 @@ def test_global_generators_are_left_as_they_were(images):
     assert global_state() == before
 
 
-@pytest.mark.parametrize("layout", ["batch", "list"])
-def test_neither_the_picture_nor_the_transform_is_changed(layout):
+def test_threads_do_not_draw_each_other_s_numbers(images):
+    """The generators are shared by all threads: a transform that waits between two draws finds them undisturbed."""
+
+    def draw_twice(picture):
+        first = draw_from_all(picture)
+        time.sleep(0.002)
+        return draw_from_all(first)
+
+    table = Augmentation(draw_twice, 0).augmented(images, 0)
+    expected = decoded(table)
+    before = global_state()
+    with ThreadPoolExecutor(N_PICTURES) as pool:
+        assert equal(pool.map(lambda index: table[index].decode(), range(N_PICTURES)), expected)
+    assert global_state() == before
+
+
+def test_pictures_are_decoded_at_the_same_time(images):
+    """Only the drawing is one at a time: two threads meet while each is decoding its picture."""
+    meeting = threading.Barrier(2, timeout=60)
+
+    class Meeting(Picture):
+        digest = b"1"
+
+        def decode(self):
+            meeting.wait()
+            return pictures()[0]
+
+    table = Augmentation(draw_from_all, 0).augmented([Meeting(), Meeting()], 0)
+    with ThreadPoolExecutor(2) as pool:
+        assert len(list(pool.map(lambda index: table[index].digest, range(2)))) == 2
+
+
+@pytest.mark.parametrize("n_channels", [1, 3])
+@pytest.mark.parametrize("writeable", [True, False])
+def test_neither_the_picture_nor_the_transform_is_changed(n_channels, writeable):
     """A transform that works in place changes a copy, and no warning says that an array is read-only."""
-    pixels = pictures()
-    pixels.flags.writeable = layout == "list"
-    images = table(pixels) if layout == "batch" else Images(list(pixels), table(pixels)._format, 3)
+    pixels = pictures(n_channels)
+    pixels.flags.writeable = writeable
+    images = table(pixels)
     transform = v2.Compose([lambda picture: picture.fill_(7), v2.RandomHorizontalFlip()])
     before = pickle.dumps(transform.transforms[1]), copy.deepcopy(vars(transform.transforms[1]))
     assert all((view == 7).all() for view in decoded(Augmentation(transform, 0).augmented(images, 0)))
-    np.testing.assert_array_equal(pixels, pictures())
+    np.testing.assert_array_equal(pixels, pictures(n_channels))
     assert (pickle.dumps(transform.transforms[1]), vars(transform.transforms[1])) == before
 
 

@@ -1,6 +1,8 @@
 """Threads inside workers: bounded where nobody else does it, and afterwards as they were found."""
 
+import multiprocessing
 import threading
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -147,6 +149,13 @@ def test_a_worker_starts_no_processes():
     assert not in_worker()
     assert loader_workers(4) == 4
     assert Parallel(n_jobs=2, backend="threading")(delayed(loader_workers)(4) for _ in range(2)) == [0, 0]
+
+
+def test_a_daemon_starts_no_processes(monkeypatch):
+    """Nor are they granted in a pool of processes that joblib knows nothing of."""
+    monkeypatch.setattr(multiprocessing, "current_process", lambda: SimpleNamespace(daemon=True))
+    assert in_worker()
+    assert loader_workers(4) == 0
 
 
 @pytest.mark.skipif("OpenMP" not in torch.__config__.parallel_info(), reason="torch was built without OpenMP")
