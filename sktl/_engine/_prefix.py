@@ -7,6 +7,7 @@ the numerics.
 
 import contextlib
 import os
+import time
 import warnings
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -22,7 +23,7 @@ import xxhash
 from sklearn.utils._param_validation import Interval, StrOptions
 
 from sktl._device import resolve_device
-from sktl._engine._cache import open_cache
+from sktl._engine._cache import Claims, open_cache
 from sktl._engine._network import PICTURES, output_shapes
 from sktl._engine._progress import Progress
 from sktl._engine._runners import (
@@ -41,6 +42,7 @@ from sktl.exceptions import EngineError, ImageError, ImageWarning, MissingDepend
 
 _KEY_VERSION = "1"  # raise it when the meaning of a cache entry changes
 _BLOCK = 512  # pictures that are looked up together
+_POLL_SECONDS = 0.02  # between two looks at what other jobs are computing
 
 _SEARCHABLE = ("avg", "max", "gem", "cls")  # poolings that are small enough to keep every stage
 
@@ -180,6 +182,7 @@ class _Job:
         self.prefix = prefix
         self.images = images
         self.cache = prefix.cache
+        self.claims = Claims(prefix.cache)
         self.pool = pool
         self.listeners = listeners
         self.outputs = outputs
@@ -200,9 +203,11 @@ class _Job:
             if groups:
                 self._widen_in_a_search(digests[groups[0][0]])
         while groups:
-            self._compute(groups, digests)
-            # Copies of a picture that changed or vanished after its look-up are left over: each for itself, then.
-            groups = [[x] for x in block if not self.is_done[x] and x not in self.failures]
+            if not self._compute(groups, digests):
+                time.sleep(_POLL_SECONDS)
+            # Left over are pictures that other jobs compute, and copies of one that changed or vanished meanwhile.
+            left = [x for x in block if not self.is_done[x] and x not in self.failures]
+            groups = self._look_up({position: digests[position] for position in left})
         self._tell(block.stop)
 
     def report_failures(self) -> None:
@@ -280,16 +285,28 @@ class _Job:
             self.layers = (*self.prefix.layers, *absent)
             self.engine = self._resolve_engine()  # another graph, which may not be exported yet
 
-    def _compute(self, groups: list[Group], digests: dict[int, bytes]) -> None:
-        """Run the network on the first picture of each group, and keep and fill in what it gives."""
-        first = {group[0]: group for group in groups}
-        for positions, seen, outputs in self._batches(list(first)):
-            self._keep(seen, outputs)
-            for row, position in enumerate(positions):
-                is_same = seen[row] == digests.get(position)
-                self._fill(first[position] if is_same else [position], [output[row] for output in outputs])
+    def _compute(self, groups: list[Group], digests: dict[int, bytes]) -> bool:
+        """Run the network on the first picture of each group, and keep and fill in what it gives.
 
-    def _batches(self, positions: list[int]) -> Iterator[tuple[list[int], list[bytes], list[np.ndarray]]]:
+        Pictures that other jobs are computing are left to them; False where all are.
+        """
+        first = {group[0]: group for group in groups}
+        is_at_work = False
+        try:
+            for positions, seen, outputs in self._batches(list(first), digests):
+                is_at_work = True
+                self._keep(seen, outputs)
+                for row, position in enumerate(positions):
+                    is_same = seen[row] == digests.get(position)
+                    self._fill(first[position] if is_same else [position], [output[row] for output in outputs])
+                self.claims.renew()
+        finally:
+            self.claims.release()
+        return is_at_work
+
+    def _batches(
+        self, positions: list[int], digests: dict[int, bytes]
+    ) -> Iterator[tuple[list[int], list[bytes], list[np.ndarray]]]:
         """Positions, digests and outputs, batch by batch, with the next batches being decoded meanwhile."""
         runner, size = self._runner(), self._batch_size()
         if runner.concurrent:
@@ -297,13 +314,26 @@ class _Job:
             size = min(size, -(-len(positions) // self.prefix.n_threads))
 
         def work(chunk: Sequence[int]) -> tuple[list[int], list[bytes], Any]:
-            kept, digests, pictures = self._prepare(chunk)
-            return kept, digests, runner(pictures) if kept and runner.concurrent else pictures
+            kept, seen, pictures = self._prepare(chunk)
+            return kept, seen, runner(pictures) if kept and runner.concurrent else pictures
 
-        for kept, digests, result in _map_ahead(self.pool, work, _chunks(positions, size), self.prefix.n_threads):
+        batches = self._claimed(positions, digests, size)
+        for kept, seen, result in _map_ahead(self.pool, work, batches, self.prefix.n_threads):
             if kept:
-                yield kept, digests, result if runner.concurrent else runner(result)
+                yield kept, seen, result if runner.concurrent else runner(result)
                 self._tell(int(self.is_done.sum()))
+
+    def _claimed(self, positions: list[int], digests: dict[int, bytes], size: int) -> Iterator[list[int]]:
+        """Batches of what no other job is computing, claimed one by one, so that two jobs share a table evenly."""
+        batch: list[int] = []
+        while positions:
+            n_wanted = size - len(batch)
+            wanted, positions = positions[:n_wanted], positions[n_wanted:]
+            keys = [[self._key(digests.get(x, b""), layer, self.engine) for layer in self.layers] for x in wanted]
+            batch += [position for position, is_ours in zip(wanted, self.claims.ask(keys), strict=True) if is_ours]
+            if batch and (len(batch) == size or not positions):
+                yield batch
+                batch = []
 
     def _resolve_engine(self) -> str:
         """The engine of this job."""

@@ -1,9 +1,9 @@
 """The frozen prefix: once per picture, whatever happens to pictures, files and caches."""
 
 import itertools
-import os
 import threading
 import warnings
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -257,7 +257,7 @@ def test_copies_of_a_picture_that_vanishes_are_read_themselves(paths, cache, mon
 
     def remove_after(job, digests):
         missing = look_up(job, digests)
-        os.unlink(paths[0])
+        Path(paths[0]).unlink(missing_ok=True)
         return missing
 
     monkeypatch.setattr(_prefix._Job, "_look_up", remove_after)

@@ -2,7 +2,8 @@
 
 A cache maps a key, the digest of everything that determines an array, to that array. It keeps three promises: it may
 forget but it never lies (what comes back is what was put, bit for bit), it never raises (whatever happens to the disk
-is a `CacheWarning` and an entry that is not there), and it is bounded (the oldest entries make room).
+is a `CacheWarning` and an entry that is not there), and it is bounded (the oldest entries make room). Beside the arrays
+it keeps `Claims`: who is computing which array at this moment, so that nobody else does.
 
 ====================  =====================================  ==========================  ==========================
 ``cache=``            kept in                                shared by                   the first to go
@@ -17,10 +18,11 @@ import os
 from pathlib import Path
 
 from sktl._engine._cache._base import Cache, CacheStats
+from sktl._engine._cache._claims import Claims
 from sktl._engine._cache._directory import DirectoryCache
 from sktl._engine._cache._memory import MemoryCache, shared_memory_cache
 
-__all__ = ["Cache", "CacheStats", "DirectoryCache", "MemoryCache", "open_cache"]
+__all__ = ["Cache", "CacheStats", "Claims", "DirectoryCache", "MemoryCache", "open_cache"]
 
 
 def open_cache(cache: "str | os.PathLike[str] | None") -> Cache | None:

@@ -9,6 +9,8 @@ from typing import NamedTuple
 
 import numpy as np
 
+from sktl._engine._cache._claims import Keys, Owner
+
 ENTRY_BYTES = 200  # what an entry costs beside its numbers, about
 
 # One lock for all caches of the process. It is held for milliseconds, and it makes a fork safe: see _before_fork.
@@ -54,6 +56,18 @@ class Cache(ABC):
         if packed:
             with LOCK:
                 self._put(packed)
+
+    @abstractmethod
+    def claim(self, wanted: Sequence[Keys], owner: Owner) -> list[bool] | None:
+        """Claim what is free for a job, see `Claims.ask`; None where claims cannot be kept."""
+
+    @abstractmethod
+    def renew(self, owner: Owner) -> None:
+        """Keep a job's claims from growing too old."""
+
+    @abstractmethod
+    def release(self, owner: Owner) -> None:
+        """Give up a job's claims."""
 
     def stats(self) -> CacheStats:
         """Hits and misses since the cache was opened, and what it holds."""

@@ -13,6 +13,7 @@ import numpy as np
 import xxhash
 
 from sktl._engine._cache._base import LOCK, Cache, unpack
+from sktl._engine._cache._claims import LEASE_SECONDS, Claim, Keys, Owner, grant
 from sktl.exceptions import CacheWarning
 
 T = TypeVar("T")
@@ -52,6 +53,7 @@ class DirectoryCache(Cache):
         self.timeout = self._patience = timeout
         self._connection: sqlite3.Connection | None = None
         self._file = path
+        self._read_only = False
         self._warned: set[str] = set()
 
     def clear(self) -> None:
@@ -61,6 +63,32 @@ class DirectoryCache(Cache):
             connection.execute("PRAGMA wal_checkpoint(TRUNCATE)")
 
         self._attempt(delete_all, None)
+
+    def claim(self, wanted: Sequence[Keys], owner: Owner) -> list[bool] | None:
+        def ask(connection: sqlite3.Connection) -> list[bool] | None:
+            if self._read_only:
+                return None
+            answers = _ask(connection, wanted)  # as a reader: whoever waits keeps no writer waiting
+            if any(answers):
+                connection.execute("BEGIN IMMEDIATE")
+                answers = _ask(connection, wanted)
+                granted = {key for keys, ours in zip(wanted, answers, strict=True) if ours for key in keys}
+                rows = [(key, *owner, time.time()) for key in granted]
+                connection.executemany("INSERT OR REPLACE INTO claims VALUES (?, ?, ?, ?, ?)", rows)
+                connection.execute("COMMIT")
+            return answers
+
+        return self._attempt(ask, None)
+
+    def renew(self, owner: Owner) -> None:
+        query = "UPDATE claims SET renewed = ? WHERE token = ?"
+        self._attempt(lambda connection: connection.execute(query, (time.time(), owner.token)), None)
+
+    def release(self, owner: Owner) -> None:
+        # Those of dead processes go too, when nobody believes in them any more.
+        query = "DELETE FROM claims WHERE token = ? OR renewed < ?"
+        since = time.time() - LEASE_SECONDS
+        self._attempt(lambda connection: connection.execute(query, (owner.token, since)), None)
 
     def __reduce__(self) -> tuple:
         return type(self), (self.path, self.max_bytes, self.timeout)
@@ -118,7 +146,8 @@ class DirectoryCache(Cache):
     def _connect(self) -> sqlite3.Connection:
         self.path.mkdir(parents=True, exist_ok=True)
         self._file = self._newest()
-        if not os.access(self.path, os.W_OK):
+        self._read_only = not os.access(self.path, os.W_OK)
+        if self._read_only:
             return _connect_read_only(self._file)
         deadline = time.monotonic() + self._patience
         while True:
@@ -206,6 +235,10 @@ def _connect(file: Path, timeout: float) -> sqlite3.Connection:
             "CREATE TABLE IF NOT EXISTS features "
             "(id INTEGER PRIMARY KEY, key BLOB UNIQUE, header BLOB, checksum BLOB, data BLOB)"
         )
+        connection.execute(
+            "CREATE TABLE IF NOT EXISTS claims "
+            "(key BLOB PRIMARY KEY, token BLOB, pid INTEGER, started INTEGER, renewed REAL) WITHOUT ROWID"
+        )
     except BaseException:
         connection.close()
         raise
@@ -220,13 +253,26 @@ def _connect_read_only(file: Path) -> sqlite3.Connection:
     return connection
 
 
-def _select(connection: sqlite3.Connection, keys: Sequence[bytes]) -> list[tuple]:
+def _select(
+    connection: sqlite3.Connection, keys: Sequence[bytes], what: str = "id, key, header, checksum, data FROM features"
+) -> list[tuple]:
     rows: list[tuple] = []
     for chunk in _chunks(keys):
         marks = ",".join("?" * len(chunk))
-        query = f"SELECT id, key, header, checksum, data FROM features WHERE key IN ({marks})"
-        rows += connection.execute(query, chunk).fetchall()
+        rows += connection.execute(f"SELECT {what} WHERE key IN ({marks})", chunk).fetchall()
     return rows
+
+
+def _ask(connection: sqlite3.Connection, wanted: Sequence[Keys]) -> list[bool]:
+    """Which pictures are free at this moment."""
+    keys = [key for keys in wanted for key in keys]
+    # By the same standard as a look-up: a damaged entry is none.
+    stored = {key for _, key, *rest in _select(connection, keys) if _is_whole(key, *rest)}
+    claims = {}
+    for key, token, pid, started, renewed in _select(connection, keys, "key, token, pid, started, renewed FROM claims"):
+        if isinstance(pid, int) and isinstance(started, int) and isinstance(renewed, float):  # else it is damaged
+            claims[key] = Claim(Owner(token, pid, started), renewed)
+    return grant(wanted, stored, claims)
 
 
 def _chunks(keys: Sequence[bytes]) -> Iterator[Sequence[bytes]]:

@@ -1,12 +1,14 @@
 """The cache in memory."""
 
 import os
+import time
 from collections import OrderedDict
 from collections.abc import Sequence
 
 import numpy as np
 
 from sktl._engine._cache._base import ENTRY_BYTES, LOCK, Cache, unpack
+from sktl._engine._cache._claims import Claim, Keys, Owner, grant
 
 GIB = 1024**3
 
@@ -18,11 +20,33 @@ class MemoryCache(Cache):
         super().__init__(max_bytes)
         self._entries: OrderedDict[bytes, np.ndarray] = OrderedDict()
         self._bytes = 0
+        self._claims: dict[bytes, Claim] = {}
 
     def clear(self) -> None:
         with LOCK:
             self._entries.clear()
             self._bytes = 0
+
+    def claim(self, wanted: Sequence[Keys], owner: Owner) -> list[bool]:
+        with LOCK:
+            # A forked child has its parent's claims, and nobody in it who would give them up.
+            keys = {key for keys in wanted for key in keys}
+            claims = {key: claim for key in keys if (claim := self._claims.get(key)) and claim.owner.pid == owner.pid}
+            answers = grant(wanted, keys & self._entries.keys(), claims)
+            claim = Claim(owner, time.time())
+            for keys_of_one, is_granted in zip(wanted, answers, strict=True):
+                if is_granted:
+                    self._claims.update(dict.fromkeys(keys_of_one, claim))
+            return answers
+
+    def renew(self, owner: Owner) -> None:
+        with LOCK:
+            claim = Claim(owner, time.time())
+            self._claims.update({key: claim for key, old in self._claims.items() if old.owner == owner})
+
+    def release(self, owner: Owner) -> None:
+        with LOCK:
+            self._claims = {key: claim for key, claim in self._claims.items() if claim.owner != owner}
 
     def __reduce__(self) -> tuple:
         return shared_memory_cache, ()

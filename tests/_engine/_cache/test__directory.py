@@ -16,7 +16,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from sktl._engine._cache import DirectoryCache, _directory
+from sktl._engine._cache import Claims, DirectoryCache, _directory
 from sktl.exceptions import CacheWarning
 
 KIB = 1024
@@ -238,6 +238,8 @@ for start in range(0, 10**6, 20):
         """Sixty files, each with some bytes changed at random: every entry is right or absent."""
         source = DirectoryCache(tmp_path / "source")
         source.put_many(entries.items(range(60), 640))
+        numbers = [[entries.key(number)] for number in range(60, 80)]
+        Claims(source).ask(numbers)
         source._disconnect()
         content = np.frombuffer(next(source.path.glob("*.sqlite")).read_bytes(), np.uint8)
         random = np.random.default_rng(0)
@@ -251,8 +253,11 @@ for start in range(0, 10**6, 20):
             with warnings.catch_warnings():
                 warnings.simplefilter("ignore", CacheWarning)
                 entries.read(store, range(60), 640)
+                claims = Claims(store)
+                assert len(claims.ask(numbers)) == 20
                 store.put_many(entries.items(range(60), 640))
                 entries.read(store, range(60), 640)
+                claims.release()
 
     def test_the_successor_of_a_damaged_file_is_shared(self, tmp_path, entries):
         """A process that meets the damage second takes the first one's new file and throws nothing away."""
