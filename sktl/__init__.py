@@ -1,7 +1,29 @@
 """Transfer learning for images as scikit-learn estimators."""
 
-from sktl.feature_extraction import PretrainedFeatureExtractor
+import importlib
+import typing
 
-__all__ = ["PretrainedFeatureExtractor", "__version__"]
+if typing.TYPE_CHECKING:
+    from sktl.feature_extraction import PretrainedFeatureExtractor
+    from sktl.finetuning import FineTunedClassifier, FineTunedRegressor
+
+__all__ = ["FineTunedClassifier", "FineTunedRegressor", "PretrainedFeatureExtractor", "__version__"]
 
 __version__ = "0.1.0"
+
+# A room is entered when its name is first used: who extracts features need not load a training loop.
+_ROOMS = {
+    "FineTunedClassifier": "finetuning",
+    "FineTunedRegressor": "finetuning",
+    "PretrainedFeatureExtractor": "feature_extraction",
+}
+
+
+def __getattr__(name: str) -> object:
+    if name not in _ROOMS:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(importlib.import_module(f"{__name__}.{_ROOMS[name]}"), name)
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

@@ -10,22 +10,26 @@
         │   ├── WeightsDownloadError (OSError)   published weights that did not arrive
         │   └── WeightsMismatchError (ValueError) a file whose keys or shapes are another network's
         ├── EngineError (RuntimeError)           a network that the engine asked for cannot run
+        ├── DivergenceError (ArithmeticError)    training whose loss is no finite number any more
         └── MissingDependencyError (ImportError) an extra that is not installed
     UserWarning
     └── SktlWarning
         ├── ImageWarning                         input that was understood by a guess worth knowing
-        └── CacheWarning                         a cache that could not be read or written; results are right
+        ├── CacheWarning                         a cache that could not be read or written; results are right
+        └── TrainingWarning                      training that ended before its time; what was learnt is kept
 """
 
 __all__ = [
     "BackboneError",
     "CacheWarning",
+    "DivergenceError",
     "EngineError",
     "ImageError",
     "ImageWarning",
     "MissingDependencyError",
     "SktlError",
     "SktlWarning",
+    "TrainingWarning",
     "WeightsDownloadError",
     "WeightsError",
     "WeightsMismatchError",
@@ -63,6 +67,10 @@ class EngineError(SktlError, RuntimeError):
     """The engine asked for cannot run this network; the message says why and names one that can."""
 
 
+class DivergenceError(SktlError, ArithmeticError):
+    """Training diverged: its loss is no finite number. The estimator keeps the weights of the last good epoch."""
+
+
 class MissingDependencyError(SktlError, ImportError):
     """An optional package is not installed; the message gives the ``pip install`` that adds it."""
 
@@ -77,3 +85,7 @@ class ImageWarning(SktlWarning):
 
 class CacheWarning(SktlWarning):
     """A cache could not be read or written; the features were computed and are right."""
+
+
+class TrainingWarning(SktlWarning):
+    """Training ended before its time (Ctrl-C); what was learnt is kept."""

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, fx, nn
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 
-from sktl.backbones import Backbone
+from sktl.backbones import Backbone, Preprocessing
 
 # Types are compared, not asked for by isinstance: a subclass may do more (timm's BatchNormAct2d holds an activation).
 _FRESH = (nn.Conv2d, nn.BatchNorm2d, nn.Linear)  # they make a tensor of their own, no view
@@ -24,6 +24,29 @@ _ACTIVATIONS = (nn.ReLU, nn.ReLU6, nn.Hardswish, nn.SiLU, nn.LeakyReLU, nn.Hards
 PICTURES = ""
 
 POOLINGS = ("avg", "max", "gem", "flatten", "cls", "none")
+
+
+class Normalization(nn.Module):
+    """Pictures as the weights want them: from uint8 0-255, channels last, to floats around 0, channels first.
+
+    Parameters
+    ----------
+    preprocessing : Preprocessing
+        Mean and standard deviation of each channel.
+    """
+
+    mean: Tensor
+    std: Tensor
+
+    def __init__(self, preprocessing: Preprocessing):
+        super().__init__()
+        # Pictures are 0-255: the weights' mean and standard deviation are stated for 0-1.
+        self.register_buffer("mean", 255.0 * torch.tensor(preprocessing.mean, dtype=torch.float32).reshape(-1, 1, 1))
+        self.register_buffer("std", 255.0 * torch.tensor(preprocessing.std, dtype=torch.float32).reshape(-1, 1, 1))
+
+    def forward(self, pictures: Tensor) -> Tensor:
+        """Floats (n, channels, height, width) of uint8 ``pictures`` (n, height, width, channels)."""
+        return (pictures.permute(0, 3, 1, 2).to(self.mean.dtype) - self.mean) / self.std
 
 
 class PrefixNetwork(nn.Module):
@@ -39,28 +62,22 @@ class PrefixNetwork(nn.Module):
         What becomes of each layer's output, see `pool`.
     """
 
-    mean: Tensor
-    std: Tensor
-
     def __init__(self, backbone: Backbone, layers: Sequence[str], pooling: str):
         super().__init__()
+        self.normalization = Normalization(backbone.preprocessing)
         # Not "graph": in an exported program that name is taken.
         self.features = backbone.feature_graph(layers)
         self.pooling = pooling
         self.channel_axes = [backbone.channel_axis(layer) for layer in layers]
         self.cls_tokens = [backbone.has_cls_token(layer) for layer in layers]
-        preprocessing = backbone.preprocessing
-        # Pictures are 0-255: the weights' mean and standard deviation are stated for 0-1.
-        self.register_buffer("mean", 255.0 * torch.tensor(preprocessing.mean, dtype=torch.float32).reshape(-1, 1, 1))
-        self.register_buffer("std", 255.0 * torch.tensor(preprocessing.std, dtype=torch.float32).reshape(-1, 1, 1))
         self.eval().requires_grad_(False)
 
     def forward(self, pictures: Tensor) -> tuple[Tensor, ...]:
         """Pooled activations, one per layer, of uint8 ``pictures`` of shape (n, height, width, channels)."""
-        x = (pictures.permute(0, 3, 1, 2).to(self.mean.dtype) - self.mean) / self.std
+        activations = self.features(self.normalization(pictures))
         return tuple(
             pool(activation, self.pooling, axis, cls_token)
-            for activation, axis, cls_token in zip(self.features(x), self.channel_axes, self.cls_tokens, strict=True)
+            for activation, axis, cls_token in zip(activations, self.channel_axes, self.cls_tokens, strict=True)
         )
 
 

@@ -13,6 +13,8 @@ from sktl.backbones._preprocessing import Preprocessing
 from sktl.backbones._stages import Stage
 from sktl.exceptions import BackboneError
 
+_WITH_TENSORS = ("call_module", "get_attr")  # the operations of a graph that may have parameters
+
 
 class Backbone:
     """A pretrained network that can be cut, made by `load_backbone` and never changed afterwards.
@@ -146,6 +148,20 @@ class Backbone:
                 )
             )
         return tuple(stages)
+
+    @cached_property
+    def stage_parts(self) -> dict[str, tuple[str, ...]]:
+        """The paths of the modules, and of the tensors outside of modules, that each stage is the first to use."""
+        parts: dict[str, tuple[str, ...]] = {}
+        earlier: set[fx.Node] = set()
+        seen: set[str] = set()
+        for name, end in self._stage_ends.items():
+            inside = _graph.ancestors([end]) - earlier
+            earlier |= inside
+            used = [str(node.target) for node in self._full_graph.nodes if node in inside and node.op in _WITH_TENSORS]
+            parts[name] = tuple(path for path in dict.fromkeys(used) if path not in seen)
+            seen |= set(used)
+        return parts
 
     @property
     def layers(self) -> tuple[str, ...]:

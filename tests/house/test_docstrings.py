@@ -8,7 +8,14 @@ from collections.abc import Callable, Iterator
 
 import pytest
 
-MODULES = ["sktl", "sktl.backbones", "sktl.exceptions", "sktl.feature_extraction", "sktl.preprocessing"]
+MODULES = [
+    "sktl",
+    "sktl.backbones",
+    "sktl.exceptions",
+    "sktl.feature_extraction",
+    "sktl.finetuning",
+    "sktl.preprocessing",
+]
 
 # numpydoc's order
 SECTIONS = [

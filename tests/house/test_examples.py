@@ -6,7 +6,14 @@ import importlib
 import pytest
 
 FLAGS = doctest.NORMALIZE_WHITESPACE
-MODULES = ["sktl", "sktl.backbones", "sktl.exceptions", "sktl.feature_extraction", "sktl.preprocessing"]
+MODULES = [
+    "sktl",
+    "sktl.backbones",
+    "sktl.exceptions",
+    "sktl.feature_extraction",
+    "sktl.finetuning",
+    "sktl.preprocessing",
+]
 
 
 @pytest.mark.parametrize("name", MODULES)

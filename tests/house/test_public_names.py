@@ -12,6 +12,8 @@ import sktl
 
 PUBLIC = {
     "sktl": [
+        "FineTunedClassifier",
+        "FineTunedRegressor",
         "PretrainedFeatureExtractor",
         "__version__",
     ],
@@ -26,18 +28,24 @@ PUBLIC = {
     "sktl.exceptions": [
         "BackboneError",
         "CacheWarning",
+        "DivergenceError",
         "EngineError",
         "ImageError",
         "ImageWarning",
         "MissingDependencyError",
         "SktlError",
         "SktlWarning",
+        "TrainingWarning",
         "WeightsDownloadError",
         "WeightsError",
         "WeightsMismatchError",
     ],
     "sktl.feature_extraction": [
         "PretrainedFeatureExtractor",
+    ],
+    "sktl.finetuning": [
+        "FineTunedClassifier",
+        "FineTunedRegressor",
     ],
     "sktl.preprocessing": [
         "PixelRowsToImages",

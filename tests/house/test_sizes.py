@@ -24,6 +24,16 @@ def code_lines(function: ast.FunctionDef | ast.AsyncFunctionDef) -> int:
     return lines
 
 
+def is_list_of_parameters(function: ast.FunctionDef | ast.AsyncFunctionDef) -> bool:
+    """Whether it is the ``__init__`` of an estimator, which by scikit-learn's rules says every parameter twice.
+
+    It assigns each one under its own name and does nothing else: a list, as long as there are parameters.
+    """
+    names = {argument.arg for argument in [*function.args.args, *function.args.kwonlyargs]} - {"self"}
+    assigned = {ast.unparse(statement) for statement in function.body}
+    return function.name == "__init__" and assigned == {f"self.{name} = {name}" for name in names}
+
+
 def test_files_are_short(root):
     """No file is longer than 500 lines."""
     lengths = {file: len(file.read_text(encoding="utf-8").splitlines()) for file in sources(root)}
@@ -31,11 +41,11 @@ def test_files_are_short(root):
 
 
 def test_functions_are_short(root):
-    """No function is longer than 60 lines."""
+    """No function is longer than 60 lines, but for lists of parameters."""
     functions = [
         (code_lines(node), f"{file}:{node.lineno} {node.name}")
         for file in sources(root)
         for node in ast.walk(ast.parse(file.read_text(encoding="utf-8")))
-        if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef)
+        if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef) and not is_list_of_parameters(node)
     ]
     assert [entry for entry in functions if entry[0] > FUNCTION_LINES] == []

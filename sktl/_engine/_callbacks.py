@@ -1,0 +1,205 @@
+"""What happens around the epochs of a fit."""
+
+import copy
+from typing import Any
+
+import numpy as np
+from skorch.callbacks import Callback
+
+from sktl._engine._net import StopTraining, TransferNet
+from sktl._engine._schedules import SCHEDULES, set_learning_rates
+
+
+class EpochNumber(Callback):
+    """Tell the rows which epoch it is, so that augmented pictures look different in each."""
+
+    def on_epoch_begin(self, net, dataset_train=None, **kwargs):
+        """Number the epochs from zero."""
+        dataset_train.epoch = len(net.history) - 1
+
+
+class Schedule(Callback):
+    """Move all learning rates along a schedule, step by step, and note the head's in the history.
+
+    Parameters
+    ----------
+    schedule : str
+        A name in `SCHEDULES`.
+    """
+
+    def __init__(self, schedule):
+        self.schedule = schedule
+
+    def on_train_begin(self, net, **kwargs):
+        """Start a new schedule."""
+        self.step_ = self.n_steps_ = 0
+
+    def on_epoch_begin(self, net, dataset_train=None, **kwargs):
+        """Count the steps of the whole fit."""
+        if not self.n_steps_:
+            self.n_steps_ = net.max_epochs * len(net.get_iterator(dataset_train, training=True))
+        net.history.record("lr", net.lr * SCHEDULES[self.schedule](self.step_ / self.n_steps_))
+
+    def on_batch_begin(self, net, training=False, **kwargs):
+        """Set the rates of this step."""
+        if training:
+            set_learning_rates(net.optimizer_, SCHEDULES[self.schedule](self.step_ / self.n_steps_))
+            self.step_ += 1
+
+
+class GradualUnfreezing(Callback):
+    """Begin with the head alone, and let one more stage learn after every so many epochs, the last one first.
+
+    Parameters
+    ----------
+    n_stages : int
+        Stages of the backbone.
+    depth : int
+        How many of them stay frozen for good.
+    every : int
+        Epochs between two stages.
+
+    References
+    ----------
+    Howard and Ruder, "Universal Language Model Fine-tuning for Text Classification", ACL 2018, section 3.3.
+    """
+
+    def __init__(self, n_stages, depth, every):
+        self.n_stages = n_stages
+        self.depth = depth
+        self.every = every
+
+    def on_epoch_begin(self, net, **kwargs):
+        """Unfreeze what is due; new parameters join the optimizer, where frozen ones have never been."""
+        epoch = len(net.history) - 1
+        n_frozen = max(self.depth, self.n_stages - epoch // self.every)
+        net.module_.freeze(n_frozen)
+        known = {id(p) for group in net.optimizer_.param_groups for p in group["params"]}
+        for group in net.learning_groups():
+            if not known & {id(p) for p in group["params"]}:
+                net.optimizer_.add_param_group(group)
+        net.history.record("n_frozen_stages", n_frozen)
+
+
+class ValidScore(Callback):
+    """Note the score on the validation rows."""
+
+    def on_epoch_begin(self, net, **kwargs):
+        """Forget the last epoch's outputs."""
+        self.seen_: list[tuple[np.ndarray, ...]] = []
+
+    def on_batch_end(self, net, batch=None, training=False, y_pred=None, **kwargs):
+        """Keep the outputs of a validation batch."""
+        if not training:
+            x, y = batch
+            self.seen_.append(tuple(part.detach().cpu().numpy() for part in (y_pred, y, x["weight"])))
+
+    def on_epoch_end(self, net, **kwargs):
+        """Note the score of all of them."""
+        if self.seen_:
+            net.history.record("valid_score", net.criterion_.score(*map(np.concatenate, zip(*self.seen_, strict=True))))
+        self.seen_ = []
+
+
+class KeepBest(Callback):
+    """Stop when the validation loss gets no better, and put back the weights with which it was the best.
+
+    The untouched start is judged too: where training only harms, nothing has changed in the end.
+
+    Parameters
+    ----------
+    patience : int
+        Epochs without a better loss after which training stops.
+
+    Attributes
+    ----------
+    best_epoch_ : int
+        Number of the epoch after which the loss was the best; 0 is the start.
+    best_loss_ : float
+        That loss.
+    """
+
+    def __init__(self, patience):
+        self.patience = patience
+
+    def on_train_begin(self, net, **kwargs):
+        """Judge the start."""
+        self.best_loss_, self.best_epoch_, self.n_worse_ = float("inf"), len(net.history), 0
+        self._weights: Any = None
+        self._judge(net, valid_loss(net), self.best_epoch_)
+        self.start_loss_ = self.best_loss_
+
+    def on_epoch_end(self, net, **kwargs):
+        """Judge the epoch."""
+        self._judge(net, net.history[-1, "valid_loss"], len(net.history))
+        if self.n_worse_ >= self.patience:
+            raise StopTraining
+
+    def on_train_end(self, net, **kwargs):
+        """Put the best weights back."""
+        self.restore(net)
+
+    def restore(self, net: TransferNet) -> None:
+        """Put the best weights back."""
+        net.module_.load_state_dict(self._weights)
+
+    def _judge(self, net: TransferNet, loss: float, epoch: int) -> None:
+        if loss < self.best_loss_:
+            self.best_loss_, self.best_epoch_, self.n_worse_ = loss, epoch, 0
+            self._weights = copy.deepcopy(net.module_.state_dict())
+        else:
+            self.n_worse_ += 1
+
+
+class LastGood(Callback):
+    """Put back the weights of the last whole epoch where the loss became no finite number."""
+
+    def on_epoch_begin(self, net, **kwargs):
+        """Remember the weights, which are good."""
+        self._weights = copy.deepcopy(net.module_.state_dict())
+
+    def restore(self, net: TransferNet) -> None:
+        """Put them back."""
+        net.module_.load_state_dict(self._weights)
+
+
+class EpochTasks(Callback):
+    """Tell scikit-learn's callbacks of each epoch.
+
+    Parameters
+    ----------
+    estimator : estimator
+        That is being fitted.
+    context : CallbackContext
+        Its root context.
+    data : dict
+        ``X``, ``y`` and ``metadata``, for the callbacks that want them.
+    reconstruct : callable
+        Called with the net: the fitted attributes that make an estimator of its present state.
+    """
+
+    def __init__(self, estimator, context, data, reconstruct):
+        self.estimator = estimator
+        self.context = context
+        self.data = data
+        self.reconstruct = reconstruct
+
+    def on_epoch_begin(self, net, **kwargs):
+        """Begin the epoch's task."""
+        self.task_ = self.context.subcontext(task_name="epoch")
+        self.task_.call_on_fit_task_begin(estimator=self.estimator, **self.data)
+
+    def on_epoch_end(self, net, **kwargs):
+        """End it; a callback may ask to stop."""
+        attributes = self.reconstruct(net) if hasattr(self.estimator, "_skl_callbacks") else None
+        if self.task_.call_on_fit_task_end(estimator=self.estimator, **self.data, reconstruction_attributes=attributes):
+            raise StopTraining
+
+
+def valid_loss(net: TransferNet) -> float:
+    """The loss on the validation rows as the network is now."""
+    total, n_rows = 0.0, 0
+    for batch in net.get_iterator(net._valid, training=False):
+        loss = net.validation_step(batch)["loss"].item()
+        total, n_rows = total + loss * len(batch[1]), n_rows + len(batch[1])
+    return total / n_rows

@@ -1,0 +1,183 @@
+"""The one training loop: skorch's, over stored or live activations, with weighted rows and groups of parameters."""
+
+import warnings
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from skorch import NeuralNet
+
+from sktl._engine._rest import RestNetwork
+from sktl._engine._rows import Rows, ordered_loader, shuffled_loader
+from sktl._engine._schedules import OPTIMIZERS, parameter_groups
+from sktl._engine._threads import loader_workers
+from sktl.exceptions import DivergenceError, TrainingWarning
+
+
+class StopTraining(Exception):
+    """Raised by a callback when enough has been learnt."""
+
+
+class TransferNet(NeuralNet):
+    """A skorch net that trains the rest of a network.
+
+    Its rows come with weights, its parameters with a learning rate for each stage, its order of rows from a generator
+    of its own. What a fit was given does not stay in it, so that it pickles small.
+
+    Parameters
+    ----------
+    module : RestNetwork
+        What is trained.
+    criterion : WeightedLoss
+        Called with outputs, targets and the columns of the batch.
+    optimizer : str or type, default="adamw"
+        A name in `OPTIMIZERS`, or a class of torch.
+    lr_decay : float, default=1.0
+        Factor of the learning rate from each stage to the one before.
+    weight_decay : float, default=0.0
+        Not of norms and biases.
+    **kwargs : object
+        All that `skorch.NeuralNet` takes.
+    """
+
+    def __init__(self, module, criterion, *, optimizer="adamw", lr_decay=1.0, weight_decay=0.0, **kwargs):
+        optimizer, defaults = OPTIMIZERS[optimizer] if isinstance(optimizer, str) else (optimizer, {})
+        defaults = {f"optimizer__{name}": value for name, value in defaults.items()}
+        super().__init__(module, criterion, optimizer=optimizer, train_split=None, **{**defaults, **kwargs})
+        self.lr_decay = lr_decay
+        self.weight_decay = weight_decay
+
+    def initialize_module(self):
+        """Take the network as it is, and refer to it once only, so that a pickle holds it once."""
+        super().initialize_module()
+        self.module = RestNetwork
+        return self
+
+    def initialize_optimizer(self):
+        """Make the optimizer of the parameters that learn now."""
+        _, kwargs = self.get_params_for_optimizer("optimizer", [])
+        kwargs.pop("lr", None)
+        self.optimizer_ = self.optimizer(self.learning_groups(), lr=self.lr, **kwargs)
+        return self
+
+    def learning_groups(self) -> list[dict[str, Any]]:
+        """The groups of the parameters that are not frozen now."""
+        return parameter_groups(self.module_, lr=self.lr, lr_decay=self.lr_decay, weight_decay=self.weight_decay)
+
+    def learn(
+        self,
+        train: Rows,
+        valid: "Rows | None",
+        *,
+        epochs: int,
+        generator: torch.Generator,
+        first: Sequence[tuple[str, Any]] = (),
+        last: Sequence[tuple[str, Any]] = (),
+    ) -> None:
+        """Train for some epochs on, from the present weights; nothing of what is given here stays in the net.
+
+        Parameters
+        ----------
+        train : Rows
+            What to learn from.
+        valid : Rows or None
+            What to judge on after each epoch.
+        epochs : int
+            How many times to see each row.
+        generator : torch.Generator
+            Where the order of the rows comes from.
+        first, last : sequence of (str, skorch callback)
+            What happens in this training before and after the net's own callbacks.
+
+        Raises
+        ------
+        DivergenceError
+            Where the loss is no finite number.
+        """
+        self._generator, self._valid = generator, valid
+        kept: list[tuple[str, Any]] = getattr(self, "callbacks_")  # noqa: B009, mypy does not know skorch's
+        self.callbacks_ = [*first, *kept, *last]
+        self.max_epochs, self.is_interrupted_ = epochs, False
+        try:
+            self.partial_fit(train)
+        finally:
+            self.callbacks_ = kept
+            del self._generator, self._valid
+            if self.history and "train_loss" not in self.history[-1]:
+                del self.history[-1]  # an epoch that did not come to its end
+            self.module_.zero_grad(set_to_none=True)
+            self.module_.eval()
+
+    def get_split_datasets(self, X, y=None, **fit_params):
+        """The rows as they were given: they have been split before the frozen stages ran."""
+        return X, self._valid
+
+    def get_iterator(self, dataset, training=False):
+        """Batches in a new order to learn from, in the table's order to judge."""
+        kwargs = self.get_params_for("iterator_train" if training else "iterator_valid")
+        kwargs["num_workers"] = loader_workers(kwargs.get("num_workers", 0))
+        batch_size = kwargs.pop("batch_size", self.batch_size)
+        if training:
+            return shuffled_loader(dataset, batch_size, self._generator, **kwargs)
+        return ordered_loader(dataset, batch_size, **kwargs)
+
+    def fit_loop(self, X, y=None, epochs=None, **fit_params):
+        """skorch's loop, which tells an early stop from an interruption."""
+        try:
+            return super().fit_loop(X, y, epochs=epochs, **fit_params)
+        except StopTraining:
+            pass
+        except KeyboardInterrupt:
+            self.is_interrupted_ = True
+            n_epochs = sum("train_loss" in epoch for epoch in self.history)
+            warnings.warn(
+                f"Training was interrupted by the user after {n_epochs} whole epochs. What was learnt is kept.",
+                TrainingWarning,
+                stacklevel=2,
+            )
+        return self
+
+    def notify(self, method_name, **cb_kwargs):
+        """Call the callbacks; a KeyboardInterrupt of theirs is skorch's way to stop early."""
+        try:
+            super().notify(method_name, **cb_kwargs)
+        except KeyboardInterrupt as error:
+            raise StopTraining from error
+
+    def infer(self, x, **fit_params):
+        """Outputs of a batch's activations; its other columns are the loss's affair."""
+        return super().infer(x["x"])
+
+    def get_loss(self, y_pred, y_true, X=None, training=False):
+        """The loss of a batch."""
+        loss = self.criterion_(y_pred, y_true.to(y_pred.device), X)
+        if training and not torch.isfinite(loss):
+            raise DivergenceError(
+                f"The loss became {loss.item()} in epoch {len(self.history)}: lr={self.lr} is too large for this "
+                "network, or its input is broken. The weights are those of the last good epoch; fit again with a "
+                "smaller lr, or a smaller lr_decay."
+            )
+        return loss
+
+    def outputs(self, activations: np.ndarray) -> np.ndarray:
+        """Outputs (n, n_outputs) for rows of activations, in eval mode."""
+        self.module_.eval()
+        chunks = (activations[start : start + self.batch_size] for start in range(0, len(activations), self.batch_size))
+        with torch.inference_mode():
+            outputs = [self.module_(torch.from_numpy(chunk).to(self.device)).float().cpu() for chunk in chunks]
+        return torch.cat(outputs).numpy()
+
+    def linear_inputs(self, rows: Rows, positions: Sequence[int], linear: torch.nn.Linear) -> torch.Tensor:
+        """What reaches a linear layer of the head, in eval mode, for some rows: (n, n_features)."""
+        self.module_.eval()
+        seen: list[torch.Tensor] = []
+        handle = linear.register_forward_pre_hook(lambda module, args: seen.append(args[0].float().cpu()))
+        try:
+            with torch.inference_mode():
+                for start in range(0, len(positions), self.batch_size):
+                    x = rows.activations.batch(positions[start : start + self.batch_size], rows.epoch)
+                    self.module_(x.to(self.device))
+        finally:
+            handle.remove()
+        return torch.cat(seen)

@@ -1,0 +1,198 @@
+"""The trainable rest of a network: the stages behind the cut, pooling, and a new head."""
+
+import copy
+from collections.abc import Iterator, Sequence
+from numbers import Integral
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from sktl._engine._network import Normalization, pool
+from sktl.backbones import Backbone
+
+Head = str | Sequence[int] | nn.Module
+
+
+class RestNetwork(nn.Module):
+    """What is trained: it maps the output of the frozen stages to the outputs of the head.
+
+    Whoever calls `train`, what is frozen stays in eval mode: its statistics do not move and its dropout is off.
+
+    Parameters
+    ----------
+    backbone : Backbone
+        The network, whose stages behind the cut are copied.
+    depth : int
+        How many stages are frozen for good, and so are not in here.
+    head : nn.Module
+        Maps pooled features (n, n_features) to outputs (n, n_outputs).
+    pooling : str, default="avg"
+        What becomes of the last stage's output, see `pool`.
+    freeze_bn : bool, default=True
+        Whether batch norms keep the statistics that they were pretrained with.
+
+    Attributes
+    ----------
+    n_stages : int
+        Stages of the whole backbone.
+    """
+
+    def __init__(
+        self, backbone: Backbone, depth: int, head: nn.Module, *, pooling: str = "avg", freeze_bn: bool = True
+    ):
+        super().__init__()
+        last = backbone.stages[-1].name
+        names = [stage.name for stage in backbone.stages[depth:]]
+        self.normalization = Normalization(backbone.preprocessing) if depth == 0 else nn.Identity()
+        self.stages: nn.Module = backbone.cut(depth, head=False)[1] if names else nn.Identity()
+        self.head = head
+        # With all stages frozen, what comes in has been pooled by the prefix.
+        self._pooling = (pooling, backbone.channel_axis(last), backbone.has_cls_token(last)) if names else ("none",)
+        self._parts = {name: backbone.stage_parts[name] for name in names}
+        self.n_stages = len(backbone.stages)
+        self._freeze_bn = freeze_bn
+        self.freeze(depth)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Outputs (n, n_outputs) of the frozen stages' output; of uint8 pictures (n, height, width, channels)."""
+        return self.head(pool(self.stages(self.normalization(x)), *self._pooling))
+
+    def train(self, mode: bool = True) -> "RestNetwork":
+        """Set the mode of all that is not frozen."""
+        super().train(mode)
+        for module in self.stages.modules():
+            if module in self._frozen or (self._freeze_bn and isinstance(module, nn.modules.batchnorm._BatchNorm)):
+                module.training = False
+        return self
+
+    def freeze(self, n_stages: int) -> None:
+        """Freeze the first ``n_stages`` of the backbone, those in front of the cut counted in, and no others."""
+        self._frozen: set[nn.Module] = set()
+        n_before = self.n_stages - len(self._parts)
+        for number, name in enumerate(self._parts, start=n_before):
+            is_frozen = number < n_stages
+            for path in self._parts[name]:
+                part = _get(self.stages, path)
+                if isinstance(part, nn.Module):
+                    self._frozen |= set(part.modules()) if is_frozen else set()
+            for _, parameter in self._named_parameters_of(name):
+                parameter.requires_grad_(not is_frozen and parameter.is_floating_point())
+        self.train(self.training)
+
+    def parameters_by_stage(self) -> Iterator[tuple[str, list[tuple[str, nn.Parameter]]]]:
+        """(stage, its named parameters) of each stage behind the cut, the first one first, and of the head."""
+        for name in self._parts:
+            yield name, list(self._named_parameters_of(name))
+        yield "head", list(self.head.named_parameters())
+
+    def _named_parameters_of(self, name: str) -> Iterator[tuple[str, nn.Parameter]]:
+        for path in self._parts[name]:
+            part = _get(self.stages, path)
+            if isinstance(part, nn.Parameter):
+                yield path, part
+            elif isinstance(part, nn.Module):
+                yield from part.named_parameters(path)
+
+
+def norm_parameters(module: nn.Module) -> set[nn.Parameter]:
+    """The parameters of all norms in ``module``: scales and shifts, which weight decay would only distort."""
+    kinds = (nn.modules.batchnorm._NormBase, nn.LayerNorm, nn.GroupNorm, nn.RMSNorm)
+    return {
+        parameter
+        for norm in module.modules()
+        if isinstance(norm, kinds) or "norm" in type(norm).__name__.lower()
+        for parameter in norm.parameters(recurse=False)
+    }
+
+
+def make_head(head: Head, n_features: int, n_outputs: int, *, dropout: float, generator_seed: int) -> nn.Module:
+    """The head that the parameter ``head=`` means, newly initialised.
+
+    Parameters
+    ----------
+    head : "linear", sequence of int, or nn.Module
+        One linear layer; hidden layers of these widths with ReLU in front of it; or a network of the user's, which
+        is copied.
+    n_features : int
+        What it takes.
+    n_outputs : int
+        What it has to give.
+    dropout : float
+        Probability with which a feature is left out, in front of each linear layer.
+    generator_seed : int
+        Seed of its weights; a copied network keeps those it has.
+
+    Raises
+    ------
+    ValueError
+        Where it is something else, does not fit, or is frozen.
+    """
+    if isinstance(head, nn.Module):
+        head = copy.deepcopy(head)
+        _check_head(head, n_features, n_outputs)
+        return head
+    widths = [] if isinstance(head, str) and head == "linear" else head
+    is_widths = isinstance(widths, list | tuple) and all(isinstance(x, Integral) and int(x) > 0 for x in widths)
+    if not is_widths:
+        raise ValueError(
+            f"head={head!r} is no head. Use 'linear', the widths of hidden layers such as (256,), or an nn.Module that "
+            "maps features to outputs."
+        )
+    layers: list[nn.Module] = []
+    generator = torch.Generator().manual_seed(generator_seed)
+    for n_in, n_out in zip([n_features, *widths], [*widths, n_outputs], strict=True):
+        layers += [nn.Dropout(dropout)] if dropout else []
+        layers += [_linear(int(n_in), int(n_out), generator), nn.ReLU()]
+    return nn.Sequential(*layers[:-1])
+
+
+def last_linear(head: nn.Module) -> nn.Linear | None:
+    """The linear layer that gives the head's outputs, where the head is one or a sequence that ends with one."""
+    while isinstance(head, nn.Sequential) and len(head):
+        head = head[-1]
+    return head if isinstance(head, nn.Linear) else None
+
+
+def _linear(n_in: int, n_out: int, generator: torch.Generator) -> nn.Linear:
+    """A linear layer with torch's own initial distribution, drawn from ``generator`` and from nothing global."""
+    layer = nn.utils.skip_init(nn.Linear, n_in, n_out)
+    bound = n_in**-0.5
+    with torch.no_grad():
+        layer.weight.uniform_(-bound, bound, generator=generator)
+        layer.bias.uniform_(-bound, bound, generator=generator)
+    return layer
+
+
+def _check_head(head: nn.Module, n_features: int, n_outputs: int) -> None:
+    """Refuse a head of the user's that cannot work."""
+    frozen = [name for name, parameter in head.named_parameters() if not parameter.requires_grad]
+    if frozen:
+        raise ValueError(
+            f"head={type(head).__name__} has frozen parameters {frozen[:3]}. The head cannot be frozen: the rest would "
+            "have to adapt to what it happens to hold. Call head.requires_grad_(True)."
+        )
+    if any(isinstance(parameter, nn.UninitializedParameter) for parameter in head.parameters()):
+        raise ValueError(f"head={type(head).__name__} has lazy layers. Give them their number of inputs: {n_features}.")
+    modes = {module: module.training for module in head.modules()}
+    try:
+        with torch.no_grad():
+            outputs: Any = head.eval()(torch.zeros(2, n_features))
+    except Exception as error:
+        raise ValueError(
+            f"head={type(head).__name__} cannot take features of shape (n, {n_features}): {error}"
+        ) from error
+    finally:
+        for module, mode in modes.items():
+            module.training = mode
+    if not isinstance(outputs, Tensor) or outputs.shape != (2, n_outputs):
+        shape = tuple(outputs.shape) if isinstance(outputs, Tensor) else type(outputs).__name__
+        raise ValueError(
+            f"head={type(head).__name__} gives {shape} for features of shape (2, {n_features}). It has to give "
+            f"(2, {n_outputs}): one output per class or target."
+        )
+
+
+def _get(module: nn.Module, path: str) -> Any:
+    owner, _, name = path.rpartition(".")
+    return getattr(module.get_submodule(owner), name)

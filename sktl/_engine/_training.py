@@ -1,0 +1,105 @@
+"""One training, from rows to weights: the callbacks it needs, the randomness it may use, and what is left of it."""
+
+import contextlib
+import os
+import threading
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+import torch
+
+from sktl._engine._callbacks import EpochNumber, GradualUnfreezing, KeepBest, LastGood, Schedule, ValidScore
+from sktl._engine._net import TransferNet
+from sktl._engine._rows import Rows
+from sktl.exceptions import DivergenceError
+
+# Dropout draws from one generator for the whole process: trainings in threads of one process take turns.
+_GLOBAL_GENERATOR = threading.RLock()
+if hasattr(os, "register_at_fork"):  # in a child, a lock that another thread of the parent held would stay locked
+    os.register_at_fork(after_in_child=_GLOBAL_GENERATOR._at_fork_reinit)  # type: ignore[attr-defined]
+
+
+def train(
+    net: TransferNet,
+    rows: Rows,
+    valid: "Rows | None" = None,
+    *,
+    epochs: int,
+    seed: int,
+    schedule: str = "constant",
+    unfreeze_every: "int | None" = None,
+    depth: int = 0,
+    patience: "int | None" = None,
+    callbacks: Sequence[tuple[str, Any]] = (),
+) -> "KeepBest | None":
+    """Train a net from its present weights on.
+
+    Parameters
+    ----------
+    net : TransferNet
+        What learns.
+    rows : Rows
+        What it learns from.
+    valid : Rows or None, default=None
+        What it is judged on after each epoch.
+    epochs : int
+        How many times it sees each row.
+    seed : int
+        Seed of the order of the rows and of dropout.
+    schedule : str, default="constant"
+        Of the learning rates.
+    unfreeze_every : int or None, default=None
+        Epochs between two stages that begin to learn; None lets all learn from the start.
+    depth : int, default=0
+        How many stages of the backbone are frozen for good; needed for ``unfreeze_every``.
+    patience : int or None, default=None
+        Epochs without a better validation loss after which training stops, with the best weights put back.
+    callbacks : sequence of (str, skorch callback), default=()
+        What else happens in this training.
+
+    Returns
+    -------
+    KeepBest or None
+        With ``patience``: which epoch was the best, and how good it was.
+
+    Raises
+    ------
+    DivergenceError
+        Where the loss is no finite number; the net has the weights of the last good epoch, or the best ones.
+    """
+    last_good = LastGood()
+    best = KeepBest(patience) if patience is not None else None
+    own: list[tuple[str, Any]] = [("epoch_number", EpochNumber()), ("last_good", last_good)]
+    if unfreeze_every is not None:
+        own.append(("unfreezing", GradualUnfreezing(net.module_.n_stages, depth, unfreeze_every)))
+    own.append(("schedule", Schedule(schedule)))
+    if valid is not None:
+        own.append(("valid_score", ValidScore()))
+    # The others see an epoch before it may be the last one.
+    after = [*callbacks, *([("keep_best", best)] if best is not None else [])]
+    with _seeded(seed, net.device):
+        try:
+            net.learn(
+                rows,
+                valid,
+                epochs=epochs,
+                generator=torch.Generator().manual_seed(seed),
+                first=own,
+                last=after,
+            )
+        except DivergenceError:
+            (best or last_good).restore(net)
+            raise
+    return best
+
+
+@contextlib.contextmanager
+def _seeded(seed: int, device: "str | torch.device") -> Iterator[None]:
+    """Seed torch's global generators, and put them back as they were."""
+    device = torch.device(device)
+    with _GLOBAL_GENERATOR, torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
+        torch.default_generator.manual_seed(seed)
+        if device.type == "cuda":
+            with torch.cuda.device(device):
+                torch.cuda.manual_seed(seed)
+        yield

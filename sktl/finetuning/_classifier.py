@@ -1,0 +1,452 @@
+"""Fine-tuning for classification."""
+
+from numbers import Real
+
+import numpy as np
+from scipy.special import log_softmax, softmax
+from sklearn.base import ClassifierMixin, _fit_context
+from sklearn.callback import with_callbacks
+from sklearn.utils import compute_class_weight
+from sklearn.utils._param_validation import Interval, StrOptions
+from sklearn.utils.multiclass import check_classification_targets
+from sklearn.utils.validation import _check_y, check_is_fitted
+
+from sktl._engine._losses import ClassificationLoss
+from sktl._engine._probe import classification_probe
+from sktl._engine._transfer import TRANSFER_CONSTRAINTS, TransferEstimator
+from sktl.finetuning._summary import TrainableSummary
+
+
+class FineTunedClassifier(ClassifierMixin, TransferEstimator):
+    """Adapt a pretrained network to your classes: new head, first stages frozen, the rest trained.
+
+    The frozen stages run once per picture, over all epochs, folds and candidates of a grid search; only the rest is
+    trained, on what they gave.
+
+    Read more in the user guide, page "Fine-tuning".
+
+    Parameters
+    ----------
+    backbone : str, Module, Backbone or fitted sktl estimator, default="sktl_mini"
+        The network: a name that `sktl.backbones.list_backbones` gives, a name of timm after ``"timm:"``, or a network
+        of your own, which is copied and not changed. A fitted sktl estimator lends its trained network.
+    weights : str, path-like or None, default="default"
+        ``"default"`` (the best published for that backbone), a published name such as ``"IMAGENET1K_V1"``, the path of
+        a local state dict (``.safetensors``, ``.pt`` or ``.pth``), or None for random weights.
+    freeze_depth : int or str, default=-1
+        How many stages are frozen, counted from the input: 0 trains all, a negative number counts from the end (-1:
+        all but the last stage are frozen), ``"all"`` trains the head alone, a stage's name freezes up to and including
+        it. What is frozen runs once per picture and is bit-identical after `fit`.
+    head : "linear", tuple of int or Module, default="linear"
+        What is put on the network: one linear layer, hidden layers of these widths with ReLU in front of it, or a
+        network of your own, which is copied and maps features (n, n_features) to outputs (n, n_classes).
+    head_init : {"probe", "random"}, default="probe"
+        How the head's last layer starts: fitted to the untouched network's features (logistic regression), or random.
+        A head that fits already does not tear the pretrained features apart in its first steps [1]_.
+    pooling : {"avg", "max", "gem", "flatten", "cls"}, default="avg"
+        What becomes of the last stage's output on its way to the head, as in `PretrainedFeatureExtractor`.
+    dropout : float, default=0.0
+        Probability with which a feature is left out, in front of each linear layer of the head.
+    max_epochs : int, default=10
+        How many times each picture is seen.
+    lr : float, default=0.001
+        Learning rate of the head.
+    lr_decay : float, default=0.5
+        Factor of the learning rate from each stage to the one before: the last stage learns with ``lr * lr_decay``,
+        the one before with ``lr * lr_decay ** 2``, and so on. 1.0 is the same rate for all.
+    lr_schedule : {"cosine", "linear", "constant"}, default="cosine"
+        What becomes of all learning rates during `fit`. `partial_fit` holds them constant.
+    optimizer : {"adamw", "adam", "sgd"} or type, default="adamw"
+        ``"sgd"`` has a Nesterov momentum of 0.9. A class of `torch.optim` works too.
+    weight_decay : float, default=0.01
+        Of weights; norms and biases have none.
+    batch_size : int, default=64
+        Pictures in each step. A last batch of one picture joins the one before.
+    label_smoothing : float, default=0.0
+        Share of a target that is spread over all classes.
+    class_weight : dict, "balanced" or None, default=None
+        Weights of the classes, by label; ``"balanced"`` weighs each class as much as every other. They multiply
+        ``sample_weight``.
+    freeze_bn : bool, default=True
+        Whether batch norms that are not frozen keep the statistics of their pretraining all the same. With few
+        pictures those are the better ones. Scales and shifts learn in any case.
+    unfreeze_every : int, default=None
+        Gradual unfreezing [2]_: training starts with the head alone, and after every so many epochs one more stage
+        learns, the last one first, until ``freeze_depth`` is reached. None lets all learn from the start.
+    augment : {"flip", "crop_flip", "trivial", "randaugment"} or callable, default=None
+        Random changes of the pictures that are learnt from, in each epoch others: a recipe, or a callable such as a
+        transform of `torchvision.transforms.v2`, which gets the decoded picture. The frozen stages then run in each
+        epoch, unless ``n_views`` is given.
+    n_views : int, default=None
+        How many augmented views of each picture are computed once and kept, to be used in turn. Not used without
+        ``augment``.
+    early_stopping : bool, default=False
+        Whether to set rows aside, or to take ``X_val`` of `fit`, and to stop when the loss on them has not become
+        better for ``n_iter_no_change`` epochs. The best weights are put back; the untouched start is judged too.
+    validation_fraction : float, default=0.1
+        Share of the rows that is set aside. Not used without ``early_stopping``, or where ``X_val`` is given.
+    n_iter_no_change : int, default=5
+        Epochs without a better loss after which training stops. Not used without ``early_stopping``.
+    warm_start : bool, default=False
+        Whether `fit` goes on from what the last call learnt.
+    callbacks : list of skorch callbacks, default=None
+        What else is to happen during training. For callbacks of scikit-learn, see `set_callbacks`.
+    net_params : dict, default=None
+        All that skorch's net takes beside what has a parameter here, such as ``{"iterator_train__num_workers": 2}``
+        or ``{"optimizer__betas": (0.9, 0.99)}``. It goes before the parameters here.
+    in_channels : int, default=3
+        Channels that the network sees: 3 for colour, 1 for grey, more for other sensors.
+    image_shape : tuple of (height, width) or (height, width, channels), default=None
+        Shape of the pictures where ``X`` holds flat rows of pixels; None understands a square and 3 times a square.
+    channels : {"auto", "first", "last"}, default="auto"
+        Where the channel axis of arrays is, if it cannot be seen.
+    preprocessing : Preprocessing or dict, default=None
+        Size, crop, interpolation, mean and standard deviation; None takes what belongs to the weights.
+    engine : {"auto", "torch", "onnxruntime"}, default="auto"
+        What runs the frozen stages.
+    precision : {"float32", "bfloat16", "float16"}, default="float32"
+        Numerics of the frozen stages.
+    cache : "auto", path-like or None, default="auto"
+        Where the output of the frozen stages is kept beyond this fit: in the memory of this process (bounded), or in a
+        directory that processes and runs share. None keeps nothing, not even during a fit: the frozen stages run again
+        in every epoch.
+    device : str or torch.device, default="auto"
+        ``"auto"`` (CUDA where there is one), ``"cpu"``, ``"cuda"``, ``"cuda:1"``.
+    n_jobs : int, default=None
+        Threads that read and decode pictures; None takes as many as torch uses.
+    random_state : int, RandomState instance or None, default=None
+        Seed of the head, the order of the rows, dropout, augmentation and the validation split. The same number gives
+        the same result on the same machine with the same number of threads.
+    verbose : int, default=0
+        1 prints how far the frozen stages are, and a line for each epoch.
+
+    Attributes
+    ----------
+    classes_ : ndarray of shape (n_classes,)
+        The labels.
+    net_ : skorch.NeuralNet
+        The trained rest of the network with its head; it maps the output of the frozen stages to logits.
+    history_ : skorch.history.History
+        One row per epoch: ``train_loss``, ``lr`` (the head's), ``dur`` (seconds), and where there are rows to judge on
+        ``valid_loss`` and ``valid_score``.
+    backbone_ : Backbone
+        The network with what was learnt.
+    freeze_depth_ : int
+        How many stages are frozen.
+    n_iter_ : int
+        How many epochs were trained.
+    best_epoch_ : int
+        The epoch whose weights are kept; 0 is the untouched start.
+    image_format_ : ImageFormat
+        What `fit` learnt about ``X``: kind, image shape, channel axis, value range.
+    n_features_in_ : int
+        Number of columns seen during `fit`. Defined only where ``X`` is a table of pixels.
+    feature_names_in_ : ndarray of shape (n_features_in_,)
+        Names of columns seen during `fit`. Defined only where ``X`` has string column names.
+
+    Raises
+    ------
+    ImageError
+        Where ``X`` is no table of pictures, or a picture cannot be read.
+    BackboneError
+        From `fit`, where the backbone or the stage of ``freeze_depth`` is unknown; the message lists the stages.
+    DivergenceError
+        From `fit`, where the loss is no finite number any more. The estimator keeps the weights of the last good epoch.
+    WeightsDownloadError, WeightsMismatchError, FileNotFoundError
+        From `fit`, where weights cannot be downloaded, belong to another network, or are not there.
+    ValueError
+        From `fit`, where a parameter is out of its range or ``y`` has one class only.
+
+    Warns
+    -----
+    TrainingWarning
+        From `fit`, where Ctrl-C ended the training; what was learnt is kept.
+
+    See Also
+    --------
+    FineTunedRegressor : The same for numbers.
+    sktl.PretrainedFeatureExtractor : Features of a frozen network for any scikit-learn estimator.
+
+    Notes
+    -----
+    The frozen part is a pure function of one picture: with ``cache="auto"`` or a directory its output is stored for the
+    fit (in a temporary file where it outgrows memory) and kept for the next one. Training on stored output and
+    training with ``cache=None`` give the same losses, up to the rounding of float32.
+
+    References
+    ----------
+    .. [1] Kumar et al., "Fine-Tuning can Distort Pretrained Features and Underperform Out-of-Distribution", ICLR 2022.
+    .. [2] Howard and Ruder, "Universal Language Model Fine-tuning for Text Classification", ACL 2018.
+    .. [3] Yosinski et al., "How transferable are features in deep neural networks?", NIPS 2014.
+
+    Examples
+    --------
+    >>> from sklearn.datasets import load_digits
+    >>> from sktl import FineTunedClassifier
+    >>> X, y = load_digits(return_X_y=True)
+    >>> X = X / 16  # 0-16 to 0-1
+    >>> model = FineTunedClassifier(max_epochs=3, random_state=0).fit(X[:300], y[:300])
+    >>> bool(model.score(X[300:500], y[300:500]) > 0.8)
+    True
+    """
+
+    _parameter_constraints: dict = {
+        **TRANSFER_CONSTRAINTS,
+        "label_smoothing": [Interval(Real, 0, 1, closed="left")],
+        "class_weight": [dict, StrOptions({"balanced"}), None],
+    }
+
+    def __init__(
+        self,
+        backbone="sktl_mini",
+        *,
+        weights="default",
+        freeze_depth=-1,
+        head="linear",
+        head_init="probe",
+        pooling="avg",
+        dropout=0.0,
+        max_epochs=10,
+        lr=0.001,
+        lr_decay=0.5,
+        lr_schedule="cosine",
+        optimizer="adamw",
+        weight_decay=0.01,
+        batch_size=64,
+        label_smoothing=0.0,
+        class_weight=None,
+        freeze_bn=True,
+        unfreeze_every=None,
+        augment=None,
+        n_views=None,
+        early_stopping=False,
+        validation_fraction=0.1,
+        n_iter_no_change=5,
+        warm_start=False,
+        callbacks=None,
+        net_params=None,
+        in_channels=3,
+        image_shape=None,
+        channels="auto",
+        preprocessing=None,
+        engine="auto",
+        precision="float32",
+        cache="auto",
+        device="auto",
+        n_jobs=None,
+        random_state=None,
+        verbose=0,
+    ):
+        self.backbone = backbone
+        self.weights = weights
+        self.freeze_depth = freeze_depth
+        self.head = head
+        self.head_init = head_init
+        self.pooling = pooling
+        self.dropout = dropout
+        self.max_epochs = max_epochs
+        self.lr = lr
+        self.lr_decay = lr_decay
+        self.lr_schedule = lr_schedule
+        self.optimizer = optimizer
+        self.weight_decay = weight_decay
+        self.batch_size = batch_size
+        self.label_smoothing = label_smoothing
+        self.class_weight = class_weight
+        self.freeze_bn = freeze_bn
+        self.unfreeze_every = unfreeze_every
+        self.augment = augment
+        self.n_views = n_views
+        self.early_stopping = early_stopping
+        self.validation_fraction = validation_fraction
+        self.n_iter_no_change = n_iter_no_change
+        self.warm_start = warm_start
+        self.callbacks = callbacks
+        self.net_params = net_params
+        self.in_channels = in_channels
+        self.image_shape = image_shape
+        self.channels = channels
+        self.preprocessing = preprocessing
+        self.engine = engine
+        self.precision = precision
+        self.cache = cache
+        self.device = device
+        self.n_jobs = n_jobs
+        self.random_state = random_state
+        self.verbose = verbose
+
+    @with_callbacks
+    @_fit_context(prefer_skip_nested_validation=True)
+    def fit(self, X, y, sample_weight=None, *, X_val=None, y_val=None, sample_weight_val=None):
+        """Train the network on labelled pictures.
+
+        Parameters
+        ----------
+        X : array-like of pictures
+            Paths, pictures, a batch array or rows of pixels, see the user guide.
+        y : array-like of shape (n_pictures,)
+            Labels of any kind: numbers, strings.
+        sample_weight : array-like of shape (n_pictures,), default=None
+            Weights of the rows; a weight of zero is a row that is not there.
+        X_val : array-like of pictures, default=None
+            Pictures to judge on after each epoch, in place of a share of ``X``.
+        y_val : array-like, default=None
+            Their targets.
+        sample_weight_val : array-like of shape (n_pictures_val,), default=None
+            Their weights.
+
+        Returns
+        -------
+        self : FineTunedClassifier
+            The fitted estimator.
+        """
+        is_new = not (self.warm_start and hasattr(self, "net_"))
+        return self._fit(X, y, sample_weight, (X_val, y_val, sample_weight_val), reset=is_new)
+
+    @with_callbacks
+    @_fit_context(prefer_skip_nested_validation=True)
+    def partial_fit(self, X, y, classes=None, sample_weight=None):
+        """Train for one epoch on some more pictures, with constant learning rates.
+
+        Parameters
+        ----------
+        X : array-like of pictures
+            Paths, pictures, a batch array or rows of pixels, see the user guide.
+        y : array-like of shape (n_pictures,)
+            Labels.
+        classes : array-like of shape (n_classes,), default=None
+            All labels that there will ever be. Needed in the first call, where ``y`` may not have them all.
+        sample_weight : array-like of shape (n_pictures,), default=None
+            Weights of the rows; a weight of zero is a row that is not there.
+
+        Returns
+        -------
+        self : FineTunedClassifier
+            The fitted estimator.
+        """
+        is_new = not hasattr(self, "net_")
+        if is_new and classes is None:
+            raise ValueError("classes must be passed on the first call to partial_fit.")
+        if not is_new and classes is not None and not np.array_equal(self.classes_, np.unique(classes)):
+            raise ValueError(f"classes={classes!r} is not what it was in the first call: {self.classes_!r}.")
+        if self.class_weight == "balanced":
+            raise ValueError(
+                "class_weight='balanced' is not supported for partial_fit, which does not see all rows. Give a dict."
+            )
+        return self._fit(X, y, sample_weight, reset=is_new, classes=classes)
+
+    def predict(self, X):
+        """Labels.
+
+        Parameters
+        ----------
+        X : array-like of pictures
+            Pictures of the kind that `fit` has seen.
+
+        Returns
+        -------
+        y : ndarray of shape (n_pictures,)
+            The most probable label of each picture.
+        """
+        best = self._outputs(X).argmax(axis=1)
+        return self.classes_[best]
+
+    def predict_proba(self, X):
+        """Probabilities of the classes.
+
+        Parameters
+        ----------
+        X : array-like of pictures
+            Pictures of the kind that `fit` has seen.
+
+        Returns
+        -------
+        probabilities : ndarray of shape (n_pictures, n_classes), float32
+            In the order of ``classes_``.
+        """
+        return softmax(self._outputs(X), axis=1)
+
+    def predict_log_proba(self, X):
+        """Logarithms of the probabilities of the classes.
+
+        Parameters
+        ----------
+        X : array-like of pictures
+            Pictures of the kind that `fit` has seen.
+
+        Returns
+        -------
+        log_probabilities : ndarray of shape (n_pictures, n_classes), float32
+            In the order of ``classes_``.
+        """
+        return log_softmax(self._outputs(X), axis=1)
+
+    def decision_function(self, X):
+        """Logits.
+
+        Parameters
+        ----------
+        X : array-like of pictures
+            Pictures of the kind that `fit` has seen.
+
+        Returns
+        -------
+        logits : ndarray of shape (n_pictures, n_classes) or (n_pictures,), float32
+            One per class; with two classes, that of the second one minus that of the first one.
+        """
+        logits = self._outputs(X)
+        return logits[:, 1] - logits[:, 0] if len(self.classes_) == 2 else logits
+
+    def trainable_summary(self):
+        """What learns, and how fast.
+
+        Returns
+        -------
+        TrainableSummary
+            One row for each stage, the first one first, and one for the head. It prints as a table; ``to_dict()`` and
+            ``to_frame()`` give the columns ``layer``, ``parameters``, ``trainable`` and ``learning_rate`` (at the start
+            of the schedule; 0 for what is frozen).
+        """
+        check_is_fitted(self, "net_")
+        return TrainableSummary(self.backbone_, self.net_)
+
+    @property
+    def _n_outputs(self):
+        return len(self.classes_)
+
+    def _check_targets(self, y, weight, *, reset, classes):
+        """Numbers of the classes, and weights with those of the classes in them."""
+        y = _check_y(y, multi_output=False, estimator=self)
+        check_classification_targets(y)
+        if reset:
+            self.classes_ = np.unique(y if classes is None else classes)
+            if len(self.classes_) < 2:
+                raise ValueError(
+                    f"{type(self).__name__} needs two classes to tell apart, but y has one class: {self.classes_[0]!r}."
+                )
+        unknown = np.setdiff1d(y, self.classes_)
+        if len(unknown):
+            raise ValueError(
+                f"y has labels {unknown[:5].tolist()} that are not among the classes {self.classes_.tolist()}. Name "
+                "all classes in the first call (partial_fit: classes=), or fit anew."
+            )
+        index = np.searchsorted(self.classes_, y)
+        return index, weight * self._class_weights(index, weight)[index]
+
+    def _class_weights(self, index, weight):
+        """The weight of each class: how much it counts beside the others, with the rows' total left as it is."""
+        mass = np.bincount(index, weights=weight, minlength=len(self.classes_))
+        if self.class_weight == "balanced":  # of what the rows weigh: two of weight one are one of weight two
+            class_weight = 1 / np.where(mass > 0, mass, 1)
+        else:
+            class_weight = compute_class_weight(self.class_weight, classes=self.classes_, y=self.classes_[index])
+        return class_weight * mass.sum() / (class_weight * mass).sum()
+
+    def _make_criterion(self):
+        return ClassificationLoss(self.label_smoothing)
+
+    def _probe(self, features, y, weight):
+        return classification_probe(features, y, weight, len(self.classes_))
+
+    def _stratification(self, y):
+        return y
