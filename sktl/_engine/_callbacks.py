@@ -21,6 +21,8 @@ class EpochNumber(Callback):
 class Schedule(Callback):
     """Move all learning rates along a schedule, step by step, and note the head's in the history.
 
+    With a constant one the rates are left alone after the start, for a scheduler of the user's to move them.
+
     Parameters
     ----------
     schedule : str
@@ -31,20 +33,26 @@ class Schedule(Callback):
         self.schedule = schedule
 
     def on_train_begin(self, net, **kwargs):
-        """Start a new schedule."""
+        """Start a new schedule, from the full rates."""
         self.step_ = self.n_steps_ = 0
+        set_learning_rates(net.optimizer_, 1.0)
 
     def on_epoch_begin(self, net, dataset_train=None, **kwargs):
         """Count the steps of the whole fit."""
         if not self.n_steps_:
             self.n_steps_ = net.max_epochs * len(net.get_iterator(dataset_train, training=True))
-        net.history.record("lr", net.lr * SCHEDULES[self.schedule](self.step_ / self.n_steps_))
+        self._set_rates(net)
+        net.history.record("lr", net.optimizer_.param_groups[0]["lr"])  # the head's group is the first
 
     def on_batch_begin(self, net, training=False, **kwargs):
         """Set the rates of this step."""
         if training:
-            set_learning_rates(net.optimizer_, SCHEDULES[self.schedule](self.step_ / self.n_steps_))
+            self._set_rates(net)
             self.step_ += 1
+
+    def _set_rates(self, net: TransferNet) -> None:
+        if self.schedule != "constant":
+            set_learning_rates(net.optimizer_, SCHEDULES[self.schedule](self.step_ / self.n_steps_))
 
 
 class GradualUnfreezing(Callback):
@@ -70,7 +78,10 @@ class GradualUnfreezing(Callback):
         self.every = every
 
     def on_epoch_begin(self, net, **kwargs):
-        """Unfreeze what is due; new parameters join the optimizer, where frozen ones have never been."""
+        """Unfreeze what is due. What the optimizer does not know joins it; what it knows but is frozen stays as it is.
+
+        A frozen parameter has no gradient, and without one no optimizer moves it, neither by momentum nor by decay.
+        """
         epoch = len(net.history) - 1
         n_frozen = max(self.depth, self.n_stages - epoch // self.every)
         net.module_.freeze(n_frozen)
@@ -144,19 +155,37 @@ class KeepBest(Callback):
         net.module_.load_state_dict(self._weights)
 
     def _judge(self, net: TransferNet, loss: float, epoch: int) -> None:
-        if loss < self.best_loss_:
-            self.best_loss_, self.best_epoch_, self.n_worse_ = loss, epoch, 0
+        if loss < self.best_loss_ or self._weights is None:  # the start may give no number: it is what there is
+            self.best_loss_, self.best_epoch_, self.n_worse_ = min(float("inf"), loss), epoch, 0
             self._weights = copy.deepcopy(net.module_.state_dict())
         else:
             self.n_worse_ += 1
 
 
 class LastGood(Callback):
-    """Put back the weights of the last whole epoch where the loss became no finite number."""
+    """Put back the weights of the last good epoch where the loss became no finite number.
+
+    An epoch's loss is measured before its last step: weights are good when the next epoch's first loss says so.
+    """
+
+    def on_train_begin(self, net, **kwargs):
+        """Begin with the start."""
+        self._weights = copy.deepcopy(net.module_.state_dict())
+        self._candidate: Any = None
 
     def on_epoch_begin(self, net, **kwargs):
-        """Remember the weights, which are good."""
-        self._weights = copy.deepcopy(net.module_.state_dict())
+        """Remember the weights, which may be good."""
+        self._candidate = copy.deepcopy(net.module_.state_dict())
+
+    def on_batch_end(self, net, training=False, **kwargs):
+        """They are: their loss is a number."""
+        if training and self._candidate is not None:
+            self._weights, self._candidate = self._candidate, None
+
+    def on_epoch_end(self, net, **kwargs):
+        """Look at what no later loss may speak of: what the last step made."""
+        if not all(parameter.isfinite().all() for parameter in net.module_.parameters()):
+            raise net.divergence("The weights became no finite numbers")
 
     def restore(self, net: TransferNet) -> None:
         """Put them back."""

@@ -30,6 +30,9 @@ from sktl._images import Images, check_images
 
 _BLOCK = 512  # pictures that are predicted together, so that memory stays bounded
 
+# Of skorch's parameters: what is trained, on what and how long.
+_NOT_THE_USERS = {"module", "criterion", "train_split", "max_epochs", "warm_start"}
+
 _PREFIX = ("engine", "precision", "device", "n_jobs")
 
 TRANSFER_CONSTRAINTS: dict = {
@@ -85,25 +88,31 @@ class TransferEstimator(CallbackSupportMixin, BaseEstimator):
     """
 
     def _fit(self, X, y, sample_weight, validation=None, *, reset, classes=None):
-        """Check the data, split it, build the net where there is none yet, and train it.
+        """Check the data, split it, build the net, and train it.
 
-        Without ``validation`` it is a step of `partial_fit`: one epoch with constant rates, judged by nobody.
+        ``reset`` starts anew; else what has been learnt is gone on from. Without ``validation`` it is a step of
+        `partial_fit`: one epoch of the net as it is, with constant rates, judged by nobody.
         """
-        context = self._init_callback_context(max_subtasks=1 if validation is None else self.max_epochs)
+        is_partial = validation is None
+        if reset:
+            self.__dict__.pop("net_", None)  # should this fit fail, what is left of the last one is no fitted estimator
+        previous = getattr(self, "net_", None)
+        context = self._init_callback_context(max_subtasks=1 if is_partial else self.max_epochs)
         data = {"X": X, "y": y, "metadata": {"sample_weight": sample_weight} if sample_weight is not None else {}}
         context.call_on_fit_task_begin(estimator=self, **data)
         with bounded_threads():
             table = self._check(X, y, sample_weight, reset=reset, classes=classes)
-            learning, judging = (table, None) if validation is None else self._split(table, validation)
+            learning, judging = (table, None) if is_partial else self._split(table, validation)
             if reset:
                 self.backbone_ = resolve_backbone(self)
+            if reset or not is_partial:
                 self.freeze_depth_ = self.backbone_.stage_index(self.freeze_depth)
             seed = int(self._random_state.randint(2**31 - 1))
             rows = self._rows(learning, seed, is_training=True)
             valid = self._rows(judging, seed) if judging is not None else None
-            if reset:
-                self.net_ = self._make_net(rows, learning, seed)
-            self._train(rows, valid, seed, validation is None, EpochTasks(self, context, data, self._reconstruct))
+            if reset or not is_partial:
+                self.net_ = self._make_net(rows, learning, seed, previous)
+            self._train(rows, valid, seed, is_partial, EpochTasks(self, context, data, self._reconstruct))
         context.call_on_fit_task_end(estimator=self, **data)
         return self
 
@@ -117,11 +126,10 @@ class TransferEstimator(CallbackSupportMixin, BaseEstimator):
         check_consistent_length(range(len(images)), y)
         weight = _check_sample_weight(sample_weight, np.empty(len(images)), dtype=np.float64, ensure_non_negative=True)
         kept = np.flatnonzero(weight)
-        if not len(kept):
-            raise ValueError("All rows have a sample_weight of zero: there is nothing to learn from.")
         y = np.asarray(y)[kept] if not hasattr(y, "iloc") else y.iloc[kept]
         y, weight = self._check_targets(y, weight[kept], reset=reset, classes=classes)
-        return _distinct(Table(images.take(kept), y, weight))
+        table = Table(images.take(kept), y, weight)
+        return _distinct(table.take(np.flatnonzero(weight)))  # a class may weigh nothing too
 
     def _split(self, table, validation):
         """What to learn from, and what to judge on, where anything is judged."""
@@ -181,32 +189,44 @@ class TransferEstimator(CallbackSupportMixin, BaseEstimator):
             **{name: getattr(self, name) for name in _PREFIX},
         )
 
-    def _make_net(self, rows, table, seed):
-        """A net with a new head, started as ``head_init`` says."""
+    def _make_net(self, rows, table, seed, previous=None):
+        """A net with a new head, started as ``head_init`` says; with the head and the history of a previous net."""
         last = self.backbone_.stages[-1]
         (n_features,) = pooled_shape(last.output_shape, self.pooling, last.channel_axis)
-        head = make_head(self.head, n_features, self._n_outputs, dropout=self.dropout, generator_seed=seed)
+        head = self.head if previous is None else previous.module_.head
+        head = make_head(head, n_features, self._n_outputs, dropout=self.dropout, generator_seed=seed)
         network = RestNetwork(self.backbone_, self.freeze_depth_, head, pooling=self.pooling, freeze_bn=self.freeze_bn)
-        net_params = dict(self.net_params or {})
-        net = TransferNet(
-            network,
-            self._make_criterion(),
-            **{
-                "optimizer": self.optimizer,
-                "lr": self.lr,
-                "lr_decay": self.lr_decay,
-                "weight_decay": self.weight_decay,
-                "batch_size": self.batch_size,
-                "device": str(self._prefix(None).device),
-                "verbose": self.verbose,
-                **({} if self.verbose else {"callbacks__print_log": None}),
-                **net_params,
-                "callbacks": [*(self.callbacks or []), *(net_params.get("callbacks") or [])],
-            },
-        ).initialize()
-        if self.head_init == "probe":
+        net = self._new_net(network)
+        if previous is not None:
+            net.history = previous.history
+        elif self.head_init == "probe":
             self._start_from_probe(net, rows, table, seed)
         return net
+
+    def _new_net(self, network):
+        """The parameters here, and what ``net_params`` adds to them or says otherwise, as a skorch net."""
+        net_params = dict(self.net_params or {})
+        taken = sorted(net_params.keys() & _NOT_THE_USERS)
+        if taken:
+            raise ValueError(f"net_params cannot set {taken}: that is what {type(self).__name__} is there for.")
+        params = {
+            "optimizer": self.optimizer,
+            "lr": self.lr,
+            "lr_decay": self.lr_decay,
+            "weight_decay": self.weight_decay,
+            "batch_size": self.batch_size,
+            "device": str(self._prefix(None).device),
+            "verbose": self.verbose,
+            **({} if self.verbose else {"callbacks__print_log": None}),
+            **net_params,
+            "callbacks": [*(self.callbacks or []), *(net_params.get("callbacks") or [])],
+        }
+        try:
+            return TransferNet(network, self._make_criterion(), **params).initialize()
+        except (TypeError, ValueError) as error:
+            if not net_params:
+                raise
+            raise ValueError(f"net_params={net_params!r} is not what skorch.NeuralNet takes: {error}") from error
 
     def _start_from_probe(self, net, rows, table, seed):
         """Fit the head's last layer to what reaches it from the untouched network."""

@@ -88,7 +88,8 @@ class FineTunedClassifier(ClassifierMixin, TransferEstimator):
     n_iter_no_change : int, default=5
         Epochs without a better loss after which training stops. Not used without ``early_stopping``.
     warm_start : bool, default=False
-        Whether `fit` goes on from what the last call learnt.
+        Whether `fit` goes on from what the last call learnt, with the parameters as they are now: so a network whose
+        head alone was trained can be trained deeper, and slower.
     callbacks : list of skorch callbacks, default=None
         What else is to happen during training. For callbacks of scikit-learn, see `set_callbacks`.
     net_params : dict, default=None
@@ -422,7 +423,8 @@ class FineTunedClassifier(ClassifierMixin, TransferEstimator):
             self.classes_ = np.unique(y if classes is None else classes)
             if len(self.classes_) < 2:
                 raise ValueError(
-                    f"{type(self).__name__} needs two classes to tell apart, but y has one class: {self.classes_[0]!r}."
+                    f"{type(self).__name__} needs two classes to tell apart, but y has one class: "
+                    f"{self.classes_.tolist()[0]!r}."
                 )
         unknown = np.setdiff1d(y, self.classes_)
         if len(unknown):
@@ -440,6 +442,11 @@ class FineTunedClassifier(ClassifierMixin, TransferEstimator):
             class_weight = 1 / np.where(mass > 0, mass, 1)
         else:
             class_weight = compute_class_weight(self.class_weight, classes=self.classes_, y=self.classes_[index])
+        if (class_weight < 0).any() or not (class_weight * mass).any():
+            raise ValueError(
+                f"class_weight={self.class_weight!r} has to be zero or more for each class, and more than zero for a "
+                "class that there are rows of."
+            )
         return class_weight * mass.sum() / (class_weight * mass).sum()
 
     def _make_criterion(self):

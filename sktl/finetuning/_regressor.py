@@ -77,7 +77,8 @@ class FineTunedRegressor(RegressorMixin, TransferEstimator):
     n_iter_no_change : int, default=5
         Epochs without a better loss after which training stops. Not used without ``early_stopping``.
     warm_start : bool, default=False
-        Whether `fit` goes on from what the last call learnt.
+        Whether `fit` goes on from what the last call learnt, with the parameters as they are now: so a network whose
+        head alone was trained can be trained deeper, and slower.
     callbacks : list of skorch callbacks, default=None
         What else is to happen during training. For callbacks of scikit-learn, see `set_callbacks`.
     net_params : dict, default=None
