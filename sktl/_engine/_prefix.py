@@ -191,7 +191,7 @@ class _Job:
         self.n_told = 0
         self.layers = prefix.layers  # what is computed; grows to every stage in a search over layers
         self.engine = self._resolve_engine()
-        self._layer_keys: dict[tuple[str, str], bytes] = {}
+        self._layer_keys: dict[tuple[str, str, str], bytes] = {}
 
     def run_block(self, block: range) -> None:
         """Fill the block's rows: from the cache where they are there, through the network where not."""
@@ -255,16 +255,16 @@ class _Job:
                 missing.append(group)
         return missing
 
-    def _cached(self, wanted: list[tuple[bytes, str]]) -> list[np.ndarray | None]:
-        """What the cache has of each picture, by its digest, at each layer."""
+    def _cached(self, wanted: list[tuple[bytes, str]], pooling: "str | None" = None) -> list[np.ndarray | None]:
+        """What the cache has of each picture, by its digest, at each layer; with the prefix's pooling or another."""
         if self.cache is None:
             return [None] * len(wanted)
-        found = self.cache.get_many([self._key(digest, layer, self.engine) for digest, layer in wanted])
+        found = self.cache.get_many([self._key(digest, layer, self.engine, pooling) for digest, layer in wanted])
         if self.prefix.engine == "auto":
             # A job of another size may have run in the other engine; who leaves the choice to us takes either's rows.
             absent = [index for index, row in enumerate(found) if row is None]
             for other in {"torch", "onnxruntime"} - {self.engine}:
-                keys = [self._key(*wanted[index], other) for index in absent]
+                keys = [self._key(*wanted[index], other, pooling) for index in absent]
                 for index, row in zip(absent, self.cache.get_many(keys), strict=True):
                     found[index] = row
         return found
@@ -273,13 +273,22 @@ class _Job:
         """Compute every stage that is not known yet where another one is: somebody is searching over layers.
 
         From then on each candidate of the search finds its layer in the cache, so that a grid over all layers costs
-        one pass to the first candidate's layer and one through the whole network.
+        one pass to the first candidate's layer and one through the whole network. Activations that are not pooled are
+        large: of those, only stages with rows no larger than the ones asked for are kept. A search over freeze depths
+        begins as a rule with all stages frozen, which asks for the last one, pooled.
         """
-        if self.prefix.pooling not in _SEARCHABLE or self.layers != self.prefix.layers:
+        if self.layers != self.prefix.layers or self.layers == (PICTURES,) or self.prefix.pooling == "flatten":
             return
-        others = [stage.name for stage in self.prefix.backbone.stages if stage.name not in self.prefix.layers]
+        largest = max(np.prod(shape) for shape in self.prefix.shapes)
+        *earlier, last = self.prefix.backbone.stages
+        stages = earlier if self.prefix.pooling == "none" else [*earlier, last]
+        others = [stage.name for stage in stages if stage.name not in self.prefix.layers]
+        if self.prefix.pooling == "none":
+            others = [name for name in others if np.prod(self.prefix.backbone.output_shape(name)) <= largest]
         known = self._cached([(digest, stage) for stage in others])
-        if any(row is not None for row in known):
+        pooled = _SEARCHABLE if self.prefix.pooling == "none" else ()
+        seen = [*known, *(row for pooling in pooled for row in self._cached([(digest, last.name)], pooling))]
+        if any(row is not None for row in seen):
             absent = [stage for stage, row in zip(others, known, strict=True) if row is None]
             # Those asked for come first and as they are, even twice: `_fill` goes by their order.
             self.layers = (*self.prefix.layers, *absent)
@@ -419,15 +428,16 @@ class _Job:
             for listener in self.listeners:
                 listener(n_done, len(self.images))
 
-    def _key(self, digest: bytes, layer: str, engine: str) -> bytes:
+    def _key(self, digest: bytes, layer: str, engine: str, pooling: "str | None" = None) -> bytes:
         """The cache key of one picture at one layer, as an engine computes it."""
-        if (layer, engine) not in self._layer_keys:
-            function = prefix_key(self.prefix.backbone, [layer], self.prefix.pooling)
+        pooling = pooling or self.prefix.pooling
+        if (layer, engine, pooling) not in self._layer_keys:
+            function = prefix_key(self.prefix.backbone, [layer], pooling)
             numerics = "" if layer == PICTURES else f"{engine}|{self.prefix.precision}|{self.prefix.device.type}"
             # Pillow resizes: its version is a part of the preprocessing.
             key = f"|{_KEY_VERSION}|{function}|{numerics}|{PIL.__version__}"
-            self._layer_keys[layer, engine] = key.encode()
-        return xxhash.xxh3_128_digest(digest + self._layer_keys[layer, engine])
+            self._layer_keys[layer, engine, pooling] = key.encode()
+        return xxhash.xxh3_128_digest(digest + self._layer_keys[layer, engine, pooling])
 
 
 def _chunks(items: Sequence[int], size: int) -> list[Sequence[int]]:

@@ -163,6 +163,25 @@ def test_a_search_over_layers_is_one_pass_through_the_whole_network(paths, cache
         np.testing.assert_allclose(x, y, rtol=1e-5, atol=1e-6)
 
 
+def test_a_search_over_freeze_depths_is_two_passes(paths, cache, counted):
+    """First all stages frozen and pooled, then raw activations: the second brings those that are no larger."""
+    backbone = load_backbone("mobilenet_v3_small", weights=None, random_state=0)
+
+    def activations(layer, pooling):
+        return FrozenPrefix(backbone, [layer], pooling=pooling, cache=cache).run(open_images(paths))[0]
+
+    last, second, third = (stage.name for stage in backbone.stages[:-4:-1])
+    activations(last, "avg")
+    got = [activations(second, "none"), activations(third, "none")]
+    assert counted["pictures"] == 2 * len(paths)
+    for layer, rows in zip((second, third), got, strict=True):
+        (expected,) = FrozenPrefix(backbone, [layer], pooling="none", cache=None).run(open_images(paths))
+        np.testing.assert_allclose(rows, expected, rtol=1e-4, atol=1e-5)
+    asked, *brought = [np.prod(backbone.output_shape(layer)) for layer in counted["layers"][1]]
+    assert brought
+    assert max(brought) <= asked
+
+
 def test_the_same_layer_twice_in_a_search(paths, cache):
     """Where every stage is computed, a layer that is asked for twice fills both of its places."""
     run(paths, layers=("layer1",), cache=cache)
