@@ -57,13 +57,14 @@ class TransferNet(NeuralNet):
     def initialize_optimizer(self):
         """Make the optimizer of the parameters that learn now."""
         _, kwargs = self.get_params_for_optimizer("optimizer", [])
-        kwargs.pop("lr", None)
-        self.optimizer_ = self.optimizer(self.learning_groups(), lr=self.lr, **kwargs)
+        self.optimizer_ = self.optimizer(self.learning_groups(), **kwargs)
         return self
 
     def learning_groups(self) -> list[dict[str, Any]]:
         """The groups of the parameters that are not frozen now."""
-        return parameter_groups(self.module_, lr=self.lr, lr_decay=self.lr_decay, weight_decay=self.weight_decay)
+        own = {"lr": self.lr, "weight_decay": self.weight_decay}
+        given = {name: value for name, value in self.get_params_for("optimizer").items() if name in own}
+        return parameter_groups(self.module_, lr_decay=self.lr_decay, **{**own, **given})
 
     def learn(
         self,
@@ -139,11 +140,22 @@ class TransferNet(NeuralNet):
         return self
 
     def notify(self, method_name, **cb_kwargs):
-        """Call the callbacks; a KeyboardInterrupt of theirs is skorch's way to stop early."""
-        try:
+        """Call the callbacks, at the end of an epoch all of them before training stops where one asks for it.
+
+        A KeyboardInterrupt is, there, the way of skorch's callbacks to ask; everywhere else it is the user's.
+        """
+        if method_name != "on_epoch_end":
             super().notify(method_name, **cb_kwargs)
-        except KeyboardInterrupt as error:
-            raise StopTraining from error
+            return
+        stop: BaseException | None = None
+        self.on_epoch_end(self, **cb_kwargs)
+        for _, callback in self.callbacks_:
+            try:
+                callback.on_epoch_end(self, **cb_kwargs)
+            except (KeyboardInterrupt, StopTraining) as request:
+                stop = request
+        if stop is not None:
+            raise StopTraining from stop
 
     def infer(self, x, **fit_params):
         """Outputs of a batch's activations; its other columns are the loss's affair."""
@@ -153,12 +165,15 @@ class TransferNet(NeuralNet):
         """The loss of a batch."""
         loss = self.criterion_(y_pred, y_true.to(y_pred.device), X)
         if training and not torch.isfinite(loss):
-            raise DivergenceError(
-                f"The loss became {loss.item()} in epoch {len(self.history)}: lr={self.lr} is too large for this "
-                "network, or its input is broken. The weights are those of the last good epoch; fit again with a "
-                "smaller lr, or a smaller lr_decay."
-            )
+            raise self.divergence(f"The loss became {loss.item()}")
         return loss
+
+    def divergence(self, what: str) -> DivergenceError:
+        """The error to raise where training has led to no finite numbers."""
+        return DivergenceError(
+            f"{what} in epoch {len(self.history)}: lr={self.lr} is too large for this network, or its input is broken. "
+            "The weights are those of the last good epoch; fit again with a smaller lr, or a smaller lr_decay."
+        )
 
     def outputs(self, activations: np.ndarray) -> np.ndarray:
         """Outputs (n, n_outputs) for rows of activations, in eval mode."""

@@ -62,28 +62,37 @@ class RestNetwork(nn.Module):
         """Set the mode of all that is not frozen."""
         super().train(mode)
         for module in self.stages.modules():
-            if module in self._frozen or (self._freeze_bn and isinstance(module, nn.modules.batchnorm._BatchNorm)):
-                module.training = False
+            is_kept = self._freeze_bn and isinstance(module, nn.modules.batchnorm._BatchNorm)
+            module.training &= module in self._learning and not is_kept
         return self
 
     def freeze(self, n_stages: int) -> None:
         """Freeze the first ``n_stages`` of the backbone, those in front of the cut counted in, and no others."""
-        self._frozen: set[nn.Module] = set()
+        # What no stage behind the cut is the first to use (a layer that a frozen stage runs as well) does not learn.
+        self.stages.requires_grad_(False)
+        self._learning: set[nn.Module] = set()
         n_before = self.n_stages - len(self._parts)
-        for number, name in enumerate(self._parts, start=n_before):
-            is_frozen = number < n_stages
-            for path in self._parts[name]:
-                part = _get(self.stages, path)
-                if isinstance(part, nn.Module):
-                    self._frozen |= set(part.modules()) if is_frozen else set()
-            for _, parameter in self._named_parameters_of(name):
-                parameter.requires_grad_(not is_frozen and parameter.is_floating_point())
+        for number, (name, named) in enumerate(self.parameters_by_stage(), start=n_before):
+            if n_stages <= number < self.n_stages:
+                parts = (_get(self.stages, path) for path in self._parts[name])
+                self._learning.update(*(part.modules() for part in parts if isinstance(part, nn.Module)))
+                for _, parameter in named:
+                    parameter.requires_grad_(parameter.is_floating_point())
         self.train(self.training)
 
     def parameters_by_stage(self) -> Iterator[tuple[str, list[tuple[str, nn.Parameter]]]]:
-        """(stage, its named parameters) of each stage behind the cut, the first one first, and of the head."""
+        """(stage, its named parameters) of each stage behind the cut, the first one first, and of the head.
+
+        A parameter that several stages share is the first one's.
+        """
+        seen: set[nn.Parameter] = set()
         for name in self._parts:
-            yield name, list(self._named_parameters_of(name))
+            own = []
+            for path, parameter in self._named_parameters_of(name):
+                if parameter not in seen:
+                    seen.add(parameter)
+                    own.append((path, parameter))
+            yield name, own
         yield "head", list(self.head.named_parameters())
 
     def _named_parameters_of(self, name: str) -> Iterator[tuple[str, nn.Parameter]]:

@@ -27,7 +27,7 @@ def parameter_groups(network: RestNetwork, *, lr: float, lr_decay: float, weight
     """The parameters that learn now, as groups for a torch optimizer, the head's first.
 
     The head learns with ``lr``, the last stage with ``lr * lr_decay``, the one before with ``lr * lr_decay ** 2``, and
-    so on. Norms and biases have no weight decay.
+    so on. Weight decay is for matrices and kernels: norms, biases, scales, class tokens and positions have none.
 
     Parameters
     ----------
@@ -38,7 +38,7 @@ def parameter_groups(network: RestNetwork, *, lr: float, lr_decay: float, weight
     lr_decay : float
         Factor from each stage to the one before.
     weight_decay : float
-        Of the weights of convolutions and linear layers.
+        Of the weights of convolutions, linear and attention layers.
 
     Returns
     -------
@@ -68,5 +68,6 @@ def set_learning_rates(optimizer: torch.optim.Optimizer, factor: float) -> None:
 
 
 def _is_plain(name: str, parameter: nn.Parameter, norms: set[nn.Parameter]) -> bool:
-    """Whether a parameter is a norm's or a bias, which weight decay would only distort."""
-    return parameter in norms or name.rpartition(".")[2].endswith("bias")
+    """Whether weight decay would only distort a parameter: it is no weight, or one number for each channel."""
+    # A norm of timm's or of torchvision's own is read through by the tracer, and leaves a vector called "weight".
+    return parameter in norms or parameter.ndim < 2 or not name.endswith("weight")

@@ -51,7 +51,7 @@ def train(
     unfreeze_every : int or None, default=None
         Epochs between two stages that begin to learn; None lets all learn from the start.
     depth : int, default=0
-        How many stages of the backbone are frozen for good; needed for ``unfreeze_every``.
+        How many stages of the backbone are frozen for good.
     patience : int or None, default=None
         Epochs without a better validation loss after which training stops, with the best weights put back.
     callbacks : sequence of (str, skorch callback), default=()
@@ -72,6 +72,8 @@ def train(
     own: list[tuple[str, Any]] = [("epoch_number", EpochNumber()), ("last_good", last_good)]
     if unfreeze_every is not None:
         own.append(("unfreezing", GradualUnfreezing(net.module_.n_stages, depth, unfreeze_every)))
+    else:
+        net.module_.freeze(depth)
     own.append(("schedule", Schedule(schedule)))
     if valid is not None:
         own.append(("valid_score", ValidScore()))

@@ -1,0 +1,145 @@
+"""Linear probes, against scikit-learn's own pipeline."""
+
+import warnings
+
+import numpy as np
+import pytest
+from sklearn.linear_model import LogisticRegression, Ridge
+from sklearn.preprocessing import StandardScaler
+
+from sktl._engine._probe import _PENALTY, classification_probe, regression_probe
+
+N_FEATURES = 6
+
+
+def features(n=40, seed=0):
+    """Features of very different scales and means."""
+    rng = np.random.default_rng(seed)
+    return rng.normal(size=(n, N_FEATURES)) * [1, 10, 0.01, 3, 1, 100] + [0, 5, 1, -30, 0, 1000]
+
+
+def weights(n=40):
+    return np.random.default_rng(1).uniform(1, 4, n)
+
+
+def labels(n, n_classes):
+    return np.random.default_rng(2).permutation(np.arange(n) % n_classes)
+
+
+def logits(probe, x):
+    return x @ probe.weight.T + probe.bias
+
+
+def expected_classifier(x, y, weight):
+    scaler = StandardScaler().fit(x, sample_weight=weight)
+    model = LogisticRegression(C=1 / _PENALTY, max_iter=10_000, tol=1e-8)
+    model.fit(scaler.transform(x), y, sample_weight=weight)
+    return lambda rows: model.predict_proba(scaler.transform(rows))
+
+
+def softmax(values):
+    values = np.exp(values - values.max(1, keepdims=True))
+    return values / values.sum(1, keepdims=True)
+
+
+@pytest.mark.parametrize("weighted", [False, True])
+@pytest.mark.parametrize("n_classes", [2, 3, 5])
+def test_classification_is_scikit_learns(n_classes, weighted):
+    """Probabilities are those of StandardScaler and LogisticRegression, on rows that were not fitted as well."""
+    x, y = features(), labels(40, n_classes)
+    weight = weights() if weighted else np.ones(40)
+    probe = classification_probe(x, y, weight, n_classes)
+    assert probe.weight.shape == (n_classes, N_FEATURES)
+    assert probe.bias.shape == (n_classes,)
+    new = features(20, seed=3)
+    np.testing.assert_allclose(softmax(logits(probe, new)), expected_classifier(x, y, weight)(new), atol=1e-3)
+
+
+def test_two_classes_are_symmetrical():
+    """What speaks for one class speaks as much against the other."""
+    probe = classification_probe(features(), labels(40, 2), weights(), 2)
+    np.testing.assert_allclose(probe.weight[0], -probe.weight[1], rtol=1e-12)
+    np.testing.assert_allclose(probe.bias[0], -probe.bias[1], rtol=1e-9)
+    assert np.abs(probe.weight).max() > 0
+
+
+@pytest.mark.parametrize("present", [(1, 4), (0, 2, 4)])
+def test_absent_classes_get_zero(present):
+    """Classes without rows have logits of zero, and the others those of a probe of their own."""
+    x, y = features(), labels(40, len(present))
+    probe = classification_probe(x, np.array(present)[y], np.ones(40), 5)
+    alone = classification_probe(x, y, np.ones(40), len(present))
+    absent = sorted({0, 1, 2, 3, 4} - set(present))
+    np.testing.assert_allclose(logits(probe, x)[:, list(present)], logits(alone, x))
+    np.testing.assert_array_equal(logits(probe, x)[:, absent], 0)
+
+
+def test_one_class_alone():
+    """A table of one class says nothing: all logits are zero."""
+    probe = classification_probe(features(), np.full(40, 2), np.ones(40), 3)
+    assert not probe.weight.any()
+    assert not probe.bias.any()
+
+
+@pytest.mark.parametrize("weighted", [False, True])
+@pytest.mark.parametrize("n_targets", [1, 3])
+def test_regression_is_scikit_learns(n_targets, weighted):
+    """Predictions are those of StandardScaler and Ridge."""
+    x, weight = features(), weights() if weighted else np.ones(40)
+    y = np.random.default_rng(4).normal(size=(40, n_targets)) + x[:, :1] - 0.1 * x[:, 1:2]
+    probe = regression_probe(x, y, weight)
+    assert probe.weight.shape == (n_targets, N_FEATURES)
+    assert probe.bias.shape == (n_targets,)
+    scaler = StandardScaler().fit(x, sample_weight=weight)
+    model = Ridge(alpha=_PENALTY).fit(scaler.transform(x), y, sample_weight=weight)
+    new = features(20, seed=3)
+    expected = model.predict(scaler.transform(new)).reshape(20, n_targets)
+    np.testing.assert_allclose(logits(probe, new), expected, rtol=1e-7, atol=1e-9)
+
+
+def fitted(kind, x, y, weight):
+    if kind == "classification":
+        return classification_probe(x, y, weight, 3)
+    return regression_probe(x, y[:, None].astype(float), weight)
+
+
+@pytest.mark.parametrize("kind", ["classification", "regression"])
+def test_a_weight_of_two_is_a_row_twice(kind):
+    """Whole weights and repeated rows give the same probe, its penalty and its scaling included."""
+    x, y = features(), labels(40, 3)
+    repeats = np.arange(40) % 3 + 1
+    weighted = fitted(kind, x, y, repeats.astype(float))
+    repeated = fitted(kind, x.repeat(repeats, 0), y.repeat(repeats), np.ones(repeats.sum()))
+    np.testing.assert_allclose(logits(weighted, x), logits(repeated, x), atol=1e-3)
+
+
+@pytest.mark.parametrize("kind", ["classification", "regression"])
+def test_weights_that_are_shares(kind):
+    """Weights that sum to one do not drown in the penalty: their largest counts as one."""
+    x, y, weight = features(), labels(40, 3), weights()
+    shares = fitted(kind, x, y, weight / weight.sum())
+    np.testing.assert_allclose(logits(shares, x), logits(fitted(kind, x, y, weight / weight.max()), x), atol=1e-6)
+
+
+@pytest.mark.parametrize("constant", [0.0, 7.0, 1e6])
+@pytest.mark.parametrize("kind", ["classification", "regression"])
+def test_constant_features(kind, constant):
+    """A feature that varies by rounding alone changes nothing, and nothing warns of a division by zero."""
+    x, y = features(), labels(40, 3)
+    noise = constant * np.float64(1e-9) * np.random.default_rng(5).choice([-1, 0, 1], 40)
+    wider = np.column_stack([x, constant + noise])
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        probe = fitted(kind, wider, y, weights())
+    assert np.isfinite(probe.weight).all()
+    np.testing.assert_allclose(logits(probe, wider), logits(fitted(kind, x, y, weights()), x), atol=1e-3)
+
+
+def test_no_convergence_no_warning(monkeypatch):
+    """A probe that has not converged is still a start: nobody is warned."""
+    from sktl._engine import _probe
+
+    monkeypatch.setattr(_probe, "LogisticRegression", lambda **kw: LogisticRegression(**{**kw, "max_iter": 1}))
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        assert classification_probe(features(), labels(40, 3), np.ones(40), 3).weight.any()
