@@ -1,8 +1,10 @@
 """What the benchmarks share: real photos and weights, the plain rival loop, paired timing, a table."""
 
+import json
 import os
 import platform
 import statistics
+import subprocess
 import sys
 import time
 from collections.abc import Callable, Sequence
@@ -81,6 +83,22 @@ def paired(rival: Callable[[], object], ours: Callable[[], object], n_pairs: int
         "min": min(a / b for a, b in pairs),
         "max": max(a / b for a, b in pairs),
     }
+
+
+def in_new_process(script: str, job: dict, **environment: str) -> dict:
+    """What ``do_job`` of a script gives in a process of its own, where nothing is cached, traced or loaded yet."""
+    command = [sys.executable, script, "--job", json.dumps(job)]
+    out = subprocess.run(command, env={**os.environ, **environment}, stdout=subprocess.PIPE, text=True, check=True)
+    return json.loads(out.stdout.splitlines()[-1])
+
+
+def run_script(do_job: Callable[..., dict], main: Callable[[], None]) -> None:
+    """Do the job that `in_new_process` asks for, or else print the tables."""
+    if sys.argv[1:2] == ["--job"]:
+        print(json.dumps(do_job(**json.loads(sys.argv[2]))))
+    else:
+        print(machine(), flush=True)
+        main()
 
 
 def seconds(function: Callable[[], object]) -> float:

@@ -1,0 +1,36 @@
+"""Seconds of all of scikit-learn's `check_estimator`, for each estimator built with its defaults.
+
+Run: python benchmarks/check_estimator_time.py [FineTunedClassifier] [FineTunedRegressor] [PretrainedFeatureExtractor]
+"""
+
+import sys
+import time
+import warnings
+from collections import Counter
+
+from common import machine, show
+from sklearn.utils.estimator_checks import check_estimator
+
+import sktl
+
+NAMES = ("FineTunedClassifier", "FineTunedRegressor", "PretrainedFeatureExtractor")
+
+
+def main() -> None:
+    """Print the table."""
+    rows = []
+    for name in sys.argv[1:] or NAMES:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # checks of odd input warn on purpose
+            start = time.perf_counter()
+            checks = check_estimator(getattr(sktl, name)(), on_skip=None, on_fail=None)
+            took = time.perf_counter() - start
+        counts = Counter(check["status"] for check in checks)
+        others = [f"{check['check_name']} ({check['status']})" for check in checks if check["status"] != "passed"]
+        rows.append((name, len(checks), counts["passed"], ", ".join(others) or "none", took))
+    show("check_estimator", ("estimator", "checks", "passed", "others", "seconds"), rows)
+
+
+if __name__ == "__main__":
+    print(machine(), flush=True)
+    main()

@@ -1,0 +1,125 @@
+"""A grid search over ``freeze_depth`` with its cache in a directory: run twice, and with two jobs.
+
+Each search runs in a new process, on a machine where nothing has been exported; imports are not counted. Counted are
+the pictures that any process has put through frozen stages.
+
+Run: python benchmarks/search_again.py [--photos 244] [--epochs 5] [--rounds 3] [--quick]
+"""
+
+import argparse
+import os
+import statistics
+import tempfile
+import time
+from pathlib import Path
+
+from common import in_new_process, pretrained, run_script, show
+from freeze_depth_search import some_photos
+from sklearn.model_selection import GridSearchCV
+
+import sktl._engine._prefix as prefix_module
+from sktl import FineTunedClassifier
+
+DEPTHS = ["all", -1, -2]
+
+
+class CountedRunner:
+    """A runner that notes how many pictures it gets in a file, which all processes write to."""
+
+    def __init__(self, runner, path):
+        self.runner, self.path, self.concurrent = runner, path, runner.concurrent
+
+    def __call__(self, pictures):
+        """Run them."""
+        with open(self.path, "a") as file:
+            file.write(f"{len(pictures)}\n")
+        return self.runner(pictures)
+
+
+class CountedClassifier(FineTunedClassifier):
+    """Counts in workers too: they import the package anew and know nothing of what was replaced in their parent."""
+
+    def _prefix(self, cache):
+        get_runner = getattr(prefix_module.get_runner, "original", prefix_module.get_runner)
+
+        def counted(*args, **kwargs):
+            return CountedRunner(get_runner(*args, **kwargs), os.environ["PICTURES_FILE"])
+
+        counted.original = get_runner
+        prefix_module.get_runner = counted
+        return super()._prefix(cache)
+
+
+def do_job(name, cache, n_photos, epochs, n_jobs) -> dict:
+    """One search, timed; with several jobs once more, in an empty cache, when the workers are there."""
+    settings = pretrained(name) if name != "sktl_mini" else {}
+    model = CountedClassifier(name, **settings, max_epochs=epochs, cache=cache, random_state=0)
+    paths, labels = some_photos(n_photos)
+    search = GridSearchCV(model, {"freeze_depth": DEPTHS}, cv=3, n_jobs=n_jobs)
+    start = time.perf_counter()
+    search.fit(paths, labels)
+    result = {"seconds": time.perf_counter() - start, "pictures": n_pictures(), "score": float(search.best_score_)}
+    if n_jobs > 1:
+        Path(os.environ["PICTURES_FILE"]).unlink()
+        search.set_params(estimator__cache=f"{cache}/again")
+        start = time.perf_counter()
+        search.fit(paths, labels)
+        result |= {"warm_seconds": time.perf_counter() - start, "warm_pictures": n_pictures()}
+    return result
+
+
+def n_pictures() -> int:
+    """How many pictures ran through frozen stages, up to now."""
+    path = Path(os.environ["PICTURES_FILE"])
+    return sum(map(int, path.read_text().split())) if path.exists() else 0
+
+
+def search(folder: str, job: dict) -> dict:
+    """One search in a new process."""
+    with tempfile.TemporaryDirectory() as home:
+        return in_new_process(__file__, {"cache": folder, **job}, SKTL_HOME=home, PICTURES_FILE=f"{home}/pictures")
+
+
+def main() -> None:
+    """Print the tables."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--photos", type=int, default=244)
+    parser.add_argument("--epochs", type=int, default=5)
+    parser.add_argument("--networks", nargs="+", default=["mobilenet_v2", "sktl_mini"])
+    parser.add_argument("--quick", action="store_true", help="two epochs of 24 photos, to see that it runs")
+    options = parser.parse_args()
+    if options.quick:
+        options.rounds, options.photos, options.epochs = 1, 24, 2
+    again, jobs = [], []
+    for name in options.networks:
+        job = {"name": name, "n_photos": options.photos, "epochs": options.epochs}
+        one, second, two = [], [], []
+        for _ in range(options.rounds):
+            with tempfile.TemporaryDirectory() as folder:
+                one.append(search(folder, {**job, "n_jobs": 1}))
+                second.append(search(folder, {**job, "n_jobs": 1}))
+            with tempfile.TemporaryDirectory() as folder:
+                two.append(search(folder, {**job, "n_jobs": 2}))
+        for run, found in (("first", one), ("second", second)):
+            again.append((name, run, median(found, "seconds"), spread(found, "pictures"), found[0]["score"]))
+        for label, found, when in (("1", one, ""), ("2, with starting workers", two, ""), ("2", two, "warm_")):
+            ratio = statistics.median(a["seconds"] / b[f"{when}seconds"] for a, b in zip(one, found, strict=True))
+            jobs.append((name, label, median(found, f"{when}seconds"), ratio, spread(found, f"{when}pictures")))
+    title = f"GridSearchCV, freeze_depth in {DEPTHS}, cv=3, {options.epochs} epochs, {options.photos} photos"
+    show(f"{title}: the same search again", ("network", "run", "seconds", "pictures computed", "score"), again)
+    show(f"{title}: two jobs", ("network", "n_jobs", "seconds", "faster than 1 by", "pictures computed"), jobs)
+
+
+def median(found: list[dict], key: str) -> float:
+    """Of one figure, over the rounds."""
+    return statistics.median(one[key] for one in found)
+
+
+def spread(found: list[dict], key: str) -> str:
+    """A number, or from which to which it goes over the rounds."""
+    return "-".join(map(str, sorted({min(one[key] for one in found), max(one[key] for one in found)})))
+
+
+if __name__ == "__main__":
+    run_script(do_job, main)
