@@ -61,6 +61,41 @@ def test_a_layer_that_is_used_twice(resnet):
     torch.testing.assert_close(last, second, rtol=0, atol=0)
 
 
+def test_stage_parts(resnet):
+    """Every module that computes in a stage is listed with it, by its path, and what has no parameters as well."""
+    parts = resnet.stage_parts
+    assert list(parts) == [stage.name for stage in resnet.stages]
+    assert parts["stem"] == ("conv1", "bn1", "relu", "maxpool")
+    block = [f"layer1.{n}.{layer}" for n in (0, 1) for layer in ("conv1", "bn1", "relu", "conv2", "bn2")]
+    assert parts["layer1"] == tuple(block)
+    for stage in resnet.stages:
+        modules = [resnet.module.get_submodule(path) for path in parts[stage.name]]
+        assert sum(p.numel() for module in modules for p in module.parameters()) == stage.n_parameters
+
+
+def test_stage_parts_of_tensors_and_shared_layers():
+    """A bare tensor is a part by its path, and what several stages use is the first one's."""
+
+    class Net(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.block1 = nn.Sequential(nn.Conv2d(3, 3, 1), nn.ReLU())
+            self.block2 = nn.Sequential(nn.Conv2d(3, 3, 1), nn.ReLU())
+            self.scale = nn.Parameter(torch.ones(3, 1, 1))
+            self.fc = nn.Linear(3, 2)
+
+        def forward(self, x):
+            x = self.block2(self.block1(x)) * self.scale
+            return self.fc(self.block1(x).mean((2, 3)))
+
+    backbone = load_backbone(Net(), preprocessing=SMALL)
+    parts = backbone.stage_parts
+    assert [stage.name for stage in backbone.stages] == list(parts)
+    assert parts["block1"] == ("block1.0", "block1.1")
+    later = [path for name, paths in parts.items() if name != "block1" for path in paths]
+    assert sorted(later) == ["block2.0", "block2.1", "scale"]
+
+
 def test_nothing_behind_the_deepest_layer(resnet):
     """The part holds no later layers, and none beside the way."""
     part = resnet.feature_graph(["stem", "layer1"])

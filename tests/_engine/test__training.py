@@ -1,0 +1,175 @@
+"""One training: the same numbers for the same seed, and nothing global is changed."""
+
+import copy
+import multiprocessing
+import pickle
+import random
+import sys
+import threading
+
+import numpy as np
+import pytest
+import torch
+from skorch.callbacks import Callback
+
+from sktl._engine import _training
+from sktl._engine._training import train
+from sktl.exceptions import DivergenceError
+
+
+def weights(net):
+    return copy.deepcopy(net.module_.state_dict())
+
+
+def same(first, second):
+    return first.keys() == second.keys() and all(torch.equal(first[name], second[name]) for name in first)
+
+
+def global_state():
+    numpys = pickle.dumps(np.random.get_state())  # noqa: NPY002
+    return torch.get_rng_state().tolist(), numpys, random.getstate()
+
+
+def trained(make_net, tiny, rows, seed, **kwargs):
+    net = make_net(tiny, 0, dropout=0.3, lr_decay=1.0)
+    train(net, rows, epochs=3, seed=seed, **kwargs)
+    return weights(net), net.history[:, "train_loss"]
+
+
+def test_a_seed_decides_everything(tiny, make_net, make_rows):
+    """Order and dropout come from the seed alone, whatever the global generators hold, and those stay as they were."""
+    rows = make_rows(tiny, 0)
+    before = global_state()
+    first = trained(make_net, tiny, rows, 1)
+    assert global_state() == before
+    torch.rand(5)
+    again, other = trained(make_net, tiny, rows, 1), trained(make_net, tiny, rows, 2)
+    assert same(first[0], again[0])
+    assert first[1] == again[1]
+    assert not same(first[0], other[0])
+
+
+def test_dropout_is_seeded_too(tiny, make_net, make_rows):
+    """With one batch an epoch, and so with nothing to shuffle that counts, the seed still decides what is dropped."""
+    rows = make_rows(tiny, 2, 8)
+    results = []
+    for seed in (1, 1, 2):
+        net = make_net(tiny, 2, dropout=0.5)
+        train(net, rows, epochs=2, seed=seed)
+        results.append(net.history[:, "train_loss"])
+    assert results[0] == results[1]
+    assert results[0] != pytest.approx(results[2], abs=1e-4)
+
+
+class Fail(Callback):
+    def on_batch_end(self, net, **kwargs):
+        raise self.error
+
+
+@pytest.mark.parametrize("error", [ZeroDivisionError, DivergenceError])
+def test_an_error_leaves_everything_as_it_was(tiny, make_net, make_rows, error):
+    """After a failure the generators are as they were, the lock is free, and the net can be trained again."""
+    net, rows, fail = make_net(tiny, 0), make_rows(tiny, 0), Fail()
+    fail.error = error
+    before = global_state()
+    n_callbacks = len(net.callbacks_)
+    with pytest.raises(error):
+        train(net, rows, epochs=3, seed=0, callbacks=[("fail", fail)])
+    assert global_state() == before
+    assert len(net.callbacks_) == n_callbacks
+    assert not net.history
+    assert not hasattr(net, "_valid")
+    other = threading.Thread(target=train, args=(net, rows), kwargs={"epochs": 1, "seed": 0}, daemon=True)
+    other.start()
+    other.join(60)
+    assert len(net.history) == 1
+
+
+def test_trainings_in_threads(tiny, make_net, make_rows):
+    """Trainings at once in several threads give what each gives alone, and the generator is left as it was found."""
+    rows = make_rows(tiny, 0)
+    expected = [trained(make_net, tiny, rows, seed) for seed in range(4)]
+    results = {}
+    before = global_state()
+    threads = [
+        threading.Thread(
+            target=lambda seed: results.update({seed: trained(make_net, tiny, copy.deepcopy(rows), seed)}),
+            args=(seed,),
+            daemon=True,
+        )
+        for seed in range(4)
+    ]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(60)
+    assert global_state() == before
+    for seed in range(4):
+        assert same(results[seed][0], expected[seed][0])
+        assert results[seed][1] == expected[seed][1]
+
+
+def test_a_training_within_a_training(tiny, make_net, make_rows):
+    """A callback may train another net; neither waits for itself, nor changes what the other draws."""
+
+    class Within(Callback):
+        def on_epoch_end(self, net, **kwargs):
+            self.inner = trained(make_net, tiny, make_rows(tiny, 0), 7)
+
+    rows, within = make_rows(tiny, 0), Within()
+    outer = trained(make_net, tiny, rows, 1, callbacks=[("within", within)])
+    assert same(outer[0], trained(make_net, tiny, rows, 1)[0])
+    assert same(within.inner[0], trained(make_net, tiny, rows, 7)[0])
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="there is no fork")
+@pytest.mark.filterwarnings("ignore:.*fork.*:DeprecationWarning")
+def test_a_forked_child_does_not_wait_for_the_parents_thread():
+    """A lock that another thread held when the process forked is free in the child."""
+    held, leave = threading.Event(), threading.Event()
+
+    def hold():
+        with _training._GLOBAL_GENERATOR:
+            held.set()
+            leave.wait(60)
+
+    thread = threading.Thread(target=hold, daemon=True)
+    thread.start()
+    held.wait(60)
+    child = multiprocessing.get_context("fork").Process(target=_take_lock)
+    child.start()
+    child.join(60)
+    leave.set()
+    thread.join()
+    assert child.exitcode == 0
+
+
+def _take_lock():
+    sys.exit(0 if _training._GLOBAL_GENERATOR.acquire(timeout=10) else 1)
+
+
+def test_all_stages_learn_where_none_is_to_be_unfrozen(tiny, make_net, make_rows):
+    """What an earlier training left frozen for the time being learns in one without gradual unfreezing."""
+    net, rows = make_net(tiny, 1), make_rows(tiny, 1)
+    train(net, rows, epochs=1, seed=0, unfreeze_every=1, depth=1)
+    before = weights(net)
+    train(net, rows, epochs=1, seed=0, depth=1)
+    assert not torch.equal(before["stages.layer1.0.weight"], net.module_.state_dict()["stages.layer1.0.weight"])
+
+
+def test_callbacks_see_what_was_noted(tiny, make_net, make_rows):
+    """A callback of one training sees losses, score and rate of its epochs, before the last of them ends training."""
+
+    class Note(Callback):
+        def on_train_begin(self, net, **kwargs):
+            self.seen = []
+
+        def on_epoch_end(self, net, **kwargs):
+            self.seen.append({"train_loss", "valid_loss", "valid_score", "lr"} <= set(net.history[-1]))
+
+    net, note, rows = make_net(tiny, 2, lr=1e-9), Note(), make_rows(tiny, 2)
+    best = train(net, rows, make_rows(tiny, 2), epochs=5, seed=0, patience=1, callbacks=[("note", note)])
+    assert note.seen == [True] * len(net.history)
+    assert best.best_epoch_ <= len(net.history) <= 5
+    assert train(net, rows, epochs=0, seed=0) is None
+    assert train(net, rows, rows, epochs=0, seed=0, patience=2).best_epoch_ == len(net.history)
