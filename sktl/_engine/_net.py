@@ -176,7 +176,9 @@ class TransferNet(NeuralNet):
         )
 
     def outputs(self, activations: np.ndarray) -> np.ndarray:
-        """Outputs (n, n_outputs) for rows of activations, in eval mode."""
+        """Outputs (n, n_outputs) for rows of activations, in eval mode; each row's are its own, to the bit."""
+        if len(activations) % self.batch_size == 1:  # for one row alone, torch takes other kernels than for several
+            return self.outputs(np.concatenate([activations, activations[-1:]]))[:-1]
         self.module_.eval()
         chunks = (activations[start : start + self.batch_size] for start in range(0, len(activations), self.batch_size))
         with torch.inference_mode():
