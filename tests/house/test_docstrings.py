@@ -14,6 +14,7 @@ MODULES = [
     "sktl.exceptions",
     "sktl.feature_extraction",
     "sktl.finetuning",
+    "sktl.inspection",
     "sktl.preprocessing",
 ]
 

@@ -20,6 +20,7 @@ ROOMS = [
     "sktl.exceptions",
     "sktl.feature_extraction",
     "sktl.finetuning",
+    "sktl.inspection",
     "sktl.preprocessing",
 ]
 

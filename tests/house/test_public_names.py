@@ -46,6 +46,15 @@ PUBLIC = {
     "sktl.finetuning": [
         "FineTunedClassifier",
         "FineTunedRegressor",
+        "LRRangeTest",
+        "lr_range_test",
+    ],
+    "sktl.inspection": [
+        "FreezeDepthDisplay",
+        "LRRangeDisplay",
+        "LayerProbeDisplay",
+        "MisclassifiedDisplay",
+        "TrainingCurveDisplay",
     ],
     "sktl.preprocessing": [
         "PixelRowsToImages",

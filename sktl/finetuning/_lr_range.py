@@ -1,0 +1,243 @@
+"""The learning rate range test: which rates make the loss fall, from one short training."""
+
+import warnings
+from dataclasses import dataclass
+from numbers import Integral, Real
+
+import numpy as np
+from scipy.ndimage import gaussian_filter1d
+from sklearn.base import clone
+from sklearn.utils._param_validation import Interval, validate_params
+from skorch.callbacks import Callback
+
+from sktl._engine._net import StopTraining
+from sktl._engine._schedules import set_learning_rates
+from sktl._engine._transfer import TransferEstimator
+from sktl.exceptions import DivergenceError, TrainingWarning
+
+_DECAY = 0.9  # of the running mean of the loss that says when to stop
+_WARM_UP = 10  # steps that this mean needs to be more than the first batches' luck
+_EXPLODED = 4.0  # times the smallest running mean: then the loss will not come back
+_WIDTH = 0.03  # standard deviation of the smoothing kernel, as a share of all steps
+_CLEAR = 3.0  # standard errors by which the steepest fall must differ from none
+
+
+@dataclass(frozen=True, eq=False)
+class LRRangeTest:
+    """The loss at each learning rate of a range test; made by `lr_range_test`.
+
+    Parameters
+    ----------
+    lr : ndarray of shape (n_steps,)
+        The learning rate of each step, rising.
+    loss : ndarray of shape (n_steps,)
+        The loss of each step's batch, before the step was taken.
+    smoothed_loss : ndarray of shape (n_steps,)
+        The same without most of the noise between batches: a Gaussian mean over neighbouring steps, to which a loss
+        counts no more than four times the mean of the first ten.
+    suggestion : float
+        The learning rate at which ``smoothed_loss`` falls most steeply; NaN where it never falls clearly.
+    """
+
+    lr: np.ndarray
+    loss: np.ndarray
+    smoothed_loss: np.ndarray
+    suggestion: float
+
+    def __repr__(self) -> str:
+        low, high = self.lr[[0, -1]]
+        return f"LRRangeTest({len(self.lr)} steps from lr={low:.2g} to {high:.2g}, suggestion={self.suggestion:.2g})"
+
+
+@validate_params(
+    {
+        "estimator": [TransferEstimator],
+        "lr_min": [Interval(Real, 0, None, closed="neither")],
+        "lr_max": [Interval(Real, 0, None, closed="neither")],
+        "n_steps": [Interval(Integral, 20, None, closed="left")],
+    },
+    prefer_skip_nested_validation=False,
+)
+def lr_range_test(estimator, X, y, *, sample_weight=None, lr_min=1e-6, lr_max=1.0, n_steps=100):
+    """Train with a learning rate that rises from step to step, and see which rates make the loss fall.
+
+    A copy of the estimator is trained, from its own start (``head_init`` and all), on all of ``X``; the rate of each
+    step is the one before times a constant. It ends after ``n_steps`` steps, or before that, when the loss has
+    exploded: a running mean of it has risen to four times its smallest value, or it is no finite number. The
+    estimator itself is not changed.
+
+    Parameters
+    ----------
+    estimator : FineTunedClassifier or FineTunedRegressor
+        Whose ``lr`` is to be chosen, fitted or not. Its ``lr``, ``lr_schedule``, ``max_epochs``, ``early_stopping``,
+        ``unfreeze_every`` and callbacks play no part in the test; everything else does, ``batch_size`` above all.
+    X : array-like of pictures
+        Paths, pictures, a batch array or rows of pixels, see the user guide.
+    y : array-like of shape (n_pictures,) or (n_pictures, n_targets)
+        Targets.
+    sample_weight : array-like of shape (n_pictures,), default=None
+        Weights of the rows; a weight of zero is a row that is not there.
+    lr_min : float, default=1e-06
+        Learning rate of the first step: so small that nothing is learnt.
+    lr_max : float, default=1.0
+        Learning rate of the last step: so large that nothing can be learnt.
+    n_steps : int, default=100
+        Steps from the one to the other, 20 or more. With more of them, each rate is used for longer and the curve is
+        smoother.
+
+    Returns
+    -------
+    LRRangeTest
+        With the arrays ``lr``, ``loss`` and ``smoothed_loss``, and the ``suggestion``.
+
+    Raises
+    ------
+    ValueError
+        Where ``lr_min`` is not below ``lr_max``, or another parameter is out of its range.
+    DivergenceError
+        Where the loss is no finite number within the first few steps: ``lr_min`` is too large already.
+
+    Warns
+    -----
+    TrainingWarning
+        Where the loss never falls clearly; the suggestion is NaN.
+
+    See Also
+    --------
+    sktl.inspection.LRRangeDisplay : The curve as a picture.
+
+    Notes
+    -----
+    The suggestion is the rate at which the smoothed loss falls most steeply over the logarithm of the rate, among the
+    rates below the one with the smallest smoothed loss. It counts only where this slope differs from zero by three
+    standard errors, by the noise between successive batches.
+
+    It is a place to start from and no more. The loss is that of training batches in the first steps: it says nothing
+    of overfitting, nor of what many epochs would do at that rate. What was learnt at smaller rates is not undone at
+    larger ones, so a start that is good already, as ``head_init="probe"`` often gives, leaves little to fall and a
+    flat curve; look at it (`sktl.inspection.LRRangeDisplay`), or compare a few rates in a grid search.
+
+    References
+    ----------
+    .. [1] Smith, "Cyclical Learning Rates for Training Neural Networks", WACV 2017, section 3.3.
+
+    Examples
+    --------
+    >>> from sklearn.datasets import load_digits
+    >>> from sktl import FineTunedClassifier
+    >>> from sktl.finetuning import lr_range_test
+    >>> X, y = load_digits(return_X_y=True)
+    >>> model = FineTunedClassifier(head_init="random", random_state=0)
+    >>> result = lr_range_test(model, X[:200] / 16, y[:200])
+    >>> bool(1e-4 < result.suggestion < 1e-1)
+    True
+    """
+    if lr_min >= lr_max:
+        raise ValueError(f"lr_min={lr_min} must be smaller than lr_max={lr_max}: the rate rises from one to the other.")
+    rates = np.geomspace(lr_min, lr_max, n_steps)
+    recorder = _RisingRate(rates)
+    trial = _trial(estimator, lr_min, n_steps, recorder)
+    try:
+        trial.fit(X, y, sample_weight=sample_weight)
+    except DivergenceError as error:
+        n_seen = len(recorder.losses_)
+        if n_seen < _WARM_UP:
+            raise DivergenceError(
+                f"The loss is no finite number after {n_seen} steps, at lr={rates[n_seen]:.2g}: nothing has been seen "
+                f"by then. Use more than n_steps={n_steps} steps, or a range that begins below lr_min={lr_min:.2g}."
+            ) from error
+    loss = np.array(recorder.losses_)
+    width = max(1.0, _WIDTH * n_steps)
+    # An explosion of many powers of ten would be seen long before it is there.
+    smoothed = gaussian_filter1d(np.minimum(loss, _EXPLODED * loss[:_WARM_UP].mean()), width, mode="reflect")
+    lr = rates[: len(loss)]
+    suggestion = _steepest_fall(lr, loss, smoothed, width)
+    if np.isnan(suggestion):
+        warnings.warn(
+            f"The loss never falls clearly from lr={lr[0]:.2g} to lr={lr[-1]:.2g}, so there is no suggestion (NaN). "
+            "The start may be as good as it gets (head_init='probe' often is), or the batches differ too much: try "
+            "more n_steps, a larger batch_size, or head_init='random' for the test.",
+            TrainingWarning,
+            stacklevel=3,
+        )
+    return LRRangeTest(lr, loss, smoothed, suggestion)
+
+
+class _RisingRate(Callback):
+    """Set the rate of each step, note its loss, and end the training when there is nothing more to see.
+
+    Parameters
+    ----------
+    rates : ndarray of shape (n_steps,)
+        Learning rates of the head; the stages keep their ratio to it.
+    """
+
+    def __init__(self, rates):
+        self.rates = rates
+
+    def on_train_begin(self, net, **kwargs):
+        """Begin anew."""
+        self.losses_: list[float] = []
+        self._total = 0.0
+        self._smallest = np.inf
+
+    def on_batch_begin(self, net, training=False, **kwargs):
+        """Set the rates of this step."""
+        if training:
+            set_learning_rates(net.optimizer_, self.rates[len(self.losses_)] / self.rates[0])
+
+    def on_batch_end(self, net, training=False, loss=None, **kwargs):
+        """Note the loss; stop after the last step, or when the loss has exploded."""
+        if not training:
+            return
+        self.losses_.append(loss.item())
+        n_steps = len(self.losses_)
+        self._total = _DECAY * self._total + (1 - _DECAY) * self.losses_[-1]
+        mean = self._total / (1 - _DECAY**n_steps)  # without it, the first means would lean towards zero
+        if n_steps >= _WARM_UP:
+            self._smallest = min(self._smallest, mean)
+        if n_steps == len(self.rates) or mean > _EXPLODED * self._smallest:
+            raise StopTraining
+
+
+def _trial(estimator, lr_min, n_steps, recorder):
+    """A copy of the estimator that trains for as many steps as the recorder wants."""
+    net_params = {
+        key: value
+        for key, value in (estimator.net_params or {}).items()
+        if key != "lr" and not key.startswith("callbacks")
+    }
+    trial = clone(estimator).set_params(
+        backbone=estimator.backbone,  # a fitted estimator would have been made an unfitted one
+        lr=lr_min,
+        lr_schedule="constant",
+        max_epochs=n_steps,  # an epoch has one step or more
+        early_stopping=False,
+        unfreeze_every=None,
+        warm_start=False,
+        callbacks=[("lr_range", recorder)],
+        net_params=net_params,
+        verbose=0,
+    )
+    return trial.set_callbacks()
+
+
+def _steepest_fall(lr: np.ndarray, loss: np.ndarray, smoothed: np.ndarray, width: float) -> float:
+    """The rate at which the smoothed loss falls most steeply before its minimum; NaN where that may be noise."""
+    n_before = int(smoothed.argmin()) + 1
+    if n_before < 3:
+        return float("nan")
+    slopes = np.gradient(smoothed[:n_before])  # steps are evenly spaced in the logarithm of the rate
+    best = int(slopes.argmin())
+    is_clear = -slopes[best] > _CLEAR * _slope_error(loss[: max(n_before, _WARM_UP)], width)
+    return float(lr[best]) if is_clear else float("nan")
+
+
+def _slope_error(loss: np.ndarray, width: float) -> float:
+    """Standard error of a slope of the smoothed loss, by the noise between successive batches.
+
+    Second differences hold six times the variance of the noise and next to nothing of the trend. A derivative of a
+    Gaussian mean of width s has the variance 1 / (4 sqrt(pi) s^3) of it.
+    """
+    noise = np.sqrt(np.mean(np.diff(loss, 2) ** 2) / 6)
+    return float(noise * np.sqrt(1 / (4 * np.sqrt(np.pi) * width**3)))

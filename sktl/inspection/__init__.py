@@ -1,0 +1,18 @@
+"""Pictures of what a network has learnt and of what it gets wrong, in the style of scikit-learn's displays.
+
+They need matplotlib, the extra ``plot``.
+"""
+
+from sktl.inspection._freeze_depth import FreezeDepthDisplay
+from sktl.inspection._layer_probe import LayerProbeDisplay
+from sktl.inspection._lr_range import LRRangeDisplay
+from sktl.inspection._misclassified import MisclassifiedDisplay
+from sktl.inspection._training_curve import TrainingCurveDisplay
+
+__all__ = [
+    "FreezeDepthDisplay",
+    "LRRangeDisplay",
+    "LayerProbeDisplay",
+    "MisclassifiedDisplay",
+    "TrainingCurveDisplay",
+]

@@ -1,0 +1,242 @@
+"""How far a linear model gets with what each stage gives."""
+
+import numpy as np
+from sklearn.base import clone, is_classifier, is_regressor
+from sklearn.dummy import DummyClassifier, DummyRegressor
+from sklearn.linear_model import LogisticRegression, Ridge
+from sklearn.model_selection import check_cv, cross_val_score
+from sklearn.pipeline import make_pipeline
+from sklearn.preprocessing import StandardScaler
+from sklearn.utils import check_consistent_length
+from sklearn.utils.multiclass import type_of_target
+
+from sktl._engine._backbone_parameter import resolve_backbone
+from sktl._engine._prefix import FrozenPrefix
+from sktl._engine._threads import bounded_threads
+from sktl._images import check_images
+from sktl.backbones import Backbone
+from sktl.feature_extraction import PretrainedFeatureExtractor
+from sktl.inspection._axes import MUTED, check_matplotlib, one_axes
+from sktl.inspection._fitted import find_fitted
+
+_PENALTY = 30.0  # of standardised features, of which there are often more than pictures; as the start of a head
+
+
+class LayerProbeDisplay:
+    """How transferable each stage of a network is: the score of a linear model on what it gives.
+
+    It is recommended to use `from_estimator` to create one. All parameters are stored as attributes.
+
+    Parameters
+    ----------
+    stages : list of str
+        Names of the stages, the first one first.
+    scores : ndarray of shape (n_stages, n_folds)
+        Scores of the linear model on each stage's pooled features.
+    chance : float, default=None
+        What a model reaches that does not look at the pictures.
+    n_features : list of int, default=None
+        How many features each stage has.
+    name : str, default=None
+        Of the network.
+    score_name : str, default="score"
+        What the score is.
+
+    Attributes
+    ----------
+    ax_ : matplotlib Axes
+        With the scores.
+    figure_ : matplotlib Figure
+        With the axes.
+    errorbar_ : matplotlib ErrorbarContainer
+        Mean scores with their standard deviations over the folds.
+    chance_line_ : matplotlib Line2D or None
+        The level of chance.
+
+    See Also
+    --------
+    FreezeDepthDisplay : What training the stages behind a depth gives.
+
+    Notes
+    -----
+    The features of all stages are computed in one pass over the pictures, or come from the cache. All stages are judged
+    on the same folds.
+
+    Of a fine-tuned estimator, the network with what it learnt is probed: pictures that it learnt from flatter the
+    stages that were trained. Give others.
+
+    References
+    ----------
+    .. [1] Yosinski et al., "How transferable are features in deep neural networks?", NIPS 2014.
+    .. [2] Alain and Bengio, "Understanding intermediate layers using linear classifier probes", ICLR workshop 2017.
+
+    Examples
+    --------
+    >>> from sklearn.datasets import load_digits
+    >>> from sktl.inspection import LayerProbeDisplay
+    >>> X, y = load_digits(return_X_y=True)
+    >>> display = LayerProbeDisplay.from_estimator("sktl_mini", X[:200] / 16, y[:200], cv=2)
+    >>> display.stages
+    ['stem', 'layer1', 'layer2', 'layer3', 'layer4']
+    >>> display.scores.shape
+    (5, 2)
+    """
+
+    def __init__(self, stages, scores, *, chance=None, n_features=None, name=None, score_name="score"):
+        self.stages = stages
+        self.scores = scores
+        self.chance = chance
+        self.n_features = n_features
+        self.name = name
+        self.score_name = score_name
+
+    @classmethod
+    def from_estimator(
+        cls,
+        estimator,
+        X,
+        y,
+        *,
+        cv=None,
+        scoring=None,
+        probe=None,
+        pooling="avg",
+        n_jobs=None,
+        ax=None,
+        errorbar_kw=None,
+    ):
+        """Probe every stage of a network, and draw it.
+
+        Parameters
+        ----------
+        estimator : str, Module, Backbone or sktl estimator
+            Whose network is probed. The name of a backbone means its best published weights. A fitted estimator, or a
+            pipeline or search with one in it, gives the network with what it learnt, and reads pictures as it learnt
+            to; one that is not fitted, such as ``PretrainedFeatureExtractor("resnet18", weights=..., cache=...)``, the
+            network that it would start from.
+        X : array-like of pictures
+            Paths, pictures, a batch array or rows of pixels, see the user guide.
+        y : array-like of shape (n_pictures,) or (n_pictures, n_targets)
+            Targets: labels, or numbers.
+        cv : int, cross-validation generator or iterable, default=None
+            The folds; None makes 5.
+        scoring : str or callable, default=None
+            The score; None takes the probe's own: accuracy, or the coefficient of determination.
+        probe : estimator, default=None
+            The linear model. None takes `StandardScaler` with `LogisticRegression` where ``estimator`` is a classifier
+            or ``y`` looks like labels, and with `Ridge` otherwise; both with a penalty of 30.
+        pooling : {"avg", "max", "gem"}, default="avg"
+            What is kept of each stage, as in `PretrainedFeatureExtractor`.
+        n_jobs : int, default=None
+            Folds that are fitted at the same time.
+        ax : matplotlib Axes, default=None
+            Where to draw; None makes a new figure.
+        errorbar_kw : dict, default=None
+            Keywords for matplotlib's ``errorbar`` of the scores.
+
+        Returns
+        -------
+        display : LayerProbeDisplay
+            With the data, and with what was drawn.
+
+        Raises
+        ------
+        ValueError
+            Where ``pooling`` is another one, or ``X`` and ``y`` differ in length.
+        BackboneError
+            Where there is no such network.
+        ImageError
+            Where a picture cannot be read.
+        MissingDependencyError
+            Where matplotlib is not installed.
+        """
+        check_matplotlib(cls)
+        if pooling not in ("avg", "max", "gem"):
+            raise ValueError(f"pooling={pooling!r} does not fit every stage. Use 'avg', 'max' or 'gem'.")
+        owner, backbone, images = _understand(estimator, X)
+        check_consistent_length(range(len(images)), y)
+        y = np.asarray(y)
+        probe = _default_probe(owner, y) if probe is None else probe
+        stages = [stage.name for stage in backbone.stages]
+        settings = {name: getattr(owner, name) for name in ("engine", "precision", "cache", "device", "n_jobs")}
+        with bounded_threads():
+            features = FrozenPrefix(backbone, stages, pooling=pooling, **settings).run(images)
+        # One list of folds: a random splitter would judge each stage on other pictures.
+        folds = list(check_cv(cv, y, classifier=is_classifier(probe)).split(features[0], y))
+        judging = {"cv": folds, "scoring": scoring, "n_jobs": n_jobs}
+        # In float32 a solver's rounding can be seen in the scores.
+        scores = [cross_val_score(clone(probe), table.astype(np.float64), y, **judging) for table in features]
+        dummy = DummyRegressor() if is_regressor(probe) else DummyClassifier(strategy="prior")
+        display = cls(
+            stages,
+            np.array(scores),
+            chance=float(cross_val_score(dummy, features[0], y, **judging).mean()),
+            n_features=[table.shape[1] for table in features],
+            name=backbone.name,
+            score_name=_score_name(scoring, probe),
+        )
+        return display.plot(ax, errorbar_kw=errorbar_kw)
+
+    def plot(self, ax=None, *, errorbar_kw=None):
+        """Draw the scores.
+
+        Parameters
+        ----------
+        ax : matplotlib Axes, default=None
+            Where to draw; None makes a new figure.
+        errorbar_kw : dict, default=None
+            Keywords for matplotlib's ``errorbar`` of the scores.
+
+        Returns
+        -------
+        display : LayerProbeDisplay
+            This object.
+        """
+        n_stages, n_folds = np.shape(self.scores)
+        self.figure_, self.ax_ = one_axes(self, ax, (max(5.0, 1.5 + 0.45 * n_stages), 3.8))
+        places = np.arange(n_stages)
+        style = {"fmt": "o-", "capsize": 4, "color": "C0", **(errorbar_kw or {})}
+        self.errorbar_ = self.ax_.errorbar(places, np.mean(self.scores, 1), yerr=np.std(self.scores, 1), **style)
+        self.chance_line_ = None
+        if self.chance is not None:
+            self.chance_line_ = self.ax_.axhline(self.chance, color=MUTED, linestyle="--", linewidth=1)
+            style = {"xycoords": ("axes fraction", "data"), "textcoords": "offset points", "color": MUTED}
+            self.ax_.annotate("chance", (1, self.chance), (-4, 3), ha="right", va="bottom", fontsize="small", **style)
+        # Names such as features.12 do not fit side by side.
+        turn = {"rotation": 45, "ha": "right", "rotation_mode": "anchor"} if n_stages > 8 else {}
+        self.ax_.set_xticks(places, self.stages, **turn)
+        of = f" of {self.name}" if self.name else ""
+        self.ax_.set(
+            xlabel=f"stage{of}, from the input on",
+            ylabel=f"{self.score_name} of a linear probe\n(mean ± std of {n_folds} folds)",
+        )
+        self.ax_.grid(alpha=0.3)
+        return self
+
+
+def _understand(estimator, X):
+    """An estimator with the settings, the network, and the pictures."""
+    fitted = find_fitted(estimator, "backbone_")
+    if fitted is not None:
+        return fitted, fitted.backbone_, check_images(fitted, X, reset=False)
+    if hasattr(estimator, "get_params") and "backbone" in estimator.get_params(deep=False):
+        owner = clone(estimator).set_params(backbone=estimator.backbone)  # which a clone would have made unfitted
+    else:
+        in_channels = estimator.in_channels if isinstance(estimator, Backbone) else 3
+        owner = PretrainedFeatureExtractor(estimator, in_channels=in_channels)
+    images = check_images(owner, X, reset=True)
+    return owner, resolve_backbone(owner), images
+
+
+def _default_probe(owner, y):
+    """A linear model for labels or for numbers."""
+    is_numbers = is_regressor(owner) or (not is_classifier(owner) and type_of_target(y).startswith("continuous"))
+    model = Ridge(alpha=_PENALTY) if is_numbers else LogisticRegression(C=1 / _PENALTY, max_iter=1000)
+    return make_pipeline(StandardScaler(), model)
+
+
+def _score_name(scoring, probe):
+    """What the score is, in words."""
+    if scoring is None:
+        return "R²" if is_regressor(probe) else "accuracy"
+    return scoring if isinstance(scoring, str) else getattr(scoring, "__name__", "score")

@@ -1,0 +1,166 @@
+"""The loss against the learning rate."""
+
+import numpy as np
+
+from sktl.finetuning import lr_range_test
+from sktl.inspection._axes import MUTED, check_matplotlib, one_axes
+
+
+class LRRangeDisplay:
+    """The loss at each learning rate of a range test, and the rate at which it falls most steeply.
+
+    It is recommended to use `from_estimator` or `from_result` to create one. All parameters are stored as attributes.
+
+    Parameters
+    ----------
+    lr : ndarray of shape (n_steps,)
+        The learning rate of each step, rising.
+    loss : ndarray of shape (n_steps,)
+        The loss of each step's batch.
+    smoothed_loss : ndarray of shape (n_steps,)
+        The same without most of the noise.
+    suggestion : float, default=nan
+        The learning rate to mark; NaN marks none.
+
+    Attributes
+    ----------
+    ax_ : matplotlib Axes
+        With the curve.
+    figure_ : matplotlib Figure
+        With the axes.
+    lines_ : list of matplotlib Line2D
+        The loss, and the smoothed loss.
+
+    See Also
+    --------
+    sktl.finetuning.lr_range_test : The test, with what its suggestion means and what it does not.
+
+    References
+    ----------
+    .. [1] Smith, "Cyclical Learning Rates for Training Neural Networks", WACV 2017, section 3.3.
+
+    Examples
+    --------
+    >>> from sklearn.datasets import load_digits
+    >>> from sktl import FineTunedClassifier
+    >>> from sktl.inspection import LRRangeDisplay
+    >>> X, y = load_digits(return_X_y=True)
+    >>> model = FineTunedClassifier(head_init="random", random_state=0)
+    >>> display = LRRangeDisplay.from_estimator(model, X[:200] / 16, y[:200])
+    >>> display.ax_.get_xscale()
+    'log'
+    """
+
+    def __init__(self, lr, loss, smoothed_loss, *, suggestion=float("nan")):
+        self.lr = lr
+        self.loss = loss
+        self.smoothed_loss = smoothed_loss
+        self.suggestion = suggestion
+
+    @classmethod
+    def from_estimator(
+        cls, estimator, X, y, *, sample_weight=None, lr_min=1e-6, lr_max=1.0, n_steps=100, ax=None, line_kw=None
+    ):
+        """Do a range test, and draw it.
+
+        Parameters
+        ----------
+        estimator : FineTunedClassifier or FineTunedRegressor
+            Whose ``lr`` is to be chosen, fitted or not. It is not changed.
+        X : array-like of pictures
+            Paths, pictures, a batch array or rows of pixels, see the user guide.
+        y : array-like of shape (n_pictures,) or (n_pictures, n_targets)
+            Targets.
+        sample_weight : array-like of shape (n_pictures,), default=None
+            Weights of the rows; a weight of zero is a row that is not there.
+        lr_min : float, default=1e-06
+            Learning rate of the first step.
+        lr_max : float, default=1.0
+            Learning rate of the last step.
+        n_steps : int, default=100
+            Steps from the one to the other.
+        ax : matplotlib Axes, default=None
+            Where to draw; None makes a new figure.
+        line_kw : dict, default=None
+            Keywords for matplotlib's ``plot`` of the smoothed loss.
+
+        Returns
+        -------
+        display : LRRangeDisplay
+            With the data, and with what was drawn.
+
+        Raises
+        ------
+        MissingDependencyError
+            Where matplotlib is not installed.
+        """
+        check_matplotlib(cls)
+        result = lr_range_test(
+            estimator, X, y, sample_weight=sample_weight, lr_min=lr_min, lr_max=lr_max, n_steps=n_steps
+        )
+        return cls.from_result(result, ax=ax, line_kw=line_kw)
+
+    @classmethod
+    def from_result(cls, result, *, ax=None, line_kw=None):
+        """Draw a range test that has been done.
+
+        Parameters
+        ----------
+        result : LRRangeTest
+            What `sktl.finetuning.lr_range_test` gave.
+        ax : matplotlib Axes, default=None
+            Where to draw; None makes a new figure.
+        line_kw : dict, default=None
+            Keywords for matplotlib's ``plot`` of the smoothed loss.
+
+        Returns
+        -------
+        display : LRRangeDisplay
+            With the data, and with what was drawn.
+
+        Raises
+        ------
+        MissingDependencyError
+            Where matplotlib is not installed.
+        """
+        display = cls(result.lr, result.loss, result.smoothed_loss, suggestion=result.suggestion)
+        return display.plot(ax, line_kw=line_kw)
+
+    def plot(self, ax=None, *, line_kw=None):
+        """Draw the curve.
+
+        Parameters
+        ----------
+        ax : matplotlib Axes, default=None
+            Where to draw; None makes a new figure.
+        line_kw : dict, default=None
+            Keywords for matplotlib's ``plot`` of the smoothed loss.
+
+        Returns
+        -------
+        display : LRRangeDisplay
+            This object.
+        """
+        self.figure_, self.ax_ = one_axes(self, ax, (6, 3.8))
+        self.lines_ = [
+            *self.ax_.plot(self.lr, self.loss, color="C0", alpha=0.35, linewidth=1, label="each batch"),
+            *self.ax_.plot(
+                self.lr, self.smoothed_loss, **{"color": "C0", "linewidth": 2, "label": "smoothed", **(line_kw or {})}
+            ),
+        ]
+        if np.isfinite(self.suggestion):
+            at = self.smoothed_loss[np.abs(np.log(self.lr / self.suggestion)).argmin()]
+            self.ax_.axvline(self.suggestion, color=MUTED, linestyle="--", linewidth=1, zorder=0)
+            label = f"steepest: lr={self.suggestion:.2g}"
+            self.ax_.plot(self.suggestion, at, "o", color="C3", label=label)
+        self.ax_.set(xscale="log", xlabel="learning rate (of the head)", ylabel="training loss", ylim=self._limits())
+        self.ax_.grid(alpha=0.3)
+        self.ax_.legend(loc="lower left" if np.isfinite(self.suggestion) else "best")
+        return self
+
+    def _limits(self):
+        """Room for all that comes before the explosion, which would press everything else flat."""
+        n_before = int(self.smoothed_loss.argmin()) + 1
+        low, high = self.loss.min(), max(self.loss[:n_before].max(), self.smoothed_loss[0])
+        margin = 0.15 * (high - low) or 0.1
+        return low - margin, high + margin

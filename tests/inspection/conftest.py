@@ -1,0 +1,34 @@
+"""Pictures are drawn into memory, and closed after each test."""
+
+import matplotlib
+import pytest
+from sklearn.datasets import load_digits
+
+from sktl import FineTunedClassifier
+
+matplotlib.use("Agg")
+
+from matplotlib import pyplot as plt
+
+
+@pytest.fixture(autouse=True)
+def closed_figures():
+    """Every figure is drawn once, which is where a bad layout or label would be an error or a warning."""
+    yield
+    for number in plt.get_fignums():
+        plt.figure(number).canvas.draw()
+    plt.close("all")
+
+
+@pytest.fixture(scope="session")
+def digits():
+    """300 small pictures, as rows of pixels, and their labels."""
+    X, y = load_digits(return_X_y=True)
+    return X[:300] / 16, y[:300]
+
+
+@pytest.fixture(scope="session")
+def model(digits):
+    """A classifier that has learnt a little, judged on some of the rows."""
+    X, y = digits
+    return FineTunedClassifier(max_epochs=3, early_stopping=True, random_state=0).fit(X[:150], y[:150])

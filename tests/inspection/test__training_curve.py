@@ -1,0 +1,72 @@
+"""Training curves: what is drawn is the history."""
+
+import numpy as np
+import pytest
+from matplotlib import pyplot as plt
+from sklearn.exceptions import NotFittedError
+from sklearn.pipeline import make_pipeline
+
+from sktl import FineTunedClassifier, FineTunedRegressor
+from sktl.inspection import TrainingCurveDisplay
+
+
+def legend(ax):
+    return [text.get_text() for text in ax.get_legend().get_texts()]
+
+
+def test_the_curves_are_the_history(model):
+    """Losses and score stand against the epochs from one on, in two panels, with the epoch that is kept."""
+    display = TrainingCurveDisplay.from_estimator(model)
+    for line, name in zip(display.lines_, ("train_loss", "valid_loss", "valid_score"), strict=True):
+        np.testing.assert_array_equal(line.get_xdata(), [1, 2, 3])
+        np.testing.assert_array_equal(line.get_ydata(), model.history_[:, name])
+        np.testing.assert_array_equal(line.get_ydata(), getattr(display, name))
+    assert display.ax_ is not display.score_ax_
+    assert display.best_epoch == model.best_epoch_
+    assert legend(display.ax_) == ["training", "validation", f"kept: epoch {model.best_epoch_}"]
+    assert display.score_ax_.get_ylabel() == "validation accuracy"
+
+
+def test_without_validation_there_is_one_panel(digits):
+    """Losses alone need no second panel, and where nothing was judged, no epoch is called the one kept."""
+    model = FineTunedRegressor(max_epochs=2, random_state=0).fit(digits[0][:40], digits[1][:40].astype(float))
+    display = TrainingCurveDisplay.from_estimator(make_pipeline(model))
+    assert display.score_ax_ is None
+    assert display.valid_loss is None
+    assert display.figure_.axes == [display.ax_]
+    assert legend(display.ax_) == ["training"]
+
+
+def test_the_score_of_a_regressor_is_named(digits):
+    """What `score` of a regressor gives is the coefficient of determination."""
+    X, y = digits[0][:40], digits[1][:40].astype(float)
+    model = FineTunedRegressor(max_epochs=1, early_stopping=True, random_state=0).fit(X, y)
+    assert TrainingCurveDisplay.from_estimator(model).score_ax_.get_ylabel() == "validation R²"
+
+
+def test_a_history_with_gaps():
+    """Plain rows do, epochs without validation leave a gap, and the start can be what is kept."""
+    history = [{"train_loss": 2.0}, {"train_loss": 1.0, "valid_loss": 3.0}]
+    _, ax = plt.subplots()
+    display = TrainingCurveDisplay.from_history(history, best_epoch=0, ax=ax, line_kw={"marker": "x"})
+    assert display.ax_ is ax
+    np.testing.assert_array_equal(display.valid_loss, [np.nan, 3.0])
+    assert legend(ax) == ["training", "validation", "kept: the start"]
+    assert ax.lines[-1].get_xdata() == [0, 0]
+    assert display.lines_[0].get_marker() == "x"
+
+
+def test_one_epoch_is_seen():
+    """A single point has a marker, and the axis counts whole epochs."""
+    display = TrainingCurveDisplay.from_history([{"train_loss": 2.0}])
+    assert display.lines_[0].get_marker() == "o"
+    display.figure_.canvas.draw()
+    assert all(tick == round(tick) for tick in display.ax_.get_xticks())
+
+
+def test_nothing_to_draw(digits):
+    """An estimator that was not fitted, or not trained at all, is an error that says so."""
+    with pytest.raises(NotFittedError):
+        TrainingCurveDisplay.from_estimator(FineTunedClassifier())
+    with pytest.raises(ValueError, match="nothing was trained"):
+        TrainingCurveDisplay.from_estimator(FineTunedClassifier(max_epochs=0).fit(*digits))
