@@ -117,8 +117,13 @@ def test_a_training_within_a_training(tiny, make_net, make_rows):
             self.inner = trained(make_net, tiny, make_rows(tiny, 0), 7)
 
     rows, within = make_rows(tiny, 0), Within()
-    outer = trained(make_net, tiny, rows, 1, callbacks=[("within", within)])
-    assert same(outer[0], trained(make_net, tiny, rows, 1)[0])
+    outer = []
+    thread = threading.Thread(  # if it waited for itself, this test would fail, and not hang
+        target=lambda: outer.append(trained(make_net, tiny, rows, 1, callbacks=[("within", within)])), daemon=True
+    )
+    thread.start()
+    thread.join(60)
+    assert same(outer[0][0], trained(make_net, tiny, rows, 1)[0])
     assert same(within.inner[0], trained(make_net, tiny, rows, 7)[0])
 
 
