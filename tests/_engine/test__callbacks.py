@@ -231,6 +231,16 @@ def test_the_last_good_weights_are_put_back(tiny, make_net, make_rows, value, st
     assert np.isfinite(net.history[:, "train_loss"]).all()
 
 
+def test_after_a_divergence_the_best_weights_go_before_the_last_good_ones(tiny, make_net, make_rows):
+    """Where the best weights are kept, a divergence ends with them, though a later epoch was whole too."""
+    net, spy, rows = make_net(tiny, 1), Spy(after_epoch=weights), make_rows(tiny, 1)
+    harm = [("worse", BreakAt(2, 3, 50.0)), ("break", BreakAt(3, 2, float("nan"))), ("spy", spy)]
+    with pytest.raises(DivergenceError):
+        train(net, rows, rows, epochs=4, seed=0, patience=9, callbacks=harm)
+    assert len(spy.epochs) == len(net.history) == 2
+    assert same(weights(net), spy.epochs[0])
+
+
 def test_the_very_last_step_may_break_the_weights(tiny, make_net, make_rows):
     """Weights that are no numbers after the last epoch are an error too, though every loss was a number."""
     net = make_net(tiny, 1)
