@@ -1,8 +1,8 @@
 """Time and peak memory of fits of 500 to 10,000 different photos, with ``freeze_depth=-1``.
 
-Each line is a process of its own, whose cache is a new directory, where no graph has been exported before. The photos are 1,000, cropped in ten ways and saved
-as JPEG files. The first table has the activations where they come to lie by default, in memory up to a bound; for the
-second one that bound is set to zero, so that they lie in a temporary file.
+Each line is a process of its own, whose cache is a new directory, where no graph has been exported before. The photos
+are 1,000, cropped in ten ways and saved as JPEG files. The first table has the activations where they come to lie by
+default, in memory up to a bound; for the second one that bound is set to zero, so that they lie in a temporary file.
 
 Run: python benchmarks/fine_tuning_growth.py [--sizes 500 1000 2000 4000 8000] [--disk 10000] [--epochs 3] [--quick]
 """
