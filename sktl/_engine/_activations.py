@@ -169,6 +169,10 @@ class _Views(Sequence[Picture]):
         table, position = divmod(range(len(self))[index], len(self._tables[0]))
         return self._tables[table][position]
 
+    def digest(self, index: int) -> bytes:
+        """Of one view of a picture."""
+        return self[index].digest
+
 
 class RowStore:
     """A table that is filled row by row: an array while it is small, a temporary file where it is large.

@@ -175,6 +175,10 @@ class _AugmentedImages(Sequence[Picture]):
     def __getitem__(self, index: int) -> Picture:  # type: ignore[override]  # no slices
         return _AugmentedPicture(self._augmentation, self._images[index], self._epoch)
 
+    def digest(self, index: int) -> bytes:
+        """Of the picture as it looks in this epoch."""
+        return self[index].digest
+
 
 class _AugmentedPicture(Picture):
     """A picture as it looks in one epoch; it is decoded and changed once."""

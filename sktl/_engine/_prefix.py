@@ -45,6 +45,8 @@ _BLOCK = 512  # pictures that are looked up together
 _POLL_SECONDS = 0.02  # between two looks at what other jobs are computing
 
 _SEARCHABLE = ("avg", "max", "gem", "cls")  # poolings that are small enough to keep every stage
+# The functions of pictures that were one candidate of a search: its test pictures come without their other layers.
+_SEARCHED: set[str] = set()
 
 PREFIX_CONSTRAINTS: dict = {
     "engine": [StrOptions(set(ENGINES))],
@@ -233,7 +235,7 @@ class _Job:
             found = []
             for position in positions:
                 with self._noting_failure(position):
-                    found.append((position, self.images[position].digest))
+                    found.append((position, self.images.digest(position)))
             return found
 
         chunks = _chunks(block, -(-len(block) // self.prefix.n_threads))
@@ -270,29 +272,54 @@ class _Job:
         return found
 
     def _widen_in_a_search(self, digest: bytes) -> None:
-        """Compute every stage that is not known yet where another one is: somebody is searching over layers.
+        """Compute stages that are not known yet where another one is: somebody is searching over layers.
 
         From then on each candidate of the search finds its layer in the cache, so that a grid over all layers costs
-        one pass to the first candidate's layer and one through the whole network. Activations that are not pooled are
-        large: of those, only stages with rows no larger than the ones asked for are kept. A search over freeze depths
-        begins as a rule with all stages frozen, which asks for the last one, pooled.
+        one pass to the first candidate's layer and one through the whole network.
         """
         if self.layers != self.prefix.layers or self.layers == (PICTURES,) or self.prefix.pooling == "flatten":
             return
-        largest = max(np.prod(shape) for shape in self.prefix.shapes)
-        *earlier, last = self.prefix.backbone.stages
-        stages = earlier if self.prefix.pooling == "none" else [*earlier, last]
-        others = [stage.name for stage in stages if stage.name not in self.prefix.layers]
-        if self.prefix.pooling == "none":
-            others = [name for name in others if np.prod(self.prefix.backbone.output_shape(name)) <= largest]
-        known = self._cached([(digest, stage) for stage in others])
-        pooled = _SEARCHABLE if self.prefix.pooling == "none" else ()
-        seen = [*known, *(row for pooling in pooled for row in self._cached([(digest, last.name)], pooling))]
-        if any(row is not None for row in seen):
-            absent = [stage for stage, row in zip(others, known, strict=True) if row is None]
+        function = prefix_key(self.prefix.backbone, self.layers, self.prefix.pooling)
+        stages = [stage.name for stage in self.prefix.backbone.stages]
+        if function in _SEARCHED or self._is_known(digest, set(stages).difference(self.layers)):
+            if self.prefix.pooling == "none":  # what is brought then is computed on the way: it costs no time
+                _SEARCHED.add(function)
+            brought = self._brought_stages(stages)
+            known = self._cached([(digest, stage) for stage in brought])
+            absent = [stage for stage, row in zip(brought, known, strict=True) if row is None]
             # Those asked for come first and as they are, even twice: `_fill` goes by their order.
             self.layers = (*self.prefix.layers, *absent)
             self.engine = self._resolve_engine()  # another graph, which may not be exported yet
+
+    def _is_known(self, digest: bytes, stages: Iterable[str]) -> bool:
+        """Whether the cache has one of these stages for a picture."""
+        last = self.prefix.backbone.stages[-1].name
+        # A search over freeze depths begins as a rule with all stages frozen, which asks for the last one, pooled.
+        pooled = _SEARCHABLE if self.prefix.pooling == "none" else ()
+        rows = [self._cached([(digest, stage) for stage in stages])]
+        rows += [self._cached([(digest, last)], pooling) for pooling in pooled]
+        return any(row is not None for found in rows for row in found)
+
+    def _brought_stages(self, stages: Sequence[str]) -> list[str]:
+        """What is computed beside the layers asked for, where somebody searches.
+
+        Pooled, every stage is small. Activations as they are are large: of those it is the stages right before the one
+        asked for that are no larger, as far as half the cache has room for the whole table.
+        """
+        if self.prefix.pooling != "none":
+            return [stage for stage in stages if stage not in self.prefix.layers]
+        if self.cache is None or self.prefix.layers[0] not in stages:
+            return []
+        asked = 4 * int(np.prod(self.prefix.shapes[0]))
+        room = self.cache.max_bytes // 2 // len(self.images) - asked
+        brought = []
+        for stage in reversed(stages[: stages.index(self.prefix.layers[0])]):
+            size = 4 * int(np.prod(self.prefix.backbone.output_shape(stage)))
+            if size > min(asked, room):
+                break
+            room -= size
+            brought.append(stage)
+        return brought
 
     def _compute(self, groups: list[Group], digests: dict[int, bytes]) -> bool:
         """Run the network on the first picture of each group, and keep and fill in what it gives.

@@ -301,7 +301,7 @@ def _distinct(table: Table) -> Table:
     is never learnt from and judged on at once, and an oversampled table costs what the pictures in it cost.
     """
     first: dict[bytes, int] = {}
-    keys = [table.images.identity(row) + b"|" + table.y[row].tobytes() for row in range(len(table.y))]
+    keys = [table.images.digest(row) + b"|" + table.y[row].tobytes() for row in range(len(table.y))]
     group = np.array([first.setdefault(key, row) for row, key in enumerate(keys)])
     weight = np.bincount(group, weights=table.weight, minlength=len(keys))
     rows = np.array(sorted(first.values(), key=keys.__getitem__))

@@ -89,6 +89,7 @@ class Images(Sequence[Picture]):
         self._format = image_format
         self._in_channels = in_channels
         self._positions: Sequence[int] | np.ndarray = range(len(source))  # in the source, of the pictures handed out
+        self._digests: dict[int, bytes] = {}  # by that position, for all views
 
     def __len__(self) -> int:
         return len(self._positions)
@@ -132,8 +133,8 @@ class Images(Sequence[Picture]):
             taken._positions = np.array([self._positions[position] for position in positions], np.intp)
         return taken
 
-    def identity(self, index: int) -> bytes:
-        """Tell picture ``index`` from others without reading a file: equal for equal paths, and for equal content.
+    def digest(self, index: int) -> bytes:
+        """Give the digest of picture ``index``; its file is read for it once.
 
         Parameters
         ----------
@@ -143,9 +144,17 @@ class Images(Sequence[Picture]):
         Returns
         -------
         bytes
+            16 of them, as `Picture.digest`.
+
+        Raises
+        ------
+        ImageError
+            If this picture cannot be read or understood.
         """
-        item = None if self._rows is not None else self._source[int(self._positions[index])]
-        return b"path " + os.fsencode(item) if isinstance(item, PATH) else b"content " + self[index].digest
+        position = int(self._positions[index])
+        if position not in self._digests:
+            self._digests[position] = self[index].digest
+        return self._digests[position]
 
     def _picture(self, item: Any, index: int) -> Picture:
         name = f"Image {index}"

@@ -2,7 +2,6 @@
 
 import io
 from concurrent.futures import ThreadPoolExecutor
-from pathlib import Path
 
 import numpy as np
 import pandas as pd
@@ -62,35 +61,25 @@ def test_digests_tell_pictures_apart(image_source):
     assert digests == [image.digest for image in images]
 
 
-def test_identities_tell_pictures_apart(image_source):
-    """Six pictures have six identities, the same for the same picture in another table and in another place."""
+def test_a_table_gives_the_digests_of_its_pictures(image_source):
+    """They are the pictures' own, the same in another table and in a view."""
     holder = Holder()
     images = check_images(holder, image_source.X, reset=True)
-    identities = [images.identity(i) for i in range(6)]
-    assert len(set(identities)) == 6
+    digests = [images.digest(i) for i in range(6)]
+    assert digests == [picture.digest for picture in images]
     part = check_images(holder, image_source.take([4, 1, 4]), reset=False)
-    assert [part.identity(i) for i in range(3)] == [identities[4], identities[1], identities[4]]
-    assert images.take([3, 5]).identity(1) == identities[5]
+    assert [part.digest(i) for i in range(3)] == [digests[4], digests[1], digests[4]]
+    assert images.take([3, 5]).digest(1) == digests[5]
 
 
-def test_identity_of_equal_content():
-    """Equal pixels are one picture, in whatever container they lie; one different pixel makes another."""
-    pixels = picture(6, 6, 3)
-    other = pixels.copy()
-    other[3, 3, 1] ^= 1
-    images = check_images(Holder(), [pixels, Image.fromarray(pixels), torch.tensor(pixels), other], reset=True)
-    same, *equal, different = [images.identity(i) for i in range(4)]
-    assert equal == [same] * 2
-    assert different != same
-
-
-def test_identity_of_a_path_reads_nothing(tmp_path):
-    """A path stands for its file, read or not, as a string or a Path; no path is the same as some content."""
-    name = str(tmp_path / "missing é.png")
-    images = check_images(Holder(), [name, Path(name), name.replace("é", "e"), f"path {name}".encode()], reset=True)
-    path, again, other, content = [images.identity(i) for i in range(4)]
-    assert path == again
-    assert len({path, other, content}) == 3
+def test_a_file_is_read_once_for_its_digest(tmp_path):
+    """The table and its views remember it; what lies elsewhere under another name is the same picture."""
+    Image.fromarray(picture(6, 6, 3)).save(tmp_path / "a.png")
+    (tmp_path / "b.png").write_bytes((tmp_path / "a.png").read_bytes())
+    images = check_images(Holder(), [str(tmp_path / "a.png"), tmp_path / "b.png"], reset=True)
+    first = images.digest(0)
+    (tmp_path / "a.png").unlink()
+    assert images.digest(0) == images.take([1, 0]).digest(1) == images.digest(1) == first
 
 
 def test_nothing_is_read_or_decoded_early(tmp_path, monkeypatch):
