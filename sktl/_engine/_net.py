@@ -14,6 +14,8 @@ from sktl._engine._schedules import OPTIMIZERS, parameter_groups
 from sktl._engine._threads import loader_workers
 from sktl.exceptions import DivergenceError, TrainingWarning
 
+_BLOCK = 16  # rows; linear algebra goes by blocks of 2 to 16
+
 
 class StopTraining(Exception):
     """Raised by a callback when enough has been learnt."""
@@ -177,13 +179,21 @@ class TransferNet(NeuralNet):
 
     def outputs(self, activations: np.ndarray) -> np.ndarray:
         """Outputs (n, n_outputs) for rows of activations, in eval mode; each row's are its own, to the bit."""
-        if len(activations) % self.batch_size == 1:  # for one row alone, torch takes other kernels than for several
-            return self.outputs(np.concatenate([activations, activations[-1:]]))[:-1]
         self.module_.eval()
         chunks = (activations[start : start + self.batch_size] for start in range(0, len(activations), self.batch_size))
         with torch.inference_mode():
-            outputs = [self.module_(torch.from_numpy(chunk).to(self.device)).float().cpu() for chunk in chunks]
-        return torch.cat(outputs).numpy()
+            return torch.cat([self._chunk_outputs(torch.from_numpy(chunk)) for chunk in chunks]).numpy()
+
+    def _chunk_outputs(self, chunk: torch.Tensor) -> torch.Tensor:
+        """Outputs for some rows.
+
+        For a row alone, torch takes other convolutions than for several; in a linear layer, other sums for the rows
+        that are left over from a block. They round otherwise: so no row is alone, and all blocks are full.
+        """
+        n_rows = len(chunk)
+        features = self.module_.features((chunk if n_rows > 1 else chunk.repeat_interleave(2, 0)).to(self.device))
+        blocks = torch.nn.functional.pad(features[:n_rows], (0, 0, 0, -n_rows % _BLOCK))
+        return self.module_.head(blocks)[:n_rows].float().cpu()
 
     def linear_inputs(self, rows: Rows, positions: Sequence[int], linear: torch.nn.Linear) -> torch.Tensor:
         """What reaches a linear layer of the head, in eval mode, for some rows: (n, n_features)."""

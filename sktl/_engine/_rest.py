@@ -56,7 +56,11 @@ class RestNetwork(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Outputs (n, n_outputs) of the frozen stages' output; of uint8 pictures (n, height, width, channels)."""
-        return self.head(pool(self.stages(self.normalization(x)), *self._pooling))
+        return self.head(self.features(x))
+
+    def features(self, x: Tensor) -> Tensor:
+        """What reaches the head, (n, n_features)."""
+        return pool(self.stages(self.normalization(x)), *self._pooling)
 
     def train(self, mode: bool = True) -> "RestNetwork":
         """Set the mode of all that is not frozen."""

@@ -71,6 +71,16 @@ def test_a_constant_target(ink, make):
     np.testing.assert_allclose(make().fit(X, np.full(30, 7.0)).predict(X), 7, atol=1e-2)
 
 
+@pytest.mark.parametrize("n_targets", [1, 2])
+@pytest.mark.parametrize("freeze_depth", [0, "all"])
+def test_one_picture_is_its_row_of_the_table(ink, make, freeze_depth, n_targets):
+    """A prediction does not depend on what else is predicted, to the bit."""
+    X, y = ink
+    model = make(freeze_depth=freeze_depth, batch_size=29, max_epochs=1).fit(X, y[:, :n_targets])
+    alone = np.concatenate([model.predict(X[i : i + 1]) for i in range(30)])
+    np.testing.assert_array_equal(model.predict(X), alone)
+
+
 def test_weights_are_copies_and_zero_is_none(ink, make):
     """Repeated and dropped rows give what weights give, to the bit; so does another order."""
     X, y = ink
