@@ -19,7 +19,7 @@ _DECAY = 0.9  # of the running mean of the loss that says when to stop
 _WARM_UP = 10  # steps that this mean needs to be more than the first batches' luck
 _EXPLODED = 4.0  # times the smallest running mean: then the loss will not come back
 _WIDTH = 0.03  # standard deviation of the smoothing kernel, as a share of all steps
-_CLEAR = 3.0  # standard errors by which the steepest fall must differ from none
+_CLEAR = 4.5  # standard errors by which the loss must fall; noise alone reaches it in about one test of fifty
 
 
 @dataclass(frozen=True, eq=False)
@@ -108,9 +108,10 @@ def lr_range_test(estimator, X, y, *, sample_weight=None, lr_min=1e-6, lr_max=1.
 
     Notes
     -----
-    The suggestion is the rate at which the smoothed loss falls most steeply over the logarithm of the rate, among the
-    rates below the one with the smallest smoothed loss. It counts only where this slope differs from zero by three
-    standard errors, by the noise between successive batches.
+    The suggestion is the rate at which the smoothed loss falls most steeply over the logarithm of the rate, on its last
+    way down from the level at which it starts (the median of the first half of the steps before its minimum) to its
+    minimum. There is one only where that way is longer than 4.5 standard errors of the smoothed loss, by the noise
+    between successive batches.
 
     It is a place to start from and no more. The loss is that of training batches in the first steps: it says nothing
     of overfitting, nor of what many epochs would do at that rate. What was learnt at smaller rates is not undone at
@@ -223,21 +224,24 @@ def _trial(estimator, lr_min, n_steps, recorder):
 
 
 def _steepest_fall(lr: np.ndarray, loss: np.ndarray, smoothed: np.ndarray, width: float) -> float:
-    """The rate at which the smoothed loss falls most steeply before its minimum; NaN where that may be noise."""
-    n_before = int(smoothed.argmin()) + 1
-    if n_before < 3:
+    """The rate at which the smoothed loss falls most steeply on its way to its minimum; NaN where that may be noise."""
+    lowest = int(smoothed.argmin())
+    if lowest == 0:
         return float("nan")
-    slopes = np.gradient(smoothed[:n_before])  # steps are evenly spaced in the logarithm of the rate
-    best = int(slopes.argmin())
-    is_clear = -slopes[best] > _CLEAR * _slope_error(loss[: max(n_before, _WARM_UP)], width)
-    return float(lr[best]) if is_clear else float("nan")
+    level = np.median(smoothed[: (lowest + 1) // 2])
+    if level - smoothed[lowest] <= _CLEAR * _smoothed_error(loss[: max(lowest + 1, _WARM_UP)], width):
+        return float("nan")
+    # Before the way down begins, the loss goes up and down by chance, and may fall as steeply.
+    begin = int(np.flatnonzero(smoothed[:lowest] >= level)[-1])
+    slopes = np.gradient(smoothed[: lowest + 1])  # steps are evenly spaced in the logarithm of the rate
+    return float(lr[begin + slopes[begin:].argmin()])
 
 
-def _slope_error(loss: np.ndarray, width: float) -> float:
-    """Standard error of a slope of the smoothed loss, by the noise between successive batches.
+def _smoothed_error(loss: np.ndarray, width: float) -> float:
+    """Standard error of the smoothed loss, by the noise between successive batches.
 
-    Second differences hold six times the variance of the noise and next to nothing of the trend. A derivative of a
-    Gaussian mean of width s has the variance 1 / (4 sqrt(pi) s^3) of it.
+    Second differences hold six times the variance of the noise and next to nothing of the trend; a Gaussian mean of
+    width s has that variance divided by 2 sqrt(pi) s.
     """
     noise = np.sqrt(np.mean(np.diff(loss, 2) ** 2) / 6)
-    return float(noise * np.sqrt(1 / (4 * np.sqrt(np.pi) * width**3)))
+    return float(noise / np.sqrt(2 * np.sqrt(np.pi) * width))

@@ -3,6 +3,7 @@
 from numbers import Integral
 
 import numpy as np
+from sklearn.base import is_classifier, is_regressor
 from sklearn.utils.validation import check_is_fitted
 
 from sktl.exceptions import BackboneError
@@ -217,7 +218,9 @@ def _score_name(search, metric):
         return metric
     if isinstance(search.scoring, str):
         return search.scoring
-    return "score"
+    if search.scoring is None:
+        return "accuracy" if is_classifier(search) else "R²" if is_regressor(search) else "score"
+    return getattr(search.scoring, "__name__", "score")
 
 
 def _count_frozen(depths, backbone):

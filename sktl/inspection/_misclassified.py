@@ -259,24 +259,24 @@ class MisclassifiedDisplay:
             bar.ax.yaxis.get_major_locator().set_params(integer=True)
             self.ax_.tick_params(labelsize=8)
         n, n_wrong = int(np.sum(self.confusion_matrix)), len(self.positions)
-        self.ax_.set_title(f"{n_wrong} of {n} pictures wrong ({n_wrong / n:.1%})")
+        self.ax_.set_title(f"{n_wrong} of {n} pictures wrong ({n_wrong / n:.1%})", fontsize="medium")
         if n_classes > _MANY:
             self.ax_.set(xticks=[], yticks=[], xlabel=f"Predicted label ({n_classes} classes)")
 
     def _draw_photos(self):
         self.photos_ax_.set_axis_off()
-        self.photos_ax_.set_title(self._heading())
+        self.photos_ax_.set_title(self._heading(), fontsize="medium")
         self.photo_axes_ = []
         # Children of their axes: so they keep to its place in every layout of the figure.
         n_columns = math.ceil(math.sqrt(len(self.photos))) or 1
         n_rows = math.ceil(len(self.photos) / n_columns)
-        inches = self.photos_ax_.get_position().width * self.figure_.get_figwidth() / n_columns
+        n_characters, size = self._title_room(n_columns)
         for index, photo in enumerate(self.photos):
             row, column = divmod(index, n_columns)
             box = [(column + 0.04) / n_columns, 1 - (row + 0.97) / n_rows, 0.92 / n_columns, 0.75 / n_rows]
             panel = self.photos_ax_.inset_axes(box, anchor="N")  # titles of a row on one line
             panel.set_axis_off()
-            panel.set_title(self._title(index, int(inches * 15)), fontsize=9, pad=3)
+            panel.set_title(self._title(index, n_characters), fontsize=size, pad=3)
             self._show(panel, photo)
             self.photo_axes_.append(panel)
 
@@ -287,6 +287,13 @@ class MisclassifiedDisplay:
         if n_shown == n_errors:
             return f"all {n_errors} mistakes"
         return f"the {'first' if self.probabilities is None else 'most confident'} {n_shown} of {n_errors} mistakes"
+
+    def _title_room(self, n_columns):
+        """How many characters of which size fit above a picture."""
+        self.figure_.draw_without_rendering()  # a layout knows the size of its axes only then
+        points = self.photos_ax_.get_window_extent().width / self.figure_.dpi * 72 / n_columns
+        size = 9 if points > 100 else 7
+        return int(points / (0.6 * size)), size
 
     def _title(self, index, n_characters):
         """What it is and what it was taken for, in one line of so many characters or in two."""

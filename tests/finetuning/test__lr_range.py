@@ -67,8 +67,9 @@ def test_it_is_the_training_of_the_estimator(digits):
 
 def test_it_stops_when_the_loss_explodes(digits):
     """Far too large rates end the test before its last step, and the explosion is not taken for a fall."""
-    result = lr_range_test(classifier(batch_size=16, optimizer="sgd", freeze_depth=0), *digits, lr_max=1e4)
+    result = lr_range_test(classifier(batch_size=16, optimizer="sgd"), *digits, lr_max=100.0)
     assert len(result.lr) < 100
+    assert np.isfinite(result.loss).all()  # a linear head's loss is still a number
     assert result.loss[-1] > 4 * result.smoothed_loss.min()
     assert result.suggestion < 1
 
@@ -103,8 +104,9 @@ def test_the_estimator_is_not_changed(digits):
 
 def test_the_estimators_own_training_plays_no_part(digits):
     """Its rate, schedule, epochs, early stopping, callbacks and unfreezing leave the losses as they are."""
-    plain = lr_range_test(classifier(), *digits, n_steps=20)
+    plain = lr_range_test(classifier(freeze_depth=-1), *digits, n_steps=20)
     loaded = classifier(
+        freeze_depth=-1,
         lr=5.0,
         lr_schedule="linear",
         max_epochs=1,
@@ -152,7 +154,7 @@ def test_noise_alone_is_seldom_a_fall():
     lr = np.geomspace(1e-6, 1, 100)
     losses = np.exp(0.5 * np.random.default_rng(0).standard_normal((200, 100)))
     found = [_steepest_fall(lr, loss, gaussian_filter1d(loss, 3.0), 3.0) for loss in losses]
-    assert np.isfinite(found).mean() < 0.15
+    assert np.isfinite(found).mean() < 0.05
 
 
 def test_the_steepest_fall_of_a_known_curve():
@@ -161,6 +163,15 @@ def test_the_steepest_fall_of_a_known_curve():
     curve = 1 / (1 + np.exp((np.arange(100) - 50) / 5)) + 10.0 * (np.arange(100) > 90)
     assert np.log10(_steepest_fall(lr, curve, curve, 3.0)) == pytest.approx(np.log10(lr[50]), abs=0.1)
     assert np.isnan(_steepest_fall(lr, lr, lr, 3.0))
+
+
+def test_a_steep_wiggle_before_the_fall_is_passed_over():
+    """The loss of the first batches may fall more steeply by chance, but it comes back; the last way down counts."""
+    lr = np.geomspace(1e-6, 1, 100)
+    curve = 1 / (1 + np.exp((np.arange(100) - 50) / 5))
+    curve[5:10] -= 0.3
+    assert np.gradient(curve)[:30].min() < np.gradient(curve)[30:].min()
+    assert np.log10(_steepest_fall(lr, curve, curve, 3.0)) == pytest.approx(np.log10(lr[50]), abs=0.1)
 
 
 def test_a_fitted_estimator_as_backbone(digits):

@@ -28,7 +28,7 @@ def make_search(depths, scores, name="freeze_depth", other=None, best=None, **ch
     search = SimpleNamespace(cv_results_=results, scoring=None, refit=best is not None, fit=None, **changes)
     if best is not None:
         search.best_estimator_ = best
-    search.__sklearn_tags__ = lambda: SimpleNamespace(requires_fit=True)
+    search.__sklearn_tags__ = lambda: SimpleNamespace(requires_fit=True, estimator_type="classifier")
     return search
 
 
@@ -50,7 +50,7 @@ def test_a_real_search(digits):
     ).fit(X[:80], y[:80])
     display = FreezeDepthDisplay.from_search(search)
     assert display.depths == ["all", -1, "layer2"]
-    assert (display.n_frozen, display.n_stages) == ([5, 4, 3], 5)
+    assert (display.n_frozen, display.n_stages, display.score_name) == ([5, 4, 3], 5, "accuracy")
     order = [2, 0, 1]
     np.testing.assert_array_equal(display.mean_scores, search.cv_results_["mean_test_score"][order])
     np.testing.assert_array_equal(display.std_scores, search.cv_results_["std_test_score"][order])
@@ -65,10 +65,10 @@ def test_inside_a_pipeline_of_a_random_search(digits):
     X, y = digits
     pipe = make_pipeline(PixelRowsToImages(), FineTunedClassifier(max_epochs=1, random_state=0))
     grid = {"finetunedclassifier__freeze_depth": [0, -2]}
-    search = RandomizedSearchCV(pipe, grid, n_iter=2, cv=2, random_state=0, scoring="accuracy").fit(X[:60], y[:60])
+    search = RandomizedSearchCV(pipe, grid, n_iter=2, cv=2, random_state=0, scoring="f1_macro").fit(X[:60], y[:60])
     display = FreezeDepthDisplay.from_search(search)
     assert (display.depths, display.n_frozen) == ([-2, 0], [3, 0])
-    assert display.score_name == "accuracy"
+    assert display.score_name == "f1_macro"
 
 
 def test_the_best_candidate_stands_for_its_depth(small):

@@ -12,7 +12,7 @@ from sklearn.preprocessing import StandardScaler
 from sktl import FineTunedClassifier, FineTunedRegressor, PretrainedFeatureExtractor
 from sktl._engine import _prefix
 from sktl.backbones import load_backbone
-from sktl.exceptions import ImageError
+from sktl.exceptions import ImageError, ImageWarning
 from sktl.inspection import LayerProbeDisplay
 
 STAGES = ["stem", "layer1", "layer2", "layer3", "layer4"]
@@ -85,12 +85,13 @@ def test_every_way_to_name_a_network(digits, make):
 
 def test_a_fitted_estimator_reads_pictures_as_it_learnt_to_and_is_not_changed(digits):
     """The value range is that of its fit, not that of these pictures; and its attributes stay."""
-    X, y = digits[0][:60], digits[1][:60] % 2
-    model = FineTunedClassifier(max_epochs=0).fit(X, y)
+    X, y = digits[0][:60] * 16, digits[1][:60] % 2  # a range of its own: neither 0-1 nor 0-255
+    with pytest.warns(ImageWarning, match="from 0 to 16"):
+        model = FineTunedClassifier(max_epochs=0).fit(X, y)
     before = dict(vars(model))
     display = LayerProbeDisplay.from_estimator(model, X / 3, y, cv=2)
     assert vars(model) == before
-    dark = LayerProbeDisplay.from_estimator("sktl_mini", np.uint8(np.rint(X / 3 * 255)), y, cv=2)
+    dark = LayerProbeDisplay.from_estimator("sktl_mini", np.uint8(np.rint(X / 16 / 3 * 255)), y, cv=2)
     np.testing.assert_allclose(display.scores, dark.scores)
 
 

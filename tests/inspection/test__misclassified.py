@@ -11,7 +11,7 @@ from sklearn.pipeline import make_pipeline
 from sklearn.svm import LinearSVC
 
 from sktl import FineTunedClassifier, FineTunedRegressor, PretrainedFeatureExtractor
-from sktl.exceptions import ImageError
+from sktl.exceptions import ImageError, ImageWarning
 from sktl.inspection import MisclassifiedDisplay
 
 
@@ -43,8 +43,9 @@ def test_from_estimator(model, digits):
 
 def test_the_pictures_are_read_as_at_fit(digits):
     """The value range learnt at `fit` holds, also behind a pipeline: dim pictures are shown dim."""
-    X, y = digits
-    pipe = make_pipeline(PretrainedFeatureExtractor(), LogisticRegression(max_iter=2000)).fit(X, y)
+    X, y = digits[0] * 16, digits[1]  # a range of its own: neither 0-1 nor 0-255
+    with pytest.warns(ImageWarning, match="from 0 to 16"):
+        pipe = make_pipeline(PretrainedFeatureExtractor(), LogisticRegression(max_iter=2000)).fit(X, y)
     dim = X[:10] / 4
     display = MisclassifiedDisplay.from_estimator(pipe, dim, (y[:10] + 1) % 10)
     assert max(photo.max() for photo in display.photos) == 64
