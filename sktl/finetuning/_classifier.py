@@ -49,7 +49,7 @@ class FineTunedClassifier(ClassifierMixin, TransferEstimator):
         Probability with which a feature is left out, in front of each linear layer of the head.
     max_epochs : int, default=10
         How many times each picture is seen.
-    lr : float, default=0.001
+    lr : float, default=0.0005
         Learning rate of the head.
     lr_decay : float, default=0.5
         Factor of the learning rate from each stage to the one before: the last stage learns with ``lr * lr_decay``,
@@ -208,7 +208,7 @@ class FineTunedClassifier(ClassifierMixin, TransferEstimator):
         pooling="avg",
         dropout=0.0,
         max_epochs=10,
-        lr=0.001,
+        lr=0.0005,
         lr_decay=0.5,
         lr_schedule="cosine",
         optimizer="adamw",
