@@ -13,10 +13,10 @@ from sktl._engine._net import TransferNet
 from sktl._engine._rows import Rows
 from sktl.exceptions import DivergenceError
 
-# Dropout draws from one generator for the whole process: trainings in threads of one process take turns.
-_GLOBAL_GENERATOR = threading.RLock()
+# Dropout and augmentation draw from one generator for the whole process: in threads of one process they take turns.
+GLOBAL_GENERATOR = threading.RLock()
 if hasattr(os, "register_at_fork"):  # in a child, a lock that another thread of the parent held would stay locked
-    os.register_at_fork(after_in_child=_GLOBAL_GENERATOR._at_fork_reinit)  # type: ignore[attr-defined]
+    os.register_at_fork(after_in_child=GLOBAL_GENERATOR._at_fork_reinit)  # type: ignore[attr-defined]
 
 
 def train(
@@ -99,7 +99,7 @@ def train(
 def _seeded(seed: int, device: "str | torch.device") -> Iterator[None]:
     """Seed torch's global generators, and put them back as they were."""
     device = torch.device(device)
-    with _GLOBAL_GENERATOR, torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
+    with GLOBAL_GENERATOR, torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
         torch.default_generator.manual_seed(seed)
         if device.type == "cuda":
             with torch.cuda.device(device):

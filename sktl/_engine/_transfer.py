@@ -1,5 +1,6 @@
 """What all estimators that train a network share: the parameters, the flow of a fit, and how predictions are made."""
 
+import contextlib
 from numbers import Integral, Real
 from typing import NamedTuple
 
@@ -25,7 +26,7 @@ from sktl._engine._rest import RestNetwork, last_linear, make_head
 from sktl._engine._rows import Rows
 from sktl._engine._schedules import OPTIMIZERS, SCHEDULES
 from sktl._engine._threads import bounded_threads
-from sktl._engine._training import train
+from sktl._engine._training import GLOBAL_GENERATOR, train
 from sktl._images import Images, check_images
 
 _BLOCK = 512  # pictures that are predicted together, so that memory stays bounded
@@ -162,14 +163,15 @@ class TransferEstimator(CallbackSupportMixin, BaseEstimator):
             augmentation = None
         n_views = self.n_views if augmentation is not None else None
         is_stored = self.cache is not None and (augmentation is None or n_views is not None)
-        activations = fetch_activations(
-            self._prefix(self.cache if is_stored else None),
-            table.images,
-            stored=is_stored,
-            augmentation=augmentation,
-            n_views=n_views if is_stored else None,
-            listeners=[PrintedProgress(self)] if self.verbose and is_stored else [],
-        )
+        with GLOBAL_GENERATOR if n_views is not None else contextlib.nullcontext():
+            activations = fetch_activations(
+                self._prefix(self.cache if is_stored else None),
+                table.images,
+                stored=is_stored,
+                augmentation=augmentation,
+                n_views=n_views if is_stored else None,
+                listeners=[PrintedProgress(self)] if self.verbose and is_stored else [],
+            )
         y = torch.from_numpy(table.y)
         # A mean of one, over all rows: see WeightedLoss.
         return Rows(activations, y, weight=torch.from_numpy(table.weight / table.weight.mean()).float())
@@ -266,6 +268,8 @@ class TransferEstimator(CallbackSupportMixin, BaseEstimator):
             self.history_ = self.net_.history
             self.n_iter_ = len(self.history_)
             self._lend_backbone()
+        if not is_partial:  # a later step of partial_fit begins anew: moments are twice as large as what they belong to
+            self.net_.optimizer_.state.clear()
         self.best_epoch_ = best.best_epoch_ if best is not None else self.n_iter_
 
     def _lend_backbone(self):

@@ -134,7 +134,7 @@ def test_a_forked_child_does_not_wait_for_the_parents_thread():
     held, leave = threading.Event(), threading.Event()
 
     def hold():
-        with _training._GLOBAL_GENERATOR:
+        with _training.GLOBAL_GENERATOR:
             held.set()
             leave.wait(60)
 
@@ -150,7 +150,7 @@ def test_a_forked_child_does_not_wait_for_the_parents_thread():
 
 
 def _take_lock():
-    sys.exit(0 if _training._GLOBAL_GENERATOR.acquire(timeout=10) else 1)
+    sys.exit(0 if _training.GLOBAL_GENERATOR.acquire(timeout=10) else 1)
 
 
 def test_all_stages_learn_where_none_is_to_be_unfrozen(tiny, make_net, make_rows):
