@@ -27,7 +27,7 @@ strategies = {
     "last stage,\nrandom head": {"freeze_depth": -1, "head_init": "random", "lr": 5e-3, "lr_decay": 0.05},
     "last stage,\nfrom a probe": {"freeze_depth": -1},
     "three stages,\none by one": {"freeze_depth": -3, "unfreeze_every": 2},
-    "all stages,\nat a tenth": {"freeze_depth": 0, "lr": 1e-4, "lr_decay": 1.0},
+    "all stages,\nat a tenth": {"freeze_depth": 0, "lr": 5e-5, "lr_decay": 1.0},
 }
 
 # %%

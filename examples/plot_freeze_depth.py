@@ -4,7 +4,7 @@ How deep to freeze?
 
 To fine-tune a network is to train its last stages and to leave the first ones as they are. Where to draw the line is an
 ordinary hyper-parameter for sktl: ``freeze_depth`` stands in a grid like any other, and since what is frozen runs once
-per picture, over all epochs, folds and candidates, the search costs little more than its training.
+per picture for each depth, whatever the epochs and folds, the search costs little more than its training.
 """
 
 # %%
@@ -51,9 +51,10 @@ FreezeDepthDisplay.from_search(search)
 plt.show()
 
 # %%
-# The head alone takes almost no time, for all that it is trained on is in the cache. What the last stage adds is in the
-# picture, with its spread over the folds; further stages mostly add time, for a thousand pictures have little more to
-# teach them.
+# The head alone takes almost no time: the probes above have asked for every stage, pooled, and so have filled the cache
+# with all that ``"all"`` is trained on. Without them, its first fold would hold one pass over the pictures. What the
+# last stage adds is in the picture, with its spread over the folds; further stages mostly add time, for a thousand
+# pictures have little more to teach them.
 
 best = search.best_estimator_
 print(search.best_params_, f"{best.score(X_test, y_test):.3f} on {len(y_test)} other digits")
