@@ -9,7 +9,8 @@ from sklearn.utils.validation import check_is_fitted
 def find_fitted(estimator: Any, attribute: str) -> Any:
     """The part of an estimator that has a fitted attribute; None where none has it.
 
-    Searches are followed to their best estimator, and pipelines from their last step to the first.
+    Searches are followed to their best estimator, pipelines from their last step to the first, and what wraps one
+    estimator (`TransformedTargetRegressor`, `TunedThresholdClassifierCV`, a calibrated `FrozenEstimator`) to that.
 
     Parameters
     ----------
@@ -52,7 +53,12 @@ def require_fitted(estimator: Any, attribute: str, what: str) -> Any:
 
 def _parts(estimator: Any) -> Iterator[Any]:
     yield estimator
-    if hasattr(estimator, "best_estimator_"):
-        yield from _parts(estimator.best_estimator_)
+    # Ensembles call the unfitted estimator that they copy "estimator_": it has no fitted attribute to be found.
+    for name in ("best_estimator_", "regressor_", "estimator_"):
+        if hasattr(estimator, name):
+            yield from _parts(getattr(estimator, name))
+    calibrated = getattr(estimator, "calibrated_classifiers_", ())
+    if len(calibrated) == 1:  # with one for each fold there is no saying which
+        yield from _parts(calibrated[0].estimator)
     for _, step in reversed(getattr(estimator, "steps", ())):
         yield from _parts(step)

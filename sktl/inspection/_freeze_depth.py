@@ -3,12 +3,12 @@
 from numbers import Integral
 
 import numpy as np
-from sklearn.base import is_classifier, is_regressor
 from sklearn.utils.validation import check_is_fitted
 
 from sktl.exceptions import BackboneError
 from sktl.inspection._axes import check_matplotlib, two_axes
 from sktl.inspection._fitted import find_fitted
+from sktl.inspection._score import score_name
 
 _NAME = "freeze_depth"
 
@@ -54,8 +54,8 @@ class FreezeDepthDisplay:
 
     Notes
     -----
-    With a cache the frozen stages run once per picture in the whole search, so the time of a fit holds them only where
-    it was the first to need them.
+    With a cache the frozen stages run once per picture for each depth, so the time of a fit holds them only where it
+    was the first to need them.
 
     References
     ----------
@@ -142,7 +142,7 @@ class FreezeDepthDisplay:
             np.array([np.mean(results["mean_fit_time"][candidates[depth]]) for depth in order]),
             n_frozen=None if n_frozen is None else [n_frozen[depth] for depth in order],
             n_stages=len(backbone.stages) if backbone is not None and n_frozen is not None else None,
-            score_name=_score_name(search, metric),
+            score_name=score_name(search, search.scoring) if metric == "score" else metric,
         )
         return display.plot(ax, errorbar_kw=errorbar_kw, bar_kw=bar_kw)
 
@@ -210,17 +210,6 @@ def _find_metric(search, metric):
     if metric not in has:
         raise ValueError(f"metric={metric!r} is not among the scores of the search: {has}.")
     return metric
-
-
-def _score_name(search, metric):
-    """What the score is, in words."""
-    if metric != "score":
-        return metric
-    if isinstance(search.scoring, str):
-        return search.scoring
-    if search.scoring is None:
-        return "accuracy" if is_classifier(search) else "R²" if is_regressor(search) else "score"
-    return getattr(search.scoring, "__name__", "score")
 
 
 def _count_frozen(depths, backbone):

@@ -1,10 +1,10 @@
 """Losses and score of a training, epoch by epoch."""
 
 import numpy as np
-from sklearn.base import is_classifier, is_regressor
 
 from sktl.inspection._axes import MUTED, check_matplotlib, one_axes, two_axes
 from sktl.inspection._fitted import require_fitted
+from sktl.inspection._score import score_name
 
 
 class TrainingCurveDisplay:
@@ -88,10 +88,8 @@ class TrainingCurveDisplay:
         """
         check_matplotlib(cls)
         trained = require_fitted(estimator, "history_", "it was not trained in epochs")
-        name = "accuracy" if is_classifier(trained) else "R²" if is_regressor(trained) else "score"
-        return cls._from_history(trained.history_, getattr(trained, "best_epoch_", None), name).plot(
-            ax, line_kw=line_kw
-        )
+        best_epoch = getattr(trained, "best_epoch_", None)
+        return cls._from_history(trained.history_, best_epoch, score_name(trained)).plot(ax, line_kw=line_kw)
 
     @classmethod
     def from_history(cls, history, *, best_epoch=None, score_name="score", ax=None, line_kw=None):
