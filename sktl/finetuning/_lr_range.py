@@ -51,7 +51,7 @@ class LRRangeTest:
 
 @validate_params(
     {
-        "estimator": [TransferEstimator],
+        "estimator": "no_validation",  # its error should not name a private class
         "lr_min": [Interval(Real, 0, None, closed="neither")],
         "lr_max": [Interval(Real, 0, None, closed="neither")],
         "n_steps": [Interval(Integral, 20, None, closed="left")],
@@ -93,7 +93,8 @@ def lr_range_test(estimator, X, y, *, sample_weight=None, lr_min=1e-6, lr_max=1.
     Raises
     ------
     ValueError
-        Where ``lr_min`` is not below ``lr_max``, or another parameter is out of its range.
+        Where ``estimator`` is something else (a pipeline for one), ``lr_min`` is not below ``lr_max``, or another
+        parameter is out of its range.
     DivergenceError
         Where the loss is no finite number within the first few steps: ``lr_min`` is too large already.
 
@@ -133,6 +134,11 @@ def lr_range_test(estimator, X, y, *, sample_weight=None, lr_min=1e-6, lr_max=1.
     >>> bool(1e-4 < result.suggestion < 1e-1)
     True
     """
+    if not isinstance(estimator, TransferEstimator):
+        raise ValueError(
+            f"estimator= has to be a FineTunedClassifier or a FineTunedRegressor, got {type(estimator).__name__}. Of a "
+            "pipeline or search, give that estimator itself, and X as the steps before it leave it."
+        )
     if lr_min >= lr_max:
         raise ValueError(f"lr_min={lr_min} must be smaller than lr_max={lr_max}: the rate rises from one to the other.")
     rates = np.geomspace(lr_min, lr_max, n_steps)

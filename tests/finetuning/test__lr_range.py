@@ -8,6 +8,7 @@ from scipy.ndimage import gaussian_filter1d
 from sklearn.datasets import load_digits
 from sklearn.frozen import FrozenEstimator
 from sklearn.linear_model import LogisticRegression
+from sklearn.pipeline import make_pipeline
 from skorch.callbacks import EarlyStopping
 
 from sktl import FineTunedClassifier, FineTunedRegressor, PretrainedFeatureExtractor
@@ -198,9 +199,11 @@ def test_parameters_out_of_range(digits, params, message):
 
 
 def test_another_estimator_is_an_error(digits):
-    """What has no rates of sktl's training is refused."""
-    with pytest.raises(ValueError, match="'estimator' parameter"):
-        lr_range_test(LogisticRegression(), *digits)
+    """What has no rates of sktl's training is refused by an error that names what has, and no private class."""
+    for estimator in (LogisticRegression(), make_pipeline(classifier()), FineTunedClassifier):
+        with pytest.raises(ValueError, match="has to be a FineTunedClassifier or a FineTunedRegressor, got") as caught:
+            lr_range_test(estimator, *digits)
+        assert "_" not in str(caught.value)
 
 
 def test_real_photos(shared_data):
