@@ -164,6 +164,17 @@ def test_sample_weights_are_routed(digits, make):
     np.testing.assert_array_equal(search.predict_proba(X), expected.predict_proba(X))
 
 
+def test_the_validation_score_is_that_of_the_estimator(digits, make):
+    """The history has what score() says of X_val, with its weights and without those of the classes."""
+    X, y = digits
+    y_val, weight = np.where(np.arange(12) < 3, 2, y[:12]), np.arange(1.0, 13)  # some are wrong, most of them of one class
+    model = make(class_weight={0: 9, 1: 1, 2: 0.1}).fit(X, y, X_val=X[:12], y_val=y_val)
+    assert model.history_[-1, "valid_score"] == pytest.approx(model.score(X[:12], y_val))
+    model.fit(X, y, X_val=X[:12], y_val=y_val, sample_weight_val=weight)
+    assert model.history_[-1, "valid_score"] == pytest.approx(model.score(X[:12], y_val, weight))
+    assert model.score(X[:12], y_val, weight) != pytest.approx(model.score(X[:12], y_val))
+
+
 # --- partial fits -----------------------------------------------------------------------------------------------------
 
 
@@ -183,12 +194,17 @@ def test_partial_fit_learns_from_part_to_part(digits, make):
 
 
 def test_partial_fit_goes_on_after_fit(digits, make):
-    """The net is the one of fit, with its optimizer."""
+    """The net is the one of fit. Its optimizer begins anew after a fit, and then goes on from call to call."""
     X, y = digits
     model = make().fit(X, y)
     net = model.net_
-    assert model.partial_fit(X, y).net_ is net
-    assert model.n_iter_ == 3
+    assert not net.optimizer_.state
+    weight = net.module_.head[-1].weight
+    for n_calls in (1, 2, 3):
+        assert model.partial_fit(X, y).net_ is net
+        assert model.n_iter_ == 2 + n_calls
+        assert net.optimizer_.state[weight]["step"] == n_calls  # one batch in each
+    assert not model.fit(X, y).net_.optimizer_.state
 
 
 def test_partial_fit_of_one_picture(digits, make):
@@ -234,6 +250,11 @@ def test_labels_that_partial_fit_cannot_know(digits, make):
         ({"augment": "sepia"}, ValueError, r"augment='sepia' is no recipe.*crop_flip"),
         ({"net_params": {"optimiser__betas": (0.9, 0.99)}}, ValueError, r"net_params=.*optimiser__betas"),
         ({"net_params": {"optimizer__beta": 1}}, ValueError, r"net_params=.*unexpected keyword argument 'beta'"),
+        ({"net_params": {"callbacks": "disable"}}, ValueError, "callbacks has to be a list"),
+        ({"callbacks": "disable"}, ValueError, "'callbacks' parameter"),
+        ({"pooling": "cls"}, BackboneError, r"pooling='cls' needs a class token.*'layer4' of 'sktl_mini'"),
+        ({"pooling": "cls", "freeze_depth": 0}, BackboneError, "Use pooling='avg'"),
+        ({"freeze_bn": False, "freeze_depth": -1, "batch_size": 1}, ValueError, r"batches of one.*freeze_bn=True"),
         ({"net_params": {"max_epochs": 3}}, ValueError, r"net_params cannot set \['max_epochs'\]"),
         ({"class_weight": {0: -1}}, ValueError, "zero or more for each class"),
         ({"class_weight": {0: 0, 1: 0, 2: 0}}, ValueError, "more than zero for a class"),
@@ -249,6 +270,23 @@ def test_a_bad_parameter_gets_an_error_that_says_the_way_out(digits, make, param
     """The error names what was given and what would do."""
     with pytest.raises(error, match=says):
         make(**parameters).fit(*digits)
+
+
+@pytest.mark.parametrize(
+    "missing",
+    [
+        lambda names: [*names[:4], None, *names[5:]],
+        lambda names: np.array([*names[:4], np.nan, *names[5:]], dtype=object),
+        lambda names: pd.Series([*names[:4], None, *names[5:]], dtype="string"),
+        lambda names: pd.Categorical([*names[:4], None, *names[5:]]),
+    ],
+    ids=["none", "nan", "string", "categorical"],
+)
+def test_missing_labels_are_named(digits, make, missing):
+    """A label that is not there is an error that says so, and no class of its own."""
+    X, y = digits
+    with pytest.raises(ValueError, match=r"missing labels, at position 4|y contains NaN"):
+        make().fit(X, missing(np.array(["ant", "bee", "cow"])[y].tolist()))
 
 
 def test_bad_rows_are_named(digits, make):

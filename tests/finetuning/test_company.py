@@ -4,6 +4,7 @@ import copy
 import json
 import subprocess
 import sys
+from concurrent.futures import ThreadPoolExecutor
 
 import joblib
 import numpy as np
@@ -43,6 +44,15 @@ def files(digits, tmp_path):
     return names
 
 
+@pytest.fixture
+def two_threads():
+    """Torch has two threads, wherever the test runs: one would be there whether it was put back or not."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(2)
+    yield
+    torch.set_num_threads(before)
+
+
 # --- meta-estimators --------------------------------------------------------------------------------------------------
 
 
@@ -76,8 +86,11 @@ def test_a_fitted_one_is_calibrated_as_it_is(digits, make):
 
 
 @pytest.mark.parametrize("backend", ["loky", "threading"])
-def test_a_parallel_search_is_the_serial_one(files, digits, make, backend):
-    """Depths, rates and backbones are searched over in two workers with the scores that one has."""
+def test_a_parallel_search_is_the_serial_one(files, digits, make, backend, two_threads):
+    """Depths, rates and backbones are searched over in two workers with the scores that one has.
+
+    torch's threads are as many afterwards as before, in this thread and in one that begins later.
+    """
     _, y = digits
     grid = [
         {"freeze_depth": ["all", -1], "lr": [0.001, 0.01]},
@@ -85,11 +98,12 @@ def test_a_parallel_search_is_the_serial_one(files, digits, make, backend):
     ]
     search = GridSearchCV(make(), grid, cv=2, error_score="raise")
     expected = search.fit(files, y).cv_results_["mean_test_score"]
-    n_threads = torch.get_num_threads()
     with joblib.parallel_backend(backend, n_jobs=2):
         got = search.fit(files, y).cv_results_["mean_test_score"]
     np.testing.assert_allclose(got, expected, atol=0.04)  # other numbers of threads round otherwise
-    assert torch.get_num_threads() == n_threads
+    assert torch.get_num_threads() == 2
+    with ThreadPoolExecutor(1) as pool:
+        assert pool.submit(torch.get_num_threads).result() == 2
 
 
 def test_cross_validated_predictions(digits, make):
@@ -165,17 +179,38 @@ def test_its_trained_network_is_a_backbone(digits, make):
 # --- callbacks --------------------------------------------------------------------------------------------------------
 
 
-def accuracy(net, X, y):
-    return float((net.predict(X).argmax(1) == np.asarray(y)).mean())
+def share_right(net, X, y):
+    return float((net.predict(X) == np.asarray(y)).mean())
 
 
-def test_skorch_scores_epochs(digits, make):
-    """EpochScoring with a callable writes into the history, on the rows learnt from and on those judged on."""
+@pytest.mark.parametrize("scoring", ["accuracy", share_right], ids=["name", "callable"])
+def test_skorch_scores_epochs(digits, make, scoring):
+    """EpochScoring writes into the history, on the rows learnt from and on those judged on."""
     X, y = digits
-    scores = [EpochScoring(accuracy, name="learnt", on_train=True), EpochScoring(accuracy, name="judged")]
-    model = make(callbacks=scores).fit(X, y, X_val=X[:10], y_val=y[:10])
-    assert model.history_[-1, "judged"] == model.history_[-1, "valid_score"] == model.score(X[:10], y[:10])
+    y_val = np.r_[y[:8], 1 - y[8:10] % 2]  # two are wrong, so that not every score is one
+    scores = [EpochScoring(scoring, name="learnt", on_train=True), EpochScoring(scoring, name="judged")]
+    model = make(callbacks=scores).fit(X, y, X_val=X[:10], y_val=y_val)
+    assert model.history_[-1, "judged"] == model.history_[-1, "valid_score"] == model.score(X[:10], y_val) < 1
     assert model.history_[-1, "learnt"] > 0.9
+
+
+def test_skorch_scores_a_regressor(digits, quick):
+    """The name of a regression score does for a regressor, of which the net knows standardised targets."""
+    X, y = digits
+    scores = [EpochScoring("r2", name="judged", lower_is_better=False)]
+    model = FineTunedRegressor(**quick, callbacks=scores).fit(X, y, X_val=X[:10], y_val=y[:10])
+    assert model.history_[-1, "judged"] == pytest.approx(model.score(X[:10], y[:10]), abs=1e-5)
+
+
+def test_the_net_predicts_activations(digits, make):
+    """Given what comes out of the frozen stages as an array, the skorch net predicts class numbers as we do labels."""
+    X, y = digits
+    model = make().fit(X, np.array(["zero", "one", "two"])[y])
+    features = PretrainedFeatureExtractor().fit_transform(X)
+    numbers = model.net_.predict(features)
+    assert numbers.shape == (30,)
+    np.testing.assert_array_equal(model.classes_[numbers], model.predict(X))
+    np.testing.assert_allclose(model.net_.predict_proba(features), model.decision_function(X), rtol=1e-4, atol=1e-4)
 
 
 def test_skorch_moves_the_rates(digits, make):
