@@ -1,7 +1,9 @@
 """A grid search over ``freeze_depth`` with its cache in a directory: run twice, and with two jobs.
 
-Each search runs in a new process, on a machine where nothing has been exported; imports are not counted. Counted are
-the pictures that any process has put through frozen stages.
+Each search runs in a new process, on a machine where nothing has been exported; imports are not counted. For one job
+and for two, a second search follows in the same process, with an empty cache: by then networks are loaded and exported,
+and workers are there. First searches are compared with first ones, second ones with second ones. Counted are the
+pictures that any process has put through frozen stages.
 
 Run: python benchmarks/search_again.py [--photos 244] [--epochs 5] [--rounds 3] [--quick]
 """
@@ -39,7 +41,7 @@ class CountedRunner:
 class CountedClassifier(FineTunedClassifier):
     """Counts in workers too: they import the package anew and know nothing of what was replaced in their parent."""
 
-    def _prefix(self, cache):
+    def _prefix(self, *args):
         get_runner = getattr(prefix_module.get_runner, "original", prefix_module.get_runner)
 
         def counted(*args, **kwargs):
@@ -47,11 +49,11 @@ class CountedClassifier(FineTunedClassifier):
 
         counted.original = get_runner
         prefix_module.get_runner = counted
-        return super()._prefix(cache)
+        return super()._prefix(*args)
 
 
-def do_job(name, cache, n_photos, epochs, n_jobs) -> dict:
-    """One search, timed; with several jobs once more, in an empty cache, when the workers are there."""
+def do_job(name, cache, n_photos, epochs, n_jobs, is_repeated=False) -> dict:
+    """One search, timed; where it is to be repeated, once more in this process, with an empty cache."""
     settings = pretrained(name) if name != "sktl_mini" else {}
     model = CountedClassifier(name, **settings, max_epochs=epochs, cache=cache, random_state=0)
     paths, labels = some_photos(n_photos)
@@ -59,7 +61,7 @@ def do_job(name, cache, n_photos, epochs, n_jobs) -> dict:
     start = time.perf_counter()
     search.fit(paths, labels)
     result = {"seconds": time.perf_counter() - start, "pictures": n_pictures(), "score": float(search.best_score_)}
-    if n_jobs > 1:
+    if is_repeated:
         Path(os.environ["PICTURES_FILE"]).unlink()
         search.set_params(estimator__cache=f"{cache}/again")
         start = time.perf_counter()
@@ -97,18 +99,22 @@ def main() -> None:
         one, second, two = [], [], []
         for _ in range(options.rounds):
             with tempfile.TemporaryDirectory() as folder:
-                one.append(search(folder, {**job, "n_jobs": 1}))
+                one.append(search(folder, {**job, "n_jobs": 1, "is_repeated": True}))
                 second.append(search(folder, {**job, "n_jobs": 1}))
             with tempfile.TemporaryDirectory() as folder:
-                two.append(search(folder, {**job, "n_jobs": 2}))
+                two.append(search(folder, {**job, "n_jobs": 2, "is_repeated": True}))
         for run, found in (("first", one), ("second", second)):
             again.append((name, run, median(found, "seconds"), spread(found, "pictures"), found[0]["score"]))
-        for label, found, when in (("1", one, ""), ("2, with starting workers", two, ""), ("2", two, "warm_")):
-            ratio = statistics.median(a["seconds"] / b[f"{when}seconds"] for a, b in zip(one, found, strict=True))
-            jobs.append((name, label, median(found, f"{when}seconds"), ratio, spread(found, f"{when}pictures")))
+        for when, what in (("", "first in its process"), ("warm_", "second in its process")):
+            for n_jobs, found in ((1, one), (2, two)):
+                pairs = zip(one, found, strict=True)
+                ratio = statistics.median(a[f"{when}seconds"] / b[f"{when}seconds"] for a, b in pairs)
+                pictures = spread(found, f"{when}pictures")
+                jobs.append((name, what, n_jobs, median(found, f"{when}seconds"), ratio, pictures))
     title = f"GridSearchCV, freeze_depth in {DEPTHS}, cv=3, {options.epochs} epochs, {options.photos} photos"
     show(f"{title}: the same search again", ("network", "run", "seconds", "pictures computed", "score"), again)
-    show(f"{title}: two jobs", ("network", "n_jobs", "seconds", "faster than 1 by", "pictures computed"), jobs)
+    columns = ("network", "search", "n_jobs", "seconds", "faster than 1 by", "pictures computed")
+    show(f"{title}: two jobs", columns, jobs)
 
 
 def median(found: list[dict], key: str) -> float:
