@@ -57,7 +57,7 @@ def _parts(estimator: Any) -> Iterator[Any]:
     for name in ("best_estimator_", "regressor_", "estimator_"):
         if hasattr(estimator, name):
             yield from _parts(getattr(estimator, name))
-    calibrated = getattr(estimator, "calibrated_classifiers_", ())
+    calibrated: Any = getattr(estimator, "calibrated_classifiers_", ())
     if len(calibrated) == 1:  # with one for each fold there is no saying which
         yield from _parts(calibrated[0].estimator)
     for _, step in reversed(getattr(estimator, "steps", ())):
