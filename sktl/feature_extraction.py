@@ -9,7 +9,7 @@ from sklearn.utils._param_validation import StrOptions
 from sklearn.utils.validation import check_is_fitted
 
 from sktl._engine._backbone_parameter import BACKBONE_CONSTRAINTS, resolve_backbone
-from sktl._engine._network import POOLINGS, output_shapes
+from sktl._engine._network import POOLINGS, check_pooling, output_shapes
 from sktl._engine._prefix import PREFIX_CONSTRAINTS, FrozenPrefix
 from sktl._engine._progress import CallbackProgress, PrintedProgress
 from sktl._images import check_images
@@ -301,12 +301,8 @@ class PretrainedFeatureExtractor(CallbackSupportMixin, TransformerMixin, BaseEst
         names = [stages[int(layer)] if isinstance(layer, Integral) else layer for layer in layers]
         names = list(dict.fromkeys(names))  # ["layer4", -1] may name one layer twice
         for name in names:
-            shape = self.backbone_.output_shape(name)  # an unknown layer is an error now, not at the first transform
-            if self.pooling == "cls" and len(shape) > 1 and not self.backbone_.has_cls_token(name):
-                raise BackboneError(
-                    f"pooling='cls' needs a class token, which layer {name!r} of {self.backbone_.name!r} does not "
-                    "have. Use pooling='avg'."
-                )
+            self.backbone_.output_shape(name)  # an unknown layer is an error now, not at the first transform
+            check_pooling(self.backbone_, name, self.pooling)
         return names
 
     def _features(self, images, *listeners):

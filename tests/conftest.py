@@ -1,4 +1,4 @@
-"""Fixtures that all tests may use: real data where it is at hand, and one set of pictures in every input kind."""
+"""Fixtures that all tests may use: real data where it is at hand, small tables, and pictures in every input kind."""
 
 import io
 import os
@@ -11,6 +11,7 @@ import pandas as pd
 import pytest
 import torch
 from PIL import Image
+from sklearn.datasets import load_digits
 
 
 @pytest.fixture(scope="session")
@@ -20,6 +21,19 @@ def shared_data() -> Path:
     if not folder.is_dir():
         pytest.skip(f"no real weights and photos at {folder}; SKTL_TEST_DATA names another folder")
     return folder
+
+
+@pytest.fixture(scope="session")
+def digits():
+    """Thirty digits of three kinds, (30, 8, 8) from 0 to 1, and their labels, 0 to 2."""
+    X, y = load_digits(n_class=3, return_X_y=True)
+    return X[:30].reshape(-1, 8, 8) / 16, y[:30]
+
+
+@pytest.fixture(scope="session")
+def quick():
+    """Parameters of a fit of a fraction of a second: two epochs of the head alone."""
+    return {"freeze_depth": "all", "max_epochs": 2, "lr": 0.001, "random_state": 0}
 
 
 @dataclass(frozen=True)

@@ -76,8 +76,8 @@ def fetch_activations(
     augmentation : Augmentation or None, default=None
         What changes the pictures.
     n_views : int or None, default=None
-        How many augmented views of each picture are stored; epoch ``e`` uses view ``e % n_views``. More views than
-        epochs are work for nothing.
+        How many augmented views of each picture there are; epoch ``e`` uses view ``e % n_views``. More views than
+        epochs are work for nothing. None is another view in each epoch, and only for what is not stored.
     listeners : sequence of callable, default=()
         Each is called as ``listener(n_done, n_rows)`` while rows are computed to be stored.
 
@@ -89,7 +89,7 @@ def fetch_activations(
         Where the rows are too many for the memory and for the disk.
     """
     if not stored:
-        return LiveActivations(prefix, images, augmentation)
+        return LiveActivations(prefix, images, augmentation, n_views)
     return StoredActivations(prefix, images, augmentation=augmentation, n_views=n_views, listeners=listeners)
 
 
@@ -136,14 +136,21 @@ class LiveActivations:
 
     Parameters
     ----------
-    prefix, images, augmentation
+    prefix, images, augmentation, n_views
         As in `fetch_activations`.
     """
 
-    def __init__(self, prefix: FrozenPrefix, images: Images, augmentation: "Augmentation | None" = None):
+    def __init__(
+        self,
+        prefix: FrozenPrefix,
+        images: Images,
+        augmentation: "Augmentation | None" = None,
+        n_views: "int | None" = None,
+    ):
         self._prefix = prefix
         self._images = images
         self._augmentation = augmentation
+        self._n_views = n_views
 
     def __len__(self) -> int:
         return len(self._images)
@@ -152,8 +159,29 @@ class LiveActivations:
         """The rows of some pictures in one epoch."""
         pictures: Any = self._images.take(np.asarray(positions))
         if self._augmentation is not None:
-            pictures = self._augmentation.augmented(pictures, epoch)
+            view = epoch if self._n_views is None else epoch % self._n_views
+            pictures = self._augmentation.augmented(pictures, view)
         return torch.from_numpy(self._prefix.run(pictures)[0])
+
+
+class GivenActivations:
+    """Rows that somebody has already.
+
+    Parameters
+    ----------
+    rows : Tensor of shape (n_pictures, ...)
+        The rows.
+    """
+
+    def __init__(self, rows: torch.Tensor):
+        self._rows = rows
+
+    def __len__(self) -> int:
+        return len(self._rows)
+
+    def batch(self, positions: Positions, epoch: int) -> torch.Tensor:
+        """The rows of some pictures, the same in each epoch."""
+        return self._rows[torch.as_tensor(positions)]
 
 
 class _Views(Sequence[Picture]):

@@ -66,23 +66,26 @@ class GradualUnfreezing(Callback):
         How many of them stay frozen for good.
     every : int
         Epochs between two stages.
+    n_before : int, default=0
+        Epochs in the history that do not count.
 
     References
     ----------
     Howard and Ruder, "Universal Language Model Fine-tuning for Text Classification", ACL 2018, section 3.3.
     """
 
-    def __init__(self, n_stages, depth, every):
+    def __init__(self, n_stages, depth, every, n_before=0):
         self.n_stages = n_stages
         self.depth = depth
         self.every = every
+        self.n_before = n_before
 
     def on_epoch_begin(self, net, **kwargs):
         """Unfreeze what is due. What the optimizer does not know joins it; what it knows but is frozen stays as it is.
 
         A frozen parameter has no gradient, and without one no optimizer moves it, neither by momentum nor by decay.
         """
-        epoch = len(net.history) - 1
+        epoch = len(net.history) - 1 - self.n_before
         n_frozen = max(self.depth, self.n_stages - epoch // self.every)
         net.module_.freeze(n_frozen)
         known = {id(p) for group in net.optimizer_.param_groups for p in group["params"]}
@@ -103,7 +106,8 @@ class ValidScore(Callback):
         """Keep the outputs of a validation batch."""
         if not training:
             x, y = batch
-            self.seen_.append(tuple(part.detach().cpu().numpy() for part in (y_pred, y, x["weight"])))
+            # The score of the estimator knows no class weights, which are in "weight".
+            self.seen_.append(tuple(part.detach().cpu().numpy() for part in (y_pred, y, x["sample_weight"])))
 
     def on_epoch_end(self, net, **kwargs):
         """Note the score of all of them."""
@@ -132,13 +136,13 @@ class KeepBest(Callback):
 
     def __init__(self, patience):
         self.patience = patience
+        self.best_epoch_ = 0
 
     def on_train_begin(self, net, **kwargs):
         """Judge the start."""
         self.best_loss_, self.best_epoch_, self.n_worse_ = float("inf"), len(net.history), 0
         self._weights: Any = None
         self._judge(net, valid_loss(net), self.best_epoch_)
-        self.start_loss_ = self.best_loss_
 
     def on_epoch_end(self, net, **kwargs):
         """Judge the epoch."""
@@ -204,7 +208,7 @@ class EpochTasks(Callback):
     data : dict
         ``X``, ``y`` and ``metadata``, for the callbacks that want them.
     reconstruct : callable
-        Called with the net: the fitted attributes that make an estimator of its present state.
+        Gives the fitted attributes that make an estimator of the present state.
     """
 
     def __init__(self, estimator, context, data, reconstruct):
@@ -220,7 +224,7 @@ class EpochTasks(Callback):
 
     def on_epoch_end(self, net, **kwargs):
         """End it; a callback may ask to stop."""
-        attributes = self.reconstruct(net) if hasattr(self.estimator, "_skl_callbacks") else None
+        attributes = self.reconstruct() if hasattr(self.estimator, "_skl_callbacks") else None
         if self.task_.call_on_fit_task_end(estimator=self.estimator, **self.data, reconstruction_attributes=attributes):
             raise StopTraining
 

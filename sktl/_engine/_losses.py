@@ -32,6 +32,10 @@ class WeightedLoss(nn.Module):
         """The loss of each row, shape (n,)."""
         raise NotImplementedError
 
+    def predict(self, outputs: np.ndarray) -> np.ndarray:
+        """Targets, as they are given to `forward`, of outputs (n, n_outputs)."""
+        raise NotImplementedError
+
     def score(self, outputs: np.ndarray, y: np.ndarray, weight: np.ndarray) -> float:
         """The score that scikit-learn would give; greater is better."""
         raise NotImplementedError
@@ -59,9 +63,13 @@ class ClassificationLoss(WeightedLoss):
         smoothing = self.label_smoothing if self.training else 0.0
         return functional.cross_entropy(outputs, y, reduction="none", label_smoothing=smoothing)
 
+    def predict(self, outputs: np.ndarray) -> np.ndarray:
+        """Class numbers (n,)."""
+        return outputs.argmax(1)
+
     def score(self, outputs: np.ndarray, y: np.ndarray, weight: np.ndarray) -> float:
         """Accuracy."""
-        return float(accuracy_score(y, outputs.argmax(1), sample_weight=weight))
+        return float(accuracy_score(y, self.predict(outputs), sample_weight=weight))
 
 
 class RegressionLoss(WeightedLoss):
@@ -70,6 +78,10 @@ class RegressionLoss(WeightedLoss):
     def per_row(self, outputs: Tensor, y: Tensor) -> Tensor:
         """Mean squared error of each row of (n, n_targets)."""
         return torch.square(outputs - y).mean(1)
+
+    def predict(self, outputs: np.ndarray) -> np.ndarray:
+        """The outputs themselves."""
+        return outputs
 
     def score(self, outputs: np.ndarray, y: np.ndarray, weight: np.ndarray) -> float:
         """Coefficient of determination; NaN where there are fewer than two rows."""

@@ -8,6 +8,7 @@ import numpy as np
 import torch
 from skorch import NeuralNet
 
+from sktl._engine._activations import GivenActivations
 from sktl._engine._rest import RestNetwork
 from sktl._engine._rows import Rows, ordered_loader, shuffled_loader
 from sktl._engine._schedules import OPTIMIZERS, parameter_groups
@@ -116,6 +117,17 @@ class TransferNet(NeuralNet):
         """The rows as they were given: they have been split before the frozen stages ran."""
         return X, self._valid
 
+    def get_dataset(self, X, y=None):
+        """Rows; what is none is taken for the output of the frozen stages, as `predict` and `forward` get it."""
+        if isinstance(X, Rows):
+            return X
+        x = torch.as_tensor(X)
+        return Rows(GivenActivations(x), torch.zeros(len(x)) if y is None else torch.as_tensor(y))
+
+    def predict(self, X):
+        """What the criterion makes of the outputs: class numbers, or standardised targets; for skorch's scorers."""
+        return self.criterion_.predict(self.predict_proba(X))
+
     def get_iterator(self, dataset, training=False):
         """Batches in a new order to learn from, in the table's order to judge."""
         kwargs = self.get_params_for("iterator_train" if training else "iterator_valid")
@@ -195,16 +207,19 @@ class TransferNet(NeuralNet):
         blocks = torch.nn.functional.pad(features[:n_rows], (0, 0, 0, -n_rows % _BLOCK))
         return self.module_.head(blocks)[:n_rows].float().cpu()
 
-    def linear_inputs(self, rows: Rows, positions: Sequence[int], linear: torch.nn.Linear) -> torch.Tensor:
-        """What reaches a linear layer of the head, in eval mode, for some rows: (n, n_features)."""
+    def linear_inputs(self, rows: Rows, positions: Sequence[int], linear: torch.nn.Linear) -> np.ndarray:
+        """What reaches a linear layer of the head, in eval mode, for some rows: (n, n_features), float32."""
         self.module_.eval()
+        # Made at once: small arrays kept between large ones that are freed would hold on to the memory of all.
+        inputs = np.empty((len(positions), linear.in_features), np.float32)
         seen: list[torch.Tensor] = []
-        handle = linear.register_forward_pre_hook(lambda module, args: seen.append(args[0].float().cpu()))
+        handle = linear.register_forward_pre_hook(lambda module, args: seen.append(args[0]))
         try:
             with torch.inference_mode():
                 for start in range(0, len(positions), self.batch_size):
-                    x = rows.activations.batch(positions[start : start + self.batch_size], rows.epoch)
-                    self.module_(x.to(self.device))
+                    chunk = positions[start : start + self.batch_size]
+                    self.module_(rows.activations.batch(chunk, rows.epoch).to(self.device))
+                    inputs[start : start + len(chunk)] = seen.pop().float().cpu().numpy()
         finally:
             handle.remove()
-        return torch.cat(seen)
+        return inputs

@@ -15,6 +15,7 @@ from torch import Tensor, fx, nn
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 
 from sktl.backbones import Backbone, Preprocessing
+from sktl.exceptions import BackboneError
 
 # Types are compared, not asked for by isinstance: a subclass may do more (timm's BatchNormAct2d holds an activation).
 _FRESH = (nn.Conv2d, nn.BatchNorm2d, nn.Linear)  # they make a tensor of their own, no view
@@ -120,6 +121,21 @@ def pool(activation: Tensor, pooling: str, channel_axis: int = 1, cls_token: boo
     if pooling == "gem":
         return activation.clamp(min=1e-6).pow(3).mean(places).pow(1 / 3)
     raise ValueError(f"pooling={pooling!r} is unknown. Use one of {POOLINGS}.")
+
+
+def check_pooling(backbone: Backbone, layer: str, pooling: str) -> None:
+    """Refuse a class token where there is none.
+
+    Raises
+    ------
+    BackboneError
+        Where ``pooling="cls"`` is asked of a layer without one.
+    """
+    if pooling == "cls" and len(backbone.output_shape(layer)) > 1 and not backbone.has_cls_token(layer):
+        raise BackboneError(
+            f"pooling='cls' needs a class token, which layer {layer!r} of {backbone.name!r} does not have. "
+            "Use pooling='avg'."
+        )
 
 
 def pooled_shape(shape: Sequence[int], pooling: str, channel_axis: int = 1) -> tuple[int, ...]:

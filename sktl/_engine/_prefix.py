@@ -23,7 +23,7 @@ import xxhash
 from sklearn.utils._param_validation import Interval, StrOptions
 
 from sktl._device import resolve_device
-from sktl._engine._cache import Claims, open_cache
+from sktl._engine._cache import ENTRY_BYTES, Claims, open_cache
 from sktl._engine._network import PICTURES, output_shapes
 from sktl._engine._progress import Progress
 from sktl._engine._runners import (
@@ -193,6 +193,10 @@ class _Job:
         self.n_told = 0
         self.layers = prefix.layers  # what is computed; grows to every stage in a search over layers
         self.engine = self._resolve_engine()
+        row_bytes = sum(np.prod(shape) * prefix.dtype.itemsize + ENTRY_BYTES for shape in prefix.shapes)
+        room = 0.9 * self.cache.max_bytes if self.cache is not None else 0
+        n_pictures = max(len(images), getattr(images, "n_in_table", 0))  # predictions come block by block
+        self.kept_share = min(1.0, room / (n_pictures * row_bytes))
         self._layer_keys: dict[tuple[str, str, str], bytes] = {}
 
     def run_block(self, block: range) -> None:
@@ -431,13 +435,19 @@ class _Job:
             self.failures[position] = error
 
     def _keep(self, digests: list[bytes], outputs: list[np.ndarray]) -> None:
-        """Put a batch into the cache, at once, so that an interruption loses no work."""
+        """Put a batch into the cache, at once, so that an interruption loses no work.
+
+        Of a table that is larger than the cache it is a share of the pictures, chosen by their content, so that it is
+        the same ones in each fold and epoch: a cache that forgets the oldest would have forgotten each by the time it
+        is asked for again.
+        """
         if self.cache is not None:
+            kept = [row for row, digest in enumerate(digests) if digest[0] < 256 * self.kept_share]
             self.cache.put_many(
                 [
-                    (self._key(digest, layer, self.engine), output[row])
+                    (self._key(digests[row], layer, self.engine), output[row])
                     for layer, output in zip(self.layers, outputs, strict=True)
-                    for row, digest in enumerate(digests)
+                    for row in kept
                 ]
             )
 

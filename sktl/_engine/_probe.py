@@ -11,10 +11,19 @@ import numpy as np
 from sklearn.exceptions import ConvergenceWarning
 from sklearn.linear_model import LogisticRegression, Ridge
 
-PROBE_ROWS = 10_000  # a start needs no more
+_MOST_ROWS = 10_000  # a start needs no more
+_MOST_NUMBERS = 20_000_000  # 160 MB in float64; features that are not pooled are many
 
 # Of standardised features. Strong, for there are usually more features than pictures, and training goes on from here.
-_PENALTY = 30.0
+PROBE_PENALTY = 30.0
+
+
+def probe_rows(n_rows: int, n_features: int, seed: int) -> np.ndarray:
+    """Positions of the rows that a probe looks at: all, or a random choice of so many as a start needs."""
+    n_chosen = min(n_rows, _MOST_ROWS, max(_MOST_NUMBERS // n_features, 100))
+    if n_chosen == n_rows:
+        return np.arange(n_rows)
+    return np.sort(np.random.default_rng(seed).choice(n_rows, n_chosen, replace=False))
 
 
 class Probe(NamedTuple):
@@ -43,7 +52,7 @@ def classification_probe(features: np.ndarray, y: np.ndarray, weight: np.ndarray
     coefficients = np.zeros((n_classes, features.shape[1]))
     intercepts = np.zeros(n_classes)
     if len(present) > 1:
-        model = LogisticRegression(C=1 / _PENALTY, max_iter=1000)
+        model = LogisticRegression(C=1 / PROBE_PENALTY, max_iter=1000)
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", ConvergenceWarning)  # a start, not a result
             model.fit((features - mean) / scale, y, sample_weight=_at_least_one(weight))
@@ -68,7 +77,7 @@ def regression_probe(features: np.ndarray, y: np.ndarray, weight: np.ndarray) ->
         Weights of the rows; a weight of 2 is a row that is there twice.
     """
     mean, scale = _moments(features, weight)
-    model = Ridge(alpha=_PENALTY).fit((features - mean) / scale, y, sample_weight=_at_least_one(weight))
+    model = Ridge(alpha=PROBE_PENALTY).fit((features - mean) / scale, y, sample_weight=_at_least_one(weight))
     return _unstandardised(model.coef_.reshape(y.shape[1], -1), model.intercept_, mean, scale)
 
 

@@ -142,7 +142,7 @@ def make_head(head: Head, n_features: int, n_outputs: int, *, dropout: float, ge
         Where it is something else, does not fit, or is frozen.
     """
     if isinstance(head, nn.Module):
-        head = copy.deepcopy(head)
+        head = copy.deepcopy(head).cpu()  # where the features of the check are; the net moves it
         _check_head(head, n_features, n_outputs)
         return head
     widths = [] if isinstance(head, str) and head == "linear" else head

@@ -62,9 +62,11 @@ def loader_workers(requested: int) -> int:
     Returns
     -------
     int
-        0 inside a worker: a daemon may not have children, and the cores are taken.
+        0 inside a worker: a daemon may not have children, and the cores are taken. 0 too where processes are not
+        forked: what a fit has stored cannot be sent to others.
     """
-    return 0 if in_worker() else requested
+    is_fork = multiprocessing.get_context().get_start_method() == "fork"  # else rows would have to be pickled
+    return requested if is_fork and not in_worker() else 0
 
 
 @contextlib.contextmanager

@@ -27,11 +27,11 @@ def train(
     epochs: int,
     seed: int,
     schedule: str = "constant",
-    unfreeze_every: "int | None" = None,
+    unfreezing: "GradualUnfreezing | None" = None,
     depth: int = 0,
-    patience: "int | None" = None,
+    best: "KeepBest | None" = None,
     callbacks: Sequence[tuple[str, Any]] = (),
-) -> "KeepBest | None":
+) -> None:
     """Train a net from its present weights on.
 
     Parameters
@@ -48,19 +48,14 @@ def train(
         Seed of the order of the rows and of dropout.
     schedule : str, default="constant"
         Of the learning rates.
-    unfreeze_every : int or None, default=None
-        Epochs between two stages that begin to learn; None lets all learn from the start.
+    unfreezing : GradualUnfreezing or None, default=None
+        Which stages learn when; None lets all learn from the start that are not frozen for good.
     depth : int, default=0
         How many stages of the backbone are frozen for good.
-    patience : int or None, default=None
-        Epochs without a better validation loss after which training stops, with the best weights put back.
+    best : KeepBest or None, default=None
+        When to stop, and which weights to keep.
     callbacks : sequence of (str, skorch callback), default=()
         What else happens in this training.
-
-    Returns
-    -------
-    KeepBest or None
-        With ``patience``: which epoch was the best, and how good it was.
 
     Raises
     ------
@@ -68,10 +63,9 @@ def train(
         Where the loss is no finite number; the net has the weights of the last good epoch, or the best ones.
     """
     last_good = LastGood()
-    best = KeepBest(patience) if patience is not None else None
     own: list[tuple[str, Any]] = [("epoch_number", EpochNumber()), ("last_good", last_good)]
-    if unfreeze_every is not None:
-        own.append(("unfreezing", GradualUnfreezing(net.module_.n_stages, depth, unfreeze_every)))
+    if unfreezing is not None:
+        own.append(("unfreezing", unfreezing))
     else:
         net.module_.freeze(depth)
     own.append(("schedule", Schedule(schedule)))
@@ -92,7 +86,6 @@ def train(
         except DivergenceError:
             (best or last_good).restore(net)
             raise
-    return best
 
 
 @contextlib.contextmanager

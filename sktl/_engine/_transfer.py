@@ -1,33 +1,37 @@
 """What all estimators that train a network share: the parameters, the flow of a fit, and how predictions are made."""
 
 import contextlib
+import warnings
 from numbers import Integral, Real
 from typing import NamedTuple
 
 import numpy as np
 import torch
-from sklearn.base import BaseEstimator
-from sklearn.callback import CallbackSupportMixin
+from sklearn.base import BaseEstimator, _fit_context
+from sklearn.callback import CallbackSupportMixin, with_callbacks
 from sklearn.model_selection import train_test_split
 from sklearn.utils import check_consistent_length, check_random_state
 from sklearn.utils._param_validation import Interval, StrOptions
 from sklearn.utils.validation import _check_sample_weight, check_is_fitted
 
+from sktl._device import resolve_device
 from sktl._engine._activations import fetch_activations
 from sktl._engine._augment import AUGMENT_CONSTRAINTS, make_augmentation
 from sktl._engine._backbone_parameter import BACKBONE_CONSTRAINTS, resolve_backbone
-from sktl._engine._callbacks import EpochTasks
+from sktl._engine._callbacks import EpochTasks, GradualUnfreezing, KeepBest
 from sktl._engine._net import TransferNet
-from sktl._engine._network import POOLINGS, pooled_shape
+from sktl._engine._network import POOLINGS, check_pooling, pooled_shape
 from sktl._engine._prefix import PREFIX_CONSTRAINTS, FrozenPrefix
-from sktl._engine._probe import PROBE_ROWS, Probe
+from sktl._engine._probe import Probe, probe_rows
 from sktl._engine._progress import PrintedProgress
 from sktl._engine._rest import RestNetwork, last_linear, make_head
 from sktl._engine._rows import Rows
 from sktl._engine._schedules import OPTIMIZERS, SCHEDULES
+from sktl._engine._summary import TrainableSummary
 from sktl._engine._threads import bounded_threads
 from sktl._engine._training import GLOBAL_GENERATOR, train
 from sktl._images import Images, check_images
+from sktl.exceptions import DivergenceError, TrainingWarning
 
 _BLOCK = 512  # pictures that are predicted together, so that memory stays bounded
 
@@ -64,16 +68,17 @@ TRANSFER_CONSTRAINTS: dict = {
 }
 
 
-class Table(NamedTuple):
-    """Checked rows: pictures, encoded targets, weights."""
+class LabelledImages(NamedTuple):
+    """Checked rows: pictures, encoded targets, weights with those of the classes in them, and without."""
 
     images: Images
     y: np.ndarray
     weight: np.ndarray
+    sample_weight: np.ndarray
 
-    def take(self, positions: np.ndarray) -> "Table":
+    def take(self, positions: np.ndarray) -> "LabelledImages":
         """Some of the rows."""
-        return Table(self.images.take(positions), self.y[positions], self.weight[positions])
+        return LabelledImages(self.images.take(positions), *(column[positions] for column in self[1:]))
 
 
 class TransferEstimator(CallbackSupportMixin, BaseEstimator):
@@ -81,46 +86,113 @@ class TransferEstimator(CallbackSupportMixin, BaseEstimator):
 
     Subclass contract: a subclass has all parameters of `TRANSFER_CONSTRAINTS`, and says what is learnt by
 
-    * ``_check_targets(y, weight, reset, classes)``: the encoded targets and the weights; sets what is learnt from them,
+    * ``_check_targets(y, weight, reset, classes)``: the encoded targets, and what their classes weigh; sets what is
+      learnt from them,
     * ``_n_outputs``: how many outputs the head has,
     * ``_make_criterion()``: the loss,
     * ``_probe(features, y, weight)``: a linear map to start the head with,
     * ``_stratification(y)``: what a validation split is stratified by, or None.
     """
 
-    def _fit(self, X, y, sample_weight, validation=None, *, reset, classes=None):
-        """Check the data, split it, build the net, and train it.
+    @with_callbacks
+    @_fit_context(prefer_skip_nested_validation=True)
+    def fit(self, X, y, sample_weight=None, *, X_val=None, y_val=None, sample_weight_val=None):
+        """Train the network.
 
-        ``reset`` starts anew; else what has been learnt is gone on from. Without ``validation`` it is a step of
-        `partial_fit`: one epoch of the net as it is, with constant rates, judged by nobody.
+        Parameters
+        ----------
+        X : array-like of pictures
+            Paths, pictures, a batch array or rows of pixels, see the user guide.
+        y : array-like of shape (n_pictures,) or (n_pictures, n_targets)
+            A classifier's labels of any kind, numbers or strings; a regressor's targets, one or several.
+        sample_weight : array-like of shape (n_pictures,), default=None
+            Weights of the rows; a weight of zero is a row that is not there.
+        X_val : array-like of pictures, default=None
+            Pictures to judge on after each epoch, in place of a share of ``X``.
+        y_val : array-like, default=None
+            Their labels or targets.
+        sample_weight_val : array-like of shape (n_pictures_val,), default=None
+            Their weights.
+
+        Returns
+        -------
+        self : estimator
+            The fitted estimator.
         """
-        is_partial = validation is None
-        if reset:
-            self.__dict__.pop("net_", None)  # should this fit fail, what is left of the last one is no fitted estimator
-        previous = getattr(self, "net_", None)
-        context = self._init_callback_context(max_subtasks=1 if is_partial else self.max_epochs)
+        previous = getattr(self, "net_", None) if self.warm_start else None
+        with self._fit_task(X, y, sample_weight, n_epochs=self.max_epochs) as tasks:
+            if previous is None:
+                self._forget()
+            table = self._check(X, y, sample_weight, reset=previous is None)
+            learning, judging = self._split(table, (X_val, y_val, sample_weight_val))
+            if previous is None:
+                self._resolve_network()
+            depth = self.backbone_.stage_index(self.freeze_depth)
+            seed = self._draw_seed()
+            rows = self._rows(learning, depth, self._augmentation(seed))
+            valid = self._rows(judging, depth) if judging is not None else None
+            self.net_ = self._make_net(rows, learning, depth, seed, previous)
+            self.freeze_depth_ = depth
+            self._train(rows, valid, seed, tasks)
+        return self
+
+    def trainable_summary(self):
+        """What learns, and how fast.
+
+        Returns
+        -------
+        TrainableSummary
+            One row for each stage, the first one first, and one for the head. It prints as a table; ``to_dict()`` and
+            ``to_frame()`` give the columns ``layer``, ``parameters``, ``trainable`` and ``learning_rate`` (at the start
+            of the schedule; 0 for what is frozen).
+        """
+        check_is_fitted(self, "net_")
+        return TrainableSummary(self.backbone_, self.net_)
+
+    def _step(self, X, y, sample_weight, classes=None):
+        """One step of `partial_fit`: an epoch of the net as it is, with constant rates, judged by nobody."""
+        is_first = not hasattr(self, "net_")
+        with self._fit_task(X, y, sample_weight, n_epochs=1) as tasks:
+            table = self._check(X, y, sample_weight, reset=is_first, classes=classes)
+            if is_first:
+                self._resolve_network()
+                self.freeze_depth_ = self.backbone_.stage_index(self.freeze_depth)
+            seed = self._draw_seed()
+            rows = self._rows(table, self.freeze_depth_, self._augmentation(seed))
+            if is_first:
+                self.net_ = self._make_net(rows, table, self.freeze_depth_, seed)
+            self._train(rows, None, seed, tasks, is_step=True)
+        return self
+
+    @contextlib.contextmanager
+    def _fit_task(self, X, y, sample_weight, n_epochs):
+        """What scikit-learn's callbacks hear of a fit, with the threads that a fit may have."""
+        context = self._init_callback_context(max_subtasks=n_epochs)
         data = {"X": X, "y": y, "metadata": {"sample_weight": sample_weight} if sample_weight is not None else {}}
         context.call_on_fit_task_begin(estimator=self, **data)
         with bounded_threads():
-            table = self._check(X, y, sample_weight, reset=reset, classes=classes)
-            learning, judging = (table, None) if is_partial else self._split(table, validation)
-            if reset:
-                self.backbone_ = resolve_backbone(self)
-            if reset or not is_partial:
-                self.freeze_depth_ = self.backbone_.stage_index(self.freeze_depth)
-            seed = int(self._random_state.randint(2**31 - 1))
-            rows = self._rows(learning, seed, is_training=True)
-            valid = self._rows(judging, seed) if judging is not None else None
-            if reset or not is_partial:
-                self.net_ = self._make_net(rows, learning, seed, previous)
-            self._train(rows, valid, seed, is_partial, EpochTasks(self, context, data, self._reconstruct))
+            yield EpochTasks(self, context, data, self._fitted_attributes)
         context.call_on_fit_task_end(estimator=self, **data)
-        return self
+
+    def _forget(self):
+        """Forget the last fit: should this one fail, what is left of both is no fitted estimator."""
+        for name in self._fitted_attributes():
+            delattr(self, name)
+
+    def _resolve_network(self):
+        """The network, and what becomes of its last stage's output."""
+        self.backbone_ = resolve_backbone(self)
+        check_pooling(self.backbone_, self.backbone_.stages[-1].name, self.pooling)
+        self._pooling = self.pooling
+
+    def _draw_seed(self):
+        return int(self._random_state.randint(2**31 - 1))
 
     def _check(self, X, y, sample_weight, *, reset, classes=None):
         """The table that ``X``, ``y`` and the weights are; rows of weight zero are left out."""
         if reset:
             self._random_state = check_random_state(self.random_state)
+            self._split_seed = self._draw_seed()  # a warm start judges on the rows that it has always judged on
         images = check_images(self, X, reset=reset)
         if y is None:
             raise ValueError(f"This {type(self).__name__} estimator requires y to be passed, but the target y is None.")
@@ -128,9 +200,9 @@ class TransferEstimator(CallbackSupportMixin, BaseEstimator):
         weight = _check_sample_weight(sample_weight, np.empty(len(images)), dtype=np.float64, ensure_non_negative=True)
         kept = np.flatnonzero(weight)
         y = np.asarray(y)[kept] if not hasattr(y, "iloc") else y.iloc[kept]
-        y, weight = self._check_targets(y, weight[kept], reset=reset, classes=classes)
-        table = Table(images.take(kept), y, weight)
-        return _distinct(table.take(np.flatnonzero(weight)))  # a class may weigh nothing too
+        y, class_weight = self._check_targets(y, weight[kept], reset=reset, classes=classes)
+        table = LabelledImages(images.take(kept), y, weight[kept] * class_weight, weight[kept])
+        return _distinct(table.take(np.flatnonzero(class_weight)))  # a class may weigh nothing too
 
     def _split(self, table, validation):
         """What to learn from, and what to judge on, where anything is judged."""
@@ -141,73 +213,89 @@ class TransferEstimator(CallbackSupportMixin, BaseEstimator):
             return table, self._check(X_val, y_val, weight_val, reset=False)
         if not self.early_stopping:
             return table, None
-        seed = self._random_state.randint(2**31 - 1)
-        strata = self._stratification(table.y)
-        n_rows = len(table.y)
-        n_valid = int(np.ceil(self.validation_fraction * n_rows))
-        if n_valid >= n_rows:
+        # A picture may have several targets: all its rows go to one side.
+        pictures = [table.images.digest(row) for row in range(len(table.y))]
+        _, first, group = np.unique(pictures, return_index=True, return_inverse=True)
+        n_valid = int(np.ceil(self.validation_fraction * len(first)))
+        if n_valid >= len(first):
             raise ValueError(
-                f"validation_fraction={self.validation_fraction} of {n_rows} rows leaves nothing to learn from. Give "
-                "more rows, a smaller validation_fraction, or early_stopping=False."
+                f"validation_fraction={self.validation_fraction} of {len(first)} pictures leaves nothing to learn "
+                "from. Give more pictures, a smaller validation_fraction, or early_stopping=False."
             )
+        strata = self._stratification(table.y)
         if strata is None:
-            learning, judging = train_test_split(np.arange(n_rows), test_size=n_valid, random_state=seed)
-            return table.take(np.sort(learning)), table.take(np.sort(judging))
-        learning, judging = _stratified_split(strata, n_valid, seed)
-        return table.take(learning), table.take(judging)
+            judging = _plain_split(len(first), n_valid, self._split_seed)
+        else:
+            judging = _stratified_split(strata[first], n_valid, self._split_seed)
+        is_judged = np.isin(group, judging)
+        return table.take(np.flatnonzero(~is_judged)), table.take(np.flatnonzero(is_judged))
 
-    def _rows(self, table, seed, is_training=False):
+    def _augmentation(self, seed):
+        """What changes the pictures that are learnt from.
+
+        Views are the same in all folds and candidates of a search, where ``random_state`` is a number.
+        """
+        seed = int(self.random_state) if isinstance(self.random_state, Integral) else seed
+        return make_augmentation(self.augment, seed=seed, backbone=self.backbone_)
+
+    def _rows(self, table, depth, augmentation=None):
         """The output of the frozen stages for a table, with its targets and weights."""
-        augmentation = make_augmentation(self.augment, seed=self._view_seed(seed), backbone=self.backbone_)
-        if not is_training:
-            augmentation = None
         n_views = self.n_views if augmentation is not None else None
         is_stored = self.cache is not None and (augmentation is None or n_views is not None)
-        with GLOBAL_GENERATOR if n_views is not None else contextlib.nullcontext():
+        is_drawn = is_stored and augmentation is not None  # here and now, from the generators that threads share
+        with GLOBAL_GENERATOR if is_drawn else contextlib.nullcontext():
             activations = fetch_activations(
-                self._prefix(self.cache if is_stored else None),
+                self._prefix(depth, self.cache if is_stored else None),
                 table.images,
                 stored=is_stored,
                 augmentation=augmentation,
-                n_views=n_views if is_stored else None,
+                n_views=n_views,
                 listeners=[PrintedProgress(self)] if self.verbose and is_stored else [],
             )
-        y = torch.from_numpy(table.y)
-        # A mean of one, over all rows: see WeightedLoss.
-        return Rows(activations, y, weight=torch.from_numpy(table.weight / table.weight.mean()).float())
+        return Rows(
+            activations,
+            torch.from_numpy(table.y),
+            # A mean of one, over all rows: see WeightedLoss.
+            weight=torch.from_numpy(table.weight / table.weight.mean()).float(),
+            sample_weight=torch.from_numpy(table.sample_weight),
+        )
 
-    def _view_seed(self, seed):
-        """What augmented views depend on: the same in all folds and candidates, where ``random_state`` is a number."""
-        return int(self.random_state) if isinstance(self.random_state, Integral) else seed
-
-    def _prefix(self, cache):
+    def _prefix(self, depth, cache):
         """The frozen stages; with all of them frozen, pooled."""
         stages = [stage.name for stage in self.backbone_.stages]
         return FrozenPrefix(
             self.backbone_,
-            stages[self.freeze_depth_ - 1 : self.freeze_depth_] if self.freeze_depth_ else (),
-            pooling=self.pooling if self.freeze_depth_ == len(stages) else "none",
+            stages[depth - 1 : depth] if depth else (),
+            pooling=self._pooling if depth == len(stages) else "none",
             cache=cache,
             **{name: getattr(self, name) for name in _PREFIX},
         )
 
-    def _make_net(self, rows, table, seed, previous=None):
+    def _make_net(self, rows, table, depth, seed, previous=None):
         """A net with a new head, started as ``head_init`` says; with the head and the history of a previous net."""
+        if not self.freeze_bn and depth < len(self.backbone_.stages) and min(len(rows), self.batch_size) == 1:
+            raise ValueError(
+                f"freeze_bn=False with batches of one picture (batch_size={self.batch_size}, {len(rows)} different "
+                "pictures): one has no variance to learn from. Use freeze_bn=True, or more in a batch."
+            )
         last = self.backbone_.stages[-1]
-        (n_features,) = pooled_shape(last.output_shape, self.pooling, last.channel_axis)
+        (n_features,) = pooled_shape(last.output_shape, self._pooling, last.channel_axis)
         head = self.head if previous is None else previous.module_.head
         head = make_head(head, n_features, self._n_outputs, dropout=self.dropout, generator_seed=seed)
-        network = RestNetwork(self.backbone_, self.freeze_depth_, head, pooling=self.pooling, freeze_bn=self.freeze_bn)
+        network = RestNetwork(self.backbone_, depth, head, pooling=self._pooling, freeze_bn=self.freeze_bn)
         net = self._new_net(network)
         if previous is not None:
             net.history = previous.history
         elif self.head_init == "probe":
-            self._start_from_probe(net, rows, table, seed)
+            with GLOBAL_GENERATOR if self.augment is not None else contextlib.nullcontext():
+                self._start_from_probe(net, rows, table, seed)
         return net
 
     def _new_net(self, network):
         """The parameters here, and what ``net_params`` adds to them or says otherwise, as a skorch net."""
         net_params = dict(self.net_params or {})
+        if isinstance(net_params.get("callbacks"), str):
+            raise ValueError(f"net_params={net_params!r}: callbacks has to be a list; ours cannot be switched off.")
         taken = sorted(net_params.keys() & _NOT_THE_USERS)
         if taken:
             raise ValueError(f"net_params cannot set {taken}: that is what {type(self).__name__} is there for.")
@@ -217,7 +305,7 @@ class TransferEstimator(CallbackSupportMixin, BaseEstimator):
             "lr_decay": self.lr_decay,
             "weight_decay": self.weight_decay,
             "batch_size": self.batch_size,
-            "device": str(self._prefix(None).device),
+            "device": str(resolve_device(self.device)),
             "verbose": self.verbose,
             **({} if self.verbose else {"callbacks__print_log": None}),
             **net_params,
@@ -239,54 +327,75 @@ class TransferEstimator(CallbackSupportMixin, BaseEstimator):
                 f"head_init='probe' starts the head's last linear layer, and {type(head).__name__} is no sequence that "
                 "ends with one. Use head_init='random', or an nn.Sequential with an nn.Linear at its end."
             )
-        positions = np.arange(len(rows))
-        if len(positions) > PROBE_ROWS:
-            positions = np.sort(np.random.default_rng(seed).choice(positions, PROBE_ROWS, replace=False))
+        positions = probe_rows(len(rows), linear.in_features, seed)
         features = net.linear_inputs(rows, positions.tolist(), linear)
-        probe: Probe = self._probe(features.double().numpy(), table.y[positions], table.weight[positions])
+        probe: Probe = self._probe(features.astype(np.float64), table.y[positions], table.weight[positions])
         with torch.no_grad():
             linear.weight.copy_(torch.from_numpy(probe.weight))
             if linear.bias is not None:
                 linear.bias.copy_(torch.from_numpy(probe.bias))
 
-    def _train(self, rows, valid, seed, is_partial, tasks):
+    def _train(self, rows, valid, seed, tasks, is_step=False):
         """Train the net, and note what came of it."""
+        best = KeepBest(self.n_iter_no_change) if valid is not None and self.early_stopping else None
         try:
-            best = train(
+            train(
                 self.net_,
                 rows,
                 valid,
-                epochs=1 if is_partial else self.max_epochs,
+                epochs=1 if is_step else self.max_epochs,
                 seed=seed,
-                schedule="constant" if is_partial else self.lr_schedule,
-                unfreeze_every=self.unfreeze_every,
+                schedule="constant" if is_step else self.lr_schedule,
+                unfreezing=self._unfreezing(is_step),
                 depth=self.freeze_depth_,
-                patience=self.n_iter_no_change if valid is not None and self.early_stopping else None,
+                best=best,
                 callbacks=[("epoch_tasks", tasks)],
             )
-        finally:  # also after a divergence: the net has its last good weights
+        except DivergenceError:  # the net has its last good weights, and what led away from them is forgotten
+            self.net_.optimizer_.state.clear()
+            raise
+        finally:
             self.history_ = self.net_.history
             self.n_iter_ = len(self.history_)
+            self.best_epoch_ = best.best_epoch_ if best is not None else self.n_iter_
             self._lend_backbone()
-        if not is_partial:  # a later step of partial_fit begins anew: moments are twice as large as what they belong to
+        if not is_step:  # a later step begins anew: the moments are twice as large as what they belong to
             self.net_.optimizer_.state.clear()
-        self.best_epoch_ = best.best_epoch_ if best is not None else self.n_iter_
+
+    def _unfreezing(self, is_step):
+        """Gradual unfreezing, in the epochs of this fit, or in all steps of `partial_fit` so far."""
+        if self.unfreeze_every is None:
+            return None
+        n_stages = len(self.backbone_.stages)
+        n_learning = n_stages - self.freeze_depth_
+        if not is_step and n_learning * self.unfreeze_every >= self.max_epochs > 0:
+            warnings.warn(
+                f"unfreeze_every={self.unfreeze_every} takes {n_learning * self.unfreeze_every} epochs until all "
+                f"{n_learning} stages learn that freeze_depth={self.freeze_depth!r} lets learn, and max_epochs="
+                f"{self.max_epochs} ends before. Use more epochs, a smaller unfreeze_every, or freeze more.",
+                TrainingWarning,
+                stacklevel=5,
+            )
+        return GradualUnfreezing(
+            n_stages, self.freeze_depth_, self.unfreeze_every, n_before=0 if is_step else len(self.net_.history)
+        )
 
     def _lend_backbone(self):
         """The network with what was learnt, for whoever takes this estimator as its backbone."""
         if self.freeze_depth_ < len(self.backbone_.stages):
             self.backbone_ = self.backbone_.with_weights(self.net_.module_.stages.state_dict())
 
-    def _reconstruct(self, net):
-        """The fitted attributes in the middle of a fit, for scikit-learn's callbacks."""
-        return {name: value for name, value in vars(self).items() if name.endswith("_") and not name.startswith("__")}
+    def _fitted_attributes(self):
+        """The attributes that make this estimator a fitted one."""
+        return {name: value for name, value in vars(self).items() if name.endswith("_") and not name.startswith("_")}
 
     def _outputs(self, X):
         """The head's outputs, ndarray (n, n_outputs), float32; the frozen stages run once per picture here too."""
         check_is_fitted(self, "net_")
         images = check_images(self, X, reset=False)
+        resolve_device(self.net_.device)  # a forked worker of a process with CUDA gets a clear error
         with bounded_threads():
-            prefix = self._prefix(self.cache)
+            prefix = self._prefix(self.freeze_depth_, self.cache)
             blocks = [range(start, min(start + _BLOCK, len(images))) for start in range(0, len(images), _BLOCK)]
             outputs = [self.net_.outputs(prefix.run(images.take(block))[0]) for block in blocks]
         return np.concatenate(outputs)
@@ -298,7 +407,7 @@ class TransferEstimator(CallbackSupportMixin, BaseEstimator):
         return tags
 
 
-def _distinct(table: Table) -> Table:
+def _distinct(table: LabelledImages) -> LabelledImages:
     """Equal pictures with equal targets as one row, with their weights added, in an order that their content gives.
 
     So what a fit learns depends on neither the order of the rows nor on whether a row is repeated or weighted, a copy
@@ -307,15 +416,19 @@ def _distinct(table: Table) -> Table:
     first: dict[bytes, int] = {}
     keys = [table.images.digest(row) + b"|" + table.y[row].tobytes() for row in range(len(table.y))]
     group = np.array([first.setdefault(key, row) for row, key in enumerate(keys)])
-    weight = np.bincount(group, weights=table.weight, minlength=len(keys))
+    weights = [np.bincount(group, weights=column, minlength=len(keys)) for column in table[2:]]
     rows = np.array(sorted(first.values(), key=keys.__getitem__))
-    return Table(table.images.take(rows), table.y[rows], weight[rows])
+    return LabelledImages(table.images.take(rows), table.y[rows], *(weight[rows] for weight in weights))
 
 
-def _stratified_split(strata: np.ndarray, n_valid: int, seed: int) -> tuple[np.ndarray, np.ndarray]:
-    """Positions to learn from and to judge on; a class with one row is learnt, not judged."""
+def _plain_split(n_rows: int, n_valid: int, seed: int) -> np.ndarray:
+    """Positions to judge on."""
+    return train_test_split(np.arange(n_rows), test_size=n_valid, random_state=seed)[1]
+
+
+def _stratified_split(strata: np.ndarray, n_valid: int, seed: int) -> np.ndarray:
+    """Positions to judge on; a class with one row is learnt, not judged."""
     _, index, counts = np.unique(strata, return_inverse=True, return_counts=True)
-    alone = np.flatnonzero(counts[index] == 1)
     others = np.flatnonzero(counts[index] > 1)
     n_classes = int((counts > 1).sum())
     if not n_classes:
@@ -325,5 +438,4 @@ def _stratified_split(strata: np.ndarray, n_valid: int, seed: int) -> tuple[np.n
         )
     # scikit-learn wants a row of each class on either side.
     n_valid = min(max(n_valid, n_classes), len(others) - n_classes)
-    learning, judging = train_test_split(others, test_size=n_valid, random_state=seed, stratify=strata[others])
-    return np.sort(np.concatenate([alone, learning])), np.sort(judging)
+    return train_test_split(others, test_size=n_valid, random_state=seed, stratify=strata[others])[1]

@@ -108,6 +108,11 @@ class Images(Sequence[Picture]):
             return _Pixels(convert_channels(pixels, self._in_channels, f"Image {index}"))
         return self._picture(self._source[index], index)
 
+    @property
+    def n_in_table(self) -> int:
+        """How many pictures the whole table has that this is a view of."""
+        return len(self._source)
+
     def take(self, positions: Sequence[int] | np.ndarray | slice) -> "Images":
         """Some of the pictures, in the order given; nothing is copied, and errors name a picture as the table does.
 

@@ -7,21 +7,21 @@ from scipy.special import log_softmax, softmax
 from sklearn.base import ClassifierMixin, _fit_context
 from sklearn.callback import with_callbacks
 from sklearn.utils import compute_class_weight
+from sklearn.utils._missing import is_pandas_na, is_scalar_nan
 from sklearn.utils._param_validation import Interval, StrOptions
 from sklearn.utils.multiclass import check_classification_targets
-from sklearn.utils.validation import _check_y, check_is_fitted
+from sklearn.utils.validation import _check_y
 
 from sktl._engine._losses import ClassificationLoss
 from sktl._engine._probe import classification_probe
 from sktl._engine._transfer import TRANSFER_CONSTRAINTS, TransferEstimator
-from sktl.finetuning._summary import TrainableSummary
 
 
 class FineTunedClassifier(ClassifierMixin, TransferEstimator):
     """Adapt a pretrained network to your classes: new head, first stages frozen, the rest trained.
 
-    The frozen stages run once per picture, over all epochs, folds and candidates of a grid search; only the rest is
-    trained, on what they gave.
+    The frozen stages run once per picture and depth, over all epochs, folds and other candidates of a grid search; only
+    the rest is trained, on what they gave.
 
     Read more in the user guide, page "Fine-tuning".
 
@@ -57,7 +57,8 @@ class FineTunedClassifier(ClassifierMixin, TransferEstimator):
     lr_schedule : {"cosine", "linear", "constant"}, default="cosine"
         What becomes of all learning rates during `fit`. `partial_fit` holds them constant.
     optimizer : {"adamw", "adam", "sgd"} or type, default="adamw"
-        ``"sgd"`` has a Nesterov momentum of 0.9. A class of `torch.optim` works too.
+        ``"sgd"`` has a Nesterov momentum of 0.9. A class of `torch.optim` that
+        takes groups of parameters works too.
     weight_decay : float, default=0.01
         Of weights; norms and biases have none.
     batch_size : int, default=64
@@ -89,12 +90,13 @@ class FineTunedClassifier(ClassifierMixin, TransferEstimator):
         Epochs without a better loss after which training stops. Not used without ``early_stopping``.
     warm_start : bool, default=False
         Whether `fit` goes on from what the last call learnt, with the parameters as they are now: so a network whose
-        head alone was trained can be trained deeper, and slower.
+        head alone was trained can be trained deeper, and slower. The network, its head and its preprocessing are those
+        of the first call.
     callbacks : list of skorch callbacks, default=None
         What else is to happen during training. For callbacks of scikit-learn, see `set_callbacks`.
     net_params : dict, default=None
-        All that skorch's net takes beside what has a parameter here, such as ``{"iterator_train__num_workers": 2}``
-        or ``{"optimizer__betas": (0.9, 0.99)}``. It goes before the parameters here.
+        All that skorch's net takes beside what has a parameter here, such as
+        ``{"optimizer__betas": (0.9, 0.99)}``. It overrides the parameters here.
     in_channels : int, default=3
         Channels that the network sees: 3 for colour, 1 for grey, more for other sensors.
     image_shape : tuple of (height, width) or (height, width, channels), default=None
@@ -129,7 +131,7 @@ class FineTunedClassifier(ClassifierMixin, TransferEstimator):
         The trained rest of the network with its head; it maps the output of the frozen stages to logits.
     history_ : skorch.history.History
         One row per epoch: ``train_loss``, ``lr`` (the head's), ``dur`` (seconds), and where there are rows to judge on
-        ``valid_loss`` and ``valid_score``.
+        ``valid_loss`` and ``valid_score``; with ``unfreeze_every`` also ``n_frozen_stages``.
     backbone_ : Backbone
         The network with what was learnt.
     freeze_depth_ : int
@@ -278,36 +280,11 @@ class FineTunedClassifier(ClassifierMixin, TransferEstimator):
 
     @with_callbacks
     @_fit_context(prefer_skip_nested_validation=True)
-    def fit(self, X, y, sample_weight=None, *, X_val=None, y_val=None, sample_weight_val=None):
-        """Train the network on labelled pictures.
-
-        Parameters
-        ----------
-        X : array-like of pictures
-            Paths, pictures, a batch array or rows of pixels, see the user guide.
-        y : array-like of shape (n_pictures,)
-            Labels of any kind: numbers, strings.
-        sample_weight : array-like of shape (n_pictures,), default=None
-            Weights of the rows; a weight of zero is a row that is not there.
-        X_val : array-like of pictures, default=None
-            Pictures to judge on after each epoch, in place of a share of ``X``.
-        y_val : array-like, default=None
-            Their targets.
-        sample_weight_val : array-like of shape (n_pictures_val,), default=None
-            Their weights.
-
-        Returns
-        -------
-        self : FineTunedClassifier
-            The fitted estimator.
-        """
-        is_new = not (self.warm_start and hasattr(self, "net_"))
-        return self._fit(X, y, sample_weight, (X_val, y_val, sample_weight_val), reset=is_new)
-
-    @with_callbacks
-    @_fit_context(prefer_skip_nested_validation=True)
     def partial_fit(self, X, y, classes=None, sample_weight=None):
         """Train for one epoch on some more pictures, with constant learning rates.
+
+        Nothing is judged: ``early_stopping``, ``max_epochs`` and ``lr_schedule`` play no part. The net is that of the
+        first call, or of `fit`; other parameters that were changed since take effect in the next `fit`.
 
         Parameters
         ----------
@@ -334,7 +311,7 @@ class FineTunedClassifier(ClassifierMixin, TransferEstimator):
             raise ValueError(
                 "class_weight='balanced' is not supported for partial_fit, which does not see all rows. Give a dict."
             )
-        return self._fit(X, y, sample_weight, reset=is_new, classes=classes)
+        return self._step(X, y, sample_weight, classes)
 
     def predict(self, X):
         """Labels.
@@ -398,25 +375,19 @@ class FineTunedClassifier(ClassifierMixin, TransferEstimator):
         logits = self._outputs(X)
         return logits[:, 1] - logits[:, 0] if len(self.classes_) == 2 else logits
 
-    def trainable_summary(self):
-        """What learns, and how fast.
-
-        Returns
-        -------
-        TrainableSummary
-            One row for each stage, the first one first, and one for the head. It prints as a table; ``to_dict()`` and
-            ``to_frame()`` give the columns ``layer``, ``parameters``, ``trainable`` and ``learning_rate`` (at the start
-            of the schedule; 0 for what is frozen).
-        """
-        check_is_fitted(self, "net_")
-        return TrainableSummary(self.backbone_, self.net_)
-
     @property
     def _n_outputs(self):
         return len(self.classes_)
 
     def _check_targets(self, y, weight, *, reset, classes):
-        """Numbers of the classes, and weights with those of the classes in them."""
+        """Number of each row's class, and what it weighs."""
+        # Before scikit-learn's check, which stumbles over pandas.NA.
+        labels = np.asarray(y).ravel() if np.asarray(y).dtype.kind == "O" else ()
+        missing = [
+            row for row, label in enumerate(labels) if label is None or is_pandas_na(label) or is_scalar_nan(label)
+        ]
+        if missing:
+            raise ValueError(f"y has missing labels, at position {missing[0]} first. Drop those rows.")
         y = _check_y(y, multi_output=False, estimator=self)
         check_classification_targets(y)
         if reset:
@@ -433,7 +404,7 @@ class FineTunedClassifier(ClassifierMixin, TransferEstimator):
                 "all classes in the first call (partial_fit: classes=), or fit anew."
             )
         index = np.searchsorted(self.classes_, y)
-        return index, weight * self._class_weights(index, weight)[index]
+        return index, self._class_weights(index, weight)[index]
 
     def _class_weights(self, index, weight):
         """The weight of each class: how much it counts beside the others, with the rows' total left as it is."""

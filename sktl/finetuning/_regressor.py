@@ -3,19 +3,18 @@
 import numpy as np
 from sklearn.base import RegressorMixin, _fit_context
 from sklearn.callback import with_callbacks
-from sklearn.utils.validation import _check_y, check_is_fitted
+from sklearn.utils.validation import _check_y
 
 from sktl._engine._losses import RegressionLoss
 from sktl._engine._probe import regression_probe
 from sktl._engine._transfer import TRANSFER_CONSTRAINTS, TransferEstimator
-from sktl.finetuning._summary import TrainableSummary
 
 
 class FineTunedRegressor(RegressorMixin, TransferEstimator):
     """Adapt a pretrained network to predict numbers: new head, first stages frozen, the rest trained.
 
-    The frozen stages run once per picture, over all epochs, folds and candidates of a grid search; only the rest is
-    trained, on what they gave, with the squared error of standardised targets.
+    The frozen stages run once per picture and depth, over all epochs, folds and other candidates of a grid search; only
+    the rest is trained, on what they gave, with the squared error of standardised targets.
 
     Read more in the user guide, page "Fine-tuning".
 
@@ -51,7 +50,8 @@ class FineTunedRegressor(RegressorMixin, TransferEstimator):
     lr_schedule : {"cosine", "linear", "constant"}, default="cosine"
         What becomes of all learning rates during `fit`. `partial_fit` holds them constant.
     optimizer : {"adamw", "adam", "sgd"} or type, default="adamw"
-        ``"sgd"`` has a Nesterov momentum of 0.9. A class of `torch.optim` works too.
+        ``"sgd"`` has a Nesterov momentum of 0.9. A class of `torch.optim` that
+        takes groups of parameters works too.
     weight_decay : float, default=0.01
         Of weights; norms and biases have none.
     batch_size : int, default=64
@@ -78,12 +78,13 @@ class FineTunedRegressor(RegressorMixin, TransferEstimator):
         Epochs without a better loss after which training stops. Not used without ``early_stopping``.
     warm_start : bool, default=False
         Whether `fit` goes on from what the last call learnt, with the parameters as they are now: so a network whose
-        head alone was trained can be trained deeper, and slower.
+        head alone was trained can be trained deeper, and slower. The network, its head and its preprocessing are those
+        of the first call.
     callbacks : list of skorch callbacks, default=None
         What else is to happen during training. For callbacks of scikit-learn, see `set_callbacks`.
     net_params : dict, default=None
-        All that skorch's net takes beside what has a parameter here, such as ``{"iterator_train__num_workers": 2}``
-        or ``{"optimizer__betas": (0.9, 0.99)}``. It goes before the parameters here.
+        All that skorch's net takes beside what has a parameter here, such as
+        ``{"optimizer__betas": (0.9, 0.99)}``. It overrides the parameters here.
     in_channels : int, default=3
         Channels that the network sees: 3 for colour, 1 for grey, more for other sensors.
     image_shape : tuple of (height, width) or (height, width, channels), default=None
@@ -116,7 +117,7 @@ class FineTunedRegressor(RegressorMixin, TransferEstimator):
         The trained rest of the network with its head; it maps the output of the frozen stages to standardised targets.
     history_ : skorch.history.History
         One row per epoch: ``train_loss``, ``lr`` (the head's), ``dur`` (seconds), and where there are rows to judge on
-        ``valid_loss`` and ``valid_score``.
+        ``valid_loss`` and ``valid_score``; with ``unfreeze_every`` also ``n_frozen_stages``.
     backbone_ : Backbone
         The network with what was learnt.
     freeze_depth_ : int
@@ -253,36 +254,11 @@ class FineTunedRegressor(RegressorMixin, TransferEstimator):
 
     @with_callbacks
     @_fit_context(prefer_skip_nested_validation=True)
-    def fit(self, X, y, sample_weight=None, *, X_val=None, y_val=None, sample_weight_val=None):
-        """Train the network on labelled pictures.
-
-        Parameters
-        ----------
-        X : array-like of pictures
-            Paths, pictures, a batch array or rows of pixels, see the user guide.
-        y : array-like of shape (n_pictures,) or (n_pictures, n_targets)
-            Targets.
-        sample_weight : array-like of shape (n_pictures,), default=None
-            Weights of the rows; a weight of zero is a row that is not there.
-        X_val : array-like of pictures, default=None
-            Pictures to judge on after each epoch, in place of a share of ``X``.
-        y_val : array-like, default=None
-            Their targets.
-        sample_weight_val : array-like of shape (n_pictures_val,), default=None
-            Their weights.
-
-        Returns
-        -------
-        self : FineTunedRegressor
-            The fitted estimator.
-        """
-        is_new = not (self.warm_start and hasattr(self, "net_"))
-        return self._fit(X, y, sample_weight, (X_val, y_val, sample_weight_val), reset=is_new)
-
-    @with_callbacks
-    @_fit_context(prefer_skip_nested_validation=True)
     def partial_fit(self, X, y, sample_weight=None):
         """Train for one epoch on some more pictures, with constant learning rates.
+
+        Nothing is judged: ``early_stopping``, ``max_epochs`` and ``lr_schedule`` play no part. The net is that of the
+        first call, or of `fit`; other parameters that were changed since take effect in the next `fit`.
 
         Parameters
         ----------
@@ -298,7 +274,7 @@ class FineTunedRegressor(RegressorMixin, TransferEstimator):
         self : FineTunedRegressor
             The fitted estimator.
         """
-        return self._fit(X, y, sample_weight, reset=not hasattr(self, "net_"))
+        return self._step(X, y, sample_weight)
 
     def predict(self, X):
         """Targets.
@@ -317,25 +293,12 @@ class FineTunedRegressor(RegressorMixin, TransferEstimator):
         targets = outputs * self._target_scale + self._target_mean
         return targets[:, 0] if self._has_flat_targets else targets
 
-    def trainable_summary(self):
-        """What learns, and how fast.
-
-        Returns
-        -------
-        TrainableSummary
-            One row for each stage, the first one first, and one for the head. It prints as a table; ``to_dict()`` and
-            ``to_frame()`` give the columns ``layer``, ``parameters``, ``trainable`` and ``learning_rate`` (at the start
-            of the schedule; 0 for what is frozen).
-        """
-        check_is_fitted(self, "net_")
-        return TrainableSummary(self.backbone_, self.net_)
-
     @property
     def _n_outputs(self):
         return len(self._target_mean)
 
     def _check_targets(self, y, weight, *, reset, classes):
-        """Standardised targets, (n, n_targets)."""
+        """Standardised targets, (n, n_targets), and a weight of one for each row."""
         y = _check_y(y, multi_output=True, y_numeric=True, estimator=self).astype(np.float64)
         is_flat, y = y.ndim == 1, y.reshape(len(y), -1)
         if reset:
@@ -345,7 +308,7 @@ class FineTunedRegressor(RegressorMixin, TransferEstimator):
             self._target_scale = np.where(scale > 0, scale, 1.0)
         elif y.shape[1] != self._n_outputs:
             raise ValueError(f"y has {y.shape[1]} targets, but the first call had {self._n_outputs}.")
-        return ((y - self._target_mean) / self._target_scale).astype(np.float32), weight
+        return ((y - self._target_mean) / self._target_scale).astype(np.float32), np.ones(len(y))
 
     def _make_criterion(self):
         return RegressionLoss()

@@ -12,14 +12,14 @@ from sklearn.utils.multiclass import type_of_target
 
 from sktl._engine._backbone_parameter import resolve_backbone
 from sktl._engine._prefix import FrozenPrefix
+from sktl._engine._probe import PROBE_PENALTY
 from sktl._engine._threads import bounded_threads
 from sktl._images import check_images
 from sktl.backbones import Backbone
 from sktl.feature_extraction import PretrainedFeatureExtractor
 from sktl.inspection._axes import MUTED, check_matplotlib, one_axes
 from sktl.inspection._fitted import find_fitted
-
-_PENALTY = 30.0  # of standardised features, of which there are often more than pictures; as the start of a head
+from sktl.inspection._score import score_name
 
 
 class LayerProbeDisplay:
@@ -173,7 +173,7 @@ class LayerProbeDisplay:
             chance=float(cross_val_score(dummy, features[0], y, **judging).mean()),
             n_features=[table.shape[1] for table in features],
             name=backbone.name,
-            score_name=_score_name(scoring, probe),
+            score_name=score_name(probe, scoring),
         )
         return display.plot(ax, errorbar_kw=errorbar_kw)
 
@@ -231,12 +231,5 @@ def _understand(estimator, X):
 def _default_probe(owner, y):
     """A linear model for labels or for numbers."""
     is_numbers = is_regressor(owner) or (not is_classifier(owner) and type_of_target(y).startswith("continuous"))
-    model = Ridge(alpha=_PENALTY) if is_numbers else LogisticRegression(C=1 / _PENALTY, max_iter=1000)
+    model = Ridge(alpha=PROBE_PENALTY) if is_numbers else LogisticRegression(C=1 / PROBE_PENALTY, max_iter=1000)
     return make_pipeline(StandardScaler(), model)
-
-
-def _score_name(scoring, probe):
-    """What the score is, in words."""
-    if scoring is None:
-        return "R²" if is_regressor(probe) else "accuracy"
-    return scoring if isinstance(scoring, str) else getattr(scoring, "__name__", "score")

@@ -55,7 +55,7 @@ def tiny() -> Backbone:
 def make_rows():
     """Makes a table of random activations behind ``depth`` stages, whose two classes a network can tell apart."""
 
-    def make(backbone: Backbone, depth: int, n: int = 22, *, seed: int = 0, weight=None) -> Rows:
+    def make(backbone: Backbone, depth: int, n: int = 22, *, seed: int = 0, weight=None, sample_weight=None) -> Rows:
         generator = torch.Generator().manual_seed(seed)
         y = torch.arange(n) % 2
         stages = backbone.stages
@@ -66,7 +66,8 @@ def make_rows():
         if depth == 0:
             x = (200 * x.clamp(max=1.2)).to(torch.uint8)
         weight = torch.ones(n) if weight is None else torch.as_tensor(weight).float()
-        return Rows(Table(x), y, weight=weight / weight.mean())
+        sample_weight = weight if sample_weight is None else torch.as_tensor(sample_weight).double()
+        return Rows(Table(x), y, weight=weight / weight.mean(), sample_weight=sample_weight)
 
     return make
 

@@ -12,7 +12,7 @@ import pytest
 import torch
 
 from sktl._engine import _activations
-from sktl._engine._activations import RowStore, fetch_activations
+from sktl._engine._activations import GivenActivations, RowStore, fetch_activations
 from sktl._engine._prefix import FrozenPrefix
 from sktl._images import ImageFormat, Images, Picture
 from sktl.backbones import load_backbone
@@ -229,3 +229,27 @@ def test_views_that_are_half_described_are_refused(images):
     """Augmentation without a number of views would store the same view for all epochs: it has to be asked for."""
     with pytest.raises(ValueError, match="n_views"):
         fetch_activations(frozen(), images, stored=True, augmentation=Darken())
+
+
+@pytest.mark.parametrize("layers", [("layer1",), ()], ids=["a stage", "pictures"])
+def test_live_views_come_round_as_stored_ones_do(images, layers):
+    """Two views over four epochs are the same batches, whether they are stored or computed each time."""
+    prefix = frozen(layers, batch_size=1)  # the size of a batch moves the last bit
+    live, stored = (
+        fetch_activations(prefix, images, stored=stored, augmentation=Darken(), n_views=2) for stored in (False, True)
+    )
+    batches = [live.batch([4, 0, 2], epoch) for epoch in range(4)]
+    for epoch, batch in enumerate(batches):
+        assert torch.equal(batch, stored.batch([4, 0, 2], epoch))
+    assert torch.equal(batches[0], batches[2])
+    assert not torch.equal(batches[0], batches[1])
+
+
+def test_given_rows_are_the_same_in_each_epoch():
+    """What somebody has already comes back by position, in any order, repeats too."""
+    rows = torch.arange(12.0).reshape(4, 3)
+    given = GivenActivations(rows)
+    assert len(given) == 4
+    for epoch in range(2):
+        for positions in ([3, 0, 0], np.array([3, 0, 0])):
+            assert torch.equal(given.batch(positions, epoch), rows[[3, 0, 0]])

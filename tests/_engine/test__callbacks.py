@@ -92,7 +92,8 @@ def test_stages_begin_to_learn_one_by_one(tiny, make_net, make_rows, optimizer, 
     """First the head alone, then one more stage after every so many epochs; what is not due moves by no bit."""
     net = make_net(tiny, depth, optimizer=optimizer, weight_decay=0.1)
     spy, start = Spy(after_epoch=weights), weights(net)
-    train(net, make_rows(tiny, depth), epochs=5, seed=0, unfreeze_every=every, depth=depth, callbacks=[("spy", spy)])
+    unfreezing = GradualUnfreezing(3, depth, every)
+    train(net, make_rows(tiny, depth), epochs=5, seed=0, unfreezing=unfreezing, depth=depth, callbacks=[("spy", spy)])
     names = ["stem", "layer1", "layer2"]
     moved = [
         {name for name in names if any(f".{name}." in path and (state[path] != start[path]).any() for path in start)}
@@ -120,6 +121,15 @@ def test_what_is_frozen_again_does_not_move(tiny, make_net, make_rows, optimizer
     assert (net.module_.state_dict()["stages.stem.0.weight"] != after["stages.stem.0.weight"]).any()
 
 
+def test_unfreezing_counts_from_a_later_epoch(tiny, make_net, make_rows):
+    """Epochs of before can be left out of the count: a second training begins with the head alone, or goes on."""
+    for n_before, expected in ((0, [1, 0]), (2, [3, 2])):
+        net, rows = make_net(tiny, 0), make_rows(tiny, 0)
+        train(net, rows, epochs=2, seed=0, unfreezing=GradualUnfreezing(3, 0, 1))
+        train(net, rows, epochs=2, seed=0, unfreezing=GradualUnfreezing(3, 0, 1, n_before=n_before))
+        assert net.history[:, "n_frozen_stages"] == [3, 2, *expected]
+
+
 def test_unfreezing_adds_what_the_optimizer_does_not_know(tiny, make_net, make_rows):
     """A net whose optimizer was made while stages were frozen learns them all the same, each once."""
     net = make_net(tiny, 0)
@@ -135,13 +145,15 @@ def test_unfreezing_adds_what_the_optimizer_does_not_know(tiny, make_net, make_r
 
 
 def test_valid_score_and_loss(tiny, make_net, make_rows):
-    """Both are those of the network as it is after the epoch, over all its rows, weighted."""
-    net, valid = make_net(tiny, 2), make_rows(tiny, 2, 13, seed=1, weight=np.arange(1, 14))
+    """Both are those of the network after the epoch, over all rows, weighted; the score knows no class weights."""
+    sample_weight, class_weight = np.arange(1, 14), np.where(np.arange(13) % 2, 9, 1)
+    columns = {"weight": sample_weight * class_weight, "sample_weight": sample_weight}
+    net, valid = make_net(tiny, 2, lr=1e-4), make_rows(tiny, 2, 13, seed=1, **columns)
     outputs = Spy(after_epoch=lambda net: net.outputs(valid.activations.values.numpy()))
     train(net, make_rows(tiny, 2), valid, epochs=3, seed=0, callbacks=[("spy", outputs)])
     weight = valid.columns["weight"]
     for epoch, given in zip(net.history, outputs.epochs, strict=True):
-        assert epoch["valid_score"] == accuracy_score(valid.y, given.argmax(1), sample_weight=weight)
+        assert epoch["valid_score"] == accuracy_score(valid.y, given.argmax(1), sample_weight=sample_weight)
         rows = torch.nn.functional.cross_entropy(torch.from_numpy(given), valid.y, reduction="none")
         assert epoch["valid_loss"] == pytest.approx(float((rows * weight).mean()), rel=1e-5)
     net._valid, net._generator = valid, None
@@ -151,11 +163,11 @@ def test_valid_score_and_loss(tiny, make_net, make_rows):
 def test_the_best_weights_are_put_back(tiny, make_net, make_rows):
     """Training stops when the loss has got no better for so many epochs, with the weights of the best one."""
     spy = Spy(after_epoch=weights)
-    net, valid = make_net(tiny, 0, lr=0.1, lr_decay=1.0), make_rows(tiny, 0, seed=1)
-    best = train(net, make_rows(tiny, 0), valid, epochs=50, seed=0, patience=3, callbacks=[("spy", spy)])
+    net, valid, best = make_net(tiny, 0, lr=0.1, lr_decay=1.0), make_rows(tiny, 0, seed=1), KeepBest(3)
+    train(net, make_rows(tiny, 0), valid, epochs=50, seed=0, best=best, callbacks=[("spy", spy)])
     losses = net.history[:, "valid_loss"]
     assert 0 < best.best_epoch_ == int(np.argmin(losses)) + 1
-    assert best.best_loss_ == min(losses) < best.start_loss_
+    assert best.best_loss_ == min(losses)
     assert len(losses) == len(spy.epochs) == best.best_epoch_ + 3 < 50
     assert same(weights(net), spy.epochs[best.best_epoch_ - 1])
     assert not same(weights(net), spy.epochs[-1])
@@ -166,17 +178,17 @@ def test_the_untouched_start_is_judged(tiny, make_net, make_rows, broken):
     """Where training only harms, nothing has changed in the end, whether it goes on or diverges."""
     net, start_rows = make_net(tiny, 0), make_rows(tiny, 0)
     train(net, start_rows, epochs=5, seed=0)
-    start, n_before = weights(net), len(net.history)
+    start, n_before, best = weights(net), len(net.history), KeepBest(2)
     for group in net.optimizer_.param_groups:
         group["base_lr"] = 1e30 if broken else 100.0
     if broken:
         with pytest.raises(DivergenceError):
-            train(net, start_rows, start_rows, epochs=9, seed=0, patience=2)
+            train(net, start_rows, start_rows, epochs=9, seed=0, best=best)
     else:
-        best = train(net, start_rows, start_rows, epochs=9, seed=0, patience=2)
-        assert best.best_epoch_ == n_before
-        assert best.best_loss_ == best.start_loss_ < min(net.history[n_before:, "valid_loss"])
+        train(net, start_rows, start_rows, epochs=9, seed=0, best=best)
+        assert best.best_loss_ < min(net.history[n_before:, "valid_loss"])
         assert len(net.history) == n_before + 2
+    assert best.best_epoch_ == n_before
     assert same(weights(net), start)
 
 
@@ -236,7 +248,7 @@ def test_after_a_divergence_the_best_weights_go_before_the_last_good_ones(tiny, 
     net, spy, rows = make_net(tiny, 1), Spy(after_epoch=weights), make_rows(tiny, 1)
     harm = [("worse", BreakAt(2, 3, 50.0)), ("break", BreakAt(3, 2, float("nan"))), ("spy", spy)]
     with pytest.raises(DivergenceError):
-        train(net, rows, rows, epochs=4, seed=0, patience=9, callbacks=harm)
+        train(net, rows, rows, epochs=4, seed=0, best=KeepBest(9), callbacks=harm)
     assert len(spy.epochs) == len(net.history) == 2
     assert same(weights(net), spy.epochs[0])
 
@@ -261,8 +273,8 @@ def test_all_callbacks_see_the_last_epoch(tiny, make_net, make_rows):
         stop, spy = Stop(), Spy(after_epoch=weights)
         stop.kind = kind
         net = make_net(tiny, 2, callbacks=[stop])
-        rows = make_rows(tiny, 2)
-        best = train(net, rows, rows, epochs=3, seed=0, patience=3, callbacks=[("spy", spy)])
+        rows, best = make_rows(tiny, 2), KeepBest(3)
+        train(net, rows, rows, epochs=3, seed=0, best=best, callbacks=[("spy", spy)])
         assert len(spy.epochs) == len(net.history) == 1
         assert best.best_epoch_ == 1
         assert same(weights(net), spy.epochs[0])

@@ -11,6 +11,7 @@ import torch
 from skorch.callbacks import Callback, EarlyStopping
 from torch import nn
 
+from sktl._engine._callbacks import GradualUnfreezing, KeepBest
 from sktl._engine._losses import ClassificationLoss
 from sktl._engine._net import StopTraining
 from sktl._engine._training import train
@@ -207,7 +208,9 @@ def test_linear_inputs(tiny, make_net, make_rows):
         features = copy.deepcopy(net.module_).eval()
         features.head = features.head[:-1]
         expected = features(rows.activations.values[positions])
-    torch.testing.assert_close(net.linear_inputs(rows, positions, linear), expected)
+    inputs = net.linear_inputs(rows, positions, linear)
+    assert inputs.dtype == np.float32
+    np.testing.assert_allclose(inputs, expected, rtol=1e-5, atol=1e-6)
     rows.activations.values = rows.activations.values[:, :2]
     with pytest.raises(RuntimeError):
         net.linear_inputs(rows, positions, linear)
@@ -218,14 +221,14 @@ def test_linear_inputs(tiny, make_net, make_rows):
 def test_copies_predict_and_learn_alike(tiny, make_net, make_rows, copied):
     """A copy gives the same outputs and, trained on, becomes what the original becomes; neither moves the other."""
     net, rows = make_net(tiny, 0, lr_decay=0.5), make_rows(tiny, 0)
-    train(net, rows, epochs=2, seed=0, unfreeze_every=1)
+    train(net, rows, epochs=2, seed=0, unfreezing=GradualUnfreezing(3, 0, 1))
     other, before = copied(net), weights(net)
     x = rows.activations.values.numpy()
     np.testing.assert_array_equal(other.outputs(x), net.outputs(x))
     assert [dict(epoch) for epoch in other.history] == [dict(epoch) for epoch in net.history]
-    train(other, rows, epochs=3, seed=1, unfreeze_every=1)
+    train(other, rows, epochs=3, seed=1, unfreezing=GradualUnfreezing(3, 0, 1))
     assert same(weights(net), before)
-    train(net, rows, epochs=3, seed=1, unfreeze_every=1)
+    train(net, rows, epochs=3, seed=1, unfreezing=GradualUnfreezing(3, 0, 1))
     assert same(weights(net), weights(other))
     assert not same(weights(net), before)
 
@@ -234,7 +237,8 @@ def test_nothing_of_the_data_stays(tiny, make_net, make_rows):
     """After a training the rows are gone, the net is as large as its weights and moments, and asks for no memory."""
     net = make_net(tiny, 1, head=(4000,))
     rows, valid = make_rows(tiny, 1, 200), make_rows(tiny, 1, 50)
-    train(net, rows, valid, epochs=2, seed=0, patience=2, unfreeze_every=1, schedule="cosine")
+    unfreezing, best = GradualUnfreezing(3, 0, 1), KeepBest(2)
+    train(net, rows, valid, epochs=2, seed=0, best=best, unfreezing=unfreezing, schedule="cosine")
     gone = [weakref.ref(held) for held in (rows, valid, rows.activations)]
     del rows, valid
     gc.collect()
@@ -244,3 +248,16 @@ def test_nothing_of_the_data_stays(tiny, make_net, make_rows):
     assert all(parameter.grad is None for parameter in net.module_.parameters())
     assert not any(module.training for module in net.module_.modules())
     assert [name for name, _ in net.callbacks_] == ["epoch_timer", "train_loss", "valid_loss"]
+
+
+@pytest.mark.parametrize("depth", [0, 2, 3])
+def test_arrays_are_taken_for_activations(tiny, make_net, make_rows, depth):
+    """skorch's own methods take arrays, tensors and rows alike, in batches that do not change what comes out."""
+    net, rows = make_net(tiny, depth), make_rows(tiny, depth)
+    values = rows.activations.values
+    expected = net.outputs(values.numpy())
+    for X in (values.numpy(), values, rows):
+        np.testing.assert_allclose(net.forward(X).numpy(), expected, rtol=1e-4, atol=1e-5)
+        np.testing.assert_allclose(net.predict_proba(X), expected, rtol=1e-4, atol=1e-5)
+        np.testing.assert_array_equal(net.predict(X), expected.argmax(1))
+    assert len(set(net.predict(values))) == 2 or depth < 3

@@ -5,8 +5,9 @@ import pytest
 import torch
 from torch import fx, nn
 
-from sktl._engine._network import POOLINGS, PrefixNetwork, fuse, pool, pooled_shape
+from sktl._engine._network import POOLINGS, PrefixNetwork, check_pooling, fuse, pool, pooled_shape
 from sktl.backbones import load_backbone
+from sktl.exceptions import BackboneError
 
 
 def slow_pool(x, pooling):
@@ -221,3 +222,20 @@ def test_prefix_network_normalises_as_the_weights_ask():
         (expected,) = backbone.feature_graph(["layer4"])(x)
         (got,) = PrefixNetwork(backbone, ["layer4"], "none")(torch.from_numpy(pictures))
     torch.testing.assert_close(got, expected, rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("name", "layer", "is_refused"),
+    [("sktl_mini", "layer4", True), ("sktl_mini", "stem", True), ("vit_b_16", -1, False), ("swin_t", -1, True)],
+)
+def test_a_class_token_is_asked_of_what_has_one(name, layer, is_refused):
+    """Only pooling="cls" is ever refused, and only where there is no class token; the error names the layer."""
+    backbone = load_backbone(name) if name == "sktl_mini" else load_backbone(name, weights=None, random_state=0)
+    layer = backbone.stages[layer].name if layer == -1 else layer
+    for pooling in set(POOLINGS) - {"cls"}:
+        check_pooling(backbone, layer, pooling)
+    if is_refused:
+        with pytest.raises(BackboneError, match=f"needs a class token, which layer '{layer}' of .*pooling='avg'"):
+            check_pooling(backbone, layer, "cls")
+    else:
+        check_pooling(backbone, layer, "cls")

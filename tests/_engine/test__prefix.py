@@ -10,7 +10,7 @@ import pytest
 from PIL import Image
 
 from sktl._engine import _prefix, _runners
-from sktl._engine._cache import open_cache
+from sktl._engine._cache import ENTRY_BYTES, DirectoryCache, MemoryCache, open_cache
 from sktl._engine._prefix import FrozenPrefix
 from sktl._engine._runners import get_runner
 from sktl._images import check_images
@@ -189,6 +189,58 @@ def test_the_same_layer_twice_in_a_search(paths, cache):
     (expected,) = run(paths, layers=("layer2",))
     for output in got:
         np.testing.assert_allclose(output, expected, rtol=1e-5, atol=1e-6)
+
+
+ROW_BYTES = 512 * 4 + ENTRY_BYTES  # a pooled last stage
+
+
+def small_pictures(n=80):
+    """Different pictures of a few pixels."""
+    return np.random.default_rng(0).integers(0, 256, (n, 8, 8, 3), np.uint8)
+
+
+def kept_by(X, cache):
+    """Which pictures a cache holds after a pass over a table."""
+    prefix = FrozenPrefix(load_backbone("sktl_mini"), ["layer4"], engine="torch", cache=None)
+    images, prefix.cache = open_images(X), cache
+    prefix.run(images)
+    key = _prefix._Job(prefix, images, None, (), [])._key
+    return [row for row in range(len(X)) if cache.get_many([key(images.digest(row), "layer4", "torch")])[0] is not None]
+
+
+@pytest.mark.parametrize("max_rows", [20, 40, 60])
+def test_a_table_that_is_larger_than_the_cache_is_kept_in_part(counted, max_rows):
+    """Each further pass finds what the first one kept, about as much as there is room for, within the bound."""
+    X, cache = small_pictures(), MemoryCache(max_rows * ROW_BYTES)
+    kept = kept_by(X, cache)
+    assert 0.5 * max_rows < len(kept) <= max_rows
+    for _ in range(2):
+        counted["pictures"] = 0
+        assert kept_by(X, cache) == kept
+        assert counted["pictures"] == len(X) - len(kept)
+        assert cache.stats().entries == len(kept)
+        assert cache.stats().nbytes <= cache.max_bytes
+
+
+def test_the_same_pictures_are_kept_in_each_fold():
+    """Their content chooses them: in tables of equal length a picture is kept in all or in none, in any order."""
+    X = small_pictures()
+    folds = [np.arange(60), np.arange(20, 80), np.random.default_rng(1).permutation(60) + 10]
+    kept = [{int(fold[row]) for row in kept_by(X[fold], MemoryCache(30 * ROW_BYTES))} for fold in folds]
+    for first, second in itertools.combinations(range(3), 2):
+        both = set(folds[first].tolist()) & set(folds[second].tolist())
+        assert 0 < len(kept[first] & both) < len(both)
+        assert kept[first] & both == kept[second] & both
+
+
+def test_a_table_that_fits_is_kept_whole(counted, tmp_path):
+    """Where there is room for every row, and a tenth more, none is left out."""
+    X = small_pictures(40)
+    for cache in (MemoryCache(45 * ROW_BYTES), DirectoryCache(tmp_path)):
+        assert kept_by(X, cache) == list(range(40))
+        counted["pictures"] = 0
+        assert kept_by(X, cache) == list(range(40))
+        assert counted["pictures"] == 0
 
 
 @pytest.mark.parametrize("n_jobs", [1, 3])

@@ -7,7 +7,7 @@ import pytest
 from sklearn.linear_model import LogisticRegression, Ridge
 from sklearn.preprocessing import StandardScaler
 
-from sktl._engine._probe import _PENALTY, classification_probe, regression_probe
+from sktl._engine._probe import PROBE_PENALTY, classification_probe, probe_rows, regression_probe
 
 N_FEATURES = 6
 
@@ -32,7 +32,7 @@ def logits(probe, x):
 
 def expected_classifier(x, y, weight):
     scaler = StandardScaler().fit(x, sample_weight=weight)
-    model = LogisticRegression(C=1 / _PENALTY, max_iter=10_000, tol=1e-8)
+    model = LogisticRegression(C=1 / PROBE_PENALTY, max_iter=10_000, tol=1e-8)
     model.fit(scaler.transform(x), y, sample_weight=weight)
     return lambda rows: model.predict_proba(scaler.transform(rows))
 
@@ -91,7 +91,7 @@ def test_regression_is_scikit_learns(n_targets, weighted):
     assert probe.weight.shape == (n_targets, N_FEATURES)
     assert probe.bias.shape == (n_targets,)
     scaler = StandardScaler().fit(x, sample_weight=weight)
-    model = Ridge(alpha=_PENALTY).fit(scaler.transform(x), y, sample_weight=weight)
+    model = Ridge(alpha=PROBE_PENALTY).fit(scaler.transform(x), y, sample_weight=weight)
     new = features(20, seed=3)
     expected = model.predict(scaler.transform(new)).reshape(20, n_targets)
     np.testing.assert_allclose(logits(probe, new), expected, rtol=1e-7, atol=1e-9)
@@ -143,3 +143,24 @@ def test_no_convergence_no_warning(monkeypatch):
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         assert classification_probe(features(), labels(40, 3), np.ones(40), 3).weight.any()
+
+
+@pytest.mark.parametrize(
+    ("n_rows", "n_features", "n_chosen"),
+    [
+        (50, 10, 50),
+        (10_000, 10, 10_000),
+        (30_000, 10, 10_000),
+        (30_000, 20_000, 1000),
+        (30_000, 50_000_000, 100),
+        (70, 50_000_000, 70),
+    ],
+)
+def test_a_probe_looks_at_so_many_rows(n_rows, n_features, n_chosen):
+    """At most ten thousand, fewer where features are many, never fewer than a hundred where there are as many."""
+    rows = probe_rows(n_rows, n_features, 0)
+    assert len(rows) == len(np.unique(rows)) == n_chosen
+    assert (np.diff(rows) > 0).all()
+    assert 0 <= rows[0] <= rows[-1] < n_rows
+    np.testing.assert_array_equal(rows, probe_rows(n_rows, n_features, 0))
+    assert (n_chosen < n_rows) == (not np.array_equal(rows, probe_rows(n_rows, n_features, 1)))

@@ -293,3 +293,16 @@ def test_last_linear():
     assert last_linear(nn.Sequential(nn.ReLU(), nn.Sequential(nn.ReLU(), linear))) is linear
     for head in (nn.Sequential(linear, nn.ReLU()), nn.Sequential(), nn.Identity()):
         assert last_linear(head) is None
+
+
+def test_a_head_that_lies_elsewhere_is_copied_to_the_cpu(monkeypatch):
+    """The check's features are on the CPU; the head given stays where it was, and what it holds."""
+    moved = []
+    cpu = nn.Module.cpu
+    monkeypatch.setattr(nn.Module, "cpu", lambda module: moved.append(module) or cpu(module))
+    head = nn.Linear(8, 3)
+    made = make_head(head, 8, 3, dropout=0.0, generator_seed=0)
+    assert made is not head
+    assert moved == [made]
+    assert made.weight.data_ptr() != head.weight.data_ptr()
+    assert torch.equal(made.weight, head.weight)

@@ -165,3 +165,11 @@ def test_a_number_of_threads_belongs_to_a_thread():
     assert torch.get_num_threads() == N_THREADS
     assert in_new_thread(torch.get_num_threads) == 1
     torch.set_num_threads(N_THREADS)
+
+
+@pytest.mark.parametrize(("method", "n_granted"), [("fork", 4), ("spawn", 0), ("forkserver", 0)])
+def test_a_loader_has_processes_only_where_they_are_forked(monkeypatch, method, n_granted):
+    """Rows that a fit has stored cannot be sent to a process that is started anew."""
+    monkeypatch.setattr(multiprocessing, "get_context", lambda: SimpleNamespace(get_start_method=lambda: method))
+    assert loader_workers(4) == n_granted
+    assert loader_workers(0) == 0

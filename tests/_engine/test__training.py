@@ -13,6 +13,7 @@ import torch
 from skorch.callbacks import Callback
 
 from sktl._engine import _training
+from sktl._engine._callbacks import GradualUnfreezing, KeepBest
 from sktl._engine._training import train
 from sktl.exceptions import DivergenceError
 
@@ -156,7 +157,7 @@ def _take_lock():
 def test_all_stages_learn_where_none_is_to_be_unfrozen(tiny, make_net, make_rows):
     """What an earlier training left frozen for the time being learns in one without gradual unfreezing."""
     net, rows = make_net(tiny, 1), make_rows(tiny, 1)
-    train(net, rows, epochs=1, seed=0, unfreeze_every=1, depth=1)
+    train(net, rows, epochs=1, seed=0, unfreezing=GradualUnfreezing(3, 1, 1), depth=1)
     before = weights(net)
     train(net, rows, epochs=1, seed=0, depth=1)
     assert not torch.equal(before["stages.layer1.0.weight"], net.module_.state_dict()["stages.layer1.0.weight"])
@@ -172,9 +173,9 @@ def test_callbacks_see_what_was_noted(tiny, make_net, make_rows):
         def on_epoch_end(self, net, **kwargs):
             self.seen.append({"train_loss", "valid_loss", "valid_score", "lr"} <= set(net.history[-1]))
 
-    net, note, rows = make_net(tiny, 2, lr=1e-9), Note(), make_rows(tiny, 2)
-    best = train(net, rows, make_rows(tiny, 2), epochs=5, seed=0, patience=1, callbacks=[("note", note)])
+    net, note, rows, best = make_net(tiny, 2, lr=1e-9), Note(), make_rows(tiny, 2), KeepBest(1)
+    train(net, rows, make_rows(tiny, 2), epochs=5, seed=0, best=best, callbacks=[("note", note)])
     assert note.seen == [True] * len(net.history)
     assert best.best_epoch_ <= len(net.history) <= 5
-    assert train(net, rows, epochs=0, seed=0) is None
-    assert train(net, rows, rows, epochs=0, seed=0, patience=2).best_epoch_ == len(net.history)
+    train(net, rows, rows, epochs=0, seed=0, best=best)
+    assert best.best_epoch_ == len(net.history)

@@ -1,5 +1,6 @@
 """The flow of a fit: what is frozen, what is cached, what is random, when it ends."""
 
+import contextlib
 import copy
 import pickle
 import random
@@ -8,7 +9,6 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
-from sklearn.datasets import load_digits
 from sklearn.exceptions import NotFittedError
 from sklearn.metrics import log_loss
 from sklearn.model_selection import GridSearchCV
@@ -16,20 +16,13 @@ from skorch.callbacks import Callback
 from torch import nn
 
 import sktl._engine._prefix as prefix_module
-from sktl import FineTunedClassifier
+from sktl import FineTunedClassifier, FineTunedRegressor
 from sktl._engine._cache import open_cache
 from sktl._engine._transfer import _stratified_split
 from sktl.backbones import load_backbone
 from sktl.exceptions import BackboneError, DivergenceError, TrainingWarning
 
 STAGES = ["stem", "layer1", "layer2", "layer3", "layer4"]
-
-
-@pytest.fixture(scope="module")
-def digits():
-    """Thirty digits of three kinds, (30, 8, 8) from 0 to 1, and their labels."""
-    X, y = load_digits(n_class=3, return_X_y=True)
-    return X[:30].reshape(-1, 8, 8) / 16, y[:30]
 
 
 def tuner(**params):
@@ -88,41 +81,33 @@ def test_statistics_of_the_stages_that_learn(digits, freeze_bn):
     """freeze_bn=True keeps their running statistics to the bit, while scales and shifts learn; False moves them."""
     source = load_backbone("sktl_mini").module.state_dict()
     model = tuner(freeze_depth=-2, freeze_bn=freeze_bn).fit(*digits)
+    state, parts = state_of(model), dict(model.backbone_.module.named_modules())
     norms = [
-        module
-        for name, module in model.backbone_.module.named_modules()
-        if isinstance(module, nn.BatchNorm2d) and name.startswith(("layer3", "layer4"))
+        name for name in parts if isinstance(parts[name], nn.BatchNorm2d) and name.startswith(("layer3", "layer4"))
     ]
     assert norms
-    for key, value in state_of(model).items():
-        if key.startswith(("layer3", "layer4")) and "running" in key:
-            assert torch.equal(value, source[key]) == freeze_bn, key
-    scales = {
-        key: value
-        for key, value in state_of(model).items()
-        if key.startswith("layer4") and source[key.rpartition(".")[0] + ".weight"].ndim == 1 and key.endswith("weight")
-    }
-    assert scales
-    assert not any(torch.equal(value, source[key]) for key, value in scales.items())
+    for name in norms:
+        for part, is_kept in (("running_mean", freeze_bn), ("running_var", freeze_bn), ("weight", False)):
+            assert torch.equal(state[f"{name}.{part}"], source[f"{name}.{part}"]) == is_kept, (name, part)
+
+
+BOTH = {"layer3", "layer4"}
 
 
 @pytest.mark.parametrize("freeze_bn", [True, False])
 @pytest.mark.parametrize(
-    ("n_epochs", "moved"), [(1, set()), (2, {"layer4"}), (3, {"layer3", "layer4"}), (6, {"layer3", "layer4"})]
+    ("every", "n_epochs", "moved"),
+    [(1, 1, set()), (1, 2, {"layer4"}), (1, 3, BOTH), (1, 6, BOTH), (2, 2, set()), (2, 3, {"layer4"}), (2, 5, BOTH)],
 )
-def test_gradual_unfreezing(digits, n_epochs, moved, freeze_bn):
-    """One stage more learns in each epoch, until freeze_depth; with momentum and weight decay no other one moves."""
-    settings = {"unfreeze_every": 1, "optimizer": "sgd", "weight_decay": 0.1, "freeze_bn": freeze_bn}
-    model = tuner(freeze_depth=3, max_epochs=n_epochs, lr_schedule="constant", **settings).fit(*digits)
+def test_gradual_unfreezing(digits, every, n_epochs, moved, freeze_bn):
+    """Stages learn one by one until freeze_depth, no other one moves, and a fit that ends before then warns."""
+    settings = {"unfreeze_every": every, "optimizer": "sgd", "weight_decay": 0.1, "freeze_bn": freeze_bn}
+    model = tuner(freeze_depth=3, max_epochs=n_epochs, lr_schedule="constant", **settings)
+    is_short = n_epochs <= 2 * every
+    with pytest.warns(TrainingWarning, match="unfreeze_every") if is_short else contextlib.nullcontext():
+        model.fit(*digits)
     assert moved_stages(model) == moved
-    assert model.history_[:, "n_frozen_stages"] == [5, 4, 3, 3, 3, 3][:n_epochs]
-
-
-def test_stages_that_wait_two_epochs_each(digits):
-    """unfreeze_every=2: the last stage begins with the third epoch."""
-    settings = {"unfreeze_every": 2, "freeze_depth": 3}
-    assert moved_stages(tuner(max_epochs=2, **settings).fit(*digits)) == set()
-    assert moved_stages(tuner(max_epochs=3, **settings).fit(*digits)) == {"layer4"}
+    assert model.history_[:, "n_frozen_stages"] == [max(3, 5 - epoch // every) for epoch in range(n_epochs)]
 
 
 @pytest.mark.parametrize("depth", [0, 1, "all"])
@@ -278,8 +263,9 @@ def test_a_given_validation_set_is_all_that_is_judged_on(digits):
 def test_a_split_learns_lone_rows(n_valid):
     """A class with one row is learnt and not judged; all rows are on one side, and as many as possible are judged."""
     strata = np.array([0] * 10 + [1] * 3 + [2] + [3] * 2)
-    learning, judging = _stratified_split(strata, n_valid, 0)
-    assert sorted([*learning, *judging]) == list(range(16))
+    judging = _stratified_split(strata, n_valid, 0)
+    learning = np.setdiff1d(np.arange(16), judging)
+    assert len(learning) + len(judging) == 16
     assert 2 in strata[learning]
     assert len(judging) == min(max(n_valid, 3), 12)
     if n_valid <= 5:
@@ -297,8 +283,8 @@ def test_a_class_with_one_row_and_early_stopping(digits):
 
 
 def test_a_validation_fraction_that_leaves_nothing(digits):
-    """The error says the fraction, the number of rows, and what to do."""
-    with pytest.raises(ValueError, match=r"validation_fraction=0\.99 of 30 rows leaves nothing.*early_stopping=False"):
+    """The error says the fraction, the number of pictures, and what to do."""
+    with pytest.raises(ValueError, match=r"fraction=0\.99 of 30 pictures leaves nothing.*early_stopping=False"):
         tuner(early_stopping=True, validation_fraction=0.99).fit(*digits)
 
 
@@ -311,14 +297,28 @@ class SeenRows(Callback):
         self.judged = valid.activations.batch(range(len(valid)), 0).flatten(1).numpy()
 
 
-def test_copies_of_a_picture_are_not_on_both_sides(digits):
-    """An oversampled table leaks nothing into the rows that are judged on."""
+@pytest.mark.parametrize("n_targets", [1, 2])
+@pytest.mark.parametrize("kind", [FineTunedClassifier, FineTunedRegressor])
+def test_a_picture_is_on_one_side(digits, kind, n_targets):
+    """Neither copies nor rows that differ in their target alone leak into the rows that are judged on."""
     X, y = digits
     seen = SeenRows()
-    tuner(early_stopping=True, validation_fraction=0.3, callbacks=[seen]).fit(np.tile(X, (3, 1, 1)), np.tile(y, 3))
-    assert len(seen.learnt) + len(seen.judged) == 30
-    distances = np.abs(seen.learnt[:, None] - seen.judged[None]).max(axis=2)
-    assert distances.min() > 0
+    settings = {"early_stopping": True, "validation_fraction": 0.3, "max_epochs": 1, "random_state": 0}
+    kind(callbacks=[seen], **settings).fit(np.tile(X, (4, 1, 1)), np.r_[y, y, y, (y + n_targets - 1) % 3])
+    assert (len(seen.learnt), len(seen.judged)) == (21 * n_targets, 9 * n_targets)
+    assert np.abs(seen.learnt[:, None] - seen.judged[None]).max(axis=2).min() > 0
+
+
+@pytest.mark.parametrize("random_state", [0, None, np.random.RandomState(0)], ids=["number", "none", "instance"])
+def test_warm_starts_judge_on_the_same_rows(digits, random_state):
+    """What was learnt before a warm start is not judged on after it; a fit that begins anew may split anew."""
+    seen = SeenRows()
+    settings = {"early_stopping": True, "validation_fraction": 0.3, "freeze_depth": "all", "max_epochs": 1}
+    model = tuner(warm_start=True, callbacks=[seen], **{**settings, "random_state": random_state})
+    first, second = (model.fit(*digits) and np.unique(seen.judged, axis=0) for _ in range(2))
+    np.testing.assert_array_equal(second, first)
+    model.set_params(warm_start=False).fit(*digits)
+    assert np.array_equal(np.unique(seen.judged, axis=0), first) == (random_state == 0)
 
 
 # --- one seed ---------------------------------------------------------------------------------------------------------

@@ -17,12 +17,12 @@ a directory           an SQLite file, `DirectoryCache`       processes, runs    
 import os
 from pathlib import Path
 
-from sktl._engine._cache._base import Cache, CacheStats
+from sktl._engine._cache._base import ENTRY_BYTES, Cache, CacheStats
 from sktl._engine._cache._claims import Claims
 from sktl._engine._cache._directory import DirectoryCache
 from sktl._engine._cache._memory import MemoryCache, shared_memory_cache
 
-__all__ = ["Cache", "CacheStats", "Claims", "DirectoryCache", "MemoryCache", "open_cache"]
+__all__ = ["ENTRY_BYTES", "Cache", "CacheStats", "Claims", "DirectoryCache", "MemoryCache", "open_cache"]
 
 
 def open_cache(cache: "str | os.PathLike[str] | None") -> Cache | None:

@@ -6,6 +6,7 @@ from sklearn.exceptions import NotFittedError
 from torch import nn
 
 from sktl import FineTunedClassifier, FineTunedRegressor
+from sktl.exceptions import TrainingWarning
 
 STAGES = ["stem", "layer1", "layer2", "layer3", "layer4", "head"]
 
@@ -40,7 +41,8 @@ def test_it_counts_the_parameters(digits, quick):
 
 def test_stages_that_wait_are_frozen_still(digits, quick):
     """With gradual unfreezing it shows what learnt in the last epoch."""
-    table = summary(digits, quick, freeze_depth=0, unfreeze_every=1, max_epochs=2).to_dict()
+    with pytest.warns(TrainingWarning, match="max_epochs=2 ends before"):
+        table = summary(digits, quick, freeze_depth=0, unfreeze_every=1, max_epochs=2).to_dict()
     assert table["trainable"] == [False] * 4 + [True] * 2
 
 
