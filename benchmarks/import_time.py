@@ -1,4 +1,4 @@
-"""What ``import sktl`` costs beyond importing torch and scikit-learn.
+"""What importing sktl costs beyond importing torch and scikit-learn.
 
 Run: python benchmarks/import_time.py
 """
@@ -9,20 +9,27 @@ import sys
 
 from common import machine, show
 
-CODE = "import time, torch, sklearn.base; s = time.perf_counter(); import sktl; print(time.perf_counter() - s)"
+STATEMENTS = (
+    "import sktl",
+    "from sktl import PretrainedFeatureExtractor",
+    "from sktl import FineTunedClassifier",
+)
+CODE = "import time, torch, sklearn.base; s = time.perf_counter(); {}; print(time.perf_counter() - s)"
+
+
+def seconds(statement: str) -> list[float]:
+    """Of nine new processes."""
+    command = [sys.executable, "-c", CODE.format(statement)]
+    return [float(subprocess.run(command, capture_output=True, text=True, check=True).stdout) for _ in range(9)]
 
 
 def main() -> None:
-    """Median of nine new processes."""
-    times = [
-        float(subprocess.run([sys.executable, "-c", CODE], capture_output=True, text=True, check=True).stdout)
-        for _ in range(9)
-    ]
-    show(
-        "import sktl, after torch and scikit-learn",
-        ("median s", "min", "max"),
-        [(statistics.median(times), min(times), max(times))],
-    )
+    """Print the table."""
+    rows = []
+    for statement in STATEMENTS:
+        times = seconds(statement)
+        rows.append((statement, statistics.median(times), min(times), max(times)))
+    show("Imports, after torch and scikit-learn", ("statement", "median s", "min", "max"), rows)
 
 
 if __name__ == "__main__":
