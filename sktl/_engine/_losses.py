@@ -1,5 +1,7 @@
 """Losses: per row, weighted, and the score that goes with each."""
 
+from abc import ABC, abstractmethod
+
 import numpy as np
 import torch
 from sklearn.metrics import accuracy_score, r2_score
@@ -7,7 +9,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 
-class WeightedLoss(nn.Module):
+class WeightedLoss(nn.Module, ABC):
     """Mean over a batch of weight times loss.
 
     The weights have a mean of one over the whole table, and a batch is divided by its number of rows: so every batch
@@ -28,17 +30,17 @@ class WeightedLoss(nn.Module):
         """
         return (self.per_row(outputs, y) * batch["weight"].to(outputs.device)).mean()
 
+    @abstractmethod
     def per_row(self, outputs: Tensor, y: Tensor) -> Tensor:
         """The loss of each row, shape (n,)."""
-        raise NotImplementedError
 
+    @abstractmethod
     def predict(self, outputs: np.ndarray) -> np.ndarray:
         """Targets, as they are given to `forward`, of outputs (n, n_outputs)."""
-        raise NotImplementedError
 
+    @abstractmethod
     def score(self, outputs: np.ndarray, y: np.ndarray, weight: np.ndarray) -> float:
         """The score that scikit-learn would give; greater is better."""
-        raise NotImplementedError
 
 
 class ClassificationLoss(WeightedLoss):

@@ -31,7 +31,7 @@ from sktl._engine._summary import TrainableSummary
 from sktl._engine._threads import bounded_threads
 from sktl._engine._training import GLOBAL_GENERATOR, train
 from sktl._images import Images, check_images
-from sktl.exceptions import DivergenceError, TrainingWarning
+from sktl.exceptions import TrainingWarning
 
 _BLOCK = 512  # pictures that are predicted together, so that memory stays bounded
 
@@ -224,7 +224,7 @@ class TransferEstimator(CallbackSupportMixin, BaseEstimator):
             )
         strata = self._stratification(table.y)
         if strata is None:
-            judging = _plain_split(len(first), n_valid, self._split_seed)
+            _, judging = train_test_split(np.arange(len(first)), test_size=n_valid, random_state=self._split_seed)
         else:
             judging = _stratified_split(strata[first], n_valid, self._split_seed)
         is_judged = np.isin(group, judging)
@@ -338,6 +338,7 @@ class TransferEstimator(CallbackSupportMixin, BaseEstimator):
     def _train(self, rows, valid, seed, tasks, is_step=False):
         """Train the net, and note what came of it."""
         best = KeepBest(self.n_iter_no_change) if valid is not None and self.early_stopping else None
+        keeps_moments = False
         try:
             train(
                 self.net_,
@@ -351,16 +352,14 @@ class TransferEstimator(CallbackSupportMixin, BaseEstimator):
                 best=best,
                 callbacks=[("epoch_tasks", tasks)],
             )
-        except DivergenceError:  # the net has its last good weights, and what led away from them is forgotten
-            self.net_.optimizer_.state.clear()
-            raise
-        finally:
+            keeps_moments = is_step  # the next step goes on with them; a fit is over
+        finally:  # also after a divergence: the net has its last good weights, and forgets what led away from them
+            if not keeps_moments:
+                self.net_.optimizer_.state.clear()
             self.history_ = self.net_.history
             self.n_iter_ = len(self.history_)
             self.best_epoch_ = best.best_epoch_ if best is not None else self.n_iter_
             self._lend_backbone()
-        if not is_step:  # a later step begins anew: the moments are twice as large as what they belong to
-            self.net_.optimizer_.state.clear()
 
     def _unfreezing(self, is_step):
         """Gradual unfreezing, in the epochs of this fit, or in all steps of `partial_fit` so far."""
@@ -419,11 +418,6 @@ def _distinct(table: LabelledImages) -> LabelledImages:
     weights = [np.bincount(group, weights=column, minlength=len(keys)) for column in table[2:]]
     rows = np.array(sorted(first.values(), key=keys.__getitem__))
     return LabelledImages(table.images.take(rows), table.y[rows], *(weight[rows] for weight in weights))
-
-
-def _plain_split(n_rows: int, n_valid: int, seed: int) -> np.ndarray:
-    """Positions to judge on."""
-    return train_test_split(np.arange(n_rows), test_size=n_valid, random_state=seed)[1]
 
 
 def _stratified_split(strata: np.ndarray, n_valid: int, seed: int) -> np.ndarray:
