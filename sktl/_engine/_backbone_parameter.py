@@ -18,8 +18,8 @@ BACKBONE_CONSTRAINTS: dict = {
 }
 
 
-def resolve_backbone(estimator) -> Backbone:
-    """The network that an estimator's ``backbone`` parameter means.
+def resolve_backbone(estimator, parameter: str = "backbone") -> Backbone:
+    """The network that a parameter of an estimator means.
 
     A fitted estimator lends its trained network. `sklearn.base.clone`, and with it every grid search, makes an
     estimator that is a parameter unfitted again; `sklearn.frozen.FrozenEstimator` around it prevents that.
@@ -30,11 +30,11 @@ def resolve_backbone(estimator) -> Backbone:
         Where the backbone is an estimator that is not fitted, or where ``weights``, ``in_channels`` or
         ``preprocessing`` contradict a network that has its own already.
     """
-    backbone = estimator.backbone
+    backbone = getattr(estimator, parameter)
     if hasattr(backbone, "get_params") and not isinstance(backbone, Backbone):
         if not hasattr(backbone, "backbone_"):
             raise ValueError(
-                f"backbone={backbone!r} is an estimator without a fitted network. Fit it first, and wrap it in "
+                f"{parameter}={backbone!r} is an estimator without a fitted network. Fit it first, and wrap it in "
                 "sklearn.frozen.FrozenEstimator where it is cloned (pipelines, grid searches)."
             )
         backbone = backbone.backbone_

@@ -106,6 +106,7 @@ class ValidScore(Callback):
         """Keep the outputs of a validation batch."""
         if not training:
             x, y = batch
+            y_pred = y_pred[0] if isinstance(y_pred, tuple) else y_pred
             # The score of the estimator knows no class weights, which are in "weight".
             self.seen_.append(tuple(part.detach().cpu().numpy() for part in (y_pred, y, x["sample_weight"])))
 

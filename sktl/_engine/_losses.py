@@ -21,8 +21,8 @@ class WeightedLoss(nn.Module, ABC):
 
         Parameters
         ----------
-        outputs : Tensor of shape (n, n_outputs)
-            What the network gave.
+        outputs : Tensor of shape (n, n_outputs), or a tuple that begins with it
+            What the network gave, see `RestNetwork.forward`.
         y : Tensor of shape (n,) or (n, n_outputs)
             Targets.
         batch : dict of str to Tensor

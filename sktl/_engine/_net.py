@@ -67,7 +67,10 @@ class TransferNet(NeuralNet):
         """The groups of the parameters that are not frozen now."""
         own = {"lr": self.lr, "weight_decay": self.weight_decay}
         given = {name: value for name, value in self.get_params_for("optimizer").items() if name in own}
-        return parameter_groups(self.module_, lr_decay=self.lr_decay, **{**own, **given})
+        groups = parameter_groups(self.module_, lr_decay=self.lr_decay, **{**own, **given})
+        # What the loss learns (maps from one network's space to another's) keeps pace with the head.
+        maps = list(self.criterion_.parameters())
+        return [*groups, {**groups[0], "params": maps, "stage": "loss"}] if maps else groups
 
     def learn(
         self,
@@ -177,7 +180,7 @@ class TransferNet(NeuralNet):
 
     def get_loss(self, y_pred, y_true, X=None, training=False):
         """The loss of a batch."""
-        loss = self.criterion_(y_pred, y_true.to(y_pred.device), X)
+        loss = self.criterion_(y_pred, y_true.to(self.device), X)
         if training and not torch.isfinite(loss):
             raise self.divergence(f"The loss became {loss.item()}")
         return loss

@@ -31,6 +31,8 @@ class RestNetwork(nn.Module):
         What becomes of the last stage's output, see `pool`.
     freeze_bn : bool, default=True
         Whether batch norms keep the statistics that they were pretrained with.
+    taps : sequence of str or None, default=None
+        Layers behind the cut whose output `forward` gives as well.
 
     Attributes
     ----------
@@ -39,13 +41,21 @@ class RestNetwork(nn.Module):
     """
 
     def __init__(
-        self, backbone: Backbone, depth: int, head: nn.Module, *, pooling: str = "avg", freeze_bn: bool = True
+        self,
+        backbone: Backbone,
+        depth: int,
+        head: nn.Module,
+        *,
+        pooling: str = "avg",
+        freeze_bn: bool = True,
+        taps: "Sequence[str] | None" = None,
     ):
         super().__init__()
         last = backbone.stages[-1].name
         names = [stage.name for stage in backbone.stages[depth:]]
         self.normalization = Normalization(backbone.preprocessing) if depth == 0 else nn.Identity()
-        self.stages: nn.Module = backbone.cut(depth, head=False)[1] if names else nn.Identity()
+        self.stages: nn.Module = backbone.cut(depth, head=False, taps=taps or ())[1] if names else nn.Identity()
+        self._has_taps = taps is not None
         self.head = head
         # With all stages frozen, what comes in has been pooled by the prefix.
         self._pooling = (pooling, backbone.channel_axis(last), backbone.has_cls_token(last)) if names else ("none",)
@@ -54,13 +64,23 @@ class RestNetwork(nn.Module):
         self._freeze_bn = freeze_bn
         self.freeze(depth)
 
-    def forward(self, x: Tensor) -> Tensor:
-        """Outputs (n, n_outputs) of the frozen stages' output; of uint8 pictures (n, height, width, channels)."""
-        return self.head(self.features(x))
+    def forward(self, x: Tensor) -> Any:
+        """Outputs (n, n_outputs) of the frozen stages' output; of uint8 pictures (n, height, width, channels).
+
+        With taps, however few, a tuple: the outputs, what reaches the head (n, n_features), and what each tap gave.
+        """
+        features, seen = self._run(x)
+        outputs = self.head(features)
+        return (outputs, features, *seen) if self._has_taps else outputs
 
     def features(self, x: Tensor) -> Tensor:
         """What reaches the head, (n, n_features)."""
-        return pool(self.stages(self.normalization(x)), *self._pooling)
+        return self._run(x)[0]
+
+    def _run(self, x: Tensor) -> tuple[Tensor, tuple[Tensor, ...]]:
+        outputs = self.stages(self.normalization(x))
+        *seen, last = outputs if isinstance(outputs, tuple) else (outputs,)
+        return pool(last, *self._pooling), tuple(seen)
 
     def train(self, mode: bool = True) -> "RestNetwork":
         """Set the mode of all that is not frozen."""

@@ -2,14 +2,13 @@
 
 import contextlib
 import warnings
+from collections.abc import Sequence
 from numbers import Integral, Real
-from typing import NamedTuple
 
 import numpy as np
 import torch
 from sklearn.base import BaseEstimator, _fit_context
 from sklearn.callback import CallbackSupportMixin, with_callbacks
-from sklearn.model_selection import train_test_split
 from sklearn.utils import check_consistent_length, check_random_state
 from sklearn.utils._param_validation import Interval, StrOptions
 from sklearn.utils.validation import _check_sample_weight, check_is_fitted
@@ -19,6 +18,7 @@ from sktl._engine._activations import fetch_activations
 from sktl._engine._augment import AUGMENT_CONSTRAINTS, make_augmentation
 from sktl._engine._backbone_parameter import BACKBONE_CONSTRAINTS, resolve_backbone
 from sktl._engine._callbacks import EpochTasks, GradualUnfreezing, KeepBest
+from sktl._engine._labelled import LabelledImages, distinct, hold_out
 from sktl._engine._net import TransferNet
 from sktl._engine._network import POOLINGS, check_pooling, pooled_shape
 from sktl._engine._prefix import PREFIX_CONSTRAINTS, FrozenPrefix
@@ -30,7 +30,7 @@ from sktl._engine._schedules import OPTIMIZERS, SCHEDULES
 from sktl._engine._summary import TrainableSummary
 from sktl._engine._threads import bounded_threads
 from sktl._engine._training import GLOBAL_GENERATOR, train
-from sktl._images import Images, check_images
+from sktl._images import check_images
 from sktl.exceptions import TrainingWarning
 
 _BLOCK = 512  # pictures that are predicted together, so that memory stays bounded
@@ -68,19 +68,6 @@ TRANSFER_CONSTRAINTS: dict = {
 }
 
 
-class LabelledImages(NamedTuple):
-    """Checked rows: pictures, encoded targets, weights with those of the classes in them, and without."""
-
-    images: Images
-    y: np.ndarray
-    weight: np.ndarray
-    sample_weight: np.ndarray
-
-    def take(self, positions: np.ndarray) -> "LabelledImages":
-        """Some of the rows."""
-        return LabelledImages(self.images.take(positions), *(column[positions] for column in self[1:]))
-
-
 class TransferEstimator(CallbackSupportMixin, BaseEstimator):
     """Trains the rest of a network behind its frozen stages.
 
@@ -92,7 +79,13 @@ class TransferEstimator(CallbackSupportMixin, BaseEstimator):
     * ``_make_criterion()``: the loss,
     * ``_probe(features, y, weight)``: a linear map to start the head with,
     * ``_stratification(y)``: what a validation split is stratified by, or None.
+
+    A subclass may also have the network under another parameter, name layers whose output its loss wants to see
+    (``_taps``), and do more in ``_prepare``.
     """
+
+    _network_parameter = "backbone"
+    _taps: "Sequence[str] | None" = None
 
     @with_callbacks
     @_fit_context(prefer_skip_nested_validation=True)
@@ -119,22 +112,7 @@ class TransferEstimator(CallbackSupportMixin, BaseEstimator):
         self : estimator
             The fitted estimator.
         """
-        previous = getattr(self, "net_", None) if self.warm_start else None
-        with self._fit_task(X, y, sample_weight, n_epochs=self.max_epochs) as tasks:
-            if previous is None:
-                self._forget()
-            table = self._check(X, y, sample_weight, reset=previous is None)
-            learning, judging = self._split(table, (X_val, y_val, sample_weight_val))
-            if previous is None:
-                self._resolve_network()
-            depth = self.backbone_.stage_index(self.freeze_depth)
-            seed = self._draw_seed()
-            rows = self._rows(learning, depth, self._augmentation(seed))
-            valid = self._rows(judging, depth) if judging is not None else None
-            self.net_ = self._make_net(rows, learning, depth, seed, previous)
-            self.freeze_depth_ = depth
-            self._train(rows, valid, seed, tasks)
-        return self
+        return self._fit(X, y, sample_weight, (X_val, y_val, sample_weight_val))
 
     def trainable_summary(self):
         """What learns, and how fast.
@@ -148,6 +126,26 @@ class TransferEstimator(CallbackSupportMixin, BaseEstimator):
         """
         check_is_fitted(self, "net_")
         return TrainableSummary(self.backbone_, self.net_)
+
+    def _fit(self, X, y, sample_weight, validation, classes=None):
+        """The flow of a fit."""
+        previous = getattr(self, "net_", None) if self.warm_start else None
+        with self._fit_task(X, y, sample_weight, n_epochs=self.max_epochs) as tasks:
+            if previous is None:
+                self._forget()
+            table = self._check(X, y, sample_weight, reset=previous is None, classes=classes)
+            learning, judging = self._split(table, validation)
+            if previous is None:
+                self._resolve_network()
+            depth = self.backbone_.stage_index(self.freeze_depth)
+            seed = self._draw_seed()
+            self._prepare(learning, depth, seed)
+            rows = self._rows(learning, depth, self._augmentation(seed))
+            valid = self._rows(judging, depth) if judging is not None else None
+            self.net_ = self._make_net(rows, learning, depth, seed, previous)
+            self.freeze_depth_ = depth
+            self._train(rows, valid, seed, tasks)
+        return self
 
     def _step(self, X, y, sample_weight, classes=None):
         """One step of `partial_fit`: an epoch of the net as it is, with constant rates, judged by nobody."""
@@ -181,9 +179,12 @@ class TransferEstimator(CallbackSupportMixin, BaseEstimator):
 
     def _resolve_network(self):
         """The network, and what becomes of its last stage's output."""
-        self.backbone_ = resolve_backbone(self)
+        self.backbone_ = resolve_backbone(self, self._network_parameter)
         check_pooling(self.backbone_, self.backbone_.stages[-1].name, self.pooling)
         self._pooling = self.pooling
+
+    def _prepare(self, learning, depth, seed):
+        """What has to be there before the rows are, made from those to learn from; nothing here."""
 
     def _draw_seed(self):
         return int(self._random_state.randint(2**31 - 1))
@@ -195,14 +196,18 @@ class TransferEstimator(CallbackSupportMixin, BaseEstimator):
             self._split_seed = self._draw_seed()  # a warm start judges on the rows that it has always judged on
         images = check_images(self, X, reset=reset)
         if y is None:
-            raise ValueError(f"This {type(self).__name__} estimator requires y to be passed, but the target y is None.")
+            y = self._missing_targets(len(images))
         check_consistent_length(range(len(images)), y)
         weight = _check_sample_weight(sample_weight, np.empty(len(images)), dtype=np.float64, ensure_non_negative=True)
         kept = np.flatnonzero(weight)
-        y = np.asarray(y)[kept] if not hasattr(y, "iloc") else y.iloc[kept]
-        y, class_weight = self._check_targets(y, weight[kept], reset=reset, classes=classes)
-        table = LabelledImages(images.take(kept), y, weight[kept] * class_weight, weight[kept])
-        return _distinct(table.take(np.flatnonzero(class_weight)))  # a class may weigh nothing too
+        targets = np.asarray(y)[kept] if not hasattr(y, "iloc") else y.iloc[kept]
+        targets, class_weight = self._check_targets(targets, weight[kept], reset=reset, classes=classes)
+        table = LabelledImages(images.take(kept), targets, weight[kept] * class_weight, weight[kept], (X, y))
+        return distinct(table.take(np.flatnonzero(class_weight)))  # a class may weigh nothing too
+
+    def _missing_targets(self, n_rows):
+        """What stands for the targets where none were given; here they are needed."""
+        raise ValueError(f"This {type(self).__name__} estimator requires y to be passed, but the target y is None.")
 
     def _split(self, table, validation):
         """What to learn from, and what to judge on, where anything is judged."""
@@ -213,22 +218,7 @@ class TransferEstimator(CallbackSupportMixin, BaseEstimator):
             return table, self._check(X_val, y_val, weight_val, reset=False)
         if not self.early_stopping:
             return table, None
-        # A picture may have several targets: all its rows go to one side.
-        pictures = [table.images.digest(row) for row in range(len(table.y))]
-        _, first, group = np.unique(pictures, return_index=True, return_inverse=True)
-        n_valid = int(np.ceil(self.validation_fraction * len(first)))
-        if n_valid >= len(first):
-            raise ValueError(
-                f"validation_fraction={self.validation_fraction} of {len(first)} pictures leaves nothing to learn "
-                "from. Give more pictures, a smaller validation_fraction, or early_stopping=False."
-            )
-        strata = self._stratification(table.y)
-        if strata is None:
-            _, judging = train_test_split(np.arange(len(first)), test_size=n_valid, random_state=self._split_seed)
-        else:
-            judging = _stratified_split(strata[first], n_valid, self._split_seed)
-        is_judged = np.isin(group, judging)
-        return table.take(np.flatnonzero(~is_judged)), table.take(np.flatnonzero(is_judged))
+        return hold_out(table, self._stratification(table.y), self.validation_fraction, self._split_seed)
 
     def _augmentation(self, seed):
         """What changes the pictures that are learnt from.
@@ -282,7 +272,9 @@ class TransferEstimator(CallbackSupportMixin, BaseEstimator):
         (n_features,) = pooled_shape(last.output_shape, self._pooling, last.channel_axis)
         head = self.head if previous is None else previous.module_.head
         head = make_head(head, n_features, self._n_outputs, dropout=self.dropout, generator_seed=seed)
-        network = RestNetwork(self.backbone_, depth, head, pooling=self._pooling, freeze_bn=self.freeze_bn)
+        network = RestNetwork(
+            self.backbone_, depth, head, pooling=self._pooling, freeze_bn=self.freeze_bn, taps=self._taps
+        )
         net = self._new_net(network)
         if previous is not None:
             net.history = previous.history
@@ -329,11 +321,16 @@ class TransferEstimator(CallbackSupportMixin, BaseEstimator):
             )
         positions = probe_rows(len(rows), linear.in_features, seed)
         features = net.linear_inputs(rows, positions.tolist(), linear)
-        probe: Probe = self._probe(features.astype(np.float64), table.y[positions], table.weight[positions])
+        targets = self._probe_targets(rows)[positions]
+        probe: Probe = self._probe(features.astype(np.float64), targets, table.weight[positions])
         with torch.no_grad():
             linear.weight.copy_(torch.from_numpy(probe.weight))
             if linear.bias is not None:
                 linear.bias.copy_(torch.from_numpy(probe.bias))
+
+    def _probe_targets(self, rows):
+        """What the head's start is fitted to."""
+        return rows.y.numpy()
 
     def _train(self, rows, valid, seed, tasks, is_step=False):
         """Train the net, and note what came of it."""
@@ -373,7 +370,7 @@ class TransferEstimator(CallbackSupportMixin, BaseEstimator):
                 f"{n_learning} stages learn that freeze_depth={self.freeze_depth!r} lets learn, and max_epochs="
                 f"{self.max_epochs} ends before. Use more epochs, a smaller unfreeze_every, or freeze more.",
                 TrainingWarning,
-                stacklevel=5,
+                stacklevel=6,
             )
         return GradualUnfreezing(
             n_stages, self.freeze_depth_, self.unfreeze_every, n_before=0 if is_step else len(self.net_.history)
@@ -404,32 +401,3 @@ class TransferEstimator(CallbackSupportMixin, BaseEstimator):
         tags.input_tags.string = True
         tags.input_tags.three_d_array = True
         return tags
-
-
-def _distinct(table: LabelledImages) -> LabelledImages:
-    """Equal pictures with equal targets as one row, with their weights added, in an order that their content gives.
-
-    So what a fit learns depends on neither the order of the rows nor on whether a row is repeated or weighted, a copy
-    is never learnt from and judged on at once, and an oversampled table costs what the pictures in it cost.
-    """
-    first: dict[bytes, int] = {}
-    keys = [table.images.digest(row) + b"|" + table.y[row].tobytes() for row in range(len(table.y))]
-    group = np.array([first.setdefault(key, row) for row, key in enumerate(keys)])
-    weights = [np.bincount(group, weights=column, minlength=len(keys)) for column in table[2:]]
-    rows = np.array(sorted(first.values(), key=keys.__getitem__))
-    return LabelledImages(table.images.take(rows), table.y[rows], *(weight[rows] for weight in weights))
-
-
-def _stratified_split(strata: np.ndarray, n_valid: int, seed: int) -> np.ndarray:
-    """Positions to judge on; a class with one row is learnt, not judged."""
-    _, index, counts = np.unique(strata, return_inverse=True, return_counts=True)
-    others = np.flatnonzero(counts[index] > 1)
-    n_classes = int((counts > 1).sum())
-    if not n_classes:
-        raise ValueError(
-            "early_stopping=True needs a class with at least two rows to judge on. Give more rows, X_val and y_val, or "
-            "early_stopping=False."
-        )
-    # scikit-learn wants a row of each class on either side.
-    n_valid = min(max(n_valid, n_classes), len(others) - n_classes)
-    return train_test_split(others, test_size=n_valid, random_state=seed, stratify=strata[others])[1]

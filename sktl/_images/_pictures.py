@@ -113,6 +113,11 @@ class Images(Sequence[Picture]):
         """How many pictures the whole table has that this is a view of."""
         return len(self._source)
 
+    @property
+    def positions(self) -> np.ndarray:
+        """Where in the whole table the pictures of this view lie."""
+        return np.asarray(self._positions, np.intp)
+
     def take(self, positions: Sequence[int] | np.ndarray | slice) -> "Images":
         """Some of the pictures, in the order given; nothing is copied, and errors name a picture as the table does.
 

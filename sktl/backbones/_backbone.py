@@ -242,7 +242,9 @@ class Backbone:
             raise BackboneError("layers is empty. Name at least one stage or layer.")
         return self._part(_graph.extract(self._full_graph, nodes), torch.Tensor.detach)
 
-    def cut(self, freeze_depth: "int | str", *, head: bool = True) -> tuple[fx.GraphModule, fx.GraphModule]:
+    def cut(
+        self, freeze_depth: "int | str", *, head: bool = True, taps: Sequence[str] = ()
+    ) -> tuple[fx.GraphModule, fx.GraphModule]:
         """Cut the network behind its first stages: ``rest(prefix(x))`` is ``module(x)``.
 
         Parameters
@@ -251,6 +253,8 @@ class Backbone:
             The number of stages in the prefix, in any form that `stage_index` understands.
         head : bool, default=True
             Whether the rest ends with the source's head; without it, it ends with the last stage.
+        taps : sequence of str, default=()
+            Stages or layers of the rest whose output it gives as well.
 
         Returns
         -------
@@ -258,15 +262,30 @@ class Backbone:
             Maps normalised pictures (n, channels, height, width) to the output of the last frozen stage. It shares the
             memory of its weights with this backbone.
         rest : torch.fx.GraphModule
-            Maps that to the network's output. Its weights are a copy of its own, ready to be trained.
+            Maps that to the network's output; with taps to a tuple of their outputs and, at its end, the network's.
+            Its weights are a copy of its own, ready to be trained.
+
+        Raises
+        ------
+        BackboneError
+            Where there is no such stage, or a tap does not lie behind the cut.
         """
         depth = self.stage_index(freeze_depth)
-        ends = list(self._stage_ends.values())
+        stage_ends = list(self._stage_ends.values())
         image = next(node for node in self._full_graph.nodes if node.op == "placeholder")
-        start = ends[depth - 1] if depth else image
-        end = _graph.output_node(self._full_graph) if head else ends[-1]
+        start = stage_ends[depth - 1] if depth else image
+        end = _graph.output_node(self._full_graph) if head else stage_ends[-1]
         prefix = self._part(_graph.extract(self._full_graph, start), torch.Tensor.detach)
-        rest = self._part(_graph.extract(self._full_graph, end, start=start), torch.Tensor.clone)
+        ends = tuple(self._find(tap) for tap in taps)
+        before = [tap for tap, node in zip(taps, ends, strict=True) if node in _graph.ancestors([start])]
+        if before:
+            raise BackboneError(
+                f"{before} of {self.name!r} lie in the first {depth} stages, in front of the cut at "
+                f"freeze_depth={freeze_depth!r}. Freeze less, or name layers behind it."
+            )
+        rest = self._part(
+            _graph.extract(self._full_graph, (*ends, end) if taps else end, start=start), torch.Tensor.clone
+        )
         for parameter in rest.parameters():
             parameter.requires_grad_(parameter.is_floating_point())
         return prefix, rest

@@ -18,7 +18,7 @@ from torch import nn
 import sktl._engine._prefix as prefix_module
 from sktl import FineTunedClassifier, FineTunedRegressor
 from sktl._engine._cache import open_cache
-from sktl._engine._transfer import _stratified_split
+from sktl._engine._labelled import _stratified_split
 from sktl.backbones import load_backbone
 from sktl.exceptions import BackboneError, DivergenceError, TrainingWarning
 

@@ -1,0 +1,137 @@
+"""What all estimators that train a network to tell classes apart share: labels, their weights, and predictions."""
+
+import numpy as np
+from scipy.special import log_softmax, softmax
+from sklearn.base import ClassifierMixin
+from sklearn.utils import compute_class_weight
+from sklearn.utils._missing import is_pandas_na, is_scalar_nan
+from sklearn.utils.multiclass import check_classification_targets
+from sklearn.utils.validation import _check_y
+
+from sktl._engine._losses import ClassificationLoss
+from sktl._engine._probe import classification_probe
+from sktl._engine._transfer import TransferEstimator
+
+
+class TransferClassifier(ClassifierMixin, TransferEstimator):
+    """Trains a network whose head has a logit for each class.
+
+    Subclass contract: beside what `TransferEstimator` asks for, the parameters ``label_smoothing`` and
+    ``class_weight``.
+    """
+
+    def predict(self, X):
+        """Labels.
+
+        Parameters
+        ----------
+        X : array-like of pictures
+            Pictures of the kind that `fit` has seen.
+
+        Returns
+        -------
+        y : ndarray of shape (n_pictures,)
+            The most probable label of each picture.
+        """
+        best = self._outputs(X).argmax(axis=1)
+        return self.classes_[best]
+
+    def predict_proba(self, X):
+        """Probabilities of the classes.
+
+        Parameters
+        ----------
+        X : array-like of pictures
+            Pictures of the kind that `fit` has seen.
+
+        Returns
+        -------
+        probabilities : ndarray of shape (n_pictures, n_classes), float32
+            In the order of ``classes_``.
+        """
+        return softmax(self._outputs(X), axis=1)
+
+    def predict_log_proba(self, X):
+        """Logarithms of the probabilities of the classes.
+
+        Parameters
+        ----------
+        X : array-like of pictures
+            Pictures of the kind that `fit` has seen.
+
+        Returns
+        -------
+        log_probabilities : ndarray of shape (n_pictures, n_classes), float32
+            In the order of ``classes_``.
+        """
+        return log_softmax(self._outputs(X), axis=1)
+
+    def decision_function(self, X):
+        """Logits.
+
+        Parameters
+        ----------
+        X : array-like of pictures
+            Pictures of the kind that `fit` has seen.
+
+        Returns
+        -------
+        logits : ndarray of shape (n_pictures, n_classes) or (n_pictures,), float32
+            One per class; with two classes, that of the second one minus that of the first one.
+        """
+        logits = self._outputs(X)
+        return logits[:, 1] - logits[:, 0] if len(self.classes_) == 2 else logits
+
+    @property
+    def _n_outputs(self):
+        return len(self.classes_)
+
+    def _check_targets(self, y, weight, *, reset, classes):
+        """Number of each row's class, and what it weighs."""
+        # Before scikit-learn's check, which stumbles over pandas.NA.
+        labels = np.asarray(y).ravel() if np.asarray(y).dtype.kind == "O" else ()
+        missing = [
+            row for row, label in enumerate(labels) if label is None or is_pandas_na(label) or is_scalar_nan(label)
+        ]
+        if missing:
+            raise ValueError(f"y has missing labels, at position {missing[0]} first. Drop those rows.")
+        y = _check_y(y, multi_output=False, estimator=self)
+        check_classification_targets(y)
+        if reset:
+            self.classes_ = np.unique(y if classes is None else classes)
+            if len(self.classes_) < 2:
+                raise ValueError(
+                    f"{type(self).__name__} needs two classes to tell apart, but y has one class: "
+                    f"{self.classes_.tolist()[0]!r}."
+                )
+        unknown = np.setdiff1d(y, self.classes_)
+        if len(unknown):
+            raise ValueError(
+                f"y has labels {unknown[:5].tolist()} that are not among the classes {self.classes_.tolist()}. Name "
+                "all classes in the first call (partial_fit: classes=), or fit anew."
+            )
+        index = np.searchsorted(self.classes_, y)
+        return index, self._class_weights(index, weight)[index]
+
+    def _class_weights(self, index, weight):
+        """The weight of each class: how much it counts beside the others, with the rows' total left as it is."""
+        mass = np.bincount(index, weights=weight, minlength=len(self.classes_))
+        if self.class_weight == "balanced":  # of what the rows weigh: two of weight one are one of weight two
+            class_weight = 1 / np.where(mass > 0, mass, 1)
+        else:
+            class_weight = compute_class_weight(self.class_weight, classes=self.classes_, y=self.classes_[index])
+        if (class_weight < 0).any() or not (class_weight * mass).any():
+            raise ValueError(
+                f"class_weight={self.class_weight!r} has to be zero or more for each class, and more than zero for a "
+                "class that there are rows of."
+            )
+        return class_weight * mass.sum() / (class_weight * mass).sum()
+
+    def _make_criterion(self):
+        return ClassificationLoss(self.label_smoothing)
+
+    def _probe(self, features, y, weight):
+        return classification_probe(features, y, weight, len(self.classes_))
+
+    def _stratification(self, y):
+        return y

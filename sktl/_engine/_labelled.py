@@ -1,0 +1,98 @@
+"""Checked rows to learn from or to judge on: equal ones put together, and some of them held out."""
+
+from typing import Any, NamedTuple
+
+import numpy as np
+from sklearn.model_selection import train_test_split
+from sklearn.utils import _safe_indexing
+
+from sktl._images import Images
+
+
+class LabelledImages(NamedTuple):
+    """Checked rows: pictures, encoded targets, weights with those of the classes in them, and without.
+
+    ``given`` is the whole table as it was given to `fit`, (X, y), for whoever wants it unread.
+    """
+
+    images: Images
+    y: np.ndarray
+    weight: np.ndarray
+    sample_weight: np.ndarray
+    given: tuple[Any, Any]
+
+    def take(self, positions: np.ndarray) -> "LabelledImages":
+        """Some of the rows."""
+        columns = {name: getattr(self, name)[positions] for name in ("y", "weight", "sample_weight")}
+        return self._replace(images=self.images.take(positions), **columns)
+
+    def as_given(self) -> tuple[Any, Any]:
+        """X and y of these rows, of the kind that `fit` was given."""
+        X, y = (_safe_indexing(table, self.images.positions) for table in self.given)
+        return X, y
+
+
+def distinct(table: LabelledImages) -> LabelledImages:
+    """Equal pictures with equal targets as one row, with their weights added, in an order that their content gives.
+
+    So what a fit learns depends on neither the order of the rows nor on whether a row is repeated or weighted, a copy
+    is never learnt from and judged on at once, and an oversampled table costs what the pictures in it cost.
+    """
+    first: dict[bytes, int] = {}
+    keys = [table.images.digest(row) + b"|" + table.y[row].tobytes() for row in range(len(table.y))]
+    group = np.array([first.setdefault(key, row) for row, key in enumerate(keys)])
+    rows = np.array(sorted(first.values(), key=keys.__getitem__))
+    weight, sample_weight = (np.bincount(group, weights=column, minlength=len(keys))[rows] for column in table[2:4])
+    return table.take(rows)._replace(weight=weight, sample_weight=sample_weight)
+
+
+def hold_out(
+    table: LabelledImages, strata: "np.ndarray | None", fraction: float, seed: int
+) -> tuple[LabelledImages, LabelledImages]:
+    """Rows to learn from, and rows to judge on; all rows of a picture, which may have several targets, on one side.
+
+    Parameters
+    ----------
+    table : LabelledImages
+        All rows.
+    strata : ndarray of shape (n_rows,) or None
+        What shall be on both sides in the same shares.
+    fraction : float
+        Share of the pictures to judge on.
+    seed : int
+        Of the choice.
+
+    Raises
+    ------
+    ValueError
+        Where nothing would be left to learn from, or nothing can be judged.
+    """
+    pictures = [table.images.digest(row) for row in range(len(table.y))]
+    _, first, group = np.unique(pictures, return_index=True, return_inverse=True)
+    n_valid = int(np.ceil(fraction * len(first)))
+    if n_valid >= len(first):
+        raise ValueError(
+            f"validation_fraction={fraction} of {len(first)} pictures leaves nothing to learn from. Give more "
+            "pictures, a smaller validation_fraction, or early_stopping=False."
+        )
+    if strata is None:
+        _, judging = train_test_split(np.arange(len(first)), test_size=n_valid, random_state=seed)
+    else:
+        judging = _stratified_split(strata[first], n_valid, seed)
+    is_judged = np.isin(group, judging)
+    return table.take(np.flatnonzero(~is_judged)), table.take(np.flatnonzero(is_judged))
+
+
+def _stratified_split(strata: np.ndarray, n_valid: int, seed: int) -> np.ndarray:
+    """Positions to judge on; a class with one row is learnt, not judged."""
+    _, index, counts = np.unique(strata, return_inverse=True, return_counts=True)
+    others = np.flatnonzero(counts[index] > 1)
+    n_classes = int((counts > 1).sum())
+    if not n_classes:
+        raise ValueError(
+            "early_stopping=True needs a class with at least two rows to judge on. Give more rows, X_val and y_val, or "
+            "early_stopping=False."
+        )
+    # scikit-learn wants a row of each class on either side.
+    n_valid = min(max(n_valid, n_classes), len(others) - n_classes)
+    return train_test_split(others, test_size=n_valid, random_state=seed, stratify=strata[others])[1]
