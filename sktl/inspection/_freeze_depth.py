@@ -5,9 +5,9 @@ from numbers import Integral
 import numpy as np
 from sklearn.utils.validation import check_is_fitted
 
+from sktl._engine._fitted import find_fitted
 from sktl.exceptions import BackboneError
 from sktl.inspection._axes import check_matplotlib, two_axes
-from sktl.inspection._fitted import find_fitted
 from sktl.inspection._score import score_name
 
 _NAME = "freeze_depth"

@@ -11,6 +11,7 @@ from sklearn.utils import check_consistent_length
 from sklearn.utils.multiclass import type_of_target
 
 from sktl._engine._backbone_parameter import resolve_backbone
+from sktl._engine._fitted import find_fitted
 from sktl._engine._prefix import FrozenPrefix
 from sktl._engine._probe import PROBE_PENALTY
 from sktl._engine._threads import bounded_threads
@@ -18,7 +19,6 @@ from sktl._images import check_images
 from sktl.backbones import Backbone
 from sktl.feature_extraction import PretrainedFeatureExtractor
 from sktl.inspection._axes import MUTED, check_matplotlib, one_axes
-from sktl.inspection._fitted import find_fitted
 from sktl.inspection._score import score_name
 
 

@@ -8,11 +8,11 @@ from sklearn.metrics import ConfusionMatrixDisplay, confusion_matrix
 from sklearn.utils import check_consistent_length
 from sklearn.utils.validation import check_is_fitted, column_or_1d
 
+from sktl._engine._fitted import find_fitted
 from sktl._images import check_images
 from sktl.exceptions import ImageError
 from sktl.feature_extraction import PretrainedFeatureExtractor
 from sktl.inspection._axes import MUTED, check_matplotlib, two_axes
-from sktl.inspection._fitted import find_fitted
 
 _FEW = 12  # classes of which the counts can be read in their cells
 _MANY = 30  # classes of which the names cannot be read any more

@@ -2,8 +2,8 @@
 
 import numpy as np
 
+from sktl._engine._fitted import require_fitted
 from sktl.inspection._axes import MUTED, check_matplotlib, one_axes, two_axes
-from sktl.inspection._fitted import require_fitted
 from sktl.inspection._score import score_name
 
 

@@ -14,7 +14,10 @@ a directory           an SQLite file, `DirectoryCache`       processes, runs    
 ====================  =====================================  ==========================  ==========================
 """
 
+import contextlib
 import os
+from collections.abc import Iterator
+from contextvars import ContextVar
 from pathlib import Path
 
 from sktl._engine._cache._base import ENTRY_BYTES, Cache, CacheStats
@@ -22,7 +25,18 @@ from sktl._engine._cache._claims import Claims
 from sktl._engine._cache._directory import DirectoryCache
 from sktl._engine._cache._memory import MemoryCache, shared_memory_cache
 
-__all__ = ["ENTRY_BYTES", "Cache", "CacheStats", "Claims", "DirectoryCache", "MemoryCache", "open_cache"]
+__all__ = [
+    "ENTRY_BYTES",
+    "Cache",
+    "CacheStats",
+    "Claims",
+    "DirectoryCache",
+    "MemoryCache",
+    "bypassed_caches",
+    "open_cache",
+]
+
+_IS_BYPASSED: ContextVar[bool] = ContextVar("sktl_caches_are_bypassed", default=False)
 
 
 def open_cache(cache: "str | os.PathLike[str] | None") -> Cache | None:
@@ -38,7 +52,8 @@ def open_cache(cache: "str | os.PathLike[str] | None") -> Cache | None:
     Returns
     -------
     cache : Cache or None
-        Opening touches no disk: a directory is made with the first entry that is asked for.
+        Opening touches no disk: a directory is made with the first entry that is asked for. None inside
+        `bypassed_caches`.
 
     Raises
     ------
@@ -47,7 +62,7 @@ def open_cache(cache: "str | os.PathLike[str] | None") -> Cache | None:
     ValueError
         Where it is an empty path, or a file.
     """
-    if cache is None:
+    if cache is None or _IS_BYPASSED.get():
         return None
     if isinstance(cache, str) and cache == "auto":
         return shared_memory_cache()
@@ -59,3 +74,17 @@ def open_cache(cache: "str | os.PathLike[str] | None") -> Cache | None:
     if path.exists() and not path.is_dir():
         raise ValueError(f"cache={str(cache)!r} is a file, and the cache is kept in a directory. Give a directory.")
     return DirectoryCache(path)
+
+
+@contextlib.contextmanager
+def bypassed_caches() -> Iterator[None]:
+    """Open no cache inside, whatever the estimators say: what is timed there is really computed.
+
+    Nothing is forgotten: afterwards the caches hold what they held. It is of this thread alone; others go on using
+    theirs, and so do processes that an estimator starts.
+    """
+    token = _IS_BYPASSED.set(True)
+    try:
+        yield
+    finally:
+        _IS_BYPASSED.reset(token)

@@ -1,10 +1,11 @@
 """What the parameter ``cache`` of an estimator may be."""
 
+import threading
 from pathlib import Path
 
 import pytest
 
-from sktl._engine._cache import open_cache
+from sktl._engine._cache import bypassed_caches, open_cache
 
 
 class TestOpenCache:
@@ -48,3 +49,26 @@ class TestOpenCache:
         """An empty string does not become the working directory."""
         with pytest.raises(ValueError, match="empty path"):
             open_cache("")
+
+
+class TestBypassedCaches:
+    def test_no_cache_is_opened_inside(self, tmp_path, entries):
+        """Neither the memory nor a directory; afterwards, an error in there or not, they hold what they held."""
+        before = [open_cache(tmp_path), open_cache("auto")]
+        before[0].put_many(entries.items([1]))
+        with bypassed_caches():
+            assert open_cache(tmp_path) is None
+            with pytest.raises(RuntimeError, match="inside"), bypassed_caches():
+                raise RuntimeError("inside")
+            assert open_cache("auto") is None
+        assert entries.read(open_cache(tmp_path), [1]) == [True]
+        assert open_cache("auto") is before[1]
+
+    def test_other_threads_keep_theirs(self):
+        """Who times something does not slow a fit in another thread."""
+        seen = []
+        with bypassed_caches():
+            thread = threading.Thread(target=lambda: seen.append(open_cache("auto")))
+            thread.start()
+            thread.join()
+        assert seen == [open_cache("auto")]

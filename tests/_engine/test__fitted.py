@@ -11,7 +11,7 @@ from sklearn.model_selection import FixedThresholdClassifier, GridSearchCV
 from sklearn.pipeline import make_pipeline
 
 from sktl import FineTunedClassifier, FineTunedRegressor, PretrainedFeatureExtractor
-from sktl.inspection._fitted import find_fitted, require_fitted
+from sktl._engine._fitted import find_fitted, require_fitted
 
 
 def test_it_is_found_wherever_it_is(digits):
@@ -22,13 +22,13 @@ def test_it_is_found_wherever_it_is(digits):
     assert find_fitted(FrozenEstimator(extractor), "layers_").layers_ == extractor.layers_
     pipe = make_pipeline(PretrainedFeatureExtractor(), LogisticRegression(max_iter=1000))
     assert find_fitted(pipe, "layers_") is None
-    search = GridSearchCV(pipe, {"logisticregression__C": [0.1]}, cv=2).fit(X[:60], y[:60])
+    search = GridSearchCV(pipe, {"logisticregression__C": [0.1]}, cv=2).fit(X, y)
     assert find_fitted(search, "layers_") is search.best_estimator_[0]
 
 
 def test_it_is_found_in_what_wraps_one_estimator(digits):
     """A regressor of transformed targets, a threshold of a search's best; the template of an ensemble is not fitted."""
-    X, y = (table[:40] for table in digits)
+    X, y = digits[0].reshape(30, -1), digits[1]
     settings = {"freeze_depth": "all", "max_epochs": 1}
     wrapped = TransformedTargetRegressor(FineTunedRegressor(**settings)).fit(X, y)
     assert find_fitted(wrapped, "history_") is wrapped.regressor_

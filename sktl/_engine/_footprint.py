@@ -1,0 +1,129 @@
+"""What a model costs: its size, its work for one picture, and its time."""
+
+import pickle
+import time
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+from sklearn.utils.validation import _num_samples
+from torch import nn
+
+from sktl._engine._cache import bypassed_caches
+from sktl._engine._fitted import find_fitted
+from sktl.backbones import Backbone
+
+
+class Footprint(NamedTuple):
+    """What a fitted estimator costs.
+
+    Attributes
+    ----------
+    parameters : int or None
+        Numbers that were learnt in the part of its network that it runs, head included; None where there is no network.
+    nonzero : int or None
+        Those of them that are not 0.
+    nbytes : int
+        Bytes on disk of the pickled estimator.
+    macs : int or None
+        Multiply-accumulates of the network for one picture.
+    milliseconds : float
+        Time for one picture.
+    """
+
+    parameters: int | None
+    nonzero: int | None
+    nbytes: int
+    macs: int | None
+    milliseconds: float
+
+
+def measure_footprint(estimator: Any, X: Any, n_repeats: int = 5) -> Footprint:
+    """Measure what a fitted estimator costs.
+
+    Parameters
+    ----------
+    estimator : estimator
+        Any of scikit-learn's kind. Its network is that of a fitted estimator of sktl: itself, or found in pipelines,
+        searches, a `FrozenEstimator` and the like, see `find_fitted`. What a classic model in the pipeline learnt and
+        computes is part of the bytes and of the time, but not counted in parameters and multiply-accumulates.
+    X : array-like
+        What it predicts for, all of it in one call: pictures that come together cost less than one alone.
+    n_repeats : int, default=5
+        How often the time is taken, after one call that is not counted.
+
+    Returns
+    -------
+    Footprint
+        The time is the median of the repeats of ``predict``, or of ``transform`` where there is no such method, divided
+        by the number of pictures; from what is in ``X`` to the answer, so that reading files is part of it. No cache is
+        used. Where no network is found, or where it sits in an ensemble, a union or a `ColumnTransformer`,
+        ``parameters``, ``nonzero`` and ``macs`` are None.
+
+    Raises
+    ------
+    NotFittedError
+        Where the estimator is not fitted.
+    ValueError
+        Where ``X`` is empty, or there is nothing to repeat.
+    """
+    if n_repeats < 1:
+        raise ValueError(f"n_repeats={n_repeats} takes no time at all. Give at least 1.")
+    milliseconds = _milliseconds(estimator, X, n_repeats)  # first: what is not fitted or does not fit X says so
+    network = _network(estimator)
+    if network is None:
+        return Footprint(None, None, _pickled_bytes(estimator), None, milliseconds)
+    stages, head = network
+    parameters = {*stages.parameters(), *head.parameters()}
+    linear = [layer for layer in head.modules() if isinstance(layer, nn.Linear)]
+    return Footprint(
+        parameters=sum(parameter.numel() for parameter in parameters),
+        nonzero=sum(int(torch.count_nonzero(parameter)) for parameter in parameters),
+        nbytes=_pickled_bytes(estimator),
+        # Counted node by node: layers of several branches share what lies in front of them.
+        macs=sum(node.meta.get("macs", 0) for node in stages.graph.nodes)
+        + sum(layer.in_features * layer.out_features for layer in linear),
+        milliseconds=milliseconds,
+    )
+
+
+def _milliseconds(estimator: Any, X: Any, n_repeats: int) -> float:
+    run = estimator.predict if hasattr(estimator, "predict") else estimator.transform
+    n_pictures = _num_samples(X)
+    if not n_pictures:
+        raise ValueError("X is empty. Give at least one picture to take the time of.")
+    seconds = []
+    with bypassed_caches():
+        run(X)  # engines start, memory is fetched
+        for _ in range(n_repeats):
+            start = time.perf_counter()
+            run(X)
+            seconds.append(time.perf_counter() - start)
+    return 1000 * float(np.median(seconds)) / n_pictures
+
+
+def _network(estimator: Any) -> "tuple[torch.fx.GraphModule, nn.Module] | None":
+    """The part of a network that an estimator runs, and the head on it."""
+    owner = find_fitted(estimator, "backbone_")
+    if owner is None or not isinstance(owner.backbone_, Backbone):
+        return None
+    if hasattr(owner, "net_"):
+        return owner.backbone_.feature_graph(owner.backbone_.stages[-1].name), owner.net_.module_.head
+    return owner.backbone_.feature_graph(owner.layers_), nn.Identity()
+
+
+class _Counter:
+    """A file that counts what is written to it, and keeps nothing."""
+
+    n_bytes = 0
+
+    def write(self, data: Any) -> None:
+        """Count the bytes."""
+        self.n_bytes += memoryview(data).nbytes
+
+
+def _pickled_bytes(estimator: Any) -> int:
+    counter = _Counter()
+    # With this protocol NumPy's arrays are not copied on the way; torch's tensors are, as long as pickle runs.
+    pickle.Pickler(counter, pickle.HIGHEST_PROTOCOL).dump(estimator)
+    return counter.n_bytes
