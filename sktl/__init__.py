@@ -4,15 +4,25 @@ import importlib
 import typing
 
 if typing.TYPE_CHECKING:
+    from sktl.distillation import DistilledClassifier, DistilledRegressor
     from sktl.feature_extraction import PretrainedFeatureExtractor
     from sktl.finetuning import FineTunedClassifier, FineTunedRegressor
 
-__all__ = ["FineTunedClassifier", "FineTunedRegressor", "PretrainedFeatureExtractor", "__version__"]
+__all__ = [
+    "DistilledClassifier",
+    "DistilledRegressor",
+    "FineTunedClassifier",
+    "FineTunedRegressor",
+    "PretrainedFeatureExtractor",
+    "__version__",
+]
 
 __version__ = "0.1.0"
 
 # A room is entered when its name is first used: who extracts features need not load a training loop.
 _ROOMS = {
+    "DistilledClassifier": "distillation",
+    "DistilledRegressor": "distillation",
     "FineTunedClassifier": "finetuning",
     "FineTunedRegressor": "finetuning",
     "PretrainedFeatureExtractor": "feature_extraction",

@@ -117,7 +117,7 @@ class TransferClassifier(ClassifierMixin, TransferEstimator):
         """The weight of each class: how much it counts beside the others, with the rows' total left as it is."""
         mass = np.bincount(index, weights=weight, minlength=len(self.classes_))
         if self.class_weight == "balanced":  # of what the rows weigh: two of weight one are one of weight two
-            class_weight = 1 / np.where(mass > 0, mass, 1)
+            class_weight = 1 / np.where(mass > 0, mass, mass[mass > 0].mean())
         else:
             class_weight = compute_class_weight(self.class_weight, classes=self.classes_, y=self.classes_[index])
         if (class_weight < 0).any() or not (class_weight * mass).any():

@@ -1,5 +1,6 @@
 """Checked rows to learn from or to judge on: equal ones put together, and some of them held out."""
 
+from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -12,24 +13,23 @@ from sktl._images import Images
 class LabelledImages(NamedTuple):
     """Checked rows: pictures, encoded targets, weights with those of the classes in them, and without.
 
-    ``given`` is the whole table as it was given to `fit`, (X, y), for whoever wants it unread.
+    ``given`` is the whole table as it was given to `fit`, (X, y), and can be indexed by ``images.positions``.
     """
 
     images: Images
     y: np.ndarray
     weight: np.ndarray
     sample_weight: np.ndarray
-    given: tuple[Any, Any]
+    given: Sequence[Any]
 
     def take(self, positions: np.ndarray) -> "LabelledImages":
         """Some of the rows."""
         columns = {name: getattr(self, name)[positions] for name in ("y", "weight", "sample_weight")}
         return self._replace(images=self.images.take(positions), **columns)
 
-    def as_given(self) -> tuple[Any, Any]:
-        """X and y of these rows, of the kind that `fit` was given."""
-        X, y = (_safe_indexing(table, self.images.positions) for table in self.given)
-        return X, y
+    def as_given(self, n_rows: "int | None" = None) -> Any:
+        """The pictures of these rows, or of the first of them, of the kind that `fit` was given."""
+        return _safe_indexing(self.given[0], self.images.positions[:n_rows])
 
 
 def distinct(table: LabelledImages) -> LabelledImages:

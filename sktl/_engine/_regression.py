@@ -35,16 +35,33 @@ class TransferRegressor(RegressorMixin, TransferEstimator):
 
     def _check_targets(self, y, weight, *, reset, classes):
         """Standardised targets, (n, n_targets), and a weight of one for each row."""
+        targets = self._check_numbers(y)
+        return self._standardised(targets, weight, reset), np.ones(len(targets))
+
+    def _check_numbers(self, y):
+        """Targets as they were given, as a table (n, n_targets)."""
         y = _check_y(y, multi_output=True, y_numeric=True, estimator=self).astype(np.float64)
-        is_flat, y = y.ndim == 1, y.reshape(len(y), -1)
+        self._is_flat = y.ndim == 1
+        return y.reshape(len(y), -1)
+
+    def _standardised(self, y, weight, reset):
+        """Targets in units of what the first call had; a target that is NaN stays one."""
         if reset:
-            self._has_flat_targets = is_flat
-            self._target_mean = np.average(y, axis=0, weights=weight)
-            scale = np.sqrt(np.average(np.square(y - self._target_mean), axis=0, weights=weight))
-            self._target_scale = np.where(scale > 0, scale, 1.0)
+            self._has_flat_targets = self._is_flat
+            self._learn_units(y, weight)
         elif y.shape[1] != self._n_outputs:
             raise ValueError(f"y has {y.shape[1]} targets, but the first call had {self._n_outputs}.")
-        return ((y - self._target_mean) / self._target_scale).astype(np.float32), np.ones(len(y))
+        return ((y - self._target_mean) / self._target_scale).astype(np.float32)
+
+    def _learn_units(self, y, weight):
+        """Weighted mean and standard deviation of each target, of the rows in which it is known."""
+        known = [(column[~np.isnan(column)], weight[~np.isnan(column)]) for column in y.T]
+        empty = [number for number, (column, _) in enumerate(known) if not len(column)]
+        if empty:
+            raise ValueError(f"Target {empty[0]} of y is missing in every row. Leave it out.")
+        self._target_mean = np.array([np.average(column, weights=own) for column, own in known])
+        variance = [np.average((column - np.average(column, weights=own)) ** 2, weights=own) for column, own in known]
+        self._target_scale = np.where(np.array(variance) > 0, np.sqrt(variance), 1.0)
 
     def _make_criterion(self):
         return RegressionLoss()

@@ -176,7 +176,7 @@ def make_head(head: Head, n_features: int, n_outputs: int, *, dropout: float, ge
     generator = torch.Generator().manual_seed(generator_seed)
     for n_in, n_out in zip([n_features, *widths], [*widths, n_outputs], strict=True):
         layers += [nn.Dropout(dropout)] if dropout else []
-        layers += [_linear(int(n_in), int(n_out), generator), nn.ReLU()]
+        layers += [linear_layer(int(n_in), int(n_out), generator), nn.ReLU()]
     return nn.Sequential(*layers[:-1])
 
 
@@ -187,7 +187,7 @@ def last_linear(head: nn.Module) -> nn.Linear | None:
     return head if isinstance(head, nn.Linear) else None
 
 
-def _linear(n_in: int, n_out: int, generator: torch.Generator) -> nn.Linear:
+def linear_layer(n_in: int, n_out: int, generator: torch.Generator) -> nn.Linear:
     """A linear layer with torch's own initial distribution, drawn from ``generator`` and from nothing global."""
     layer = nn.utils.skip_init(nn.Linear, n_in, n_out)
     bound = n_in**-0.5

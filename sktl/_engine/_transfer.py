@@ -2,14 +2,13 @@
 
 import contextlib
 import warnings
-from collections.abc import Sequence
 from numbers import Integral, Real
 
 import numpy as np
 import torch
 from sklearn.base import BaseEstimator, _fit_context
 from sklearn.callback import CallbackSupportMixin, with_callbacks
-from sklearn.utils import check_consistent_length, check_random_state
+from sklearn.utils import check_consistent_length, check_random_state, indexable
 from sklearn.utils._param_validation import Interval, StrOptions
 from sklearn.utils.validation import _check_sample_weight, check_is_fitted
 
@@ -85,7 +84,6 @@ class TransferEstimator(CallbackSupportMixin, BaseEstimator):
     """
 
     _network_parameter = "backbone"
-    _taps: "Sequence[str] | None" = None
 
     @with_callbacks
     @_fit_context(prefer_skip_nested_validation=True)
@@ -186,6 +184,11 @@ class TransferEstimator(CallbackSupportMixin, BaseEstimator):
     def _prepare(self, learning, depth, seed):
         """What has to be there before the rows are, made from those to learn from; nothing here."""
 
+    @property
+    def _taps(self):
+        """The layers behind the cut whose output the loss sees beside the head's; None where it sees no more."""
+        return None
+
     def _draw_seed(self):
         return int(self._random_state.randint(2**31 - 1))
 
@@ -202,7 +205,7 @@ class TransferEstimator(CallbackSupportMixin, BaseEstimator):
         kept = np.flatnonzero(weight)
         targets = np.asarray(y)[kept] if not hasattr(y, "iloc") else y.iloc[kept]
         targets, class_weight = self._check_targets(targets, weight[kept], reset=reset, classes=classes)
-        table = LabelledImages(images.take(kept), targets, weight[kept] * class_weight, weight[kept], (X, y))
+        table = LabelledImages(images.take(kept), targets, weight[kept] * class_weight, weight[kept], indexable(X, y))
         return distinct(table.take(np.flatnonzero(class_weight)))  # a class may weigh nothing too
 
     def _missing_targets(self, n_rows):

@@ -3,20 +3,15 @@
 import ast
 import importlib
 import inspect
+import pkgutil
 import re
 from collections.abc import Callable, Iterator
 
 import pytest
 
-MODULES = [
-    "sktl",
-    "sktl.backbones",
-    "sktl.exceptions",
-    "sktl.feature_extraction",
-    "sktl.finetuning",
-    "sktl.inspection",
-    "sktl.preprocessing",
-]
+import sktl
+
+MODULES = ["sktl", *(room.name for room in pkgutil.iter_modules(sktl.__path__, "sktl.") if "._" not in room.name)]
 
 # numpydoc's order
 SECTIONS = [

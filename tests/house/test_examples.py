@@ -2,19 +2,14 @@
 
 import doctest
 import importlib
+import pkgutil
 
 import pytest
 
+import sktl
+
 FLAGS = doctest.NORMALIZE_WHITESPACE
-MODULES = [
-    "sktl",
-    "sktl.backbones",
-    "sktl.exceptions",
-    "sktl.feature_extraction",
-    "sktl.finetuning",
-    "sktl.inspection",
-    "sktl.preprocessing",
-]
+MODULES = ["sktl", *(room.name for room in pkgutil.iter_modules(sktl.__path__, "sktl.") if "._" not in room.name)]
 
 
 @pytest.mark.parametrize("name", MODULES)

@@ -4,6 +4,7 @@ import importlib
 import inspect
 import json
 import os
+import pkgutil
 import random
 import subprocess
 import sys
@@ -13,16 +14,12 @@ import numpy as np
 import pytest
 import sklearn
 import torch
-from sklearn.base import BaseEstimator
+from sklearn.base import BaseEstimator, ClassifierMixin
+from sklearn.linear_model import LinearRegression, LogisticRegression
 
-ROOMS = [
-    "sktl.backbones",
-    "sktl.exceptions",
-    "sktl.feature_extraction",
-    "sktl.finetuning",
-    "sktl.inspection",
-    "sktl.preprocessing",
-]
+import sktl
+
+ROOMS = [room.name for room in pkgutil.iter_modules(sktl.__path__, "sktl.") if "._" not in room.name]
 
 # What scikit-learn and torch do not bring, but every use of sktl needs.
 LIGHT = {"sktl", "PIL", "safetensors", "xxhash"}
@@ -105,10 +102,12 @@ def test_fit_and_what_follows_change_nothing(Estimator):
     """
     pictures = np.random.default_rng(0).integers(0, 256, (8, 64), dtype=np.uint8)
     labels = np.array([0, 1] * 4)
-    params = {"random_state": 0} if "random_state" in Estimator().get_params() else {}
-    Estimator(**params).fit(
-        pictures, labels
-    )  # what is set once per process, on the first use of a library, is its affair
+    known = inspect.signature(Estimator).parameters
+    params = {"random_state": 0} if "random_state" in known else {}
+    params |= {"teacher": LogisticRegression() if issubclass(Estimator, ClassifierMixin) else LinearRegression()}
+    params = {name: value for name, value in params.items() if name in known}
+    # What is set once per process, on the first use of a library, is its affair.
+    Estimator(**params).fit(pictures, labels)
     before = global_state()
     estimator = Estimator(**params).fit(pictures, labels)
     for method in ("transform", "predict", "predict_proba"):

@@ -12,6 +12,8 @@ import sktl
 
 PUBLIC = {
     "sktl": [
+        "DistilledClassifier",
+        "DistilledRegressor",
         "FineTunedClassifier",
         "FineTunedRegressor",
         "PretrainedFeatureExtractor",
@@ -24,6 +26,18 @@ PUBLIC = {
         "describe_backbone",
         "list_backbones",
         "load_backbone",
+    ],
+    "sktl.distillation": [
+        "DistilledClassifier",
+        "DistilledRegressor",
+        "attention_loss",
+        "attention_map",
+        "decoupled_loss",
+        "hint_loss",
+        "relational_angle_loss",
+        "relational_distance_loss",
+        "similarity_loss",
+        "soft_target_loss",
     ],
     "sktl.exceptions": [
         "BackboneError",
@@ -50,6 +64,7 @@ PUBLIC = {
         "lr_range_test",
     ],
     "sktl.inspection": [
+        "DistillationDisplay",
         "FreezeDepthDisplay",
         "LRRangeDisplay",
         "LayerProbeDisplay",

@@ -1,0 +1,27 @@
+"""Distillation: move what a large model knows into a small network."""
+
+from sktl.distillation._classifier import DistilledClassifier
+from sktl.distillation._losses import (
+    attention_loss,
+    attention_map,
+    decoupled_loss,
+    hint_loss,
+    relational_angle_loss,
+    relational_distance_loss,
+    similarity_loss,
+    soft_target_loss,
+)
+from sktl.distillation._regressor import DistilledRegressor
+
+__all__ = [
+    "DistilledClassifier",
+    "DistilledRegressor",
+    "attention_loss",
+    "attention_map",
+    "decoupled_loss",
+    "hint_loss",
+    "relational_angle_loss",
+    "relational_distance_loss",
+    "similarity_loss",
+    "soft_target_loss",
+]

@@ -1,0 +1,313 @@
+"""Which knowledge a student gets: its kinds and weights, the layers that are compared, and the loss of all of it."""
+
+from abc import abstractmethod
+from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from sktl._engine._losses import ClassificationLoss, RegressionLoss, WeightedLoss
+from sktl._engine._rest import linear_layer
+from sktl.backbones import Backbone
+from sktl.distillation._losses import (
+    attention_loss,
+    attention_map,
+    decoupled_loss,
+    hint_loss,
+    relational_angle_loss,
+    relational_distance_loss,
+    similarity_loss,
+    soft_target_loss,
+)
+
+ANSWERS = ("response", "decoupled")  # of the teacher's answers
+MAPS = ("feature", "attention")  # of pairs of layers
+RELATIONS = ("relation", "similarity")  # of what reaches the heads, between the rows of a batch
+ANGLE_WEIGHT = 2.0  # of RKD's angles beside its distances, as in the paper
+
+
+def check_knowledge(knowledge: Any, kinds: Sequence[str]) -> dict[str, float]:
+    """The kinds of knowledge that ``knowledge=`` names, with their weights.
+
+    Parameters
+    ----------
+    knowledge : str or mapping of str to float
+        One kind, or weights of several.
+    kinds : sequence of str
+        What there is.
+
+    Raises
+    ------
+    ValueError
+        Where a kind is unknown, a weight is negative, or all are zero.
+    """
+    weights: Any = {knowledge: 1.0} if isinstance(knowledge, str) else knowledge
+    is_mapping = isinstance(weights, Mapping) and all(name in kinds for name in weights)
+    if not is_mapping or not all(isinstance(x, int | float) and 0 <= x < float("inf") for x in weights.values()):
+        raise ValueError(
+            f"knowledge={knowledge!r} is not understood. Use one of {list(kinds)}, or weights of several, zero or "
+            "more: {'response': 1.0, 'feature': 0.5}."
+        )
+    kept = {name: float(weight) for name, weight in weights.items() if weight > 0}
+    if not kept:
+        raise ValueError(f"knowledge={knowledge!r} gives no kind a weight: nothing would come from the teacher.")
+    return kept
+
+
+class LayerPair(NamedTuple):
+    """A layer of the teacher and one of the student that are compared, at the student's resolution."""
+
+    teacher: str
+    student: str
+    n_teacher: int  # channels
+    n_student: int
+    size: tuple[int, int]  # height and width of the student's map
+
+
+def pair_layers(layers: Any, teacher: Backbone, student: Backbone, depth: int) -> list[LayerPair]:
+    """The pairs of layers that ``layers=`` means.
+
+    Parameters
+    ----------
+    layers : "auto", or sequence of (teacher layer, student layer)
+        ``"auto"`` pairs the last stages of each resolution, from the smallest one on.
+    teacher, student : Backbone
+        The networks.
+    depth : int
+        How many stages of the student are frozen: what lies in them cannot learn.
+
+    Raises
+    ------
+    ValueError
+        Where ``layers`` is no such thing, or the student has no stage that learns.
+    BackboneError
+        Where a layer is unknown.
+    """
+    if depth == len(student.stages):
+        raise ValueError(
+            "freeze_depth='all' lets the head learn alone: knowledge of layers cannot reach the student. Freeze less, "
+            "or use knowledge='response'."
+        )
+    if isinstance(layers, str):
+        if layers != "auto":
+            raise ValueError(f"layers={layers!r} is neither 'auto' nor pairs of layers, [(teacher's, student's), ...].")
+        names = list(zip(_ends(teacher, 0), _ends(student, depth), strict=False))
+    else:
+        names = [tuple(pair) for pair in layers]
+        if not names or not all(len(pair) == 2 for pair in names):
+            raise ValueError(f"layers={layers!r} has to be pairs of layers: [(teacher's, student's), ...].")
+    return [
+        LayerPair(taught, learnt, channels(teacher, taught), channels(student, learnt), resolution(student, learnt))
+        for taught, learnt in names
+    ]
+
+
+def _ends(backbone: Backbone, depth: int) -> list[str]:
+    """The last stage of each resolution behind ``depth``, the smallest resolution first."""
+    by_size = {int(np.prod(resolution(backbone, stage.name))): stage.name for stage in backbone.stages[depth:]}
+    return [by_size[size] for size in sorted(by_size)]
+
+
+def channels(backbone: Backbone, layer: str) -> int:
+    """Channels of a layer's output."""
+    shape = backbone.output_shape(layer)
+    axis = backbone.channel_axis(layer)
+    return shape[axis if axis < 0 else axis - 1]
+
+
+def resolution(backbone: Backbone, layer: str) -> tuple[int, int]:
+    """Height and width of a layer's map; (1, 1) for a vector.
+
+    Raises
+    ------
+    ValueError
+        Where tokens form no square.
+    """
+    shape = backbone.output_shape(layer)
+    if len(shape) == 3:
+        height, width = shape[1:] if backbone.channel_axis(layer) == 1 else shape[:2]
+        return height, width
+    n_places = 1 if len(shape) == 1 else shape[0] - backbone.has_cls_token(layer)
+    side = int(np.sqrt(n_places))
+    if side * side != n_places:
+        raise ValueError(f"Layer {layer!r} of {backbone.name!r} has {n_places} tokens, which form no square map.")
+    return side, side
+
+
+def as_map(activation: Tensor, channel_axis: int, has_cls_token: bool) -> Tensor:
+    """Any layer's output as a map (n, channels, height, width); a class token is left out."""
+    if activation.ndim == 2:
+        return activation[:, :, None, None]
+    if activation.ndim == 3:
+        tokens = activation[:, int(has_cls_token) :]
+        side = int(np.sqrt(tokens.shape[1]))
+        return tokens.transpose(1, 2).unflatten(2, (side, side))
+    return activation if channel_axis == 1 else activation.movedim(-1, 1)
+
+
+def teacher_map(kind: str, activation: Tensor, size: tuple[int, int]) -> Tensor:
+    """What is kept of a teacher's map (n, channels, height, width), at the student's resolution."""
+    if kind == "attention":
+        height, width = activation.shape[2:]
+        attention = attention_map(activation).unflatten(1, (1, height, width)) if activation.numel() else activation
+        return functional.adaptive_avg_pool2d(attention, size).flatten(1)
+    return functional.adaptive_avg_pool2d(activation, size)
+
+
+class DistillationLoss(WeightedLoss):
+    """``alpha`` times what the teacher says, and ``1 - alpha`` times what the labels say.
+
+    Rows without a label have the teacher's part only. The part of the labels is divided by the share of the rows that
+    have one, so that each part keeps its share however many rows have none.
+
+    Parameters
+    ----------
+    labels : WeightedLoss
+        The loss of a row with a label.
+    knowledge : dict of str to float
+        Kinds of knowledge and their weights.
+    alpha : float
+        The teacher's share.
+    label_share : float
+        Share of the rows, by weight, that have a label.
+    pairs : sequence of LayerPair
+        What the maps of a batch, ``"feature0"``, ``"attention0"``, …, are compared to, in the order of the taps.
+    student : Backbone
+        Whose layers the student's are.
+    seed : int
+        Of the learned maps into the teacher's space.
+    """
+
+    def __init__(
+        self,
+        labels: WeightedLoss,
+        knowledge: dict[str, float],
+        *,
+        alpha: float,
+        label_share: float,
+        pairs: Sequence[LayerPair] = (),
+        student: "Backbone | None" = None,
+        seed: int = 0,
+    ):
+        super().__init__()
+        self.labels = labels
+        self.knowledge = knowledge
+        self.alpha = alpha
+        self.label_share = label_share
+        self.layouts = [(student.channel_axis(x.student), student.has_cls_token(x.student)) for x in pairs if student]
+        generator = torch.Generator().manual_seed(seed)
+        self.maps = nn.ModuleList(
+            linear_layer(pair.n_student, pair.n_teacher, generator) for pair in pairs if "feature" in knowledge
+        )
+
+    def forward(self, outputs: Any, y: Tensor, batch: dict[str, Any]) -> Tensor:
+        """The loss of a batch; with it come ``"teacher"`` and, for other kinds, ``"embedding"`` and maps."""
+        outputs, features, *seen = outputs
+        batch = {name: column.to(outputs.device) for name, column in batch.items() if name != "x"}
+        said = torch.zeros_like(outputs[:, 0])
+        for kind, weight in self.knowledge.items():
+            if kind in ANSWERS:
+                said = said + weight * self.answers(kind, outputs, y, batch["teacher"])
+            elif kind in RELATIONS:
+                said = said + weight * _related(kind, features, batch["embedding"], batch["teacher_weight"])
+            else:
+                said = said + weight * self._mapped(kind, seen, batch)
+        rows = self.alpha * said * batch["teacher_weight"]
+        if self.alpha < 1 and self.label_share > 0:
+            rows = rows + (1 - self.alpha) / self.label_share * self.per_row(outputs, y) * batch["weight"]
+        return rows.mean()
+
+    @abstractmethod
+    def answers(self, kind: str, outputs: Tensor, y: Tensor, teacher: Tensor) -> Tensor:
+        """How far outputs (n, n_outputs) are from the teacher's answers, for each row."""
+
+    def forget_maps(self) -> None:
+        """Throw away what only training needed."""
+        self.maps = nn.ModuleList()
+
+    def predict(self, outputs: np.ndarray) -> np.ndarray:
+        """As the loss of the labels does."""
+        return self.labels.predict(outputs)
+
+    def _mapped(self, kind: str, seen: Sequence[Tensor], batch: dict[str, Tensor]) -> Tensor:
+        """The mean over the pairs of layers."""
+        losses = []
+        for number, (activation, layout) in enumerate(zip(seen, self.layouts, strict=True)):
+            student, teacher = as_map(activation, *layout), batch[f"{kind}{number}"]
+            if kind == "feature":
+                mapped = self.maps[number](student.movedim(1, -1)).movedim(-1, 1)
+                losses.append(hint_loss(mapped, teacher))
+            else:
+                # The sum over the places: a mean would weigh less the more places there are.
+                losses.append(teacher.shape[1] * attention_loss(attention_map(student), teacher))
+        return torch.stack(losses).mean(0)
+
+
+class ClassifierDistillationLoss(DistillationLoss):
+    """With logits; a label of -1 is none.
+
+    Parameters
+    ----------
+    *args : object
+        As in `DistillationLoss`.
+    label_smoothing : float
+        Of the labels.
+    temperature : float
+        What logits are divided by before they are compared.
+    beta : float
+        Weight of the other classes in ``"decoupled"``.
+    **kwargs : object
+        As in `DistillationLoss`.
+    """
+
+    def __init__(self, *args: Any, label_smoothing: float, temperature: float, beta: float, **kwargs: Any):
+        super().__init__(ClassificationLoss(label_smoothing), *args, **kwargs)
+        self.temperature = temperature
+        self.beta = beta
+
+    def per_row(self, outputs: Tensor, y: Tensor) -> Tensor:
+        """Cross-entropy where there is a label, and zero elsewhere."""
+        return torch.where(y >= 0, self.labels.per_row(outputs, y.clamp(min=0)), 0.0)
+
+    def answers(self, kind: str, outputs: Tensor, y: Tensor, teacher: Tensor) -> Tensor:
+        """Divergence of the softened logits."""
+        if kind == "response":
+            return soft_target_loss(outputs, teacher, self.temperature)
+        target = torch.where(y >= 0, y, teacher.argmax(1))  # without a label the teacher's word is taken for it
+        return decoupled_loss(outputs, teacher, target, self.temperature, self.beta)
+
+    def score(self, outputs: np.ndarray, y: np.ndarray, weight: np.ndarray) -> float:
+        """Accuracy on the rows with a label; NaN where there are none."""
+        known = y >= 0
+        return self.labels.score(outputs[known], y[known], weight[known]) if known.any() else float("nan")
+
+
+class RegressorDistillationLoss(DistillationLoss):
+    """With standardised targets; a target that is NaN is none."""
+
+    def __init__(self, *args: Any, **kwargs: Any):
+        super().__init__(RegressionLoss(), *args, **kwargs)
+
+    def per_row(self, outputs: Tensor, y: Tensor) -> Tensor:
+        """Squared error of the targets that are there."""
+        return self.labels.per_row(outputs, torch.where(torch.isnan(y), outputs, y))
+
+    def answers(self, kind: str, outputs: Tensor, y: Tensor, teacher: Tensor) -> Tensor:
+        """Mean squared difference of the predictions."""
+        return hint_loss(outputs, teacher)
+
+    def score(self, outputs: np.ndarray, y: np.ndarray, weight: np.ndarray) -> float:
+        """Coefficient of determination on the rows with all targets; NaN where there are fewer than two."""
+        known = ~np.isnan(y).any(axis=1)
+        return self.labels.score(outputs[known], y[known], weight[known]) if known.any() else float("nan")
+
+
+def _related(kind: str, student: Tensor, teacher: Tensor, weight: Tensor) -> Tensor:
+    """How far the rows' relations to each other differ, for each row."""
+    if kind == "similarity":  # as published it is a mean over pairs of rows of length 1: it would shrink with the batch
+        return len(student) * similarity_loss(student, teacher, weight)
+    distance = relational_distance_loss(student, teacher, weight)
+    return distance + ANGLE_WEIGHT * relational_angle_loss(student, teacher, weight)

@@ -1,0 +1,389 @@
+"""Distillation for regression."""
+
+import numpy as np
+from sklearn.base import _fit_context
+from sklearn.callback import with_callbacks
+from sklearn.metrics import r2_score
+
+from sktl._engine._regression import TransferRegressor
+from sktl.distillation._distilled import DISTILLATION_CONSTRAINTS, DistilledEstimator
+from sktl.distillation._knowledge import MAPS, RELATIONS, RegressorDistillationLoss
+from sktl.distillation._teacher import is_frozen, regressor_answers
+
+
+class DistilledRegressor(DistilledEstimator, TransferRegressor):
+    """Move what a regressor knows, or the features of a network, into a small network.
+
+    The teacher may be any scikit-learn regressor. One that has no ``predict`` and can ``transform`` teaches its
+    features: the student becomes a small extractor. It is asked once per picture, over all epochs, folds and candidates
+    of a grid search; the loss is ``alpha * (weighted sum of the knowledge) + (1 - alpha) * squared error``, both of
+    standardised targets.
+
+    Read more in the user guide, page "Distillation".
+
+    Parameters
+    ----------
+    teacher : estimator
+        What is to be learnt from: any regressor, or a transformer whose features are to be
+        predicted. It is cloned and fitted; inside a `sklearn.frozen.FrozenEstimator` a
+        fitted one is used as it is. It sees ``X`` as `fit` gets it, with its own preprocessing.
+    student : str, Module, Backbone or fitted sktl estimator, default="sktl_mini"
+        The network that learns: a name that `sktl.backbones.list_backbones` gives, a name of timm after ``"timm:"``, or
+        a network of your own, which is copied and not changed. A fitted sktl estimator lends its trained network.
+    weights : str, path-like or None, default="default"
+        ``"default"`` (the best published for that backbone), a published name such as ``"IMAGENET1K_V1"``, the path of
+        a local state dict (``.safetensors``, ``.pt`` or ``.pth``), or None for random weights.
+    knowledge : str or dict of str to float, default="response"
+        What is learnt from the teacher: one kind, or weights of several. ``"response"`` (its predictions),
+        ``"feature"`` (the numbers in its layers, after a learned map [1]_), ``"attention"`` (where in a picture they
+        are large [2]_), ``"relation"`` (distances and angles between pictures in its last layer [3]_),
+        ``"similarity"`` (their inner products there [4]_). All but the first need a teacher with a network of sktl.
+    alpha : float, default=0.5
+        The teacher's share of the loss, from 0 to 1: ``alpha * teacher + (1 - alpha) * labels``. 0 is the student
+        alone, and with 1 labels are not looked at.
+    layers : "auto" or list of (str, str), default="auto"
+        Which layers ``"feature"`` and ``"attention"`` compare: pairs of a stage or layer of the teacher and one of the
+        student; ``"auto"`` takes the last stages of each resolution, from the smallest one on, as far as both networks
+        have them and the student's learn. The teacher's maps are averaged to the student's resolution.
+    unlabeled : float, default=None
+        The target of pictures that have none, such as NaN: they give the teacher's part of the loss only. Of several
+        targets some may be missing. None takes all targets for targets.
+    freeze_depth : int or str, default=-1
+        How many stages are frozen, counted from the input: 0 trains all, a negative number counts from the end (-1:
+        all but the last stage are frozen), ``"all"`` trains the head alone, a stage's name freezes up to and including
+        it. What is frozen runs once per picture and is bit-identical after `fit`.
+    head : "linear", tuple of int or Module, default="linear"
+        What is put on the network: one linear layer, hidden layers of these widths with ReLU in front of it, or a
+        network of your own, which is copied and maps features (n, n_features) to outputs (n, n_targets).
+    head_init : {"probe", "random"}, default="probe"
+        How the head's last layer starts: fitted to the untouched network's features (ridge regression), or random.
+        A head that fits already does not tear the pretrained features apart in its first steps [5]_.
+    pooling : {"avg", "max", "gem", "flatten", "cls"}, default="avg"
+        What becomes of the last stage's output on its way to the head, as in `PretrainedFeatureExtractor`.
+    dropout : float, default=0.0
+        Probability with which a feature is left out, in front of each linear layer of the head.
+    max_epochs : int, default=10
+        How many times each picture is seen.
+    lr : float, default=0.0005
+        Learning rate of the head.
+    lr_decay : float, default=0.5
+        Factor of the learning rate from each stage to the one before: the last stage learns with ``lr * lr_decay``,
+        the one before with ``lr * lr_decay ** 2``, and so on. 1.0 is the same rate for all.
+    lr_schedule : {"cosine", "linear", "constant"}, default="cosine"
+        What becomes of all learning rates during `fit`. `partial_fit` holds them constant.
+    optimizer : {"adamw", "adam", "sgd"} or type, default="adamw"
+        ``"sgd"`` has a Nesterov momentum of 0.9. A class of `torch.optim` that
+        takes groups of parameters works too.
+    weight_decay : float, default=0.01
+        Of weights; norms and biases have none.
+    batch_size : int, default=64
+        Pictures in each step. A last batch of one picture joins the one before.
+    freeze_bn : bool, default=True
+        Whether batch norms that are not frozen keep the statistics of their pretraining all the same. With few
+        pictures those are the better ones. Scales and shifts learn in any case.
+    unfreeze_every : int, default=None
+        Gradual unfreezing [6]_: training starts with the head alone, and after every so many epochs one more stage
+        learns, the last one first, until ``freeze_depth`` is reached. None lets all learn from the start.
+    augment : {"flip", "crop_flip", "trivial", "randaugment"} or callable, default=None
+        Random changes of the pictures that are learnt from, in each epoch others: a recipe, or a callable such as a
+        transform of `torchvision.transforms.v2`, which gets the decoded picture. The frozen stages then run in each
+        epoch, unless ``n_views`` is given.
+    n_views : int, default=None
+        How many augmented views of each picture are computed once and kept, to be used in turn. Not used without
+        ``augment``.
+    early_stopping : bool, default=False
+        Whether to set rows aside, or to take ``X_val`` of `fit`, and to stop when the loss on them has not become
+        better for ``n_iter_no_change`` epochs. The best weights are put back; the untouched start is judged too.
+    validation_fraction : float, default=0.1
+        Share of the rows that is set aside. Not used without ``early_stopping``, or where ``X_val`` is given.
+    n_iter_no_change : int, default=5
+        Epochs without a better loss after which training stops. Not used without ``early_stopping``.
+    warm_start : bool, default=False
+        Whether `fit` goes on from what the last call learnt, with the parameters as they are now: so a network whose
+        head alone was trained can be trained deeper, and slower. The network, its head and its preprocessing are those
+        of the first call.
+    callbacks : list of skorch callbacks, default=None
+        What else is to happen during training. For callbacks of scikit-learn, see `set_callbacks`.
+    net_params : dict, default=None
+        All that skorch's net takes beside what has a parameter here, such as
+        ``{"optimizer__betas": (0.9, 0.99)}``. It overrides the parameters here.
+    in_channels : int, default=3
+        Channels that the network sees: 3 for colour, 1 for grey, more for other sensors.
+    image_shape : tuple of (height, width) or (height, width, channels), default=None
+        Shape of the pictures where ``X`` holds flat rows of pixels; None understands a square and 3 times a square.
+    channels : {"auto", "first", "last"}, default="auto"
+        Where the channel axis of arrays is, if it cannot be seen.
+    preprocessing : Preprocessing or dict, default=None
+        Size, crop, interpolation, mean and standard deviation; None takes what belongs to the weights.
+    engine : {"auto", "torch", "onnxruntime"}, default="auto"
+        What runs the frozen stages.
+    precision : {"float32", "bfloat16", "float16"}, default="float32"
+        Numerics of the frozen stages.
+    cache : "auto", path-like or None, default="auto"
+        Where the output of the frozen stages is kept beyond this fit: in the memory of this process (bounded), or in a
+        directory that processes and runs share. None keeps nothing, not even during a fit: the frozen stages run again
+        in every epoch.
+    device : str or torch.device, default="auto"
+        ``"auto"`` (CUDA where there is one), ``"cpu"``, ``"cuda"``, ``"cuda:1"``.
+    n_jobs : int, default=None
+        Threads that read and decode pictures; None takes as many as torch uses.
+    random_state : int, RandomState instance or None, default=None
+        Seed of the head, the order of the rows, dropout, augmentation and the validation split. The same number gives
+        the same result on the same machine with the same number of threads.
+    verbose : int, default=0
+        1 prints how far the frozen stages are, and a line for each epoch.
+
+    Attributes
+    ----------
+    teacher_ : estimator
+        The fitted teacher. A fitted student is pickled without it.
+    footprint_ : Footprints
+        What teacher and student cost: parameters, bytes, multiply-accumulates, milliseconds for a picture; and how
+        much they agree (R² of the student's predictions, the teacher's taken for the truth). Measured when it is first
+        asked for.
+    net_ : skorch.NeuralNet
+        The trained rest of the network with its head; it maps the output of the frozen stages to standardised targets.
+    history_ : skorch.history.History
+        One row per epoch: ``train_loss``, ``lr`` (the head's), ``dur`` (seconds), and where there are rows to judge on
+        ``valid_loss`` and ``valid_score``; with ``unfreeze_every`` also ``n_frozen_stages``.
+    backbone_ : Backbone
+        The network with what was learnt.
+    freeze_depth_ : int
+        How many stages are frozen.
+    n_iter_ : int
+        How many epochs were trained.
+    best_epoch_ : int
+        The epoch whose weights are kept; 0 is the untouched start.
+    image_format_ : ImageFormat
+        What `fit` learnt about ``X``: kind, image shape, channel axis, value range.
+    n_features_in_ : int
+        Number of columns seen during `fit`. Defined only where ``X`` is a table of pixels.
+    feature_names_in_ : ndarray of shape (n_features_in_,)
+        Names of columns seen during `fit`. Defined only where ``X`` has string column names.
+
+    Raises
+    ------
+    ImageError
+        Where ``X`` is no table of pictures, or a picture cannot be read.
+    BackboneError
+        From `fit`, where the student, a stage or a layer is unknown; the message lists the stages.
+    DivergenceError
+        From `fit`, where the loss is no finite number any more. The estimator keeps the weights of the last good epoch.
+    NotFittedError
+        From `fit`, where a frozen teacher is not fitted.
+    WeightsDownloadError, WeightsMismatchError, FileNotFoundError
+        From `fit`, where weights cannot be downloaded, belong to another network, or are not there.
+    TypeError
+        From `fit`, where the teacher is no estimator.
+    ValueError
+        From `fit`, where a parameter is out of its range, ``y`` is no array of finite numbers, the teacher predicts
+        another number of targets, or knowledge is asked for that it does not have.
+
+    Warns
+    -----
+    TrainingWarning
+        From `fit`, where Ctrl-C ended the training, what was learnt being kept; or where there are weights of rows that
+        the teacher cannot take.
+
+    See Also
+    --------
+    DistilledClassifier : The same for classes.
+    sktl.FineTunedRegressor : A network that learns from targets alone.
+    sktl.inspection.DistillationDisplay : Score against size and time.
+
+    Notes
+    -----
+    The teacher judges each picture as it is, also where ``augment`` shows the student another view of it. Its answers
+    are kept as those of a classifier, see `DistilledClassifier`.
+
+    References
+    ----------
+    .. [1] Romero et al., "FitNets: Hints for Thin Deep Nets", ICLR 2015.
+    .. [2] Zagoruyko and Komodakis, "Paying More Attention to Attention", ICLR 2017.
+    .. [3] Park et al., "Relational Knowledge Distillation", CVPR 2019.
+    .. [4] Tung and Mori, "Similarity-Preserving Knowledge Distillation", ICCV 2019.
+    .. [5] Kumar et al., "Fine-Tuning can Distort Pretrained Features and Underperform Out-of-Distribution", ICLR 2022.
+    .. [6] Howard and Ruder, "Universal Language Model Fine-tuning for Text Classification", ACL 2018.
+
+    Examples
+    --------
+    How dark is a digit? A forest knows, and teaches it to a network.
+
+    >>> from sklearn.datasets import load_digits
+    >>> from sklearn.ensemble import RandomForestRegressor
+    >>> from sktl import DistilledRegressor
+    >>> X = load_digits().data / 16  # 0-16 to 0-1
+    >>> y = X.mean(axis=1)
+    >>> student = DistilledRegressor(RandomForestRegressor(n_estimators=20, random_state=0), random_state=0)
+    >>> bool(student.fit(X[:300], y[:300]).score(X[300:500], y[300:500]) > 0.7)
+    True
+    """
+
+    _kinds = ("response", *MAPS, *RELATIONS)
+    _parameter_constraints: dict = {**DISTILLATION_CONSTRAINTS}
+
+    def __init__(
+        self,
+        teacher,
+        student="sktl_mini",
+        *,
+        weights="default",
+        knowledge="response",
+        alpha=0.5,
+        layers="auto",
+        unlabeled=None,
+        freeze_depth=-1,
+        head="linear",
+        head_init="probe",
+        pooling="avg",
+        dropout=0.0,
+        max_epochs=10,
+        lr=0.0005,
+        lr_decay=0.5,
+        lr_schedule="cosine",
+        optimizer="adamw",
+        weight_decay=0.01,
+        batch_size=64,
+        freeze_bn=True,
+        unfreeze_every=None,
+        augment=None,
+        n_views=None,
+        early_stopping=False,
+        validation_fraction=0.1,
+        n_iter_no_change=5,
+        warm_start=False,
+        callbacks=None,
+        net_params=None,
+        in_channels=3,
+        image_shape=None,
+        channels="auto",
+        preprocessing=None,
+        engine="auto",
+        precision="float32",
+        cache="auto",
+        device="auto",
+        n_jobs=None,
+        random_state=None,
+        verbose=0,
+    ):
+        self.teacher = teacher
+        self.student = student
+        self.weights = weights
+        self.knowledge = knowledge
+        self.alpha = alpha
+        self.layers = layers
+        self.unlabeled = unlabeled
+        self.freeze_depth = freeze_depth
+        self.head = head
+        self.head_init = head_init
+        self.pooling = pooling
+        self.dropout = dropout
+        self.max_epochs = max_epochs
+        self.lr = lr
+        self.lr_decay = lr_decay
+        self.lr_schedule = lr_schedule
+        self.optimizer = optimizer
+        self.weight_decay = weight_decay
+        self.batch_size = batch_size
+        self.freeze_bn = freeze_bn
+        self.unfreeze_every = unfreeze_every
+        self.augment = augment
+        self.n_views = n_views
+        self.early_stopping = early_stopping
+        self.validation_fraction = validation_fraction
+        self.n_iter_no_change = n_iter_no_change
+        self.warm_start = warm_start
+        self.callbacks = callbacks
+        self.net_params = net_params
+        self.in_channels = in_channels
+        self.image_shape = image_shape
+        self.channels = channels
+        self.preprocessing = preprocessing
+        self.engine = engine
+        self.precision = precision
+        self.cache = cache
+        self.device = device
+        self.n_jobs = n_jobs
+        self.random_state = random_state
+        self.verbose = verbose
+
+    @with_callbacks
+    @_fit_context(prefer_skip_nested_validation=True)
+    def fit(self, X, y=None, sample_weight=None, *, X_val=None, y_val=None, sample_weight_val=None):
+        """Fit the teacher where it is not frozen, ask it, and train the student.
+
+        Parameters
+        ----------
+        X : array-like of pictures
+            Paths, pictures, a batch array or rows of pixels, see the user guide.
+        y : array-like of shape (n_pictures,) or (n_pictures, n_targets), default=None
+            Targets; those equal to ``unlabeled`` are none. A frozen teacher can do without any.
+        sample_weight : array-like of shape (n_pictures,), default=None
+            Weights of the rows, for the student and for a teacher that takes them; a weight of zero is a row that is
+            not there.
+        X_val : array-like of pictures, default=None
+            Pictures to judge on after each epoch, in place of a share of ``X``.
+        y_val : array-like, default=None
+            Their targets.
+        sample_weight_val : array-like of shape (n_pictures_val,), default=None
+            Their weights.
+
+        Returns
+        -------
+        self : DistilledRegressor
+            The fitted estimator.
+        """
+        self._check_parameters()
+        return self._fit(X, y, sample_weight, (X_val, y_val, sample_weight_val))
+
+    def _prepare(self, learning, depth, seed):
+        super()._prepare(learning, depth, seed)
+        if not self._n_outputs:  # no target was given: the teacher's answers say how many there are, in what units
+            values = regressor_answers(self.teacher_, learning, self.cache).values
+            self._has_flat_targets = values.shape[1] == 1
+            self._learn_units(values, learning.weight)
+
+    def _check_targets(self, y, weight, *, reset, classes):
+        """Standardised targets, NaN where there is none, and a weight of one for each row."""
+        missing = self._find_unlabeled(y)
+        if missing.all():
+            if reset:
+                if not is_frozen(self.teacher):
+                    raise ValueError(
+                        f"All targets are unlabeled={self.unlabeled!r}: there is none to fit the teacher on. Fit it "
+                        "first, and give it inside a sklearn.frozen.FrozenEstimator."
+                    )
+                self._target_mean = np.empty(0)
+            return np.full((len(missing), 1), np.nan, np.float32), np.ones(len(missing))
+        if missing.any():
+            y = np.where(missing, 0, np.asarray(y))  # what is missing is no number, and is put back below
+        targets = self._check_numbers(y)
+        targets[missing.reshape(targets.shape)] = np.nan
+        return self._standardised(targets, weight, reset), np.ones(len(targets))
+
+    def _known(self, y):
+        return (~np.isnan(y)).mean(axis=1)
+
+    def _teacher_targets(self, table):
+        """Targets in their own units, to the last bit; a column as a vector, as everywhere."""
+        y = np.asarray(table.given[1])[table.images.positions]
+        return y.ravel() if self._has_flat_targets else y
+
+    def _answers(self, table):
+        values = regressor_answers(self.teacher_, table, self.cache).values
+        if values.shape[1] != self._n_outputs:
+            raise ValueError(
+                f"The teacher predicts {values.shape[1]} targets, but y has {self._n_outputs}. Fit it on the same ones."
+            )
+        return (values - self._target_mean) / self._target_scale
+
+    def _probe_targets(self, rows):
+        """Targets, and where there are none (or they are not to be looked at) what the teacher says."""
+        y, said = rows.y.numpy(), rows.columns["teacher"].numpy()
+        return said if self.alpha == 1 else np.where(np.isnan(y), said, y)
+
+    def _make_criterion(self):
+        return RegressorDistillationLoss(**self._loss_settings())
+
+    def _agreement(self, outputs, answers):
+        return float(r2_score(answers, outputs)) if len(outputs) > 1 else float("nan")

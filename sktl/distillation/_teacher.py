@@ -1,0 +1,417 @@
+"""The teacher: fitted where it is not, asked once per picture, its classes put into the student's order."""
+
+import io
+import pickle
+import warnings
+from collections import OrderedDict
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+import xxhash
+from scipy.special import expit, softmax
+from sklearn.base import clone, is_regressor
+from sklearn.exceptions import NotFittedError
+from sklearn.frozen import FrozenEstimator
+from sklearn.utils import _safe_indexing
+from sklearn.utils._metadata_requests import _routing_enabled, process_routing
+from sklearn.utils.validation import check_is_fitted, has_fit_parameter
+
+from sktl._engine._cache import open_cache
+from sktl._engine._labelled import LabelledImages
+from sktl.backbones import Backbone
+from sktl.exceptions import TrainingWarning
+
+_BLOCK = 4096  # pictures that are asked about together: what is known is kept if the next ones fail
+LEAST_PROBABILITY = 1e-7  # a probability of zero has no logarithm
+_FEW = 16  # pictures from which is seen what a teacher's decision values are
+
+KINDS = ("logits", "probabilities", "decision values", "labels")
+
+# Fitted teachers and their digests, the most recently used last: the candidates of a search want the same one for
+# each fold.
+_FITTED: OrderedDict[bytes, tuple[Any, "bytes | None"]] = OrderedDict()
+_FITTED_SIZE = 8
+
+
+class Answers(NamedTuple):
+    """What a teacher says of each picture, and what kind of saying it is."""
+
+    values: np.ndarray  # (n_pictures, n_classes) logits, or (n_pictures, n_targets)
+    kind: str
+
+
+def is_frozen(teacher: Any) -> bool:
+    """Whether a teacher is used as it is."""
+    return isinstance(teacher, FrozenEstimator)
+
+
+def fit_teacher(owner: Any, table: LabelledImages) -> Any:
+    """The teacher of an estimator, fitted on the labelled rows of a table; a frozen one as it is.
+
+    Parameters
+    ----------
+    owner : DistilledClassifier or DistilledRegressor
+        Whose ``teacher`` it is.
+    table : LabelledImages
+        The labelled rows. Equal ones are one row: a teacher that takes weights gets them, to any other a row is shown
+        as often as it was there.
+
+    Raises
+    ------
+    ValueError
+        Where there is no row to fit it on.
+    NotFittedError
+        Where a frozen one is not fitted.
+    """
+    teacher = owner.teacher
+    if is_frozen(teacher):
+        _check_frozen(teacher)
+        return teacher
+    if not len(table.y):
+        raise ValueError(
+            "There is no labelled row to fit the teacher on. Fit it first, and give it inside a "
+            "sklearn.frozen.FrozenEstimator, which is used as it is."
+        )
+    weight = table.sample_weight
+    is_plain = bool(np.all(weight == 1))
+    fit_params: dict[str, Any] = {}
+    if _routing_enabled():
+        routed = process_routing(owner, "fit", **({} if is_plain else {"sample_weight": weight}))
+        fit_params = dict(routed.teacher.fit)
+    elif not is_plain and has_fit_parameter(teacher, "sample_weight"):
+        fit_params = {"sample_weight": weight}
+    if not is_plain and not fit_params:
+        table = _repeated(teacher, table)
+    return _fitted(teacher, table.as_given(), owner._teacher_targets(table), row_digests(table), fit_params)
+
+
+def check_teacher(owner: Any) -> None:
+    """Refuse what cannot be a teacher, before anything is computed.
+
+    Raises
+    ------
+    TypeError
+        Where it is a class, or no estimator.
+    NotFittedError
+        Where it is frozen and not fitted.
+    """
+    teacher = owner.teacher
+    if isinstance(teacher, type) or not hasattr(teacher, "fit"):
+        raise TypeError(
+            f"teacher={teacher!r} is no estimator. Give an instance: one to be fitted, or a fitted one inside a "
+            "sklearn.frozen.FrozenEstimator."
+        )
+    if is_frozen(teacher):
+        _check_frozen(teacher)
+
+
+def classifier_answers(teacher: Any, classes: np.ndarray, table: LabelledImages, cache: Any) -> Answers:
+    """Logits of a classifier for the pictures of a table, (n_pictures, n_classes), in the order of ``classes``.
+
+    Logits are preferred to probabilities, which cannot tell apart what is nearly 0 or nearly 1; these to decision
+    values, whose scale is their own; and these to labels, which say nothing of the other classes.
+
+    Parameters
+    ----------
+    teacher : fitted classifier
+        With ``classes_``, and ``decision_function``, ``predict_proba`` or ``predict``.
+    classes : ndarray of shape (n_classes,)
+        The student's.
+    table : LabelledImages
+        The pictures, as they were given.
+    cache : "auto", path-like or None
+        Where answers are kept.
+
+    Raises
+    ------
+    ValueError
+        Where it is no classifier, knows other classes, or gives no finite numbers.
+    """
+    if is_regressor(teacher) or not hasattr(teacher, "classes_"):
+        raise ValueError(
+            f"teacher={teacher!r} has no classes_ after fit: it is no classifier. For numbers use DistilledRegressor."
+        )
+    columns = _columns(teacher, classes)
+    asked = _Asked(teacher, table, cache)
+    kind = asked.kind()
+    values = asked.answers(lambda X: _logits(teacher, X, kind), kind)
+    return Answers(values[:, columns], kind)
+
+
+def regressor_answers(teacher: Any, table: LabelledImages, cache: Any) -> Answers:
+    """What a regressor predicts for the pictures of a table, (n_pictures, n_targets); or a transformer's features.
+
+    Raises
+    ------
+    ValueError
+        Where it gives no finite numbers, or nothing for each picture.
+    """
+    kind = "predictions" if hasattr(teacher, "predict") else "features"
+    ask = teacher.predict if hasattr(teacher, "predict") else teacher.transform
+
+    def numbers(X: Any) -> np.ndarray:
+        values = np.asarray(ask(X), np.float64)
+        return values.reshape(len(values), -1)
+
+    return Answers(_Asked(teacher, table, cache).answers(numbers, kind), kind)
+
+
+def network_of(teacher: Any, X: Any) -> tuple[Any, Any]:
+    """The part of a teacher that has a network, and ``X`` as that part sees it.
+
+    Raises
+    ------
+    ValueError
+        Where there is none.
+    """
+    part: Any = teacher
+    while not hasattr(part, "backbone_"):
+        calibrated: Any = getattr(part, "calibrated_classifiers_", ())
+        if is_frozen(part):
+            part = part.estimator
+        elif hasattr(part, "best_estimator_"):
+            part = part.best_estimator_
+        elif len(calibrated) == 1:
+            part = calibrated[0].estimator
+        elif hasattr(part, "steps"):
+            steps = [step for _, step in part.steps if step not in (None, "passthrough")]
+            place = next((place for place, step in enumerate(steps) if _has_network(step)), None)
+            if place is None:
+                break
+            for step in steps[:place]:
+                X = step.transform(X)
+            part = steps[place]
+        else:
+            break
+    if not hasattr(part, "backbone_"):
+        raise ValueError(
+            f"teacher={teacher!r} has no network of sktl whose layers could be looked at. With it only "
+            "knowledge='response' and knowledge='decoupled' work."
+        )
+    return part, X
+
+
+def _has_network(step: Any) -> bool:
+    try:
+        return network_of(step, []) is not None
+    except ValueError:
+        return False
+
+
+def _check_frozen(teacher: FrozenEstimator) -> None:
+    try:
+        check_is_fitted(teacher.estimator)
+    except NotFittedError:
+        raise NotFittedError(
+            f"teacher={teacher!r} is frozen and not fitted. Fit it first, or give it without FrozenEstimator. (A "
+            "fitted student is pickled without its teacher: to fit it again, set_params(teacher=...).)"
+        ) from None
+
+
+def _fitted(teacher: Any, X: Any, y: np.ndarray, rows: list[bytes], fit_params: dict[str, Any]) -> Any:
+    """The teacher fitted, or what an equal one was fitted on these rows before."""
+    key = content_digest((clone(teacher), rows, y.tolist(), fit_params)) if _is_repeatable(teacher) else None
+    if key is None:
+        return clone(teacher).fit(X, y, **fit_params)
+    known, digest = _FITTED.get(key, (None, None))
+    if known is None or digest != content_digest(known):  # somebody may have changed it since
+        known = clone(teacher).fit(X, y, **fit_params)
+        _FITTED[key] = known, content_digest(known)
+    _FITTED.move_to_end(key)
+    while len(_FITTED) > _FITTED_SIZE:
+        _FITTED.popitem(last=False)
+    return known
+
+
+def _repeated(teacher: Any, table: LabelledImages) -> LabelledImages:
+    """Each row as often as it was there, for a teacher that takes no weights."""
+    counts = table.sample_weight.astype(int)
+    if np.all(counts == table.sample_weight) and counts.sum() <= 100 * len(counts):
+        return table.take(np.repeat(np.arange(len(counts)), counts))
+    warnings.warn(
+        f"The teacher, {type(teacher).__name__}, takes no sample_weight: the weights count for the student alone.",
+        TrainingWarning,
+        stacklevel=8,
+    )
+    return table
+
+
+def _columns(teacher: Any, classes: np.ndarray) -> list[int]:
+    """Where the teacher has each class of the student."""
+    known = np.asarray(teacher.classes_).tolist()
+    missing = [label for label in classes.tolist() if label not in known]
+    more = [label for label in known if label not in classes.tolist()]
+    if missing or more:
+        raise ValueError(
+            f"The teacher and the labels know other classes: the teacher misses {missing[:5]} and has {more[:5]} more, "
+            f"of {len(classes)} in y. "
+            + (
+                "Give labels of all classes, or name them: fit(X, y, classes=teacher.classes_)."
+                if more and not missing
+                else "Fit the teacher on rows of all classes."
+            )
+        )
+    return [known.index(label) for label in classes.tolist()]
+
+
+def _kind_of_answers(teacher: Any, few: Any) -> str:
+    """What a classifier can say, the most telling it has; seen from a few pictures."""
+    has_probabilities = hasattr(teacher, "predict_proba")
+    if not hasattr(teacher, "decision_function"):
+        return "probabilities" if has_probabilities else "labels"
+    logits = _from_decision(teacher.decision_function(few))
+    if logits.shape[1] != len(teacher.classes_):  # one against one: a value for each pair
+        return "probabilities" if has_probabilities else "labels"
+    if not has_probabilities:
+        return "decision values"
+    # Of a network or a logistic regression they are logits; of most others something else (distances to a margin).
+    probabilities = np.asarray(teacher.predict_proba(few))
+    two = len(teacher.classes_) == 2
+    implied = expit(logits @ [[1, -1], [-1, 1]]) if two else softmax(logits, axis=1)
+    is_logits = probabilities.shape == implied.shape and np.allclose(probabilities, implied, rtol=1e-3, atol=1e-6)
+    return "logits" if is_logits else "probabilities"
+
+
+def _logits(teacher: Any, X: Any, kind: str) -> np.ndarray:
+    """A classifier's answers as logits (n, n_classes), in the order of its own classes."""
+    if kind in ("logits", "decision values"):
+        return _from_decision(teacher.decision_function(X))
+    if kind == "probabilities":
+        probabilities = np.asarray(teacher.predict_proba(X), np.float64)
+    else:
+        probabilities = (np.asarray(teacher.predict(X))[:, np.newaxis] == teacher.classes_).astype(np.float64)
+    if probabilities.ndim != 2 or probabilities.shape[1] != len(teacher.classes_):
+        raise ValueError(
+            f"The teacher gives an array of shape {probabilities.shape}, but has {len(teacher.classes_)} classes. A "
+            "teacher with several outputs cannot be distilled: use one of them."
+        )
+    return np.log(np.maximum(probabilities, LEAST_PROBABILITY))  # NaN stays, to be found
+
+
+def _from_decision(values: Any) -> np.ndarray:
+    """Decision values as logits: one column becomes two, half of it for and half of it against."""
+    values = np.asarray(values, np.float64)
+    return np.stack([-values / 2, values / 2], axis=1) if values.ndim == 1 else values
+
+
+class _Asked:
+    """A teacher and the pictures that it is asked about, each once.
+
+    What it said is kept under what it is (its whole fitted state) and what it was shown (the row as it was given).
+    """
+
+    def __init__(self, teacher: Any, table: LabelledImages, cache: Any):
+        self._teacher = teacher
+        self._table = table
+        self._cache = open_cache(cache)
+        digest = content_digest(teacher) if self._cache is not None else None
+        if digest is None:
+            self._cache = None
+        self._digest = digest or b""
+
+    def kind(self) -> str:
+        """What its answers are, one of `KINDS`."""
+        key = self._key(b"kind")
+        (found,) = self._cache.get_many([key]) if self._cache is not None else (None,)
+        if found is not None:
+            return KINDS[int(found)]
+        positions = self._table.images.positions[:_FEW]
+        kind = _kind_of_answers(self._teacher, _safe_indexing(self._table.given[0], positions))
+        if self._cache is not None:
+            self._cache.put_many([(key, np.array(KINDS.index(kind)))])
+        return kind
+
+    def answers(self, ask: Callable[[Any], np.ndarray], kind: str) -> np.ndarray:
+        """Its answers, one row for each picture."""
+        keys = [self._key(kind.encode(), digest) for digest in row_digests(self._table)]
+        first = {key: row for row, key in reversed(list(enumerate(keys)))}
+        known: dict[bytes, np.ndarray] = {}
+        if self._cache is not None:
+            found = zip(first, self._cache.get_many(list(first)), strict=True)
+            known = {key: answer for key, answer in found if answer is not None}
+        missing = sorted(row for key, row in first.items() if key not in known)
+        for start in range(0, len(missing), _BLOCK):
+            rows = missing[start : start + _BLOCK]
+            answers = self._ask(ask, rows)
+            new = [(keys[row], answer) for row, answer in zip(rows, answers, strict=True)]
+            known.update(new)
+            if self._cache is not None:
+                self._cache.put_many(new)
+        return np.stack([known[key] for key in keys])
+
+    def _ask(self, ask: Callable[[Any], np.ndarray], rows: Sequence[int]) -> np.ndarray:
+        positions = self._table.images.positions[rows]
+        answers = ask(_safe_indexing(self._table.given[0], positions))
+        if len(answers) != len(rows):
+            raise ValueError(f"The teacher gave {len(answers)} answers for {len(rows)} pictures.")
+        bad = np.flatnonzero(~np.isfinite(answers).all(axis=1))
+        if len(bad):
+            raise ValueError(
+                f"The teacher's answer to picture {positions[bad[0]]} is {answers[bad[0]].tolist()}: no finite numbers "
+                "to learn from. Mend the teacher, or leave the picture out."
+            )
+        return answers
+
+    def _key(self, *parts: bytes) -> bytes:
+        return xxhash.xxh3_128(b"|".join([b"teacher 1", self._digest, *parts])).digest()
+
+
+def row_digests(table: LabelledImages) -> list[bytes]:
+    """What stands for each row as a teacher sees it: numbers to the last bit, pictures by their content."""
+    X = table.given[0]
+    numbers = np.asarray(X) if hasattr(X, "shape") and len(X.shape) > 1 else None
+    if numbers is not None and numbers.dtype.kind in "buif":
+        head = f"{numbers.dtype.str} {numbers.shape[1:]}".encode()
+        rows = (np.ascontiguousarray(numbers[row]) for row in table.images.positions)
+        return [head + xxhash.xxh3_128(row.view(np.uint8).data).digest() for row in rows]
+    return [table.images.digest(row) for row in range(len(table.y))]
+
+
+def content_digest(thing: Any) -> bytes | None:
+    """What stands for all that an object is, wherever it is; None where that cannot be told."""
+    digester = _Digester()
+    try:
+        digester.dump(thing)
+    except Exception:  # what an object raises that cannot be pickled is its own affair
+        return None
+    return digester.sink.state.digest()
+
+
+class _Sink(io.RawIOBase):
+    """Digests what is written to it."""
+
+    def __init__(self) -> None:
+        self.state = xxhash.xxh3_128()
+
+    def writable(self) -> bool:
+        return True
+
+    def write(self, data: Any) -> int:
+        self.state.update(data)
+        return len(data)
+
+
+class _Digester(pickle.Pickler):
+    """Pickles into a digest; networks and tensors by their content, however they are stored."""
+
+    def __init__(self) -> None:
+        self.sink = _Sink()
+        super().__init__(self.sink, protocol=pickle.HIGHEST_PROTOCOL)
+
+    def persistent_id(self, obj: Any) -> Any:
+        """What stands for an object; None for one that is pickled as ever."""
+        if isinstance(obj, Backbone):
+            return "backbone", obj.fingerprint(obj.stages[-1].name), repr(obj.preprocessing), obj.in_channels
+        if isinstance(obj, torch.Tensor):
+            numbers = obj.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy()
+            return "tensor", str(obj.dtype), tuple(obj.shape), xxhash.xxh3_128(numbers.data).digest()
+        return None
+
+
+def _is_repeatable(teacher: Any) -> bool:
+    """Whether chance has no part in fitting a teacher: every seed in it is a number."""
+    params = teacher.get_params(deep=True) if hasattr(teacher, "get_params") else {"random_state": None}
+    seeds = [value for name, value in params.items() if name.rpartition("__")[2] == "random_state"]
+    return all(isinstance(seed, int | np.integer) for seed in seeds)
