@@ -3,6 +3,7 @@
 They need matplotlib, the extra ``plot``.
 """
 
+from sktl.inspection._distillation import DistillationDisplay
 from sktl.inspection._freeze_depth import FreezeDepthDisplay
 from sktl.inspection._layer_probe import LayerProbeDisplay
 from sktl.inspection._lr_range import LRRangeDisplay
@@ -10,6 +11,7 @@ from sktl.inspection._misclassified import MisclassifiedDisplay
 from sktl.inspection._training_curve import TrainingCurveDisplay
 
 __all__ = [
+    "DistillationDisplay",
     "FreezeDepthDisplay",
     "LRRangeDisplay",
     "LayerProbeDisplay",

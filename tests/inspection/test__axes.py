@@ -8,6 +8,7 @@ from matplotlib import pyplot as plt
 
 from sktl.exceptions import MissingDependencyError
 from sktl.inspection import (
+    DistillationDisplay,
     FreezeDepthDisplay,
     LayerProbeDisplay,
     LRRangeDisplay,
@@ -63,6 +64,8 @@ def test_axes_without_a_place_cannot_be_divided():
 @pytest.mark.parametrize(
     ("Display", "make"),
     [
+        (DistillationDisplay, lambda d: d.from_estimator(None, None, None)),
+        (DistillationDisplay, lambda d: d.from_estimators(None, None, None)),
         (FreezeDepthDisplay, lambda d: d.from_search(None)),
         (LayerProbeDisplay, lambda d: d.from_estimator("no such network", None, None)),
         (LRRangeDisplay, lambda d: d.from_estimator(None, None, None)),

@@ -1,0 +1,124 @@
+"""Names beside points, where there is room for them."""
+
+from collections.abc import Iterator, Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+
+Boxes = np.ndarray  # (n, 2, 2): [[x0, y0], [x1, y1]] of each, in pixels
+
+_GAP = 3.0  # between a marker and its label
+_RINGS = (0.0, 10.0, 22.0, 36.0, 52.0, 70.0)  # how much further out a label may have to go
+_SIDES = ((1, 0), (-1, 0), (0, 1), (0, -1))  # beside a point a name is read best
+_CORNERS = ((1, 1), (-1, 1), (-1, -1), (1, -1))
+_BETWEEN = tuple((x, y) for one in (0.5, -0.5) for other in (1, -1) for x, y in ((one, other), (other, one)))
+_ALIGNMENTS = {"ha": {0.0: "left", 0.5: "center", 1.0: "right"}, "va": {0.0: "bottom", 0.5: "center", 1.0: "top"}}
+
+
+class Place(NamedTuple):
+    """Where a label may lie, as seen from its point."""
+
+    offset: np.ndarray  # in points of 1/72 inch
+    anchor: np.ndarray  # what of the label lies there: (0, 0) is its lower left corner, (0.5, 0.5) its middle
+    is_far: bool  # so that a line has to say whose it is
+
+
+def label_points(
+    ax: Any, x: Sequence[float], y: Sequence[float], names: Sequence[str], *, radius: float, colors: Sequence[Any]
+) -> list[Any]:
+    """Write a name beside each point, clear of all points, of other names and of the frame, as far as there is room.
+
+    A name that has to go some way off is tied to its point by a thin line.
+
+    Parameters
+    ----------
+    ax : matplotlib Axes
+        With its final limits. Places are found for the size that it has now.
+    x, y : sequence of float
+        The points.
+    names : sequence of str
+        One for each point.
+    radius : float
+        Of the markers, in points of 1/72 inch, as all lengths here.
+    colors : sequence of matplotlib colours
+        Of the names.
+
+    Returns
+    -------
+    list of matplotlib Annotation
+    """
+    figure = ax.figure.canvas.figure
+    figure.draw_without_rendering()  # the layout decides how large the axes are
+    scale = figure.dpi / 72
+    points = np.column_stack([x, y])
+    centres = ax.transData.transform(points)
+    frame = _grown(ax.bbox.get_points()[None], -scale)
+    taken = _grown(np.stack([centres, centres], 1), (radius + 1) * scale)
+    lines = np.empty((0, 2, 2))
+    labels = []
+    for point, centre, name, color in zip(points, centres, names, colors, strict=True):
+        size = _text_size(ax, name)
+        places = list(_places(radius))
+        boxes = [_boxes(centre, place, size, radius, scale) for place in places]
+        costs = [_cost(text, line, frame, taken, lines) for text, line in boxes]
+        best = costs.index(min(costs))  # of equals the nearest
+        taken, lines = np.concatenate([taken, boxes[best][0]]), np.concatenate([lines, boxes[best][1]])
+        labels.append(_write(ax, point, name, places[best], radius, color))
+    return labels
+
+
+def _places(radius: float) -> Iterator[Place]:
+    """All places around a marker, the nearest first."""
+    for further in _RINGS:
+        for direction in np.array([*_SIDES, *_CORNERS, *(_BETWEEN if further else ())]):
+            yield Place(direction * (radius + _GAP + further), 0.5 - 0.5 * np.sign(direction), further > 0)
+
+
+def _text_size(ax: Any, text: str) -> np.ndarray:
+    """Width and height in pixels."""
+    probe = ax.annotate(text, (0.5, 0.5), xycoords="axes fraction", fontsize="small")
+    extent = probe.get_window_extent()
+    probe.remove()
+    return np.array([extent.width, extent.height])
+
+
+def _boxes(centre: np.ndarray, place: Place, size: np.ndarray, radius: float, scale: float) -> tuple[Boxes, Boxes]:
+    """The box of a label's text, and boxes of a pixel along the line to its point."""
+    low = centre + place.offset * scale - place.anchor * size
+    reach = np.abs(place.offset).max()
+    shares = np.arange(radius + 2, reach if place.is_far else 0, 2) / reach  # the line begins clear of its own marker
+    pixels = centre + shares[:, None] * place.offset * scale
+    return _grown(np.stack([low, low + size])[None], scale), _grown(np.stack([pixels, pixels], 1), 0.5)
+
+
+def _cost(text: Boxes, line: Boxes, frame: Boxes, taken: Boxes, lines: Boxes) -> tuple[int, int]:
+    """How many pixels of a text lie outside or on what is there; then, how many of lines cross something."""
+    covered = _common(text, text) - _common(text, frame) + _common(text, taken)
+    return covered, _common(text, lines) + _common(line, np.concatenate([taken, lines]))
+
+
+def _common(ones: Boxes, others: Boxes) -> int:
+    """The area that boxes have in common with others, in whole pixels: less is not seen."""
+    low = np.maximum(ones[:, None, 0], others[:, 0])
+    high = np.minimum(ones[:, None, 1], others[:, 1])
+    return round(np.maximum(high - low, 0).prod(2).sum())
+
+
+def _grown(boxes: Boxes, by: float) -> Boxes:
+    return boxes + np.array([[-by], [by]])
+
+
+def _write(ax: Any, point: np.ndarray, name: str, place: Place, radius: float, color: Any) -> Any:
+    line = {"arrowstyle": "-", "color": color, "linewidth": 0.8, "shrinkA": 1, "shrinkB": radius}
+    line["relpos"] = tuple(place.anchor)  # to the nearest corner or side of the text
+    return ax.annotate(
+        name,
+        point,
+        place.offset,
+        textcoords="offset points",
+        fontsize="small",
+        color=color,
+        ha=_ALIGNMENTS["ha"][float(place.anchor[0])],
+        va=_ALIGNMENTS["va"][float(place.anchor[1])],
+        arrowprops=line if place.is_far else None,
+    )
