@@ -69,6 +69,49 @@ def test_pooling_is_the_one_asked_for(tiny):
         torch.testing.assert_close(RestNetwork(tiny, 0, nn.Identity(), pooling=pooling).eval()(x), expected)
 
 
+@pytest.mark.parametrize("depth", [0, 1, 2])
+def test_taps_come_behind_outputs_and_features(tiny, depth):
+    """With taps forward gives outputs, what reaches the head, and the tapped layers; without, the outputs as ever."""
+    inputs = pictures(tiny, 4)
+    if depth:
+        (inputs,) = PrefixNetwork(tiny, [tiny.stages[depth - 1].name], "none")(inputs)
+    head = nn.Linear(8, 2)
+    plain = RestNetwork(tiny, depth, head).eval()
+    taps = ["layer2", "layer1"][: 3 - depth]
+    rest = RestNetwork(tiny, depth, head, taps=taps).eval()
+    outputs, features, *seen = rest(inputs)
+    torch.testing.assert_close(outputs, plain(inputs), rtol=0, atol=0)
+    torch.testing.assert_close(rest.features(inputs), features, rtol=0, atol=0)
+    torch.testing.assert_close(head(features), outputs, rtol=0, atol=0)
+    expected = PrefixNetwork(tiny, taps, "none")(pictures(tiny, 4))
+    for got, values in zip(seen, expected, strict=True):
+        torch.testing.assert_close(got, values)
+
+
+def test_no_taps_are_not_none(tiny):
+    """With an empty list a loss still sees what reaches the head, also where all stages are frozen."""
+    head = nn.Linear(8, 2)
+    features = torch.rand(3, 8)
+    outputs, seen = RestNetwork(tiny, 3, head, taps=[])(features)
+    assert torch.equal(seen, features)
+    assert torch.equal(outputs, head(features))
+    assert torch.equal(RestNetwork(tiny, 3, head)(features), outputs)
+
+
+def test_a_tapped_rest_is_trained_as_any_other(tiny):
+    """Its parameters, stages and modes are those of the rest without taps, and so is its copy."""
+    rest = pickle.loads(pickle.dumps(RestNetwork(tiny, 1, nn.Linear(8, 2), taps=["layer1"])))
+    plain = RestNetwork(tiny, 1, nn.Linear(8, 2))
+    assert [(name, parameter.requires_grad) for name, parameter in rest.named_parameters()] == [
+        (name, parameter.requires_grad) for name, parameter in plain.named_parameters()
+    ]
+    assert modes(rest.train(), tiny) == modes(plain.train(), tiny)
+    rest.freeze(2)
+    _, features, tapped = rest.train()(torch.rand(4, *tiny.stages[0].output_shape))
+    assert not tapped.requires_grad
+    assert features.requires_grad
+
+
 def test_every_parameter_belongs_to_one_stage(backbone):
     """No parameter is without a stage or in two, class tokens, positions and layer scales included."""
     network = RestNetwork(backbone, 0, nn.Linear(4, 2))

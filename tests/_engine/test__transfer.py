@@ -18,7 +18,6 @@ from torch import nn
 import sktl._engine._prefix as prefix_module
 from sktl import FineTunedClassifier, FineTunedRegressor
 from sktl._engine._cache import open_cache
-from sktl._engine._labelled import _stratified_split
 from sktl.backbones import load_backbone
 from sktl.exceptions import BackboneError, DivergenceError, TrainingWarning
 
@@ -257,19 +256,6 @@ def test_a_given_validation_set_is_all_that_is_judged_on(digits):
     weighted = tuner(max_epochs=3, lr=30.0)
     weighted.fit(X, y, X_val=X, y_val=y, sample_weight_val=np.r_[np.full(9, 2.5), np.zeros(21)])
     assert weighted.history_[:, "valid_loss"] == judged.history_[:, "valid_loss"]
-
-
-@pytest.mark.parametrize("n_valid", [1, 3, 5, 12, 15])
-def test_a_split_learns_lone_rows(n_valid):
-    """A class with one row is learnt and not judged; all rows are on one side, and as many as possible are judged."""
-    strata = np.array([0] * 10 + [1] * 3 + [2] + [3] * 2)
-    judging = _stratified_split(strata, n_valid, 0)
-    learning = np.setdiff1d(np.arange(16), judging)
-    assert len(learning) + len(judging) == 16
-    assert 2 in strata[learning]
-    assert len(judging) == min(max(n_valid, 3), 12)
-    if n_valid <= 5:
-        assert set(strata[learning]) == {0, 1, 2, 3}
 
 
 def test_a_class_with_one_row_and_early_stopping(digits):

@@ -158,6 +158,16 @@ def test_take_is_a_view_of_some_rows(image_source, positions, expected):
     assert [picture.digest for picture in again] == [images[position].digest for position in expected[-1:]]
 
 
+def test_positions_lead_back_to_the_table(image_source):
+    """The whole, a view and a view of a view say which rows of the table they are; indices that NumPy can use."""
+    images = check_images(Holder(), image_source.X, reset=True)
+    assert images.positions.tolist() == list(range(6))
+    taken = images.take([4, 1, 1, -1])
+    for view, expected in ((taken, [4, 1, 1, 5]), (taken.take(slice(None, None, -2)), [5, 1]), (taken.take([]), [])):
+        assert view.positions.tolist() == expected
+        assert view.positions.dtype == np.intp
+
+
 def test_take_refuses_and_names_as_the_table_does():
     """A position outside is an IndexError at once; a bad picture of a view is named by its place in the table."""
     good = picture(8, 9, 3)

@@ -154,6 +154,39 @@ def test_cut_without_the_head(resnet, freeze_depth):
     torch.testing.assert_close(rest(prefix(PICTURES)), expected, rtol=0, atol=0)
 
 
+@pytest.mark.parametrize(
+    ("freeze_depth", "taps"),
+    [(0, ["layer1"]), (2, ["layer4", "layer2", "layer3.1.relu"]), ("layer3", ["layer4.0"]), (0, ["layer2", "layer2"])],
+)
+@pytest.mark.parametrize("head", [True, False])
+def test_taps_of_the_rest(resnet, freeze_depth, taps, head):
+    """It gives what plain features are at the taps, in their order, the last stage's too, and its output at the end."""
+    prefix, rest = resnet.cut(freeze_depth, head=head, taps=taps)
+    *seen, output = rest(prefix(PICTURES))
+    for got, expected in zip(seen, resnet.feature_graph(taps)(PICTURES), strict=True):
+        torch.testing.assert_close(got, expected, rtol=0, atol=0)
+    plain_prefix, plain = resnet.cut(freeze_depth, head=head)
+    torch.testing.assert_close(output, plain(plain_prefix(PICTURES)), rtol=0, atol=0)
+    assert {name for name, _ in rest.named_parameters()} == {name for name, _ in plain.named_parameters()}
+
+
+def test_gradients_come_back_through_taps(resnet):
+    """A loss of a tap alone reaches the layers up to it, and none behind it."""
+    prefix, rest = resnet.cut(2, head=False, taps=["layer3"])
+    rest(prefix(PICTURES))[0].square().mean().backward()
+    reached = {name.partition(".")[0] for name, parameter in rest.named_parameters() if parameter.grad is not None}
+    assert reached == {"layer2", "layer3"}
+
+
+@pytest.mark.parametrize(("freeze_depth", "tap"), [(2, "layer1"), (2, "layer1.0.relu"), ("all", "layer4"), (1, "stem")])
+def test_taps_in_front_of_the_cut(resnet, freeze_depth, tap):
+    """What is frozen, the last frozen stage too, cannot be tapped: the error names the layer and the depth."""
+    with pytest.raises(BackboneError, match=rf"\['{tap}'\] of 'resnet18' lie in the first .*Freeze less"):
+        resnet.cut(freeze_depth, taps=["fc", tap])
+    with pytest.raises(BackboneError, match="'layer9' is no layer of 'resnet18'"):
+        resnet.cut(0, taps=["layer9"])
+
+
 def test_training_the_rest_leaves_the_backbone_alone(resnet):
     """The rest's weights are its own and ask for gradients; the prefix's do not."""
     before = copy.deepcopy(resnet.module.state_dict())
