@@ -98,20 +98,24 @@ class TransferClassifier(ClassifierMixin, TransferEstimator):
         y = _check_y(y, multi_output=False, estimator=self)
         check_classification_targets(y)
         if reset:
-            self.classes_ = np.unique(y if classes is None else classes)
-            if len(self.classes_) < 2:
-                raise ValueError(
-                    f"{type(self).__name__} needs two classes to tell apart, but y has one class: "
-                    f"{self.classes_.tolist()[0]!r}."
-                )
+            self._learn_classes(y if classes is None else classes)
         unknown = np.setdiff1d(y, self.classes_)
         if len(unknown):
             raise ValueError(
                 f"y has labels {unknown[:5].tolist()} that are not among the classes {self.classes_.tolist()}. Name "
-                "all classes in the first call (partial_fit: classes=), or fit anew."
+                "all classes in the first call (classes=), or fit anew."
             )
         index = np.searchsorted(self.classes_, y)
         return index, self._class_weights(index, weight)[index]
+
+    def _learn_classes(self, labels):
+        """The classes, of which two are needed."""
+        self.classes_ = np.unique(labels)
+        if len(self.classes_) < 2:
+            raise ValueError(
+                f"{type(self).__name__} needs two classes to tell apart, but y has one class: "
+                f"{self.classes_.tolist()[0]!r}."
+            )
 
     def _class_weights(self, index, weight):
         """The weight of each class: how much it counts beside the others, with the rows' total left as it is."""

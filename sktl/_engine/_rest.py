@@ -94,12 +94,14 @@ class RestNetwork(nn.Module):
         """Freeze the first ``n_stages`` of the backbone, those in front of the cut counted in, and no others."""
         # What no stage behind the cut is the first to use (a layer that a frozen stage runs as well) does not learn.
         self.stages.requires_grad_(False)
-        self._learning: set[nn.Module] = set()
+        # In the network's order and not by address, so that a pickle of it is the same everywhere.
+        self._learning: dict[nn.Module, None] = {}
         n_before = self.n_stages - len(self._parts)
         for number, (name, named) in enumerate(self.parameters_by_stage(), start=n_before):
             if n_stages <= number < self.n_stages:
                 parts = (_get(self.stages, path) for path in self._parts[name])
-                self._learning.update(*(part.modules() for part in parts if isinstance(part, nn.Module)))
+                found = (module for part in parts if isinstance(part, nn.Module) for module in part.modules())
+                self._learning.update(dict.fromkeys(found))
                 for _, parameter in named:
                     parameter.requires_grad_(parameter.is_floating_point())
         self.train(self.training)

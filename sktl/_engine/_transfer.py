@@ -80,7 +80,7 @@ class TransferEstimator(CallbackSupportMixin, BaseEstimator):
     * ``_stratification(y)``: what a validation split is stratified by, or None.
 
     A subclass may also have the network under another parameter, name layers whose output its loss wants to see
-    (``_taps``), and do more in ``_prepare``.
+    (``_taps``), and do more in ``_prepare`` and ``_finish``.
     """
 
     _network_parameter = "backbone"
@@ -143,6 +143,7 @@ class TransferEstimator(CallbackSupportMixin, BaseEstimator):
             self.net_ = self._make_net(rows, learning, depth, seed, previous)
             self.freeze_depth_ = depth
             self._train(rows, valid, seed, tasks)
+            self._finish(learning, rows, seed)
         return self
 
     def _step(self, X, y, sample_weight, classes=None):
@@ -183,6 +184,9 @@ class TransferEstimator(CallbackSupportMixin, BaseEstimator):
 
     def _prepare(self, learning, depth, seed):
         """What has to be there before the rows are, made from those to learn from; nothing here."""
+
+    def _finish(self, learning, rows, seed):
+        """What is to be said of a training that has come to its end; nothing here."""
 
     @property
     def _taps(self):
@@ -324,16 +328,16 @@ class TransferEstimator(CallbackSupportMixin, BaseEstimator):
             )
         positions = probe_rows(len(rows), linear.in_features, seed)
         features = net.linear_inputs(rows, positions.tolist(), linear)
-        targets = self._probe_targets(rows)[positions]
-        probe: Probe = self._probe(features.astype(np.float64), targets, table.weight[positions])
+        targets, weight = (column[positions] for column in self._probe_rows(rows, table))
+        probe: Probe = self._probe(features.astype(np.float64), targets, weight)
         with torch.no_grad():
             linear.weight.copy_(torch.from_numpy(probe.weight))
             if linear.bias is not None:
                 linear.bias.copy_(torch.from_numpy(probe.bias))
 
-    def _probe_targets(self, rows):
-        """What the head's start is fitted to."""
-        return rows.y.numpy()
+    def _probe_rows(self, rows, table):
+        """Targets and weights that the head's start is fitted to."""
+        return table.y, table.weight
 
     def _train(self, rows, valid, seed, tasks, is_step=False):
         """Train the net, and note what came of it."""
@@ -383,6 +387,19 @@ class TransferEstimator(CallbackSupportMixin, BaseEstimator):
         """The network with what was learnt, for whoever takes this estimator as its backbone."""
         if self.freeze_depth_ < len(self.backbone_.stages):
             self.backbone_ = self.backbone_.with_weights(self.net_.module_.stages.state_dict())
+
+    def __getstate__(self):
+        """What was trained is pickled once: in the net, and not in the network that was lent it."""
+        state = dict(super().__getstate__())  # it may be what the estimator itself lives on
+        if "net_" in state and self.freeze_depth_ < len(self.backbone_.stages):
+            self.backbone_.fingerprint(self.backbone_.stages[-1].name)  # known before what it is of is not there
+            state["backbone_"] = self.backbone_.hollow(self.net_.module_.stages.state_dict())
+        return state
+
+    def __setstate__(self, state):
+        super().__setstate__(state)
+        if "net_" in state and self.freeze_depth_ < len(self.backbone_.stages):
+            self.backbone_ = self.backbone_.fill(self.net_.module_.stages.state_dict())
 
     def _fitted_attributes(self):
         """The attributes that make this estimator a fitted one."""

@@ -1,6 +1,6 @@
 """A network without its classifier: what can be asked of it, and where it can be cut."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from difflib import get_close_matches
 from functools import cached_property
 from typing import Any
@@ -331,6 +331,44 @@ class Backbone:
             for layer, fingerprint in self._fingerprints.items()
             if changed.isdisjoint(_graph.ancestors([self._nodes[layer]]))
         }
+        return other
+
+    def hollow(self, names: Iterable[str]) -> "Backbone":
+        """The same network with some tensors that take no room and hold nothing, to be pickled beside their values.
+
+        Parameters
+        ----------
+        names : iterable of str
+            Tensors, as in ``module.state_dict()``; names that it does not have are left out.
+
+        Returns
+        -------
+        Backbone
+            Not to be run before `fill` has given it its values again. It keeps the fingerprints of the whole one.
+        """
+        own = self.module.state_dict()
+        return self._with({name: own[name].new_zeros(()).expand(own[name].shape) for name in names if name in own})
+
+    def fill(self, state: Mapping[str, torch.Tensor]) -> "Backbone":
+        """What `hollow` emptied, with its values again.
+
+        Parameters
+        ----------
+        state : mapping of str to Tensor
+            The values that the tensors had; they are copied, and names that the network does not have are left out.
+
+        Returns
+        -------
+        Backbone
+        """
+        own = self.module.state_dict()
+        return self._with({name: value.detach().cpu().clone() for name, value in state.items() if name in own})
+
+    def _with(self, tensors: Mapping[str, torch.Tensor]) -> "Backbone":
+        """Another network of the same graph and name, which is still to be read."""
+        other = object.__new__(type(self))
+        vars(other).update(self.__getstate__())
+        other.module = _graph.with_tensors(self.module, tensors)
         return other
 
     def _new_value(self, name: str, value: torch.Tensor) -> torch.Tensor:

@@ -9,8 +9,8 @@ from sklearn.utils._param_validation import Interval, StrOptions
 
 from sktl._engine._classification import TransferClassifier
 from sktl.distillation._distilled import DISTILLATION_CONSTRAINTS, DistilledEstimator
-from sktl.distillation._knowledge import ANSWERS, MAPS, RELATIONS, ClassifierDistillationLoss
-from sktl.distillation._teacher import LEAST_PROBABILITY, classifier_answers, is_frozen
+from sktl.distillation._knowledge import ANSWERS, LEAST_PROBABILITY, MAPS, RELATIONS, ClassifierDistillationLoss
+from sktl.distillation._teacher import classes_of, classifier_answers, is_frozen
 
 
 class DistilledClassifier(DistilledEstimator, TransferClassifier):
@@ -51,10 +51,11 @@ class DistilledClassifier(DistilledEstimator, TransferClassifier):
     layers : "auto" or list of (str, str), default="auto"
         Which layers ``"feature"`` and ``"attention"`` compare: pairs of a stage or layer of the teacher and one of the
         student; ``"auto"`` takes the last stages of each resolution, from the smallest one on, as far as both networks
-        have them and the student's learn. The teacher's maps are averaged to the student's resolution.
+        have them and the student's learn. The teacher's maps are averaged to the student's resolution. Not used
+        otherwise.
     unlabeled : object, default=None
-        The label of pictures that have none, such as -1: they give the teacher's part of the loss only. None takes all
-        labels for labels; NaN means those that are missing.
+        The label of pictures that have none, such as -1: they give the teacher's part of the loss only. NaN means
+        labels that are missing, also as None or pandas.NA. None takes all labels for labels.
     freeze_depth : int or str, default=-1
         How many stages are frozen, counted from the input: 0 trains all, a negative number counts from the end (-1:
         all but the last stage are frozen), ``"all"`` trains the head alone, a stage's name freezes up to and including
@@ -77,7 +78,7 @@ class DistilledClassifier(DistilledEstimator, TransferClassifier):
         Factor of the learning rate from each stage to the one before: the last stage learns with ``lr * lr_decay``,
         the one before with ``lr * lr_decay ** 2``, and so on. 1.0 is the same rate for all.
     lr_schedule : {"cosine", "linear", "constant"}, default="cosine"
-        What becomes of all learning rates during `fit`. `partial_fit` holds them constant.
+        What becomes of all learning rates during `fit`.
     optimizer : {"adamw", "adam", "sgd"} or type, default="adamw"
         ``"sgd"`` has a Nesterov momentum of 0.9. A class of `torch.optim` that
         takes groups of parameters works too.
@@ -373,24 +374,30 @@ class DistilledClassifier(DistilledEstimator, TransferClassifier):
         self : DistilledClassifier
             The fitted estimator.
         """
-        self._check_parameters()
         return self._fit(X, y, sample_weight, (X_val, y_val, sample_weight_val), classes)
+
+    def _prepare(self, learning, depth, seed):
+        known = learning.y >= 0
+        self._class_weight = np.ones(self._n_outputs)
+        if known.any():
+            self._class_weight = self._class_weights(learning.y[known], learning.sample_weight[known])
+        super()._prepare(learning, depth, seed)
 
     def _check_targets(self, y, weight, *, reset, classes):
         """Number of each row's class, -1 where it has no label, and what it weighs."""
         labeled = ~self._find_unlabeled(y).reshape(len(y), -1)[:, 0]  # a column is taken for a vector, with a warning
-        if reset and not labeled.any() and classes is None:
+        if reset and classes is None and not labeled.any():
             classes = self._classes_of_teacher()
+        if not reset and classes is not None and not np.array_equal(self.classes_, np.unique(classes)):
+            raise ValueError(f"classes={classes!r} is not what it was in the first call: {self.classes_!r}.")
         index, class_weight = np.full(len(labeled), -1), np.ones(len(labeled))
         if labeled.any():
             known = y[labeled] if not hasattr(y, "iloc") else y.iloc[np.flatnonzero(labeled)]
             index[labeled], class_weight[labeled] = super()._check_targets(
                 known, weight[labeled], reset=reset, classes=classes
             )
-            self._class_weight = self._class_weights(index[labeled], weight[labeled])
         elif reset:
-            self.classes_ = np.unique(classes)
-            self._class_weight = np.ones(len(self.classes_))
+            self._learn_classes(classes)
         return index, class_weight
 
     def _classes_of_teacher(self):
@@ -400,7 +407,7 @@ class DistilledClassifier(DistilledEstimator, TransferClassifier):
                 f"All labels are unlabeled={self.unlabeled!r}: there is none to fit the teacher on. Fit it first, and "
                 "give it inside a sklearn.frozen.FrozenEstimator."
             )
-        return self.teacher.classes_
+        return classes_of(self.teacher)
 
     def _known(self, y):
         return (y >= 0).astype(np.float64)
@@ -409,16 +416,15 @@ class DistilledClassifier(DistilledEstimator, TransferClassifier):
         return self.classes_[table.y]
 
     def _answers(self, table):
-        """The teacher's logits; its probabilities are multiplied by what the classes weigh, as labels are."""
         answers = classifier_answers(self.teacher_, self.classes_, table, self.cache)
         self.teacher_answers_ = answers.kind
-        return answers.values + np.log(np.maximum(self._class_weight, LEAST_PROBABILITY))
+        return answers.values
 
-    def _probe_targets(self, rows):
+    def _probe_rows(self, rows, table):
         """Labels, and where there are none (or they are not to be looked at) what the teacher says."""
-        said = rows.columns["teacher"].argmax(1).numpy()
-        y = rows.y.numpy()
-        return said if self.alpha == 1 else np.where(y >= 0, y, said)
+        said = (rows.columns["teacher"].numpy() + np.log(np.maximum(self._class_weight, LEAST_PROBABILITY))).argmax(1)
+        y = said if self.alpha == 1 else np.where(table.y >= 0, table.y, said)
+        return y, table.sample_weight * self._class_weight[y]
 
     def _make_criterion(self):
         return ClassifierDistillationLoss(
@@ -426,6 +432,7 @@ class DistilledClassifier(DistilledEstimator, TransferClassifier):
             label_smoothing=self.label_smoothing,
             temperature=self.temperature,
             beta=self.beta,
+            class_weight=self._class_weight,
         )
 
     def _agreement(self, outputs, answers):

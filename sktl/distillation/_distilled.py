@@ -1,5 +1,6 @@
 """What distilled classifiers and regressors share: a teacher in front of the flow of a fit, its knowledge beside it."""
 
+import copy
 from collections.abc import Sequence
 from numbers import Real
 from typing import Any
@@ -8,6 +9,7 @@ import numpy as np
 import torch
 from sklearn.base import clone
 from sklearn.frozen import FrozenEstimator
+from sklearn.utils._missing import is_pandas_na, is_scalar_nan
 from sklearn.utils._param_validation import HasMethods, Interval
 from sklearn.utils.metadata_routing import MetadataRouter, MethodMapping
 from sklearn.utils.validation import check_is_fitted
@@ -31,7 +33,7 @@ from sktl.distillation._knowledge import (
 from sktl.distillation._teacher import check_teacher, fit_teacher, is_frozen, network_of
 
 _N_TIMED = 16  # pictures that the footprint is measured with
-_N_AGREED = 1000  # pictures that agreement is measured with, at most
+_N_AGREED = 512  # pictures that agreement is measured with, at most
 _N_SCALED = 256  # pictures that say how large a layer's numbers are
 
 DISTILLATION_CONSTRAINTS: dict = {
@@ -63,6 +65,7 @@ class DistilledEstimator(TransferEstimator):
     _kinds: Sequence[str] = ()
     _footprints: "Footprints | None" = None
     _sample: Any = None
+    _teacher_given: Any = None
 
     @property
     def footprint_(self):
@@ -100,6 +103,13 @@ class DistilledEstimator(TransferEstimator):
         mapping = MethodMapping().add(caller="fit", callee="fit")
         return MetadataRouter(owner=self).add_self_request(self).add(teacher=self.teacher, method_mapping=mapping)
 
+    def _fit(self, X, y, sample_weight, validation, classes=None):
+        """Check what can be checked, train, and see how much student and teacher agree."""
+        self._check_parameters()
+        self._has_weights = sample_weight is not None
+        super()._fit(X, y, sample_weight, validation, classes)
+        return self
+
     def _check_parameters(self):
         """Say what is wrong with the parameters before a teacher is fitted for hours."""
         check_teacher(self)
@@ -113,9 +123,16 @@ class DistilledEstimator(TransferEstimator):
 
     def _missing_targets(self, n_rows):
         """No labels at all, with which a fitted teacher can do."""
-        if is_frozen(self.teacher):
-            return np.full(n_rows, _NO_LABEL)
-        return super()._missing_targets(n_rows)
+        if not self._can_do_without_labels():
+            raise ValueError(
+                f"This {type(self).__name__} estimator requires y to be passed, but the target y is None: the teacher "
+                "has to be fitted. A fitted one inside a sklearn.frozen.FrozenEstimator needs no y."
+            )
+        return np.full(n_rows, _NO_LABEL)
+
+    def _can_do_without_labels(self):
+        """Whether the teacher is fitted already."""
+        return is_frozen(self.teacher)
 
     def _find_unlabeled(self, y):
         """Which of the labels as they were given are none."""
@@ -124,25 +141,31 @@ class DistilledEstimator(TransferEstimator):
             return np.ones(len(labels), bool)
         if self.unlabeled is None:
             return np.zeros(labels.shape, bool)
-        if isinstance(self.unlabeled, float) and np.isnan(self.unlabeled):
-            return np.asarray(labels != labels, bool)  # only NaN is not itself
-        return np.asarray(labels == self.unlabeled, bool) & np.ones(labels.shape, bool)
+        if labels.dtype != object and not _is_missing(self.unlabeled):
+            return np.broadcast_to(labels == self.unlabeled, labels.shape)
+        found = [_is_missing(x) if _is_missing(self.unlabeled) else x == self.unlabeled for x in labels.ravel()]
+        return np.array([is_found is True or is_found is np.True_ for is_found in found]).reshape(labels.shape)
 
     def _prepare(self, learning, depth, seed):
         """Fit the teacher where it is not fitted, and find out what there is to learn from it."""
         knowledge = self._check_parameters()
-        known = self._known(learning.y)
-        if not hasattr(self, "teacher_"):
-            self.teacher_ = fit_teacher(self, learning.take(np.flatnonzero(known == 1)))
-        self._label_share = float(np.average(known, weights=learning.weight))
+        # A warm start goes on with the teacher that it has, unless it was given another one.
+        if not hasattr(self, "teacher_") or self._teacher_given is not self.teacher:
+            self.teacher_ = fit_teacher(self, self._lessons(learning), self._has_weights)
+            self._teacher_given = self.teacher
         self._maps, self._relates = sorted(set(knowledge) & set(MAPS)), bool(set(knowledge) & set(RELATIONS))
         self._pairs: list[LayerPair] = []
         if self._maps or self._relates:
             self._look_into_teacher(learning, depth)
         self._scales: list[float] = []
         self._loss_seed = seed
+        self._agreed = float("nan")
         self._footprints = None
         self._sample = learning.as_given(_N_TIMED)
+
+    def _lessons(self, learning):
+        """The rows that a teacher is fitted on: those with all their targets."""
+        return learning.take(np.flatnonzero(self._known(learning.y) == 1))
 
     @property
     def _taps(self):
@@ -151,6 +174,11 @@ class DistilledEstimator(TransferEstimator):
 
     def _look_into_teacher(self, table, depth):
         """Which layers of which network are compared."""
+        if depth == len(self.backbone_.stages):
+            raise ValueError(
+                f"freeze_depth={self.freeze_depth!r} lets the head learn alone: knowledge={self.knowledge!r} is about "
+                "layers, which could not follow. Freeze less, or use knowledge='response'."
+            )
         part, _ = network_of(self.teacher_, table.as_given(1))
         pairs = pair_layers(self.layers, part.backbone_, self.backbone_, depth)
         self._pairs = pairs if self._maps else []
@@ -158,7 +186,10 @@ class DistilledEstimator(TransferEstimator):
     def _rows(self, table, depth, augmentation=None):
         """The rows, with what the teacher says of each beside them."""
         rows = super()._rows(table, depth, augmentation)
-        # Weights of classes weigh labels: what they mean for a teacher's answers is in the answers.
+        known = np.average(self._known(table.y), weights=table.weight)
+        if known > 0:  # each part keeps its share of the loss, however many rows have no label
+            rows.columns["weight"] /= known
+        # Weights of classes weigh labels; what they mean for a teacher's answers the loss knows.
         rows.columns["teacher_weight"] = torch.from_numpy(table.sample_weight / table.sample_weight.mean()).float()
         rows.columns["teacher"] = torch.from_numpy(self._answers(table).astype(np.float32))
         if self._maps or self._relates:
@@ -173,7 +204,8 @@ class DistilledEstimator(TransferEstimator):
         columns: dict[str, Any] = {}
         if self._relates:
             last = part.backbone_.stages[-1].name
-            pooling = getattr(part, "_pooling", "avg")
+            pooling = getattr(part, "_pooling", part.pooling)
+            pooling = "avg" if pooling in ("none", "flatten") else pooling
             prefix = FrozenPrefix(part.backbone_, [last], pooling=pooling, cache=self.cache, **settings)
             columns["embedding"] = torch.from_numpy(prefix.run(images)[0])
         if self._maps:
@@ -208,35 +240,47 @@ class DistilledEstimator(TransferEstimator):
         return {
             "knowledge": check_knowledge(self.knowledge, self._kinds),
             "alpha": self.alpha,
-            "label_share": self._label_share,
             "pairs": self._pairs,
             "student": self.backbone_,
             "seed": self._loss_seed,
         }
 
     def _train(self, rows, valid, seed, tasks, is_step=False):
-        """Train, note how much student and teacher agree, and leave behind what only training needed."""
+        """Train, and leave behind what only training needed."""
         try:
             super()._train(rows, valid, seed, tasks, is_step)
         finally:
             self.net_.criterion_.forget_maps()
             self.net_.initialize_optimizer()
+
+    def _finish(self, learning, rows, seed):
+        """How much student and teacher agree on some of the pictures, as they are."""
         some = np.random.default_rng(seed).permutation(len(rows))[:_N_AGREED]
-        starts = range(0, len(some), self.net_.batch_size)
-        blocks = [some[start : start + self.net_.batch_size] for start in starts]
-        outputs = [self.net_.outputs(rows.activations.batch(block, 0).numpy()) for block in blocks]
-        self._agreed = self._agreement(np.concatenate(outputs), rows.columns["teacher"][some].numpy())
+        prefix = self._prefix(self.freeze_depth_, self.cache)
+        outputs = self.net_.outputs(prefix.run(learning.images.take(some))[0])
+        self._agreed = self._agreement(outputs, rows.columns["teacher"][some].numpy())
 
     def __getstate__(self):
         """A fitted student is pickled without its teacher, which predicting does not need."""
         state = super().__getstate__()
         if "net_" in state:
-            state.pop("teacher_", None)
-            state["_sample"] = None
+            for name in ("teacher_", "_teacher_given", "_sample"):
+                state.pop(name, None)
             is_fixed = is_frozen(self.teacher)
             teacher = clone(self.teacher.estimator if is_fixed else self.teacher, safe=False)
             state["teacher"] = FrozenEstimator(teacher) if is_fixed else teacher
         return state
+
+    def __deepcopy__(self, memo):
+        """A copy in memory keeps its teacher."""
+        copied = type(self).__new__(type(self))
+        memo[id(self)] = copied
+        copied.__dict__.update(copy.deepcopy(self.__dict__, memo))
+        return copied
+
+
+def _is_missing(label: Any) -> bool:
+    return label is None or is_pandas_na(label) or is_scalar_nan(label)
 
 
 class _Shrunk:

@@ -23,7 +23,7 @@ class Footprints(ReadableTable):
         }
         time, size = student.milliseconds / teacher.milliseconds, student.nbytes / teacher.nbytes
         super().__init__(
-            f"The student takes {time:.0%} of the teacher's time and {size:.0%} of its bytes",
+            f"The student takes {time:.3g} times the teacher's time and {size:.3g} times its bytes",
             columns,
             ["model", "parameters", "not zero", "bytes", "multiply-accumulates", "ms per picture", "agreement"],
             [str, *[_count] * 4, "{:.3g}".format, "{:.3f}".format],

@@ -23,6 +23,7 @@ from sktl.distillation._losses import (
     soft_target_loss,
 )
 
+LEAST_PROBABILITY = 1e-7  # one of zero has no logarithm
 ANSWERS = ("response", "decoupled")  # of the teacher's answers
 MAPS = ("feature", "attention")  # of pairs of layers
 RELATIONS = ("relation", "similarity")  # of what reaches the heads, between the rows of a batch
@@ -82,15 +83,10 @@ def pair_layers(layers: Any, teacher: Backbone, student: Backbone, depth: int) -
     Raises
     ------
     ValueError
-        Where ``layers`` is no such thing, or the student has no stage that learns.
+        Where ``layers`` is no such thing.
     BackboneError
         Where a layer is unknown.
     """
-    if depth == len(student.stages):
-        raise ValueError(
-            "freeze_depth='all' lets the head learn alone: knowledge of layers cannot reach the student. Freeze less, "
-            "or use knowledge='response'."
-        )
     if isinstance(layers, str):
         if layers != "auto":
             raise ValueError(f"layers={layers!r} is neither 'auto' nor pairs of layers, [(teacher's, student's), ...].")
@@ -160,8 +156,7 @@ def teacher_map(kind: str, activation: Tensor, size: tuple[int, int]) -> Tensor:
 class DistillationLoss(WeightedLoss):
     """``alpha`` times what the teacher says, and ``1 - alpha`` times what the labels say.
 
-    Rows without a label have the teacher's part only. The part of the labels is divided by the share of the rows that
-    have one, so that each part keeps its share however many rows have none.
+    Rows without a label have the teacher's part only.
 
     Parameters
     ----------
@@ -171,8 +166,6 @@ class DistillationLoss(WeightedLoss):
         Kinds of knowledge and their weights.
     alpha : float
         The teacher's share.
-    label_share : float
-        Share of the rows, by weight, that have a label.
     pairs : sequence of LayerPair
         What the maps of a batch, ``"feature0"``, ``"attention0"``, …, are compared to, in the order of the taps.
     student : Backbone
@@ -187,24 +180,27 @@ class DistillationLoss(WeightedLoss):
         knowledge: dict[str, float],
         *,
         alpha: float,
-        label_share: float,
-        pairs: Sequence[LayerPair] = (),
-        student: "Backbone | None" = None,
-        seed: int = 0,
+        pairs: Sequence[LayerPair],
+        student: Backbone,
+        seed: int,
     ):
         super().__init__()
         self.labels = labels
         self.knowledge = knowledge
         self.alpha = alpha
-        self.label_share = label_share
-        self.layouts = [(student.channel_axis(x.student), student.has_cls_token(x.student)) for x in pairs if student]
+        self.layouts = [(student.channel_axis(x.student), student.has_cls_token(x.student)) for x in pairs]
         generator = torch.Generator().manual_seed(seed)
         self.maps = nn.ModuleList(
             linear_layer(pair.n_student, pair.n_teacher, generator) for pair in pairs if "feature" in knowledge
         )
 
     def forward(self, outputs: Any, y: Tensor, batch: dict[str, Any]) -> Tensor:
-        """The loss of a batch; with it come ``"teacher"`` and, for other kinds, ``"embedding"`` and maps."""
+        """The loss of a batch, whose columns are the teacher's.
+
+        ``"teacher"`` are its answers, ``"teacher_weight"`` the weights of the rows, ``"embedding"`` what reaches its
+        head, ``"feature0"``, ``"attention0"`` and so on its maps; ``"weight"`` weighs the labels, with the weights of
+        their classes.
+        """
         outputs, features, *seen = outputs
         batch = {name: column.to(outputs.device) for name, column in batch.items() if name != "x"}
         said = torch.zeros_like(outputs[:, 0])
@@ -216,8 +212,8 @@ class DistillationLoss(WeightedLoss):
             else:
                 said = said + weight * self._mapped(kind, seen, batch)
         rows = self.alpha * said * batch["teacher_weight"]
-        if self.alpha < 1 and self.label_share > 0:
-            rows = rows + (1 - self.alpha) / self.label_share * self.per_row(outputs, y) * batch["weight"]
+        if self.alpha < 1:
+            rows = rows + (1 - self.alpha) * self.per_row(outputs, y) * batch["weight"]
         return rows.mean()
 
     @abstractmethod
@@ -259,12 +255,26 @@ class ClassifierDistillationLoss(DistillationLoss):
         What logits are divided by before they are compared.
     beta : float
         Weight of the other classes in ``"decoupled"``.
+    class_weight : ndarray of shape (n_classes,)
+        What the teacher's probabilities are multiplied by: then they and weighted labels want the same.
     **kwargs : object
         As in `DistillationLoss`.
     """
 
-    def __init__(self, *args: Any, label_smoothing: float, temperature: float, beta: float, **kwargs: Any):
+    log_class_weight: Tensor
+
+    def __init__(
+        self,
+        *args: Any,
+        label_smoothing: float,
+        temperature: float,
+        beta: float,
+        class_weight: np.ndarray,
+        **kwargs: Any,
+    ):
         super().__init__(ClassificationLoss(label_smoothing), *args, **kwargs)
+        log_weight = torch.from_numpy(class_weight).float().clamp(min=LEAST_PROBABILITY).log()
+        self.register_buffer("log_class_weight", log_weight)
         self.temperature = temperature
         self.beta = beta
 
@@ -274,6 +284,7 @@ class ClassifierDistillationLoss(DistillationLoss):
 
     def answers(self, kind: str, outputs: Tensor, y: Tensor, teacher: Tensor) -> Tensor:
         """Divergence of the softened logits."""
+        teacher = teacher + self.log_class_weight
         if kind == "response":
             return soft_target_loss(outputs, teacher, self.temperature)
         target = torch.where(y >= 0, y, teacher.argmax(1))  # without a label the teacher's word is taken for it

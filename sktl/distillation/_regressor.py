@@ -44,7 +44,8 @@ class DistilledRegressor(DistilledEstimator, TransferRegressor):
     layers : "auto" or list of (str, str), default="auto"
         Which layers ``"feature"`` and ``"attention"`` compare: pairs of a stage or layer of the teacher and one of the
         student; ``"auto"`` takes the last stages of each resolution, from the smallest one on, as far as both networks
-        have them and the student's learn. The teacher's maps are averaged to the student's resolution.
+        have them and the student's learn. The teacher's maps are averaged to the student's resolution. Not used
+        otherwise.
     unlabeled : float, default=None
         The target of pictures that have none, such as NaN: they give the teacher's part of the loss only. Of several
         targets some may be missing. None takes all targets for targets.
@@ -70,7 +71,7 @@ class DistilledRegressor(DistilledEstimator, TransferRegressor):
         Factor of the learning rate from each stage to the one before: the last stage learns with ``lr * lr_decay``,
         the one before with ``lr * lr_decay ** 2``, and so on. 1.0 is the same rate for all.
     lr_schedule : {"cosine", "linear", "constant"}, default="cosine"
-        What becomes of all learning rates during `fit`. `partial_fit` holds them constant.
+        What becomes of all learning rates during `fit`.
     optimizer : {"adamw", "adam", "sgd"} or type, default="adamw"
         ``"sgd"`` has a Nesterov momentum of 0.9. A class of `torch.optim` that
         takes groups of parameters works too.
@@ -333,7 +334,6 @@ class DistilledRegressor(DistilledEstimator, TransferRegressor):
         self : DistilledRegressor
             The fitted estimator.
         """
-        self._check_parameters()
         return self._fit(X, y, sample_weight, (X_val, y_val, sample_weight_val))
 
     def _prepare(self, learning, depth, seed):
@@ -348,7 +348,7 @@ class DistilledRegressor(DistilledEstimator, TransferRegressor):
         missing = self._find_unlabeled(y)
         if missing.all():
             if reset:
-                if not is_frozen(self.teacher):
+                if not self._can_do_without_labels():
                     raise ValueError(
                         f"All targets are unlabeled={self.unlabeled!r}: there is none to fit the teacher on. Fit it "
                         "first, and give it inside a sklearn.frozen.FrozenEstimator."
@@ -361,11 +361,20 @@ class DistilledRegressor(DistilledEstimator, TransferRegressor):
         targets[missing.reshape(targets.shape)] = np.nan
         return self._standardised(targets, weight, reset), np.ones(len(targets))
 
+    def _can_do_without_labels(self):
+        """Whether the teacher is fitted already, or a transformer, which learns without targets too."""
+        return is_frozen(self.teacher) or not hasattr(self.teacher, "predict")
+
+    def _lessons(self, learning):
+        return super()._lessons(learning) if self._n_outputs else learning
+
     def _known(self, y):
         return (~np.isnan(y)).mean(axis=1)
 
     def _teacher_targets(self, table):
         """Targets in their own units, to the last bit; a column as a vector, as everywhere."""
+        if not self._n_outputs:
+            return None
         y = np.asarray(table.given[1])[table.images.positions]
         return y.ravel() if self._has_flat_targets else y
 
@@ -377,10 +386,10 @@ class DistilledRegressor(DistilledEstimator, TransferRegressor):
             )
         return (values - self._target_mean) / self._target_scale
 
-    def _probe_targets(self, rows):
+    def _probe_rows(self, rows, table):
         """Targets, and where there are none (or they are not to be looked at) what the teacher says."""
-        y, said = rows.y.numpy(), rows.columns["teacher"].numpy()
-        return said if self.alpha == 1 else np.where(np.isnan(y), said, y)
+        said = rows.columns["teacher"].numpy()
+        return said if self.alpha == 1 else np.where(np.isnan(table.y), said, table.y), table.weight
 
     def _make_criterion(self):
         return RegressorDistillationLoss(**self._loss_settings())

@@ -2,6 +2,7 @@
 
 import io
 import pickle
+import threading
 import warnings
 from collections import OrderedDict
 from collections.abc import Callable, Sequence
@@ -20,11 +21,13 @@ from sklearn.utils.validation import check_is_fitted, has_fit_parameter
 
 from sktl._engine._cache import open_cache
 from sktl._engine._labelled import LabelledImages
+from sktl._engine._net import TransferNet
 from sktl.backbones import Backbone
+from sktl.backbones._fingerprint import fingerprint
+from sktl.distillation._knowledge import LEAST_PROBABILITY
 from sktl.exceptions import TrainingWarning
 
 _BLOCK = 4096  # pictures that are asked about together: what is known is kept if the next ones fail
-LEAST_PROBABILITY = 1e-7  # a probability of zero has no logarithm
 _FEW = 16  # pictures from which is seen what a teacher's decision values are
 
 KINDS = ("logits", "probabilities", "decision values", "labels")
@@ -33,6 +36,7 @@ KINDS = ("logits", "probabilities", "decision values", "labels")
 # each fold.
 _FITTED: OrderedDict[bytes, tuple[Any, "bytes | None"]] = OrderedDict()
 _FITTED_SIZE = 8
+_FITTED_LOCK = threading.Lock()
 
 
 class Answers(NamedTuple):
@@ -47,21 +51,21 @@ def is_frozen(teacher: Any) -> bool:
     return isinstance(teacher, FrozenEstimator)
 
 
-def fit_teacher(owner: Any, table: LabelledImages) -> Any:
-    """The teacher of an estimator, fitted on the labelled rows of a table; a frozen one as it is.
+def fit_teacher(owner: Any, table: LabelledImages, has_weights: bool) -> Any:
+    """The teacher of an estimator, fitted on a table; a frozen one as it is.
 
     Parameters
     ----------
     owner : DistilledClassifier or DistilledRegressor
         Whose ``teacher`` it is.
     table : LabelledImages
-        The labelled rows. Equal ones are one row: a teacher that takes weights gets them, to any other a row is shown
-        as often as it was there.
+        The rows to fit it on. Equal ones are one row: a teacher that takes weights gets them, to any other a row is
+        shown as often as it was there.
+    has_weights : bool
+        Whether the weights of the rows are more than the number of equal ones.
 
     Raises
     ------
-    ValueError
-        Where there is no row to fit it on.
     NotFittedError
         Where a frozen one is not fitted.
     """
@@ -69,16 +73,11 @@ def fit_teacher(owner: Any, table: LabelledImages) -> Any:
     if is_frozen(teacher):
         _check_frozen(teacher)
         return teacher
-    if not len(table.y):
-        raise ValueError(
-            "There is no labelled row to fit the teacher on. Fit it first, and give it inside a "
-            "sklearn.frozen.FrozenEstimator, which is used as it is."
-        )
     weight = table.sample_weight
     is_plain = bool(np.all(weight == 1))
     fit_params: dict[str, Any] = {}
     if _routing_enabled():
-        routed = process_routing(owner, "fit", **({} if is_plain else {"sample_weight": weight}))
+        routed = process_routing(owner, "fit", **({"sample_weight": weight} if has_weights else {}))
         fit_params = dict(routed.teacher.fit)
     elif not is_plain and has_fit_parameter(teacher, "sample_weight"):
         fit_params = {"sample_weight": weight}
@@ -129,10 +128,6 @@ def classifier_answers(teacher: Any, classes: np.ndarray, table: LabelledImages,
     ValueError
         Where it is no classifier, knows other classes, or gives no finite numbers.
     """
-    if is_regressor(teacher) or not hasattr(teacher, "classes_"):
-        raise ValueError(
-            f"teacher={teacher!r} has no classes_ after fit: it is no classifier. For numbers use DistilledRegressor."
-        )
     columns = _columns(teacher, classes)
     asked = _Asked(teacher, table, cache)
     kind = asked.kind()
@@ -166,38 +161,35 @@ def network_of(teacher: Any, X: Any) -> tuple[Any, Any]:
     ValueError
         Where there is none.
     """
-    part: Any = teacher
-    while not hasattr(part, "backbone_"):
-        calibrated: Any = getattr(part, "calibrated_classifiers_", ())
-        if is_frozen(part):
-            part = part.estimator
-        elif hasattr(part, "best_estimator_"):
-            part = part.best_estimator_
-        elif len(calibrated) == 1:
-            part = calibrated[0].estimator
-        elif hasattr(part, "steps"):
-            steps = [step for _, step in part.steps if step not in (None, "passthrough")]
-            place = next((place for place, step in enumerate(steps) if _has_network(step)), None)
-            if place is None:
-                break
-            for step in steps[:place]:
-                X = step.transform(X)
-            part = steps[place]
-        else:
-            break
-    if not hasattr(part, "backbone_"):
+    found = _path_to_network(teacher)
+    if found is None:
         raise ValueError(
             f"teacher={teacher!r} has no network of sktl whose layers could be looked at. With it only "
             "knowledge='response' and knowledge='decoupled' work."
         )
+    transformers, part = found
+    for transformer in transformers:
+        X = transformer.transform(X)
     return part, X
 
 
-def _has_network(step: Any) -> bool:
-    try:
-        return network_of(step, []) is not None
-    except ValueError:
-        return False
+def _path_to_network(teacher: Any) -> "tuple[list[Any], Any] | None":
+    """What stands in front of a teacher's network, and the part that has it; None where there is none."""
+    calibrated: Any = getattr(teacher, "calibrated_classifiers_", ())
+    if hasattr(teacher, "backbone_"):
+        return [], teacher
+    if is_frozen(teacher):
+        return _path_to_network(teacher.estimator)
+    if hasattr(teacher, "best_estimator_"):
+        return _path_to_network(teacher.best_estimator_)
+    if len(calibrated) == 1:
+        return _path_to_network(calibrated[0].estimator)
+    steps = [step for _, step in getattr(teacher, "steps", ()) if step not in (None, "passthrough")]
+    for place, step in enumerate(steps):
+        found = _path_to_network(step)
+        if found is not None:
+            return [*steps[:place], *found[0]], found[1]
+    return None
 
 
 def _check_frozen(teacher: FrozenEstimator) -> None:
@@ -210,18 +202,21 @@ def _check_frozen(teacher: FrozenEstimator) -> None:
         ) from None
 
 
-def _fitted(teacher: Any, X: Any, y: np.ndarray, rows: list[bytes], fit_params: dict[str, Any]) -> Any:
+def _fitted(teacher: Any, X: Any, y: "np.ndarray | None", rows: list[bytes], fit_params: dict[str, Any]) -> Any:
     """The teacher fitted, or what an equal one was fitted on these rows before."""
-    key = content_digest((clone(teacher), rows, y.tolist(), fit_params)) if _is_repeatable(teacher) else None
+    lesson = clone(teacher), rows, None if y is None else y.tolist(), fit_params
+    key = content_digest(lesson) if _is_repeatable(teacher) else None
     if key is None:
         return clone(teacher).fit(X, y, **fit_params)
-    known, digest = _FITTED.get(key, (None, None))
+    with _FITTED_LOCK:
+        known, digest = _FITTED.pop(key, (None, None))
     if known is None or digest != content_digest(known):  # somebody may have changed it since
         known = clone(teacher).fit(X, y, **fit_params)
-        _FITTED[key] = known, content_digest(known)
-    _FITTED.move_to_end(key)
-    while len(_FITTED) > _FITTED_SIZE:
-        _FITTED.popitem(last=False)
+        digest = content_digest(known)
+    with _FITTED_LOCK:
+        _FITTED[key] = known, digest
+        while len(_FITTED) > _FITTED_SIZE:
+            _FITTED.popitem(last=False)
     return known
 
 
@@ -238,9 +233,26 @@ def _repeated(teacher: Any, table: LabelledImages) -> LabelledImages:
     return table
 
 
+def classes_of(teacher: Any) -> np.ndarray:
+    """The classes that a fitted teacher tells apart.
+
+    Raises
+    ------
+    ValueError
+        Where it is no classifier, or one of several outputs.
+    """
+    if is_regressor(teacher) or not hasattr(teacher, "classes_"):
+        raise ValueError(
+            f"teacher={teacher!r} has no classes_ after fit: it is no classifier. For numbers use DistilledRegressor."
+        )
+    if isinstance(teacher.classes_, list):
+        raise ValueError(f"teacher={teacher!r} has several outputs, and can teach one only.")
+    return np.asarray(teacher.classes_)
+
+
 def _columns(teacher: Any, classes: np.ndarray) -> list[int]:
     """Where the teacher has each class of the student."""
-    known = np.asarray(teacher.classes_).tolist()
+    known = classes_of(teacher).tolist()
     missing = [label for label in classes.tolist() if label not in known]
     more = [label for label in known if label not in classes.tolist()]
     if missing or more:
@@ -250,7 +262,8 @@ def _columns(teacher: Any, classes: np.ndarray) -> list[int]:
             + (
                 "Give labels of all classes, or name them: fit(X, y, classes=teacher.classes_)."
                 if more and not missing
-                else "Fit the teacher on rows of all classes."
+                else "Fit the teacher on rows of all classes; where y has not all of them here, first and inside a "
+                "FrozenEstimator. A label that means none is told by unlabeled=."
             )
         )
     return [known.index(label) for label in classes.tolist()]
@@ -262,7 +275,10 @@ def _kind_of_answers(teacher: Any, few: Any) -> str:
     if not hasattr(teacher, "decision_function"):
         return "probabilities" if has_probabilities else "labels"
     logits = _from_decision(teacher.decision_function(few))
-    if logits.shape[1] != len(teacher.classes_):  # one against one: a value for each pair
+    # One against one has a value for each pair of classes, which may happen to be as many as there are classes.
+    chosen = logits.argmax(axis=1)
+    is_by_class = logits.shape[1] == len(teacher.classes_)
+    if not is_by_class or not np.array_equal(teacher.classes_[chosen], np.asarray(teacher.predict(few))):
         return "probabilities" if has_probabilities else "labels"
     if not has_probabilities:
         return "decision values"
@@ -284,8 +300,7 @@ def _logits(teacher: Any, X: Any, kind: str) -> np.ndarray:
         probabilities = (np.asarray(teacher.predict(X))[:, np.newaxis] == teacher.classes_).astype(np.float64)
     if probabilities.ndim != 2 or probabilities.shape[1] != len(teacher.classes_):
         raise ValueError(
-            f"The teacher gives an array of shape {probabilities.shape}, but has {len(teacher.classes_)} classes. A "
-            "teacher with several outputs cannot be distilled: use one of them."
+            f"The teacher gives an array of shape {probabilities.shape}, but has {len(teacher.classes_)} classes."
         )
     return np.log(np.maximum(probabilities, LEAST_PROBABILITY))  # NaN stays, to be found
 
@@ -361,6 +376,8 @@ class _Asked:
 def row_digests(table: LabelledImages) -> list[bytes]:
     """What stands for each row as a teacher sees it: numbers to the last bit, pictures by their content."""
     X = table.given[0]
+    X = X.detach().cpu().float() if isinstance(X, torch.Tensor) and X.dtype == torch.bfloat16 else X
+    X = X.detach().cpu() if isinstance(X, torch.Tensor) else X
     numbers = np.asarray(X) if hasattr(X, "shape") and len(X.shape) > 1 else None
     if numbers is not None and numbers.dtype.kind in "buif":
         head = f"{numbers.dtype.str} {numbers.shape[1:]}".encode()
@@ -394,7 +411,11 @@ class _Sink(io.RawIOBase):
 
 
 class _Digester(pickle.Pickler):
-    """Pickles into a digest; networks and tensors by their content, however they are stored."""
+    """Pickles into a digest; networks, tensors and texts by their content, however they are stored.
+
+    A pickle says of an object that it has met that it is the same one. Of texts and types of arrays there are as many
+    as it happens: they are always said in full, so that a copy from a file has the digest of the original.
+    """
 
     def __init__(self) -> None:
         self.sink = _Sink()
@@ -402,6 +423,16 @@ class _Digester(pickle.Pickler):
 
     def persistent_id(self, obj: Any) -> Any:
         """What stands for an object; None for one that is pickled as ever."""
+        if isinstance(obj, str):
+            return obj.encode(errors="surrogatepass")
+        if isinstance(obj, np.dtype) and not obj.hasobject:
+            return repr(obj).encode()
+        if isinstance(obj, bytes):
+            return xxhash.xxh3_128(obj).digest()
+        if isinstance(obj, TransferNet):  # what it predicts with; torch's files are not the same twice
+            return content_digest(obj.module_)
+        if isinstance(obj, torch.fx.GraphModule):  # which is made anew, with other names, wherever it is loaded
+            return fingerprint(obj.graph, obj).encode()
         if isinstance(obj, Backbone):
             return "backbone", obj.fingerprint(obj.stages[-1].name), repr(obj.preprocessing), obj.in_channels
         if isinstance(obj, torch.Tensor):
