@@ -297,7 +297,7 @@ class _Shrunk:
             self.columns[name] = _StoredColumn(RowStore((n_rows, *size), np.float32))
 
     def __setitem__(self, position: int, row: np.ndarray) -> None:
-        activation = as_map(torch.tensor(row).unsqueeze(0), *self._layout)
+        activation = as_map(torch.tensor(np.ascontiguousarray(row)).unsqueeze(0), *self._layout)
         for kind, name, pair in self._wanted:
             self.columns[name].store[position] = teacher_map(kind, activation, pair.size)[0].numpy()
 
