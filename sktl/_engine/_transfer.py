@@ -270,18 +270,20 @@ class TransferEstimator(CallbackSupportMixin, BaseEstimator):
 
     def _make_net(self, rows, table, depth, seed, previous=None):
         """A net with a new head, started as ``head_init`` says; with the head and the history of a previous net."""
-        if not self.freeze_bn and depth < len(self.backbone_.stages) and min(len(rows), self.batch_size) == 1:
+        # Random weights have no statistics to keep: norms that held on to them would not normalise at all.
+        is_random = self.weights is None and isinstance(getattr(self, self._network_parameter), str)
+        freeze_bn = self.freeze_bn and not is_random
+        if not freeze_bn and depth < len(self.backbone_.stages) and min(len(rows), self.batch_size) == 1:
             raise ValueError(
-                f"freeze_bn=False with batches of one picture (batch_size={self.batch_size}, {len(rows)} different "
-                "pictures): one has no variance to learn from. Use freeze_bn=True, or more in a batch."
+                f"Batch norms learn (freeze_bn={self.freeze_bn}, weights={self.weights!r}) from batches of one picture "
+                f"(batch_size={self.batch_size}, {len(rows)} different pictures): one has no variance. Use more in a "
+                "batch, or freeze_bn=True and pretrained weights."
             )
         last = self.backbone_.stages[-1]
         (n_features,) = pooled_shape(last.output_shape, self._pooling, last.channel_axis)
         head = self.head if previous is None else previous.module_.head
         head = make_head(head, n_features, self._n_outputs, dropout=self.dropout, generator_seed=seed)
-        network = RestNetwork(
-            self.backbone_, depth, head, pooling=self._pooling, freeze_bn=self.freeze_bn, taps=self._taps
-        )
+        network = RestNetwork(self.backbone_, depth, head, pooling=self._pooling, freeze_bn=freeze_bn, taps=self._taps)
         net = self._new_net(network)
         if previous is not None:
             net.history = previous.history

@@ -40,7 +40,7 @@ class DistilledClassifier(DistilledEstimator, TransferClassifier):
         after a learned map [3]_), ``"attention"`` (where in a picture they are large [4]_), ``"relation"`` (distances
         and angles between pictures in its last layer [5]_), ``"similarity"`` (their inner products there [6]_). All
         but the first two need a teacher with a network of sktl.
-    temperature : float, default=4.0
+    temperature : float, default=2.0
         What logits are divided by before student and teacher are compared. Higher ones say more about the unlikely
         classes.
     alpha : float, default=0.9
@@ -93,7 +93,8 @@ class DistilledClassifier(DistilledEstimator, TransferClassifier):
         ``sample_weight``.
     freeze_bn : bool, default=True
         Whether batch norms that are not frozen keep the statistics of their pretraining all the same. With few
-        pictures those are the better ones. Scales and shifts learn in any case.
+        pictures those are the better ones. Scales and shifts learn in any case, and so do statistics where
+        ``weights=None`` loads a network that has not been pretrained.
     unfreeze_every : int, default=None
         Gradual unfreezing [8]_: training starts with the head alone, and after every so many epochs one more stage
         learns, the last one first, until ``freeze_depth`` is reached. None lets all learn from the start.
@@ -259,7 +260,7 @@ class DistilledClassifier(DistilledEstimator, TransferClassifier):
         *,
         weights="default",
         knowledge="response",
-        temperature=4.0,
+        temperature=2.0,
         alpha=0.9,
         beta=8.0,
         layers="auto",

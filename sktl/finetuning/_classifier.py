@@ -64,7 +64,8 @@ class FineTunedClassifier(TransferClassifier):
         ``sample_weight``.
     freeze_bn : bool, default=True
         Whether batch norms that are not frozen keep the statistics of their pretraining all the same. With few
-        pictures those are the better ones. Scales and shifts learn in any case.
+        pictures those are the better ones. Scales and shifts learn in any case, and so do statistics where
+        ``weights=None`` loads a network that has not been pretrained.
     unfreeze_every : int, default=None
         Gradual unfreezing [2]_: training starts with the head alone, and after every so many epochs one more stage
         learns, the last one first, until ``freeze_depth`` is reached. None lets all learn from the start.
