@@ -23,8 +23,8 @@ class Footprint(NamedTuple):
         Numbers that were learnt in the part of its network that it runs, head included; None where there is no network.
     nonzero : int or None
         Those of them that are not 0.
-    nbytes : int
-        Bytes on disk of the pickled estimator.
+    nbytes : int or None
+        Bytes on disk of the pickled estimator; None where it cannot be pickled.
     macs : int or None
         Multiply-accumulates of the network for one picture.
     milliseconds : float
@@ -33,7 +33,7 @@ class Footprint(NamedTuple):
 
     parameters: int | None
     nonzero: int | None
-    nbytes: int
+    nbytes: int | None
     macs: int | None
     milliseconds: float
 
@@ -122,8 +122,11 @@ class _Counter:
         self.n_bytes += memoryview(data).nbytes
 
 
-def _pickled_bytes(estimator: Any) -> int:
+def _pickled_bytes(estimator: Any) -> "int | None":
     counter = _Counter()
     # With this protocol NumPy's arrays are not copied on the way; torch's tensors are, as long as pickle runs.
-    pickle.Pickler(counter, pickle.HIGHEST_PROTOCOL).dump(estimator)
+    try:
+        pickle.Pickler(counter, pickle.HIGHEST_PROTOCOL).dump(estimator)
+    except (pickle.PicklingError, AttributeError, TypeError):  # a lambda in it, say: it cannot be put on a disk
+        return None
     return counter.n_bytes

@@ -394,6 +394,9 @@ class DistilledClassifier(DistilledEstimator, TransferClassifier):
         index, class_weight = np.full(len(labeled), -1), np.ones(len(labeled))
         if labeled.any():
             known = y[labeled] if not hasattr(y, "iloc") else y.iloc[np.flatnonzero(labeled)]
+            if not labeled.all() and np.asarray(known).dtype == object:
+                numbers = np.array(np.asarray(known).tolist())
+                known = numbers if numbers.dtype.kind in "buif" else known  # numbers, beside a gap, were objects
             index[labeled], class_weight[labeled] = super()._check_targets(
                 known, weight[labeled], reset=reset, classes=classes
             )

@@ -14,27 +14,16 @@ from sklearn.utils._param_validation import HasMethods, Interval
 from sklearn.utils.metadata_routing import MetadataRouter, MethodMapping
 from sklearn.utils.validation import check_is_fitted
 
-from sktl._engine._activations import RowStore
 from sktl._engine._footprint import measure_footprint
-from sktl._engine._network import output_shapes
-from sktl._engine._prefix import FrozenPrefix
 from sktl._engine._transfer import TRANSFER_CONSTRAINTS, TransferEstimator
-from sktl._images import check_images
 from sktl.distillation._footprints import Footprints
-from sktl.distillation._knowledge import (
-    MAPS,
-    RELATIONS,
-    LayerPair,
-    as_map,
-    check_knowledge,
-    pair_layers,
-    teacher_map,
-)
+from sktl.distillation._knowledge import ANSWERS, MAPS, RELATIONS, check_knowledge
+from sktl.distillation._layers import LayerPair, pair_layers
 from sktl.distillation._teacher import check_teacher, fit_teacher, is_frozen, network_of
+from sktl.distillation._teacher_layers import TeacherLayers
 
 _N_TIMED = 16  # pictures that the footprint is measured with
 _N_AGREED = 512  # pictures that agreement is measured with, at most
-_N_SCALED = 256  # pictures that say how large a layer's numbers are
 
 DISTILLATION_CONSTRAINTS: dict = {
     **{name: allowed for name, allowed in TRANSFER_CONSTRAINTS.items() if name != "backbone"},
@@ -149,19 +138,34 @@ class DistilledEstimator(TransferEstimator):
     def _prepare(self, learning, depth, seed):
         """Fit the teacher where it is not fitted, and find out what there is to learn from it."""
         knowledge = self._check_parameters()
+        self._check_depth(knowledge, depth)
         # A warm start goes on with the teacher that it has, unless it was given another one.
         if not hasattr(self, "teacher_") or self._teacher_given is not self.teacher:
             self.teacher_ = fit_teacher(self, self._lessons(learning), self._has_weights)
             self._teacher_given = self.teacher
-        self._maps, self._relates = sorted(set(knowledge) & set(MAPS)), bool(set(knowledge) & set(RELATIONS))
+        self._teacher_layers = None
         self._pairs: list[LayerPair] = []
-        if self._maps or self._relates:
-            self._look_into_teacher(learning, depth)
-        self._scales: list[float] = []
+        if not set(knowledge) <= set(ANSWERS):
+            self._look_into_teacher(knowledge, learning, depth)
         self._loss_seed = seed
         self._agreed = float("nan")
         self._footprints = None
         self._sample = learning.as_given(_N_TIMED)
+
+    def _look_into_teacher(self, knowledge, table, depth):
+        """Which layers of which network are compared."""
+        part, _ = network_of(self.teacher_, table.as_given(1))
+        maps = [kind for kind in MAPS if kind in knowledge]
+        if maps:
+            self._pairs = pair_layers(self.layers, part.backbone_, self.backbone_, depth)
+        if "attention" in maps and all(pair.size == (1, 1) for pair in self._pairs):
+            raise ValueError(
+                f"knowledge={self.knowledge!r} compares where in a picture the numbers are large, and the student's "
+                f"layers {[pair.student for pair in self._pairs]} have one place only. Use 'feature'."
+            )
+        self._teacher_layers = TeacherLayers(
+            self.teacher_, self._pairs, maps, has_embedding=bool(set(knowledge) & set(RELATIONS)), cache=self.cache
+        )
 
     def _lessons(self, learning):
         """The rows that a teacher is fitted on: those with all their targets."""
@@ -172,16 +176,13 @@ class DistilledEstimator(TransferEstimator):
         """The layers whose output the loss sees; their names, or none."""
         return [pair.student for pair in self._pairs]
 
-    def _look_into_teacher(self, table, depth):
-        """Which layers of which network are compared."""
-        if depth == len(self.backbone_.stages):
+    def _check_depth(self, knowledge, depth):
+        """Refuse knowledge that could not move anything."""
+        if depth == len(self.backbone_.stages) and not set(knowledge) <= set(ANSWERS):
             raise ValueError(
                 f"freeze_depth={self.freeze_depth!r} lets the head learn alone: knowledge={self.knowledge!r} is about "
                 "layers, which could not follow. Freeze less, or use knowledge='response'."
             )
-        part, _ = network_of(self.teacher_, table.as_given(1))
-        pairs = pair_layers(self.layers, part.backbone_, self.backbone_, depth)
-        self._pairs = pairs if self._maps else []
 
     def _rows(self, table, depth, augmentation=None):
         """The rows, with what the teacher says of each beside them."""
@@ -192,48 +193,9 @@ class DistilledEstimator(TransferEstimator):
         # Weights of classes weigh labels; what they mean for a teacher's answers the loss knows.
         rows.columns["teacher_weight"] = torch.from_numpy(table.sample_weight / table.sample_weight.mean()).float()
         rows.columns["teacher"] = torch.from_numpy(self._answers(table).astype(np.float32))
-        if self._maps or self._relates:
-            rows.columns.update(self._activations_of_teacher(table))
+        if self._teacher_layers is not None:
+            rows.columns.update(self._teacher_layers.columns(table))
         return rows
-
-    def _activations_of_teacher(self, table):
-        """What the teacher's layers hold for each row, as far as it is compared."""
-        part, X = network_of(self.teacher_, table.as_given())
-        images = check_images(part, X, reset=False)
-        settings = {name: getattr(part, name) for name in ("engine", "precision", "device", "n_jobs")}
-        columns: dict[str, Any] = {}
-        if self._relates:
-            last = part.backbone_.stages[-1].name
-            pooling = getattr(part, "_pooling", part.pooling)
-            pooling = "avg" if pooling in ("none", "flatten") else pooling
-            prefix = FrozenPrefix(part.backbone_, [last], pooling=pooling, cache=self.cache, **settings)
-            columns["embedding"] = torch.from_numpy(prefix.run(images)[0])
-        if self._maps:
-            layers = list(dict.fromkeys(pair.teacher for pair in self._pairs))
-            prefix = FrozenPrefix(part.backbone_, layers, pooling="none", cache=self.cache, **settings)
-            shrunk = [_Shrunk(part.backbone_, layer, self._wanted(layer), len(images)) for layer in layers]
-            prefix.run(images, out=shrunk)
-            columns.update(column for store in shrunk for column in store.columns.items())
-            self._scale(columns)
-        return columns
-
-    def _wanted(self, layer):
-        """What is kept of a layer of the teacher: the kind, the name of the column, and the student's resolution."""
-        return [
-            (kind, f"{kind}{number}", pair)
-            for number, pair in enumerate(self._pairs)
-            if pair.teacher == layer
-            for kind in self._maps
-        ]
-
-    def _scale(self, columns):
-        """Measure hints in units of the teacher's own size, so that a weight means the same for every layer."""
-        names = [name for name in columns if name.startswith("feature")]
-        if not self._scales:  # the rows that are learnt from come first
-            samples = [columns[name][torch.arange(min(len(columns[name]), _N_SCALED))] for name in names]
-            self._scales = [float(sample.std()) or 1.0 for sample in samples]
-        for name, scale in zip(names, self._scales, strict=True):
-            columns[name].scale = scale
 
     def _loss_settings(self):
         """What every loss of a distillation is made of."""
@@ -250,6 +212,7 @@ class DistilledEstimator(TransferEstimator):
         try:
             super()._train(rows, valid, seed, tasks, is_step)
         finally:
+            self._teacher_layers = None
             self.net_.criterion_.forget_maps()
             self.net_.initialize_optimizer()
 
@@ -281,36 +244,3 @@ class DistilledEstimator(TransferEstimator):
 
 def _is_missing(label: Any) -> bool:
     return label is None or is_pandas_na(label) or is_scalar_nan(label)
-
-
-class _Shrunk:
-    """Takes the rows of one layer of the teacher, and keeps what is compared of them."""
-
-    def __init__(self, backbone: Any, layer: str, wanted: list, n_rows: int):
-        (shape,) = output_shapes(backbone, [layer], "none")
-        self.shape = (n_rows, *shape)
-        self._layout = backbone.channel_axis(layer), backbone.has_cls_token(layer)
-        self._wanted = wanted
-        self.columns: dict[str, _StoredColumn] = {}
-        for kind, name, pair in wanted:
-            size = (pair.n_teacher, *pair.size) if kind == "feature" else (pair.size[0] * pair.size[1],)
-            self.columns[name] = _StoredColumn(RowStore((n_rows, *size), np.float32))
-
-    def __setitem__(self, position: int, row: np.ndarray) -> None:
-        activation = as_map(torch.tensor(np.ascontiguousarray(row)).unsqueeze(0), *self._layout)
-        for kind, name, pair in self._wanted:
-            self.columns[name].store[position] = teacher_map(kind, activation, pair.size)[0].numpy()
-
-
-class _StoredColumn:
-    """A column of rows that may lie in a file; asked by positions as a tensor is."""
-
-    def __init__(self, store: RowStore):
-        self.store = store
-        self.scale = 1.0
-
-    def __len__(self) -> int:
-        return len(self.store)
-
-    def __getitem__(self, positions: torch.Tensor) -> torch.Tensor:
-        return torch.from_numpy(self.store.take(positions.numpy())) / self.scale

@@ -21,9 +21,12 @@ class Footprints(ReadableTable):
             **{name: [getattr(teacher, name), getattr(student, name)] for name in Footprint._fields},
             "agreement": [1.0, agreement],
         }
-        time, size = student.milliseconds / teacher.milliseconds, student.nbytes / teacher.nbytes
+        time = student.milliseconds / teacher.milliseconds
+        size = ""
+        if student.nbytes is not None and teacher.nbytes is not None:
+            size = f" and {student.nbytes / teacher.nbytes:.3g} times its bytes"
         super().__init__(
-            f"The student takes {time:.3g} times the teacher's time and {size:.3g} times its bytes",
+            f"The student takes {time:.3g} times the teacher's time{size}",
             columns,
             ["model", "parameters", "not zero", "bytes", "multiply-accumulates", "ms per picture", "agreement"],
             [str, *[_count] * 4, "{:.3g}".format, "{:.3f}".format],

@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import torch
 import xxhash
-from scipy.special import expit, softmax
+from scipy.special import softmax
 from sklearn.base import clone, is_regressor
 from sklearn.exceptions import NotFittedError
 from sklearn.frozen import FrozenEstimator
@@ -245,7 +245,7 @@ def classes_of(teacher: Any) -> np.ndarray:
         raise ValueError(
             f"teacher={teacher!r} has no classes_ after fit: it is no classifier. For numbers use DistilledRegressor."
         )
-    if isinstance(teacher.classes_, list):
+    if isinstance(teacher.classes_, list) and np.ndim(teacher.classes_[0]):
         raise ValueError(f"teacher={teacher!r} has several outputs, and can teach one only.")
     return np.asarray(teacher.classes_)
 
@@ -285,8 +285,7 @@ def _kind_of_answers(teacher: Any, few: Any) -> str:
         return "decision values"
     # Of a network or a logistic regression they are logits; of most others something else (distances to a margin).
     probabilities = np.asarray(teacher.predict_proba(few))
-    two = len(teacher.classes_) == 2
-    implied = expit(logits @ [[1, -1], [-1, 1]]) if two else softmax(logits, axis=1)
+    implied = softmax(logits, axis=1)
     is_logits = probabilities.shape == implied.shape and np.allclose(probabilities, implied, rtol=1e-3, atol=1e-6)
     return "logits" if is_logits else "probabilities"
 

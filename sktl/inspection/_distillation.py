@@ -223,7 +223,7 @@ class DistillationDisplay:
         display = cls(
             [str(name) for name in estimators],
             np.array(scores, float),
-            np.array([footprint.nbytes for footprint in footprints]),
+            np.array([footprint.nbytes for footprint in footprints], float),  # NaN for None
             np.array([footprint.milliseconds for footprint in footprints]),
             parameters=[footprint.parameters for footprint in footprints],
             score_name=score_name(models[0], scoring),

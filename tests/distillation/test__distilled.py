@@ -16,12 +16,12 @@ from skorch.callbacks import Callback
 from torch import nn
 
 from sktl import (
-    DistilledClassifier,
     FineTunedClassifier,
     FineTunedRegressor,
     PretrainedFeatureExtractor,
 )
 from sktl.backbones import load_backbone
+from sktl.distillation._teacher_layers import TeacherLayers
 from sktl.exceptions import BackboneError, DivergenceError, TrainingWarning
 
 ALL_KINDS = ("response", "decoupled", "feature", "attention", "relation", "similarity")
@@ -186,7 +186,7 @@ def test_knowledge_that_cannot_reach_the_student(rows, make, network, kind):
         make(network, knowledge=kind, freeze_depth=-1, augment="flip").fit(*rows)
 
 
-def test_layers_of_a_pipelines_network(rows, make):
+def test_layers_of_a_pipelines_network(rows, make, monkeypatch):
     """Hints come from pictures as the steps in front of the network make them, and not from those given."""
     X, y = rows
     settings = {"knowledge": {"feature": 1.0, "relation": 1.0}, "alpha": 1.0, "freeze_depth": -1}
@@ -196,16 +196,12 @@ def test_layers_of_a_pipelines_network(rows, make):
     outside = make_pipeline(*invert).fit_transform(X)
     on_turned = make(turned, **settings).fit(X, y)
     seen = {}
-
-    class Spy(DistilledClassifier):
-        def _activations_of_teacher(self, table):
-            seen.update(super()._activations_of_teacher(table))
-            return seen
-
-    spy = Spy(**make(turned, **settings).get_params(deep=False)).fit(X, y)
+    usual = TeacherLayers.columns
+    monkeypatch.setattr(TeacherLayers, "columns", lambda self, table: seen | (seen.update(usual(self, table)) or seen))
+    spy = make(turned, **settings).fit(X, y)
     np.testing.assert_array_equal(spy.predict_proba(X), on_turned.predict_proba(X))
     through = seen["embedding"].clone()
-    Spy(**make(plain, **settings).get_params(deep=False)).fit(X, y)
+    make(plain, **settings).fit(X, y)
     assert not torch.allclose(through, seen["embedding"], rtol=0.1)
     (direct,) = (PretrainedFeatureExtractor().fit(outside).transform(outside),)
     order = [np.abs(direct - row.numpy()).max(1).argmin() for row in through]
@@ -445,3 +441,16 @@ def test_cached_and_live_are_the_same(rows, make, network, tmp_path, knowledge):
     for other in (stored, live):
         np.testing.assert_allclose(other.history_[:, "train_loss"], kept.history_[:, "train_loss"], rtol=1e-4)
         np.testing.assert_allclose(other.predict_proba(X), kept.predict_proba(X), atol=1e-3)
+
+
+def test_attention_needs_places(rows, make):
+    """A student of vectors has no places that could be compared: an error that says what works."""
+    X, y = rows
+    network = FineTunedClassifier(freeze_depth="all", max_epochs=0, random_state=0).fit(X, y)
+    mlp = nn.Sequential(nn.Flatten(), nn.Linear(64, 16), nn.ReLU(), nn.Linear(16, 3))
+    size = {"resize_size": 8, "crop_size": 8, "mean": (0.5,), "std": (0.5,)}
+    student = make(
+        FrozenEstimator(network), student=mlp, knowledge="attention", in_channels=1, preprocessing=size, freeze_depth=0
+    )
+    with pytest.raises(ValueError, match=r"knowledge='attention' compares where.*Use 'feature'"):
+        student.fit(X, y)

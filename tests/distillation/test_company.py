@@ -100,6 +100,8 @@ def test_an_unpicklable_teacher_stays_here(rows, make):
     assert student.score(X, y) > 0.9
     with pytest.raises((AttributeError, pickle.PicklingError), match="lambda"):
         pickle.dumps(student)
+    assert student.footprint_.to_dict()["nbytes"] == [None, None]
+    assert "-" in repr(student.footprint_)
 
 
 def test_clones_have_all_parameters_and_nothing_learnt(rows, make):

@@ -1,0 +1,139 @@
+"""Hinton's experiment on Fashion-MNIST: a large network with dropout teaches a smaller one, and a class it never saw.
+
+Hinton, Vinyals and Dean, "Distilling the Knowledge in a Neural Network", 2015, section 3, with 20,000 pictures of
+clothes in place of MNIST's digits. As with his, the teacher learns from pictures moved by up to two pixels, and the
+student sees none of these.
+
+Run: python benchmarks/hinton.py [--seeds 5]
+"""
+
+import argparse
+import gzip
+import statistics
+
+import numpy as np
+import torch
+from common import machine, require_data, show
+from sklearn.frozen import FrozenEstimator
+from torch import nn
+from torchvision.transforms.v2 import RandomCrop
+
+from sktl import DistilledClassifier, FineTunedClassifier
+
+SIDE, N_CLASSES, UNSEEN = 28, 10, 3  # the class that the student never sees: dresses
+TEACHER, STUDENT = (800, 800), (200, 200)
+SETTINGS = {
+    "freeze_depth": 0,
+    "head_init": "random",
+    "lr": 1e-3,
+    "lr_decay": 1.0,
+    "weight_decay": 0.0,
+    "batch_size": 128,
+    "in_channels": 1,
+    "preprocessing": {"resize_size": SIDE, "crop_size": SIDE, "mean": (0.286,), "std": (0.353,)},
+}
+
+
+def clothes(part: str) -> tuple[np.ndarray, np.ndarray]:
+    """Flat rows of pixels (n, 784) and class numbers."""
+    folder = require_data() / "fashion_mnist" / "FashionMNIST" / "raw"
+    pixels, labels = (
+        gzip.decompress((folder / f"{part}-{name}-ubyte.gz").read_bytes()) for name in ("images-idx3", "labels-idx1")
+    )
+    X = np.frombuffer(pixels, np.uint8, offset=16).reshape(-1, SIDE * SIDE)
+    return X, np.frombuffer(labels, np.uint8, offset=8).astype(int)
+
+
+def perceptron(widths: tuple[int, ...], seed: int, dropout: bool = False) -> nn.Module:
+    """A multi-layer perceptron; the teacher's has dropout, 20 % of the pixels and half of the hidden units."""
+    torch.manual_seed(seed)
+    layers: list[nn.Module] = [nn.Flatten(), *([nn.Dropout(0.2)] if dropout else [])]
+    for n_in, n_out in zip([SIDE * SIDE, *widths], widths, strict=False):
+        layers += [nn.Linear(n_in, n_out), nn.ReLU(), *([nn.Dropout(0.5)] if dropout else [])]
+    return nn.Sequential(*layers, nn.Linear(widths[-1], N_CLASSES))
+
+
+def spread(values: list[float]) -> str:
+    """Mean and standard deviation."""
+    return f"{statistics.mean(values):.1f} ± {statistics.stdev(values) if len(values) > 1 else 0:.1f}"
+
+
+def errors(model, X, y) -> int:
+    """Test errors."""
+    return int((model.predict(X) != y).sum())
+
+
+def corrected(student, pictures: np.ndarray, share: float) -> float:
+    """What to add to the unseen class's logit so that it is predicted for its share of pictures (without labels)."""
+    logits = student.decision_function(pictures)
+    others = np.delete(logits, UNSEEN, axis=1).max(axis=1)
+    return float(np.quantile(others - logits[:, UNSEEN], share))
+
+
+def main(n_seeds: int, n_epochs: int) -> None:
+    """Print test errors, and how often the unseen class is recognised."""
+    (X, y), (X_test, y_test) = clothes("train"), clothes("t10k")
+    teacher = FineTunedClassifier(
+        perceptron(TEACHER, 0, dropout=True),
+        max_epochs=40,
+        augment=RandomCrop(SIDE, padding=2),
+        n_views=8,
+        random_state=0,
+        **SETTINGS,
+    )
+    frozen = FrozenEstimator(teacher.fit(X, y))
+    print(f"Teacher, {TEACHER} hidden units, dropout: {errors(teacher, X_test, y_test)} errors", flush=True)
+    alone, rows = [], []
+    for seed in range(n_seeds):
+        student = FineTunedClassifier(perceptron(STUDENT, seed), max_epochs=n_epochs, random_state=seed, **SETTINGS)
+        alone.append(errors(student.fit(X, y), X_test, y_test))
+    rows.append(("the student alone", spread(alone)))
+    print(rows[-1], flush=True)
+    for temperature in (1.0, 2.0, 4.0):
+        settings = {"max_epochs": n_epochs, "temperature": temperature, **SETTINGS}
+        distilled = [
+            errors(
+                DistilledClassifier(frozen, perceptron(STUDENT, seed), random_state=seed, **settings).fit(X, y),
+                X_test,
+                y_test,
+            )
+            for seed in range(n_seeds)
+        ]
+        rows.append((f"distilled, temperature {temperature:g}", spread(distilled)))
+        print(rows[-1], flush=True)
+    show(f"{STUDENT} hidden units, {n_seeds} seeds", ("network", "errors of 10,000"), rows)
+    unseen(frozen, n_seeds, n_epochs, (X, y), (X_test, y_test))
+
+
+def unseen(frozen, n_seeds: int, n_epochs: int, train, test) -> None:
+    """Leave a class out of what the student sees; its teacher knows it."""
+    (X, y), (X_test, y_test) = train, test
+    seen, is_test = y != UNSEEN, y_test == UNSEEN
+    recognised, after, others, biases = [], [], [], []
+    for seed in range(n_seeds):
+        student = DistilledClassifier(
+            frozen, perceptron(STUDENT, seed), random_state=seed, max_epochs=n_epochs, temperature=4.0, **SETTINGS
+        ).fit(X[seen], y[seen], classes=np.arange(N_CLASSES))
+        recognised.append(100 * np.mean(student.predict(X_test[is_test]) == UNSEEN))
+        bias = corrected(student, X, share=1 / N_CLASSES)
+        logits = student.decision_function(X_test)
+        logits[:, UNSEEN] += bias
+        after.append(100 * np.mean(logits[is_test].argmax(1) == UNSEEN))
+        others.append(100 * np.mean(logits[~is_test].argmax(1) == y_test[~is_test]))
+        biases.append(bias)
+    rows = [
+        ("recognised", spread(recognised)),
+        ("recognised, bias corrected", spread(after)),
+        ("accuracy on the other nine classes, then", spread(others)),
+        ("what was added to its logit", spread(biases)),
+    ]
+    show(f"Class {UNSEEN}, of which the student saw no picture and no label (%)", ("", f"{n_seeds} seeds"), rows)
+
+
+if __name__ == "__main__":
+    parser = argparse.ArgumentParser()
+    parser.add_argument("--seeds", type=int, default=5)
+    parser.add_argument("--epochs", type=int, default=30)
+    arguments = parser.parse_args()
+    print(machine())
+    main(arguments.seeds, arguments.epochs)

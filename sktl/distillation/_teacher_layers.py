@@ -1,0 +1,114 @@
+"""What a teacher's layers hold for each picture, as far as a student is compared to it; computed before training."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import torch
+
+from sktl._engine._activations import RowStore
+from sktl._engine._labelled import LabelledImages
+from sktl._engine._network import output_shapes
+from sktl._engine._prefix import FrozenPrefix
+from sktl._images import check_images
+from sktl.distillation._layers import LayerPair, as_map, teacher_map
+from sktl.distillation._teacher import network_of
+
+_N_SCALED = 256  # pictures that say how large a layer's numbers are
+
+
+class TeacherLayers:
+    """Columns of rows: the maps of a teacher, and what reaches its head.
+
+    Parameters
+    ----------
+    teacher : fitted estimator
+        With a network in it.
+    pairs : sequence of LayerPair
+        Which layers are compared.
+    kinds : sequence of {"feature", "attention"}
+        What is kept of them.
+    has_embedding : bool
+        Whether what reaches the head is wanted too.
+    cache : "auto", path-like or None
+        Where the network's outputs are kept.
+    """
+
+    def __init__(
+        self, teacher: Any, pairs: Sequence[LayerPair], kinds: Sequence[str], *, has_embedding: bool, cache: Any
+    ):
+        self._teacher = teacher
+        self._pairs = pairs
+        self._kinds = kinds
+        self._has_embedding = has_embedding
+        self._cache = cache
+        self._scales: list[float] = []
+
+    def columns(self, table: LabelledImages) -> dict[str, Any]:
+        """``"embedding"``, and a column such as ``"feature0"`` for each kind and pair; the first table is learnt from.
+
+        Hints are in units of the size that a layer's numbers have in the first table, so that a weight means the same
+        for every layer of every network.
+        """
+        part, X = network_of(self._teacher, table.as_given())
+        images = check_images(part, X, reset=False)
+        names = ("engine", "precision", "device", "n_jobs")
+        settings = {"cache": self._cache, **{name: getattr(part, name) for name in names}}
+        columns: dict[str, Any] = {}
+        if self._has_embedding:
+            pooling = getattr(part, "_pooling", part.pooling)
+            pooling = "avg" if pooling in ("none", "flatten") else pooling
+            prefix = FrozenPrefix(part.backbone_, [part.backbone_.stages[-1].name], pooling=pooling, **settings)
+            columns["embedding"] = torch.from_numpy(prefix.run(images)[0])
+        if self._kinds:
+            layers = list(dict.fromkeys(pair.teacher for pair in self._pairs))
+            shrunk = [_Shrunk(part.backbone_, layer, self._wanted(layer), len(images)) for layer in layers]
+            FrozenPrefix(part.backbone_, layers, pooling="none", **settings).run(images, out=shrunk)
+            columns.update(column for store in shrunk for column in store.columns.items())
+            self._scale([column for name, column in columns.items() if name.startswith("feature")])
+        return columns
+
+    def _wanted(self, layer: str) -> list[tuple[str, str, LayerPair]]:
+        """What is kept of a layer of the teacher: the kind, the name of the column, and the pair that it is for."""
+        pairs = [(number, pair) for number, pair in enumerate(self._pairs) if pair.teacher == layer]
+        return [(kind, f"{kind}{number}", pair) for number, pair in pairs for kind in self._kinds]
+
+    def _scale(self, hints: "Sequence[_StoredColumn]") -> None:
+        if not self._scales:
+            samples = [hint[torch.arange(min(len(hint), _N_SCALED))] for hint in hints]
+            self._scales = [float(sample.std()) or 1.0 for sample in samples]
+        for hint, scale in zip(hints, self._scales, strict=True):
+            hint.scale = scale
+
+
+class _Shrunk:
+    """Takes the rows of one layer of the teacher, and keeps what is compared of them."""
+
+    def __init__(self, backbone: Any, layer: str, wanted: list, n_rows: int):
+        (shape,) = output_shapes(backbone, [layer], "none")
+        self.shape = (n_rows, *shape)
+        self._layout = backbone.channel_axis(layer), backbone.has_cls_token(layer)
+        self._wanted = wanted
+        self.columns: dict[str, _StoredColumn] = {}
+        for kind, name, pair in wanted:
+            size = (pair.n_teacher, *pair.size) if kind == "feature" else (pair.size[0] * pair.size[1],)
+            self.columns[name] = _StoredColumn(RowStore((n_rows, *size), np.float32))
+
+    def __setitem__(self, position: int, row: np.ndarray) -> None:
+        activation = as_map(torch.tensor(np.ascontiguousarray(row)).unsqueeze(0), *self._layout)
+        for kind, name, pair in self._wanted:
+            self.columns[name].store[position] = teacher_map(kind, activation, pair.size)[0].numpy()
+
+
+class _StoredColumn:
+    """A column of rows that may lie in a file; asked by positions as a tensor is."""
+
+    def __init__(self, store: RowStore):
+        self.store = store
+        self.scale = 1.0
+
+    def __len__(self) -> int:
+        return len(self.store)
+
+    def __getitem__(self, positions: torch.Tensor) -> torch.Tensor:
+        return torch.from_numpy(self.store.take(positions.numpy())) / self.scale
