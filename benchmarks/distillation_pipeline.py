@@ -1,5 +1,7 @@
 """A pipeline of features and a support vector machine teaches a small network: what is kept, and at what latency.
 
+The teacher is asked about the pictures that it was fitted on.
+
 Run: python benchmarks/distillation_pipeline.py [--seeds 5]
 """
 

@@ -2,7 +2,7 @@
 
 The rival is tuned: photos are decoded once and lie in memory as tensors, the teacher is in eval mode, without gradients
 and channels last; teacher and student get the same batches. Each run is a process of its own, so nothing is cached
-before; loading is part of neither.
+before. The loop's networks are loaded before the clock starts; our `fit` loads its student while it runs.
 
 Run: python benchmarks/distillation_speed.py [--epochs 10] [--rounds 3]
 """

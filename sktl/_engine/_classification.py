@@ -4,10 +4,10 @@ import numpy as np
 from scipy.special import log_softmax, softmax
 from sklearn.base import ClassifierMixin
 from sklearn.utils import compute_class_weight
-from sklearn.utils._missing import is_pandas_na, is_scalar_nan
 from sklearn.utils.multiclass import check_classification_targets
 from sklearn.utils.validation import _check_y
 
+from sktl._engine._labelled import is_missing
 from sktl._engine._losses import ClassificationLoss
 from sktl._engine._probe import classification_probe
 from sktl._engine._transfer import TransferEstimator
@@ -82,6 +82,8 @@ class TransferClassifier(ClassifierMixin, TransferEstimator):
         logits = self._outputs(X)
         return logits[:, 1] - logits[:, 0] if len(self.classes_) == 2 else logits
 
+    _missing_labels_advice = "Drop those rows."
+
     @property
     def _n_outputs(self):
         return len(self.classes_)
@@ -89,12 +91,12 @@ class TransferClassifier(ClassifierMixin, TransferEstimator):
     def _check_targets(self, y, weight, *, reset, classes):
         """Number of each row's class, and what it weighs."""
         # Before scikit-learn's check, which stumbles over pandas.NA.
-        labels = np.asarray(y).ravel() if np.asarray(y).dtype.kind == "O" else ()
-        missing = [
-            row for row, label in enumerate(labels) if label is None or is_pandas_na(label) or is_scalar_nan(label)
-        ]
+        labels = np.asarray(y).ravel() if np.asarray(y).dtype.kind in "Of" else np.empty(0)
+        missing = [row for row, label in enumerate(labels.tolist()) if is_missing(label)]
         if missing:
-            raise ValueError(f"y has missing labels, at position {missing[0]} first. Drop those rows.")
+            raise ValueError(f"y has missing labels, at position {missing[0]} first. {self._missing_labels_advice}")
+        if len({isinstance(label, str) for label in labels}) == 2:
+            raise ValueError("y has both texts and numbers for labels, which have no order. Use one kind of them.")
         y = _check_y(y, multi_output=False, estimator=self)
         check_classification_targets(y)
         if reset:

@@ -6,8 +6,21 @@ from typing import Any, NamedTuple
 import numpy as np
 from sklearn.model_selection import train_test_split
 from sklearn.utils import _safe_indexing
+from sklearn.utils._missing import is_pandas_na, is_scalar_nan
 
 from sktl._images import Images
+
+
+def is_missing(label: Any) -> bool:
+    """Whether a label stands for one that is not there: None, NaN or pandas.NA."""
+    return label is None or is_pandas_na(label) or is_scalar_nan(label)
+
+
+def as_targets(y: Any) -> Any:
+    """Targets that can be indexed; a list of texts and other things is not made a list of texts, as NumPy does."""
+    if isinstance(y, list | tuple) and len({isinstance(label, str) for label in y}) == 2:
+        return np.array(y, dtype=object)
+    return y if hasattr(y, "iloc") else np.asarray(y)
 
 
 class LabelledImages(NamedTuple):

@@ -130,6 +130,17 @@ class RestNetwork(nn.Module):
                 yield from part.named_parameters(path)
 
 
+def adopt_statistics_quickly(network: nn.Module) -> None:
+    """Let batch norms that begin with nothing learn their statistics as fast as is usual, in place.
+
+    Some networks (MobileNetV3, EfficientNet) average them over hundreds of steps, which a training of millions of
+    pictures has: a short one would end with statistics of its first steps, and predict by chance.
+    """
+    for module in network.modules():
+        if isinstance(module, nn.modules.batchnorm._BatchNorm) and module.momentum is not None:
+            module.momentum = max(module.momentum, 0.1)  # torch's default
+
+
 def norm_parameters(module: nn.Module) -> set[nn.Parameter]:
     """The parameters of all norms in ``module``: scales and shifts, which weight decay would only distort."""
     kinds = (nn.modules.batchnorm._NormBase, nn.LayerNorm, nn.GroupNorm, nn.RMSNorm)

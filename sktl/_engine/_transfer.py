@@ -17,13 +17,13 @@ from sktl._engine._activations import fetch_activations
 from sktl._engine._augment import AUGMENT_CONSTRAINTS, make_augmentation
 from sktl._engine._backbone_parameter import BACKBONE_CONSTRAINTS, resolve_backbone
 from sktl._engine._callbacks import EpochTasks, GradualUnfreezing, KeepBest
-from sktl._engine._labelled import LabelledImages, distinct, hold_out
+from sktl._engine._labelled import LabelledImages, as_targets, distinct, hold_out
 from sktl._engine._net import TransferNet
 from sktl._engine._network import POOLINGS, check_pooling, pooled_shape
 from sktl._engine._prefix import PREFIX_CONSTRAINTS, FrozenPrefix
 from sktl._engine._probe import Probe, probe_rows
 from sktl._engine._progress import PrintedProgress
-from sktl._engine._rest import RestNetwork, last_linear, make_head
+from sktl._engine._rest import RestNetwork, adopt_statistics_quickly, last_linear, make_head
 from sktl._engine._rows import Rows
 from sktl._engine._schedules import OPTIMIZERS, SCHEDULES
 from sktl._engine._summary import TrainableSummary
@@ -84,6 +84,7 @@ class TransferEstimator(CallbackSupportMixin, BaseEstimator):
     """
 
     _network_parameter = "backbone"
+    _without_y = ""  # how it would go without
 
     @with_callbacks
     @_fit_context(prefer_skip_nested_validation=True)
@@ -207,14 +208,17 @@ class TransferEstimator(CallbackSupportMixin, BaseEstimator):
         check_consistent_length(range(len(images)), y)
         weight = _check_sample_weight(sample_weight, np.empty(len(images)), dtype=np.float64, ensure_non_negative=True)
         kept = np.flatnonzero(weight)
-        targets = np.asarray(y)[kept] if not hasattr(y, "iloc") else y.iloc[kept]
+        y = as_targets(y)
+        targets = y.iloc[kept] if hasattr(y, "iloc") else y[kept]
         targets, class_weight = self._check_targets(targets, weight[kept], reset=reset, classes=classes)
         table = LabelledImages(images.take(kept), targets, weight[kept] * class_weight, weight[kept], indexable(X, y))
         return distinct(table.take(np.flatnonzero(class_weight)))  # a class may weigh nothing too
 
     def _missing_targets(self, n_rows):
         """What stands for the targets where none were given; here they are needed."""
-        raise ValueError(f"This {type(self).__name__} estimator requires y to be passed, but the target y is None.")
+        raise ValueError(
+            f"This {type(self).__name__} estimator requires y to be passed, but the target y is None.{self._without_y}"
+        )
 
     def _split(self, table, validation):
         """What to learn from, and what to judge on, where anything is judged."""
@@ -284,6 +288,8 @@ class TransferEstimator(CallbackSupportMixin, BaseEstimator):
         head = self.head if previous is None else previous.module_.head
         head = make_head(head, n_features, self._n_outputs, dropout=self.dropout, generator_seed=seed)
         network = RestNetwork(self.backbone_, depth, head, pooling=self._pooling, freeze_bn=freeze_bn, taps=self._taps)
+        if is_random:
+            adopt_statistics_quickly(network)
         net = self._new_net(network)
         if previous is not None:
             net.history = previous.history
@@ -395,13 +401,13 @@ class TransferEstimator(CallbackSupportMixin, BaseEstimator):
         state = dict(super().__getstate__())  # it may be what the estimator itself lives on
         if "net_" in state and self.freeze_depth_ < len(self.backbone_.stages):
             self.backbone_.fingerprint(self.backbone_.stages[-1].name)  # known before what it is of is not there
-            state["backbone_"] = self.backbone_.hollow(self.net_.module_.stages.state_dict())
+            state["backbone_"] = self.backbone_._hollow(self.net_.module_.stages.state_dict())
         return state
 
     def __setstate__(self, state):
         super().__setstate__(state)
         if "net_" in state and self.freeze_depth_ < len(self.backbone_.stages):
-            self.backbone_ = self.backbone_.fill(self.net_.module_.stages.state_dict())
+            self.backbone_ = self.backbone_._fill(self.net_.module_.stages.state_dict())
 
     def _fitted_attributes(self):
         """The attributes that make this estimator a fitted one."""

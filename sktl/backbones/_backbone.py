@@ -277,6 +277,13 @@ class Backbone:
         end = _graph.output_node(self._full_graph) if head else stage_ends[-1]
         prefix = self._part(_graph.extract(self._full_graph, start), torch.Tensor.detach)
         ends = tuple(self._find(tap) for tap in taps)
+        inside = _graph.ancestors([end])
+        behind = [tap for tap, node in zip(taps, ends, strict=True) if node not in inside]
+        if behind:
+            raise BackboneError(
+                f"{behind} of {self.name!r} are no part of the rest, which ends with {self.stages[-1].name!r}. Name "
+                "layers of its stages."
+            )
         before = [tap for tap, node in zip(taps, ends, strict=True) if node in _graph.ancestors([start])]
         if before:
             raise BackboneError(
@@ -333,34 +340,16 @@ class Backbone:
         }
         return other
 
-    def hollow(self, names: Iterable[str]) -> "Backbone":
+    def _hollow(self, names: Iterable[str]) -> "Backbone":
         """The same network with some tensors that take no room and hold nothing, to be pickled beside their values.
 
-        Parameters
-        ----------
-        names : iterable of str
-            Tensors, as in ``module.state_dict()``; names that it does not have are left out.
-
-        Returns
-        -------
-        Backbone
-            Not to be run before `fill` has given it its values again. It keeps the fingerprints of the whole one.
+        It is not to be run before `_fill` has given it its values again, and keeps the fingerprints of the whole one.
         """
         own = self.module.state_dict()
         return self._with({name: own[name].new_zeros(()).expand(own[name].shape) for name in names if name in own})
 
-    def fill(self, state: Mapping[str, torch.Tensor]) -> "Backbone":
-        """What `hollow` emptied, with its values again.
-
-        Parameters
-        ----------
-        state : mapping of str to Tensor
-            The values that the tensors had; they are copied, and names that the network does not have are left out.
-
-        Returns
-        -------
-        Backbone
-        """
+    def _fill(self, state: Mapping[str, torch.Tensor]) -> "Backbone":
+        """What `_hollow` emptied, with the values again that it had."""
         own = self.module.state_dict()
         return self._with({name: value.detach().cpu().clone() for name, value in state.items() if name in own})
 

@@ -10,7 +10,7 @@ from sklearn.utils._param_validation import Interval, StrOptions
 from sktl._engine._classification import TransferClassifier
 from sktl.distillation._distilled import DISTILLATION_CONSTRAINTS, DistilledEstimator
 from sktl.distillation._knowledge import ANSWERS, LEAST_PROBABILITY, MAPS, RELATIONS, ClassifierDistillationLoss
-from sktl.distillation._teacher import classes_of, classifier_answers, is_frozen
+from sktl.distillation._teacher import classes_of, classifier_answers
 
 
 class DistilledClassifier(DistilledEstimator, TransferClassifier):
@@ -40,7 +40,7 @@ class DistilledClassifier(DistilledEstimator, TransferClassifier):
         after a learned map [3]_), ``"attention"`` (where in a picture they are large [4]_), ``"relation"`` (distances
         and angles between pictures in its last layer [5]_), ``"similarity"`` (their inner products there [6]_). All
         but the first two need a teacher with a network of sktl.
-    temperature : float, default=2.0
+    temperature : float, default=4.0
         What logits are divided by before student and teacher are compared. Higher ones say more about the unlikely
         classes.
     alpha : float, default=0.9
@@ -191,7 +191,7 @@ class DistilledClassifier(DistilledEstimator, TransferClassifier):
     WeightsDownloadError, WeightsMismatchError, FileNotFoundError
         From `fit`, where weights cannot be downloaded, belong to another network, or are not there.
     TypeError
-        From `fit`, where the teacher is no estimator.
+        From `fit`, where the teacher is a class and no instance of one.
     ValueError
         From `fit`, where a parameter is out of its range, ``y`` has one class only, the teacher knows other classes
         than ``y``, or knowledge is asked for that it does not have.
@@ -244,6 +244,7 @@ class DistilledClassifier(DistilledEstimator, TransferClassifier):
     True
     """
 
+    _missing_labels_advice = "Drop those rows, or let the teacher speak for them: unlabeled=numpy.nan."
     _kinds = (*ANSWERS, *MAPS, *RELATIONS)
     _parameter_constraints: dict = {
         **DISTILLATION_CONSTRAINTS,
@@ -260,7 +261,7 @@ class DistilledClassifier(DistilledEstimator, TransferClassifier):
         *,
         weights="default",
         knowledge="response",
-        temperature=2.0,
+        temperature=4.0,
         alpha=0.9,
         beta=8.0,
         layers="auto",
@@ -347,7 +348,7 @@ class DistilledClassifier(DistilledEstimator, TransferClassifier):
         self.verbose = verbose
 
     @with_callbacks
-    @_fit_context(prefer_skip_nested_validation=True)
+    @_fit_context(prefer_skip_nested_validation=False)
     def fit(self, X, y=None, sample_weight=None, *, classes=None, X_val=None, y_val=None, sample_weight_val=None):
         """Fit the teacher where it is not frozen, ask it, and train the student.
 
@@ -378,6 +379,7 @@ class DistilledClassifier(DistilledEstimator, TransferClassifier):
         return self._fit(X, y, sample_weight, (X_val, y_val, sample_weight_val), classes)
 
     def _prepare(self, learning, depth, seed):
+        self._kind_of_answers = None
         known = learning.y >= 0
         self._class_weight = np.ones(self._n_outputs)
         if known.any():
@@ -391,7 +393,7 @@ class DistilledClassifier(DistilledEstimator, TransferClassifier):
             classes = self._classes_of_teacher()
         if not reset and classes is not None and not np.array_equal(self.classes_, np.unique(classes)):
             raise ValueError(f"classes={classes!r} is not what it was in the first call: {self.classes_!r}.")
-        index, class_weight = np.full(len(labeled), -1), np.ones(len(labeled))
+        index, class_weight = np.full(len(labeled), -1), np.full(len(labeled), self._weight_of_unlabeled(labeled))
         if labeled.any():
             known = y[labeled] if not hasattr(y, "iloc") else y.iloc[np.flatnonzero(labeled)]
             if not labeled.all() and np.asarray(known).dtype == object:
@@ -406,11 +408,7 @@ class DistilledClassifier(DistilledEstimator, TransferClassifier):
 
     def _classes_of_teacher(self):
         """All classes there are, where no row has a label."""
-        if not is_frozen(self.teacher):
-            raise ValueError(
-                f"All labels are unlabeled={self.unlabeled!r}: there is none to fit the teacher on. Fit it first, and "
-                "give it inside a sklearn.frozen.FrozenEstimator."
-            )
+        self._check_can_do_without_labels()
         return classes_of(self.teacher)
 
     def _known(self, y):
@@ -420,8 +418,8 @@ class DistilledClassifier(DistilledEstimator, TransferClassifier):
         return self.classes_[table.y]
 
     def _answers(self, table):
-        answers = classifier_answers(self.teacher_, self.classes_, table, self.cache)
-        self.teacher_answers_ = answers.kind
+        answers = classifier_answers(self.teacher_, self.classes_, table, self.cache, self._kind_of_answers)
+        self.teacher_answers_ = self._kind_of_answers = answers.kind  # rows to judge on are asked in the same way
         return answers.values
 
     def _probe_rows(self, rows, table):

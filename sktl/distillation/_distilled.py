@@ -9,17 +9,17 @@ import numpy as np
 import torch
 from sklearn.base import clone
 from sklearn.frozen import FrozenEstimator
-from sklearn.utils._missing import is_pandas_na, is_scalar_nan
 from sklearn.utils._param_validation import HasMethods, Interval
 from sklearn.utils.metadata_routing import MetadataRouter, MethodMapping
 from sklearn.utils.validation import check_is_fitted
 
 from sktl._engine._footprint import measure_footprint
+from sktl._engine._labelled import is_missing
 from sktl._engine._transfer import TRANSFER_CONSTRAINTS, TransferEstimator
 from sktl.distillation._footprints import Footprints
 from sktl.distillation._knowledge import ANSWERS, MAPS, RELATIONS, check_knowledge
 from sktl.distillation._layers import LayerPair, pair_layers
-from sktl.distillation._teacher import check_teacher, fit_teacher, is_frozen, network_of
+from sktl.distillation._teacher import check_teacher, fit_teacher, identity, is_frozen, network_of
 from sktl.distillation._teacher_layers import TeacherLayers
 
 _N_TIMED = 16  # pictures that the footprint is measured with
@@ -51,6 +51,7 @@ class DistilledEstimator(TransferEstimator):
     """
 
     _network_parameter = "student"
+    _without_y = " A teacher that is fitted already, inside a sklearn.frozen.FrozenEstimator, needs none."
     _kinds: Sequence[str] = ()
     _footprints: "Footprints | None" = None
     _sample: Any = None
@@ -93,31 +94,34 @@ class DistilledEstimator(TransferEstimator):
         return MetadataRouter(owner=self).add_self_request(self).add(teacher=self.teacher, method_mapping=mapping)
 
     def _fit(self, X, y, sample_weight, validation, classes=None):
-        """Check what can be checked, train, and see how much student and teacher agree."""
+        """Check what can be checked before a teacher is fitted for hours, and train."""
         self._check_parameters()
         self._has_weights = sample_weight is not None
         super()._fit(X, y, sample_weight, validation, classes)
         return self
 
     def _check_parameters(self):
-        """Say what is wrong with the parameters before a teacher is fitted for hours."""
+        """Say what is wrong with teacher and knowledge."""
         check_teacher(self)
-        knowledge = check_knowledge(self.knowledge, self._kinds)
-        if set(knowledge) & set(MAPS) and self.augment is not None:
+        self._weights_of_kinds = check_knowledge(self.knowledge, self._kinds)
+        if set(self._weights_of_kinds) & set(MAPS) and self.augment is not None:
             raise ValueError(
                 f"knowledge={self.knowledge!r} compares places of a picture, which augment={self.augment!r} moves. Use "
                 "augment=None, or knowledge of answers and relations."
             )
-        return knowledge
 
     def _missing_targets(self, n_rows):
         """No labels at all, with which a fitted teacher can do."""
         if not self._can_do_without_labels():
-            raise ValueError(
-                f"This {type(self).__name__} estimator requires y to be passed, but the target y is None: the teacher "
-                "has to be fitted. A fitted one inside a sklearn.frozen.FrozenEstimator needs no y."
-            )
+            super()._missing_targets(n_rows)
         return np.full(n_rows, _NO_LABEL)
+
+    def _check_can_do_without_labels(self):
+        if not self._can_do_without_labels():
+            raise ValueError(
+                f"All of y is unlabeled={self.unlabeled!r}: there is nothing to fit the teacher on. Fit it first, and "
+                "give it inside a sklearn.frozen.FrozenEstimator."
+            )
 
     def _can_do_without_labels(self):
         """Whether the teacher is fitted already."""
@@ -130,30 +134,45 @@ class DistilledEstimator(TransferEstimator):
             return np.ones(len(labels), bool)
         if self.unlabeled is None:
             return np.zeros(labels.shape, bool)
-        if labels.dtype != object and not _is_missing(self.unlabeled):
+        if labels.dtype.kind == "U" and not isinstance(self.unlabeled, str) and str(self.unlabeled) in labels:
+            raise ValueError(
+                f"y is an array of texts, in which NumPy has made unlabeled={self.unlabeled!r} the text "
+                f"{str(self.unlabeled)!r}. Give y as a list or with dtype=object, or say unlabeled="
+                f"{str(self.unlabeled)!r}."
+            )
+        if labels.dtype != object and not is_missing(self.unlabeled):
             return np.broadcast_to(labels == self.unlabeled, labels.shape)
-        found = [_is_missing(x) if _is_missing(self.unlabeled) else x == self.unlabeled for x in labels.ravel()]
+        found = [is_missing(x) if is_missing(self.unlabeled) else x == self.unlabeled for x in labels.ravel()]
         return np.array([is_found is True or is_found is np.True_ for is_found in found]).reshape(labels.shape)
+
+    def _weight_of_unlabeled(self, labeled):
+        """What a row without a label weighs: nothing, where nothing of the teacher is wanted."""
+        if self.alpha == 0 and not labeled.any():
+            raise ValueError(
+                "alpha=0 leaves nothing to learn from rows without labels. Use a greater alpha, or labels."
+            )
+        return float(self.alpha > 0)
 
     def _prepare(self, learning, depth, seed):
         """Fit the teacher where it is not fitted, and find out what there is to learn from it."""
-        knowledge = self._check_parameters()
-        self._check_depth(knowledge, depth)
+        self._check_depth(depth)
         # A warm start goes on with the teacher that it has, unless it was given another one.
-        if not hasattr(self, "teacher_") or self._teacher_given is not self.teacher:
+        given = identity(self.teacher)
+        if not hasattr(self, "teacher_") or self._teacher_given != given:
             self.teacher_ = fit_teacher(self, self._lessons(learning), self._has_weights)
-            self._teacher_given = self.teacher
+            self._teacher_given = given
         self._teacher_layers = None
         self._pairs: list[LayerPair] = []
-        if not set(knowledge) <= set(ANSWERS):
-            self._look_into_teacher(knowledge, learning, depth)
+        if not set(self._weights_of_kinds) <= set(ANSWERS):
+            self._look_into_teacher(learning, depth)
         self._loss_seed = seed
         self._agreed = float("nan")
         self._footprints = None
         self._sample = learning.as_given(_N_TIMED)
 
-    def _look_into_teacher(self, knowledge, table, depth):
+    def _look_into_teacher(self, table, depth):
         """Which layers of which network are compared."""
+        knowledge = self._weights_of_kinds
         part, _ = network_of(self.teacher_, table.as_given(1))
         maps = [kind for kind in MAPS if kind in knowledge]
         if maps:
@@ -176,9 +195,9 @@ class DistilledEstimator(TransferEstimator):
         """The layers whose output the loss sees; their names, or none."""
         return [pair.student for pair in self._pairs]
 
-    def _check_depth(self, knowledge, depth):
+    def _check_depth(self, depth):
         """Refuse knowledge that could not move anything."""
-        if depth == len(self.backbone_.stages) and not set(knowledge) <= set(ANSWERS):
+        if depth == len(self.backbone_.stages) and not set(self._weights_of_kinds) <= set(ANSWERS):
             raise ValueError(
                 f"freeze_depth={self.freeze_depth!r} lets the head learn alone: knowledge={self.knowledge!r} is about "
                 "layers, which could not follow. Freeze less, or use knowledge='response'."
@@ -200,7 +219,7 @@ class DistilledEstimator(TransferEstimator):
     def _loss_settings(self):
         """What every loss of a distillation is made of."""
         return {
-            "knowledge": check_knowledge(self.knowledge, self._kinds),
+            "knowledge": self._weights_of_kinds,
             "alpha": self.alpha,
             "pairs": self._pairs,
             "student": self.backbone_,
@@ -240,7 +259,3 @@ class DistilledEstimator(TransferEstimator):
         memo[id(self)] = copied
         copied.__dict__.update(copy.deepcopy(self.__dict__, memo))
         return copied
-
-
-def _is_missing(label: Any) -> bool:
-    return label is None or is_pandas_na(label) or is_scalar_nan(label)

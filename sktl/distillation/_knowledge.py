@@ -2,6 +2,7 @@
 
 from abc import abstractmethod
 from collections.abc import Mapping, Sequence
+from numbers import Real
 from typing import Any
 
 import numpy as np
@@ -47,7 +48,7 @@ def check_knowledge(knowledge: Any, kinds: Sequence[str]) -> dict[str, float]:
     """
     weights: Any = {knowledge: 1.0} if isinstance(knowledge, str) else knowledge
     is_mapping = isinstance(weights, Mapping) and all(name in kinds for name in weights)
-    if not is_mapping or not all(isinstance(x, int | float) and 0 <= x < float("inf") for x in weights.values()):
+    if not is_mapping or not all(isinstance(x, Real) and 0 <= float(x) < float("inf") for x in weights.values()):
         raise ValueError(
             f"knowledge={knowledge!r} is not understood. Use one of {list(kinds)}, or weights of several, zero or "
             "more: {'response': 1.0, 'feature': 0.5}."

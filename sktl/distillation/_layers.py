@@ -44,8 +44,9 @@ def pair_layers(layers: Any, teacher: Backbone, student: Backbone, depth: int) -
             raise ValueError(f"layers={layers!r} is neither 'auto' nor pairs of layers, [(teacher's, student's), ...].")
         names = list(zip(_ends(teacher, 0), _ends(student, depth), strict=False))
     else:
-        names = [tuple(pair) for pair in layers]
-        if not names or not all(len(pair) == 2 for pair in names):
+        names = list(layers)
+        is_pair = [isinstance(x, list | tuple) and len(x) == 2 and all(isinstance(y, str) for y in x) for x in names]
+        if not names or not all(is_pair):
             raise ValueError(f"layers={layers!r} has to be pairs of layers: [(teacher's, student's), ...].")
     return [
         LayerPair(taught, learnt, channels(teacher, taught), channels(student, learnt), resolution(student, learnt))
@@ -100,6 +101,6 @@ def teacher_map(kind: str, activation: Tensor, size: tuple[int, int]) -> Tensor:
     """What is kept of a teacher's map (n, channels, height, width), at the student's resolution."""
     if kind == "attention":
         height, width = activation.shape[2:]
-        attention = attention_map(activation).unflatten(1, (1, height, width)) if activation.numel() else activation
+        attention = attention_map(activation).unflatten(1, (1, height, width))
         return functional.adaptive_avg_pool2d(attention, size).flatten(1)
     return functional.adaptive_avg_pool2d(activation, size)

@@ -477,7 +477,9 @@ def _shares(x: Tensor, weight: Tensor | None) -> Tensor:
 def _check_logits(student: Tensor, teacher: Tensor, temperature: float) -> None:
     _check_same_shape(student, teacher)
     if not temperature > 0:
-        raise ValueError(f"temperature={temperature} is not positive. Take 1 for the answers as they are, 4 to soften.")
+        raise ValueError(
+            f"temperature={temperature} is not positive. Take 1 for the answers as they are, more to soften."
+        )
 
 
 def _check_same_shape(student: Tensor, teacher: Tensor) -> None:

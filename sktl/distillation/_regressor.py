@@ -176,7 +176,7 @@ class DistilledRegressor(DistilledEstimator, TransferRegressor):
     WeightsDownloadError, WeightsMismatchError, FileNotFoundError
         From `fit`, where weights cannot be downloaded, belong to another network, or are not there.
     TypeError
-        From `fit`, where the teacher is no estimator.
+        From `fit`, where the teacher is a class and no instance of one.
     ValueError
         From `fit`, where a parameter is out of its range, ``y`` is no array of finite numbers, the teacher predicts
         another number of targets, or knowledge is asked for that it does not have.
@@ -310,7 +310,7 @@ class DistilledRegressor(DistilledEstimator, TransferRegressor):
         self.verbose = verbose
 
     @with_callbacks
-    @_fit_context(prefer_skip_nested_validation=True)
+    @_fit_context(prefer_skip_nested_validation=False)
     def fit(self, X, y=None, sample_weight=None, *, X_val=None, y_val=None, sample_weight_val=None):
         """Fit the teacher where it is not frozen, ask it, and train the student.
 
@@ -340,7 +340,7 @@ class DistilledRegressor(DistilledEstimator, TransferRegressor):
     def _prepare(self, learning, depth, seed):
         super()._prepare(learning, depth, seed)
         if not self._n_outputs:  # no target was given: the teacher's answers say how many there are, in what units
-            values = regressor_answers(self.teacher_, learning, self.cache).values
+            values = regressor_answers(self.teacher_, learning, self.cache)
             self._has_flat_targets = values.shape[1] == 1
             self._learn_units(values, learning.weight)
 
@@ -349,18 +349,17 @@ class DistilledRegressor(DistilledEstimator, TransferRegressor):
         missing = self._find_unlabeled(y)
         if missing.all():
             if reset:
-                if not self._can_do_without_labels():
-                    raise ValueError(
-                        f"All targets are unlabeled={self.unlabeled!r}: there is none to fit the teacher on. Fit it "
-                        "first, and give it inside a sklearn.frozen.FrozenEstimator."
-                    )
+                self._check_can_do_without_labels()
                 self._target_mean = np.empty(0)
-            return np.full((len(missing), 1), np.nan, np.float32), np.ones(len(missing))
+            weight_of_each = self._weight_of_unlabeled(~missing)
+            return np.full((len(missing), 1), np.nan, np.float32), np.full(len(missing), weight_of_each)
         if missing.any():
             y = np.where(missing, 0, np.asarray(y))  # what is missing is no number, and is put back below
         targets = self._check_numbers(y)
-        targets[missing.reshape(targets.shape)] = np.nan
-        return self._standardised(targets, weight, reset), np.ones(len(targets))
+        missing = missing.reshape(targets.shape)
+        targets[missing] = np.nan
+        is_heard = np.where(missing.all(axis=1), self._weight_of_unlabeled(~missing), 1.0)
+        return self._standardised(targets, weight, reset), is_heard
 
     def _can_do_without_labels(self):
         """Whether the teacher is fitted already, or a transformer, which learns without targets too."""
@@ -380,7 +379,7 @@ class DistilledRegressor(DistilledEstimator, TransferRegressor):
         return y.ravel() if self._has_flat_targets else y
 
     def _answers(self, table):
-        values = regressor_answers(self.teacher_, table, self.cache).values
+        values = regressor_answers(self.teacher_, table, self.cache)
         if values.shape[1] != self._n_outputs:
             raise ValueError(
                 f"The teacher predicts {values.shape[1]} targets, but y has {self._n_outputs}. Fit it on the same ones."

@@ -1,7 +1,5 @@
 """The teacher: fitted where it is not, asked once per picture, its classes put into the student's order."""
 
-import io
-import pickle
 import threading
 import warnings
 from collections import OrderedDict
@@ -9,10 +7,9 @@ from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
-import torch
 import xxhash
 from scipy.special import softmax
-from sklearn.base import clone, is_regressor
+from sklearn.base import clone, is_classifier, is_regressor
 from sklearn.exceptions import NotFittedError
 from sklearn.frozen import FrozenEstimator
 from sklearn.utils import _safe_indexing
@@ -21,9 +18,7 @@ from sklearn.utils.validation import check_is_fitted, has_fit_parameter
 
 from sktl._engine._cache import open_cache
 from sktl._engine._labelled import LabelledImages
-from sktl._engine._net import TransferNet
-from sktl.backbones import Backbone
-from sktl.backbones._fingerprint import fingerprint
+from sktl.distillation._digests import content_digest, row_digests
 from sktl.distillation._knowledge import LEAST_PROBABILITY
 from sktl.exceptions import TrainingWarning
 
@@ -92,21 +87,23 @@ def check_teacher(owner: Any) -> None:
     Raises
     ------
     TypeError
-        Where it is a class, or no estimator.
+        Where it is a class.
     NotFittedError
         Where it is frozen and not fitted.
     """
     teacher = owner.teacher
-    if isinstance(teacher, type) or not hasattr(teacher, "fit"):
+    if isinstance(teacher, type):
         raise TypeError(
-            f"teacher={teacher!r} is no estimator. Give an instance: one to be fitted, or a fitted one inside a "
-            "sklearn.frozen.FrozenEstimator."
+            f"teacher={teacher!r} is no estimator but a class. Give an instance: one to be fitted, or a fitted one "
+            "inside a sklearn.frozen.FrozenEstimator."
         )
     if is_frozen(teacher):
         _check_frozen(teacher)
 
 
-def classifier_answers(teacher: Any, classes: np.ndarray, table: LabelledImages, cache: Any) -> Answers:
+def classifier_answers(
+    teacher: Any, classes: np.ndarray, table: LabelledImages, cache: Any, kind: "str | None" = None
+) -> Answers:
     """Logits of a classifier for the pictures of a table, (n_pictures, n_classes), in the order of ``classes``.
 
     Logits are preferred to probabilities, which cannot tell apart what is nearly 0 or nearly 1; these to decision
@@ -122,6 +119,8 @@ def classifier_answers(teacher: Any, classes: np.ndarray, table: LabelledImages,
         The pictures, as they were given.
     cache : "auto", path-like or None
         Where answers are kept.
+    kind : str or None, default=None
+        What to ask for, as a table before this one was asked; None takes the most telling that it has.
 
     Raises
     ------
@@ -130,19 +129,23 @@ def classifier_answers(teacher: Any, classes: np.ndarray, table: LabelledImages,
     """
     columns = _columns(teacher, classes)
     asked = _Asked(teacher, table, cache)
-    kind = asked.kind()
+    kind = kind or asked.kind()
     values = asked.answers(lambda X: _logits(teacher, X, kind), kind)
     return Answers(values[:, columns], kind)
 
 
-def regressor_answers(teacher: Any, table: LabelledImages, cache: Any) -> Answers:
+def regressor_answers(teacher: Any, table: LabelledImages, cache: Any) -> np.ndarray:
     """What a regressor predicts for the pictures of a table, (n_pictures, n_targets); or a transformer's features.
 
     Raises
     ------
     ValueError
-        Where it gives no finite numbers, or nothing for each picture.
+        Where it is a classifier, or gives no finite numbers for a picture.
     """
+    if is_classifier(teacher):
+        raise ValueError(
+            f"teacher={teacher!r} is a classifier: its class numbers are no quantity. Use DistilledClassifier."
+        )
     kind = "predictions" if hasattr(teacher, "predict") else "features"
     ask = teacher.predict if hasattr(teacher, "predict") else teacher.transform
 
@@ -150,7 +153,7 @@ def regressor_answers(teacher: Any, table: LabelledImages, cache: Any) -> Answer
         values = np.asarray(ask(X), np.float64)
         return values.reshape(len(values), -1)
 
-    return Answers(_Asked(teacher, table, cache).answers(numbers, kind), kind)
+    return _Asked(teacher, table, cache).answers(numbers, kind)
 
 
 def network_of(teacher: Any, X: Any) -> tuple[Any, Any]:
@@ -192,6 +195,12 @@ def _path_to_network(teacher: Any) -> "tuple[list[Any], Any] | None":
     return None
 
 
+def identity(teacher: Any) -> Any:
+    """What is equal for two teachers that fitting makes the same: a frozen one itself, of another its parameters."""
+    digest = None if is_frozen(teacher) else content_digest(clone(teacher, safe=False))
+    return id(teacher) if digest is None else digest
+
+
 def _check_frozen(teacher: FrozenEstimator) -> None:
     try:
         check_is_fitted(teacher.estimator)
@@ -228,7 +237,7 @@ def _repeated(teacher: Any, table: LabelledImages) -> LabelledImages:
     warnings.warn(
         f"The teacher, {type(teacher).__name__}, takes no sample_weight: the weights count for the student alone.",
         TrainingWarning,
-        stacklevel=8,
+        stacklevel=10,
     )
     return table
 
@@ -262,8 +271,8 @@ def _columns(teacher: Any, classes: np.ndarray) -> list[int]:
             + (
                 "Give labels of all classes, or name them: fit(X, y, classes=teacher.classes_)."
                 if more and not missing
-                else "Fit the teacher on rows of all classes; where y has not all of them here, first and inside a "
-                "FrozenEstimator. A label that means none is told by unlabeled=."
+                else "Rows without a label? Say which: unlabeled=-1. Otherwise fit the teacher on rows of all classes, "
+                "and give it inside a FrozenEstimator."
             )
         )
     return [known.index(label) for label in classes.tolist()]
@@ -371,74 +380,6 @@ class _Asked:
 
     def _key(self, *parts: bytes) -> bytes:
         return xxhash.xxh3_128(b"|".join([b"teacher 1", self._digest, *parts])).digest()
-
-
-def row_digests(table: LabelledImages) -> list[bytes]:
-    """What stands for each row as a teacher sees it: numbers to the last bit, pictures by their content."""
-    X = table.given[0]
-    X = X.detach().cpu().float() if isinstance(X, torch.Tensor) and X.dtype == torch.bfloat16 else X
-    X = X.detach().cpu() if isinstance(X, torch.Tensor) else X
-    numbers = np.asarray(X) if hasattr(X, "shape") and len(X.shape) > 1 else None
-    if numbers is not None and numbers.dtype.kind in "buif":
-        head = f"{numbers.dtype.str} {numbers.shape[1:]}".encode()
-        rows = (np.ascontiguousarray(numbers[row]) for row in table.images.positions)
-        return [head + xxhash.xxh3_128(row.view(np.uint8).data).digest() for row in rows]
-    return [table.images.digest(row) for row in range(len(table.y))]
-
-
-def content_digest(thing: Any) -> bytes | None:
-    """What stands for all that an object is, wherever it is; None where that cannot be told."""
-    digester = _Digester()
-    try:
-        digester.dump(thing)
-    except Exception:  # what an object raises that cannot be pickled is its own affair
-        return None
-    return digester.sink.state.digest()
-
-
-class _Sink(io.RawIOBase):
-    """Digests what is written to it."""
-
-    def __init__(self) -> None:
-        self.state = xxhash.xxh3_128()
-
-    def writable(self) -> bool:
-        return True
-
-    def write(self, data: Any) -> int:
-        self.state.update(data)
-        return len(data)
-
-
-class _Digester(pickle.Pickler):
-    """Pickles into a digest; networks, tensors and texts by their content, however they are stored.
-
-    A pickle says of an object that it has met that it is the same one. Of texts and types of arrays there are as many
-    as it happens: they are always said in full, so that a copy from a file has the digest of the original.
-    """
-
-    def __init__(self) -> None:
-        self.sink = _Sink()
-        super().__init__(self.sink, protocol=pickle.HIGHEST_PROTOCOL)
-
-    def persistent_id(self, obj: Any) -> Any:
-        """What stands for an object; None for one that is pickled as ever."""
-        if isinstance(obj, str):
-            return obj.encode(errors="surrogatepass")
-        if isinstance(obj, np.dtype) and not obj.hasobject:
-            return repr(obj).encode()
-        if isinstance(obj, bytes):
-            return xxhash.xxh3_128(obj).digest()
-        if isinstance(obj, TransferNet):  # what it predicts with; torch's files are not the same twice
-            return content_digest(obj.module_)
-        if isinstance(obj, torch.fx.GraphModule):  # which is made anew, with other names, wherever it is loaded
-            return fingerprint(obj.graph, obj).encode()
-        if isinstance(obj, Backbone):
-            return "backbone", obj.fingerprint(obj.stages[-1].name), repr(obj.preprocessing), obj.in_channels
-        if isinstance(obj, torch.Tensor):
-            numbers = obj.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy()
-            return "tensor", str(obj.dtype), tuple(obj.shape), xxhash.xxh3_128(numbers.data).digest()
-        return None
 
 
 def _is_repeatable(teacher: Any) -> bool:

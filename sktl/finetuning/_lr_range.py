@@ -214,8 +214,9 @@ def _trial(estimator, lr_min, n_steps, recorder):
         for key, value in (estimator.net_params or {}).items()
         if key != "lr" and not key.startswith("callbacks")
     }
+    network = estimator._network_parameter
     trial = clone(estimator).set_params(
-        backbone=estimator.backbone,  # a fitted estimator would have been made an unfitted one
+        **{network: getattr(estimator, network)},  # a fitted estimator would have been made an unfitted one
         lr=lr_min,
         lr_schedule="constant",
         max_epochs=n_steps,  # an epoch has one step or more

@@ -8,7 +8,7 @@ import torch
 from torch import nn
 
 from sktl._engine._network import PrefixNetwork
-from sktl._engine._rest import RestNetwork, last_linear, make_head, norm_parameters
+from sktl._engine._rest import RestNetwork, adopt_statistics_quickly, last_linear, make_head, norm_parameters
 from sktl.backbones import load_backbone
 
 RANDOM = {"weights": None, "random_state": 0}
@@ -349,3 +349,10 @@ def test_a_head_that_lies_elsewhere_is_copied_to_the_cpu(monkeypatch):
     assert moved == [made]
     assert made.weight.data_ptr() != head.weight.data_ptr()
     assert torch.equal(made.weight, head.weight)
+
+
+def test_norms_that_begin_with_nothing_learn_quickly():
+    """A momentum smaller than torch's own is raised to it; greater ones, and a plain mean (None), stay."""
+    norms = nn.ModuleList([nn.BatchNorm2d(2, momentum=momentum) for momentum in (0.01, 0.1, 0.5, None)])
+    adopt_statistics_quickly(norms)
+    assert [norm.momentum for norm in norms] == [0.1, 0.1, 0.5, None]

@@ -482,3 +482,15 @@ def test_copies_predict_the_same_and_hold_no_data(digits, tmp_path):
         np.testing.assert_array_equal(other.predict_proba(files), model.predict_proba(files))
         expected = copy.deepcopy(model).partial_fit(files, y).predict_proba(files)
         np.testing.assert_array_equal(other.partial_fit(files, y).predict_proba(files), expected)
+
+
+def test_norms_of_random_networks_learn(digits):
+    """With a name and weights=None batch norms learn what their input looks like, whatever freeze_bn says."""
+    X, y = digits
+    model = tuner(weights=None, freeze_depth=0, freeze_bn=True, batch_size=10).fit(X, y)
+    means = [norm.running_mean for norm in model.net_.module_.modules() if isinstance(norm, nn.BatchNorm2d)]
+    assert all(mean.abs().max() > 0 for mean in means)
+    kept = tuner(freeze_depth=0, freeze_bn=True, batch_size=10).fit(X, y)
+    assert not any(module.training for module in kept.net_.module_.modules() if isinstance(module, nn.BatchNorm2d))
+    before, after = load_backbone("sktl_mini").module.state_dict(), kept.backbone_.module.state_dict()
+    assert all(torch.equal(before[name], after[name]) for name in before if "running" in name)

@@ -187,6 +187,12 @@ def test_taps_in_front_of_the_cut(resnet, freeze_depth, tap):
         resnet.cut(0, taps=["layer9"])
 
 
+def test_taps_behind_the_end(resnet):
+    """Without its head the rest has no classifier that could be tapped."""
+    with pytest.raises(BackboneError, match=r"\['fc'\] of 'resnet18' are no part of the rest, which"):
+        resnet.cut(2, head=False, taps=["layer4", "fc"])
+
+
 def test_training_the_rest_leaves_the_backbone_alone(resnet):
     """The rest's weights are its own and ask for gradients; the prefix's do not."""
     before = copy.deepcopy(resnet.module.state_dict())

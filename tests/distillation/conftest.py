@@ -83,6 +83,17 @@ class Calls:
         """How many pictures they were asked about."""
         return sum(map(len, _CALLS["ask"]))
 
+    def fail_at(self, sum_of_tens: int) -> None:
+        """Fail when so many tables of ten rows have been asked about, and leave the teachers as they are."""
+
+        class Full(list):
+            def append(self, table):
+                super().append(table)
+                if sum(len(asked) == 10 for asked in self) == sum_of_tens:
+                    raise RuntimeError("out of memory")
+
+        _CALLS["ask"] = Full()
+
     def forget(self) -> None:
         """Begin to count anew."""
         _CALLS.clear()

@@ -111,7 +111,7 @@ def test_without_any_label_and_without_a_teacher(rows, make):
     X, y = rows
     with pytest.raises(ValueError, match=r"requires y to be passed, but the target y is None.*FrozenEstimator"):
         make().fit(X)
-    with pytest.raises(ValueError, match=r"All labels are unlabeled=-1.*FrozenEstimator"):
+    with pytest.raises(ValueError, match=r"All of y is unlabeled=-1.*FrozenEstimator"):
         make(unlabeled=-1).fit(X, np.full(30, -1))
     with pytest.raises(ValueError, match="is no classifier"):
         make(FrozenEstimator(LinearRegression().fit(X, y))).fit(X)

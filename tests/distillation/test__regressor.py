@@ -9,7 +9,7 @@ import torch
 from sklearn.decomposition import PCA
 from sklearn.ensemble import RandomForestRegressor
 from sklearn.frozen import FrozenEstimator
-from sklearn.linear_model import LinearRegression, LogisticRegression, Ridge
+from sklearn.linear_model import LinearRegression, Ridge
 from sklearn.metrics import r2_score
 from sklearn.model_selection import GridSearchCV
 from sklearn.neighbors import KNeighborsRegressor
@@ -152,7 +152,7 @@ def test_targets_that_nobody_said_are_missing(ink, make_regressor):
         make_regressor(Ridge()).fit(X, np.where(np.arange(30) < 3, np.nan, y[:, 0]))
     with pytest.raises(ValueError, match="Target 1 of y is missing in every row"):
         make_regressor(FrozenEstimator(Ridge().fit(X, y)), unlabeled=np.nan).fit(X, np.c_[y[:, 0], np.full(30, np.nan)])
-    with pytest.raises(ValueError, match=r"All targets are unlabeled=nan.*FrozenEstimator"):
+    with pytest.raises(ValueError, match=r"All of y is unlabeled=nan.*FrozenEstimator"):
         make_regressor(Ridge(), unlabeled=np.nan).fit(X, np.full(30, np.nan))
 
 
@@ -209,13 +209,6 @@ def test_what_cannot_teach_numbers(rows, make_regressor):
         make_regressor(Ridge(), knowledge="decoupled").fit(X, y)
     with pytest.raises(ValueError, match=r"has no network of sktl"):
         make_regressor(Ridge(), knowledge="feature", freeze_depth=-1).fit(X, y)
-
-
-def test_a_classifier_teaches_the_numbers_it_predicts(rows, make_regressor):
-    """Labels that are numbers are numbers; what is asked for is `predict`."""
-    X, y = rows
-    student = make_regressor(LogisticRegression(), alpha=1.0).fit(X, y)
-    assert r2_score(student.teacher_.predict(X), student.predict(X)) > 0.8
 
 
 # --- layers ----------------------------------------------------------------------------------------------------------

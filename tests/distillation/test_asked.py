@@ -115,17 +115,9 @@ def test_what_is_known_is_kept_when_the_rest_fails(rows, make, watched, calls, m
     X, y = rows
     monkeypatch.setattr("sktl.distillation._teacher._BLOCK", 10)
     student = make(FrozenEstimator(watched.fit(X, y)))
-    usual = type(watched).predict_proba
-
-    def fails(self, X):
-        if sum(len(asked) == 10 for asked in calls.asked) == 2:
-            raise RuntimeError("out of memory")
-        return usual(self, X)
-
-    with monkeypatch.context() as patch:
-        patch.setattr(type(watched), "predict_proba", fails)
-        with pytest.raises(RuntimeError, match="out of memory"):
-            student.fit(X, y)
+    calls.fail_at(sum_of_tens=3)
+    with pytest.raises(RuntimeError, match="out of memory"):
+        student.fit(X, y)
     calls.forget()
     student.fit(X, y)
     assert [len(asked) for asked in calls.asked] == [10]

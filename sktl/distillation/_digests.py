@@ -1,0 +1,129 @@
+"""What stands for a teacher and for what it is shown: equal for equal ones, in any process."""
+
+import io
+import marshal
+import pickle
+from types import FunctionType
+from typing import Any
+
+import numpy as np
+import torch
+import xxhash
+from PIL import Image
+
+from sktl._engine._labelled import LabelledImages
+from sktl._engine._net import TransferNet
+from sktl.backbones import Backbone
+from sktl.backbones._fingerprint import fingerprint
+
+# Packages whose classes are known by their names; what they are in another version their objects tell, or their names.
+_KNOWN = {"sktl", "sklearn", "numpy", "scipy", "pandas", "torch", "torchvision", "skorch", "joblib", "builtins", "PIL"}
+_KNOWN |= {"collections", "functools", "operator", "copyreg", "pathlib", "threading", "enum", "datetime", "_codecs"}
+
+
+def row_digests(table: LabelledImages) -> list[bytes]:
+    """What stands for each row as a teacher sees it: numbers to the last bit, files by their content."""
+    X = table.given[0]
+    positions = table.images.positions
+    names = f"{type(X).__name__} {list(getattr(X, 'columns', ()))} "  # a pipeline may choose columns by their names
+    if hasattr(X, "shape") and len(X.shape) > 1:
+        numbers = _array(X)
+        if numbers.dtype.kind in "buif":
+            return [names.encode() + _of_numbers(numbers[position]) for position in positions]
+    items = X if isinstance(X, list | tuple) else np.asarray(X, dtype=object).ravel()
+    return [
+        names.encode() + _of_item(items[position]) + table.images.digest(row) for row, position in enumerate(positions)
+    ]
+
+
+def _code_of(thing: "type | FunctionType") -> bytes | None:
+    """Name and code of a user's own class or function, which pickle tells by name: it may be written anew meanwhile."""
+    if "<" in thing.__qualname__:  # made inside of a function, and not to be pickled
+        return None
+    name = f"{thing.__module__}.{thing.__qualname__}".encode()
+    if isinstance(thing, FunctionType):
+        return name + marshal.dumps(thing.__code__) + repr(thing.__defaults__).encode()
+    own = [member for member in vars(thing).values() if isinstance(member, FunctionType)]
+    bases = [base for base in thing.__mro__[1:] if base.__module__.partition(".")[0] not in _KNOWN]
+    parts = [member.__qualname__.encode() + marshal.dumps(member.__code__) for member in own]
+    parts += [_code_of(base) or base.__qualname__.encode() for base in bases]
+    return xxhash.xxh3_128(b"|".join([name, *parts])).digest()
+
+
+def _of_item(item: Any) -> bytes:
+    """What the digest of the student's picture, of 8 bits and perhaps grey, does not tell of an item in memory."""
+    if isinstance(item, np.ndarray | torch.Tensor):
+        return _of_numbers(_array(item))
+    if isinstance(item, Image.Image):
+        return f"{item.mode} {item.size}".encode() + xxhash.xxh3_128(item.tobytes()).digest()
+    return b""
+
+
+def _of_numbers(numbers: np.ndarray) -> bytes:
+    content = np.ascontiguousarray(numbers)
+    head = f"{content.dtype.str} {content.shape}".encode()
+    return head + xxhash.xxh3_128(content.view(np.uint8).data if content.ndim else content.tobytes()).digest()
+
+
+def _array(X: Any) -> np.ndarray:
+    if isinstance(X, torch.Tensor):
+        X = X.detach().cpu()
+        X = X.float() if X.dtype == torch.bfloat16 else X
+    return np.asarray(X)
+
+
+def content_digest(thing: Any) -> bytes | None:
+    """What stands for all that an object is, wherever it is; None where that cannot be told."""
+    digester = _Digester()
+    try:
+        digester.dump(thing)
+    except Exception:  # what an object raises that cannot be pickled is its own affair
+        return None
+    return digester.sink.state.digest()
+
+
+class _Sink(io.RawIOBase):
+    """Digests what is written to it."""
+
+    def __init__(self) -> None:
+        self.state = xxhash.xxh3_128()
+
+    def writable(self) -> bool:
+        return True
+
+    def write(self, data: Any) -> int:
+        self.state.update(data)
+        return len(data)
+
+
+class _Digester(pickle.Pickler):
+    """Pickles into a digest; networks, tensors and texts by their content, however they are stored.
+
+    A pickle says of an object that it has met that it is the same one. Of texts and types of arrays there are as many
+    as it happens: they are always said in full, so that a copy from a file has the digest of the original.
+    """
+
+    def __init__(self) -> None:
+        self.sink = _Sink()
+        super().__init__(self.sink, protocol=pickle.HIGHEST_PROTOCOL)
+
+    def persistent_id(self, obj: Any) -> Any:
+        """What stands for an object; None for one that is pickled as ever."""
+        if isinstance(obj, str):
+            return obj.encode(errors="surrogatepass")
+        if isinstance(obj, np.dtype) and not obj.hasobject:
+            return repr(obj).encode()
+        if isinstance(obj, type | FunctionType) and obj.__module__.partition(".")[0] not in _KNOWN:
+            return _code_of(obj)
+        if isinstance(obj, bytes):
+            return xxhash.xxh3_128(obj).digest()
+        if isinstance(obj, TransferNet):  # what it predicts with; torch's files are not the same twice
+            return content_digest(obj.module_)
+        if isinstance(obj, torch.fx.GraphModule):  # which is made anew, with other names, wherever it is loaded
+            return fingerprint(obj.graph, obj).encode()
+        if isinstance(obj, Backbone):
+            return "backbone", obj.fingerprint(obj.stages[-1].name), repr(obj.preprocessing), obj.in_channels
+        if isinstance(obj, torch.Tensor):
+            numbers = obj.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy()
+            return "tensor", str(obj.dtype), tuple(obj.shape), xxhash.xxh3_128(numbers.data).digest()
+        return None
