@@ -8,7 +8,7 @@ MobileNetV2 that ``sktl_mini`` goes::
     python tools/measure_sktl_mini.py --data DATA --weights sktl/backbones/sktl_mini.safetensors
 
 The probe is ``StandardScaler`` and ``LogisticRegression``, its ``C`` chosen among 0.001, 0.01, 0.1 and 1 by three-fold
-cross-validation on the training part. MobileNetV2's features are kept in ``--work``, as they take a minute.
+cross-validation on the training part.
 """
 
 import argparse
@@ -22,17 +22,15 @@ from warnings import catch_warnings, simplefilter
 import numpy as np
 import torch
 from PIL import Image
-from safetensors.torch import load_file
 from sklearn.datasets import load_digits
 from sklearn.linear_model import LogisticRegression
 from sklearn.model_selection import GridSearchCV
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
-from torch import nn
-from train_sktl_mini import Teachers, open_session, run_session
 
+from sktl import PretrainedFeatureExtractor
+from sktl.backbones import Preprocessing
 from sktl.backbones._mini import MINI_PREPROCESSING, sktl_mini
-from sktl.backbones._preprocessing import Preprocessing
 
 Pictures = list[Image.Image]
 Split = tuple[Pictures, np.ndarray, Pictures, np.ndarray]
@@ -89,61 +87,38 @@ def probe(train: np.ndarray, test: np.ndarray, y_train: np.ndarray, y_test: np.n
 def raw_pixels(pictures: Pictures) -> np.ndarray:
     """Return pixels as they are, or at 64 x 64 where sizes differ."""
     if len({picture.size for picture in pictures}) > 1:
-        return prepared(pictures, MINI_PREPROCESSING).reshape(len(pictures), -1)
+        return prepared(pictures).reshape(len(pictures), -1)
     return np.stack([np.asarray(picture).ravel() for picture in pictures]).astype(np.float32)
 
 
-def prepared(pictures: Pictures, preprocessing: Preprocessing) -> np.ndarray:
-    """Resize and crop; (n, crop, crop, 3) uint8."""
-    return np.stack([preprocessing.apply(np.asarray(picture.convert("RGB"))) for picture in pictures])
+def prepared(pictures: Pictures) -> np.ndarray:
+    """Resize and crop as for ``sktl_mini``; (n, 64, 64, 3) uint8."""
+    return np.stack([MINI_PREPROCESSING.apply(np.asarray(picture.convert("RGB"))) for picture in pictures])
 
 
-@torch.inference_mode()
-def averaged(body: nn.Module, pictures: np.ndarray) -> np.ndarray:
-    """Run the student's convolutions on prepared pictures and average over space."""
-    mean = torch.tensor(MINI_PREPROCESSING.mean).view(3, 1, 1)
-    std = torch.tensor(MINI_PREPROCESSING.std).view(3, 1, 1)
-    batches = torch.from_numpy(pictures).permute(0, 3, 1, 2).split(100)
-    return torch.cat([body((batch.float() / 255 - mean) / std).mean((2, 3)) for batch in batches]).numpy()
-
-
-def mini_body(weights: Path | None) -> nn.Module:
-    """Return ``sktl_mini`` up to its last stage, with these weights or with random ones in training mode."""
+def untrained(train: Pictures) -> PretrainedFeatureExtractor:
+    """Return the extractor of the same network with random weights, BatchNorm adapted to the training pictures."""
     torch.manual_seed(0)
-    network = sktl_mini()
-    if weights is not None:
-        network.load_state_dict(load_file(weights))
-    return nn.Sequential(network.stem, network.layer1, network.layer2, network.layer3, network.layer4).eval()
-
-
-def mini_features(weights: Path | None, train: Pictures, test: Pictures) -> tuple[np.ndarray, np.ndarray]:
-    """Return both parts' features; random weights first adapt BatchNorm to the training pictures."""
-    body = mini_body(weights)
-    parts = [prepared(pictures, MINI_PREPROCESSING) for pictures in (train, test)]
-    if weights is None:
-        body.train()
+    network = sktl_mini().train()
+    pixels = torch.from_numpy(prepared(train)[:500]).permute(0, 3, 1, 2).float() / 255
+    mean, std = (torch.tensor(x).view(3, 1, 1) for x in (MINI_PREPROCESSING.mean, MINI_PREPROCESSING.std))
+    with torch.no_grad():
         for _ in range(10):
-            averaged(body, parts[0][:500])
-        body.eval()
-    return averaged(body, parts[0]), averaged(body, parts[1])
+            for batch in ((pixels - mean) / std).split(100):
+                network(batch)
+    return PretrainedFeatureExtractor(network.eval(), layers="layer4", preprocessing=MINI_PREPROCESSING)
 
 
-def teacher_features(data: Path, work: Path, name: str, parts: list[Pictures]) -> list[np.ndarray]:
-    """Return MobileNetV2's pooled features as torchvision builds it, computed once."""
-    kept = work / f"measured_{name}.npz"
-    if not kept.exists():
-        work.mkdir(parents=True, exist_ok=True)
-        teacher = Teachers(data, names=("mobilenet_v2",), as_source=False)
-        session = open_session(teacher, work / "measured.onnx", n_threads=2)
-        np.savez(kept, *[run_session(session, prepared(part, Preprocessing(256, 224))) for part in parts])
-    return list(np.load(kept).values())
+def measured(extractor: PretrainedFeatureExtractor, split: Split) -> float:
+    """Return the test accuracy of a probe of the network's features."""
+    train, y_train, test, y_test = split
+    return probe(extractor.fit_transform(train), extractor.transform(test), y_train, y_test)
 
 
 def main() -> None:
     """Print the table."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--data", type=Path, default=Path("../shared/data"))
-    parser.add_argument("--work", type=Path, default=Path("build/sktl_mini"))
     parser.add_argument("--weights", type=Path, default=Path("sktl/backbones/sktl_mini.safetensors"))
     parser.add_argument("--sets", nargs="+", default=list(SETS), choices=list(SETS))
     parser.add_argument("--only-mini", action="store_true", help="leave the other three columns out")
@@ -152,15 +127,19 @@ def main() -> None:
     print(
         "| set | raw pixels | random weights | sktl_mini | MobileNetV2 | share of the way |\n|---|---|---|---|---|---|"
     )
+    teacher_weights = args.data / "mobilenet_v2_imagenet" / "model.safetensors"
     for name in args.sets:
-        train, y_train, test, y_test = SETS[name](args.data)
-        mini = probe(*mini_features(args.weights, train, test), y_train, y_test)
+        train, y_train, test, y_test = split = SETS[name](args.data)
+        mini = measured(PretrainedFeatureExtractor("sktl_mini", weights=args.weights), split)
         if args.only_mini:
             print(f"| {name} | | | {mini:.3f} | | |", flush=True)
             continue
         raw = probe(raw_pixels(train), raw_pixels(test), y_train, y_test)
-        random = probe(*mini_features(None, train, test), y_train, y_test)
-        teacher = probe(*teacher_features(args.data, args.work, name, [train, test]), y_train, y_test)
+        random = measured(untrained(train), split)
+        teacher = measured(
+            PretrainedFeatureExtractor("mobilenet_v2", weights=teacher_weights, preprocessing=Preprocessing(256, 224)),
+            split,
+        )
         share = f"{(mini - raw) / (teacher - raw):.0%}" if teacher > raw else "-"
         print(f"| {name} | {raw:.3f} | {random:.3f} | {mini:.3f} | {teacher:.3f} | {share} |", flush=True)
 

@@ -13,7 +13,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image, ImageChops, ImageDraw, ImageFilter, ImageFont, ImageOps
 
-SIDE = 252  # the teachers see its central 224; the student a 72 x 72 copy, of which it crops 64 x 64
+SIDE = 252  # pictures are made this wide, and their central 224 x 224 kept
 LETTERS = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz&@#?!+*%<>{}~"
 SHARES = {"photo": 0.40, "pacs": 0.24, "cifar": 0.12, "coil": 0.04, "drawn": 0.20}
 
@@ -57,10 +57,10 @@ class PictureSource:
         }
         self._fonts = {size: ImageFont.load_default(size) for size in range(40, 241, 20)}
 
-    def variant(self, index: int) -> tuple[np.ndarray, np.ndarray]:
-        """Return picture ``index`` as the student's (72, 72, 3) and the teachers' (224, 224, 3), both uint8."""
+    def variant(self, index: int) -> Image.Image:
+        """Return picture ``index``, 224 x 224."""
         rng = np.random.default_rng((self.seed, index))
-        kind = _kind(rng)
+        kind = str(rng.choice(list(SHARES), p=list(SHARES.values())))
         picture = self._drawn(rng) if kind == "drawn" else self._crop(kind, rng)
         if kind in ("photo", "pacs") and rng.random() < 0.12:
             picture = _blend(picture, self._crop(kind, rng), rng)
@@ -68,14 +68,7 @@ class PictureSource:
         if rng.random() < (0.5 if kind in ("drawn", "coil") else 0.1):
             side = int(rng.integers(8, 41))
             picture = picture.resize((side, side), Image.Resampling.BILINEAR)
-        small = picture.resize((72, 72), Image.Resampling.BILINEAR)
-        large = picture.resize((SIDE, SIDE), Image.Resampling.BILINEAR)
-        return np.asarray(small), np.asarray(large)[14:-14, 14:-14]
-
-    @staticmethod
-    def kind(seed: int, index: int) -> str:
-        """Tell which kind of picture ``variant(index)`` is, a key of ``SHARES``, without making it."""
-        return _kind(np.random.default_rng((seed, index)))
+        return picture.resize((SIDE, SIDE), Image.Resampling.BILINEAR).crop((14, 14, SIDE - 14, SIDE - 14))
 
     def _crop(self, kind: str, rng: np.random.Generator) -> Image.Image:
         """Return a random crop, at most SIDE wide, of a random picture of this kind."""
@@ -129,10 +122,6 @@ class PictureSource:
         text = "".join(rng.choice(list(LETTERS), n))
         width = int(rng.integers(0, max(1, size // 16)))
         draw.text((SIDE / 2, SIDE / 2), text, fill=255, font=self._fonts[size], anchor="mm", stroke_width=width)
-
-
-def _kind(rng: np.random.Generator) -> str:
-    return str(rng.choice(list(SHARES), p=list(SHARES.values())))
 
 
 def _colour(rng: np.random.Generator) -> tuple[int, ...]:

@@ -1,159 +1,149 @@
-"""Train ``sktl_mini``, the packaged backbone, from unlabelled pictures and two ImageNet networks.
+"""Train ``sktl_mini``, the packaged backbone, with `sktl.DistilledRegressor` from unlabelled pictures and two networks.
 
 The student looks at 64 x 64 pictures and learns to predict the principal components of what two teachers
 (MobileNetV2 and MobileNetV3-Small) see in the same pictures at 224 x 224. So that its averaged features keep what a
-small glyph is made of, a second head, thrown away afterwards, also predicts a coarse layout of the picture: an 8 x 8
-thumbnail and 4 x 4 histograms of edge directions.
+small glyph is made of, it also predicts a coarse layout of the picture: an 8 x 8 thumbnail and 4 x 4 histograms of edge
+directions. The outputs for those are thrown away afterwards.
 
-Three steps, each restartable, all seeded::
+Three steps; drawing and the teachers' part of training take up what was done before::
 
-    python tools/train_sktl_mini.py prepare --data DATA --work WORK    # pictures and teachers' features: 4 ms each
-    python tools/train_sktl_mini.py train --work WORK --epochs 20      # 0.8 ms per picture on two cores
-    python tools/train_sktl_mini.py export --work WORK --out sktl/backbones/sktl_mini.safetensors
+    python tools/train_sktl_mini.py draw --data DATA --work WORK                # 2 ms a picture, on one core
+    python tools/train_sktl_mini.py train --data DATA --work WORK --minutes 60  # 8 ms once, then 1.5 in each epoch
+    python tools/train_sktl_mini.py export --work WORK                          # where training was cut short
 
-``DATA`` holds ``mobilenet_v2_imagenet/model.safetensors``, ``mobilenet_v3_small_imagenet/model.safetensors`` and the
-pictures named in ``sktl_mini_pictures.py``. Nothing that measures the network is read; ``tools/measure_sktl_mini.py``
-measures it.
+``DATA`` holds ``mobilenet_v2_imagenet/model.safetensors``,
+``mobilenet_v3_small_imagenet/model.safetensors`` and the pictures named in ``sktl_mini_pictures.py``. Nothing that
+measures the network is read; ``tools/measure_sktl_mini.py`` measures it.
 """
 
 import argparse
-import copy
 import json
 import math
 import os
 import time
-from collections.abc import Iterator
 from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
-from tempfile import TemporaryDirectory
 
 import numpy as np
 import torch
 import torch.nn.functional as F
+from PIL import Image
 from safetensors.torch import load_file, save_file
+from sklearn.base import BaseEstimator, TransformerMixin
+from sklearn.frozen import FrozenEstimator
+from sklearn.pipeline import make_pipeline, make_union
+from sklearn.preprocessing import StandardScaler
+from skorch.callbacks import Callback
 from sktl_mini_pictures import PictureSource
-from torch import Tensor, distributed, multiprocessing, nn
+from torch import Tensor, nn
 from torchvision import models
 
+from sktl import DistilledRegressor, PretrainedFeatureExtractor
+from sktl.backbones import Preprocessing
 from sktl.backbones._mini import MINI_PREPROCESSING, N_COMPONENTS, sktl_mini
 
-SHARD = 1000
-N_HELD_OUT = 2000  # the first two shards, of source pictures that no other shard uses: they choose the checkpoint
-N_FOR_COMPONENTS = 50_000
-TEACHERS = ("mobilenet_v2", "mobilenet_v3_small")
-TEACHER_WIDTHS = (1280, 576)
+N_HELD_OUT = 2000  # drawn from source pictures that no other is drawn from; they tell how far training is
+N_FOR_COMPONENTS = 20_000  # pictures that the teachers' components are learnt from
+N_LAYOUT = 64  # a fifth of what is predicted
+
+# --------------------------------------------------------------------------------------------- pictures
 
 
-# --------------------------------------------------------------------------------------------- teachers
-
-
-class Teachers(nn.Module):
-    """uint8 pictures (n, 224, 224, 3) to the concatenated pooled features (n, 1856) of both teachers."""
-
-    def __init__(self, folder: Path, *, names: tuple[str, ...] = TEACHERS, as_source: bool = True):
-        super().__init__()
-        self.networks = nn.ModuleList(load_teacher(name, folder, as_source=as_source) for name in names)
-        self.register_buffer("mean", torch.tensor([0.485, 0.456, 0.406]).view(1, 3, 1, 1))
-        self.register_buffer("std", torch.tensor([0.229, 0.224, 0.225]).view(1, 3, 1, 1))
-
-    def forward(self, pictures: Tensor) -> Tensor:
-        """Normalise, run all, average over space."""
-        x = (pictures.permute(0, 3, 1, 2).float() / 255 - self.mean) / self.std
-        return torch.cat([network(x).mean((2, 3)) for network in self.networks], 1)
-
-
-def load_teacher(name: str, folder: Path, *, as_source: bool) -> nn.Module:
-    """Return the convolutions of a torchvision network with the weights in ``folder``.
-
-    ``as_source`` pads MobileNetV2's strided convolutions as the network that these weights come from does (right and
-    bottom only), which is worth several points of ImageNet accuracy; False leaves it as torchvision builds it.
-    """
-    network = getattr(models, name)()
-    network.load_state_dict(load_file(folder / f"{name}_imagenet" / "model.safetensors"))
-    if as_source and name == "mobilenet_v2":
-        strided = [k for k, m in network.named_modules() if isinstance(m, nn.Conv2d) and m.stride == (2, 2)]
-        for key in strided:
-            parent, _, child = key.rpartition(".")
-            conv = network.get_submodule(key)
-            conv.padding = (0, 0)
-            setattr(network.get_submodule(parent), child, nn.Sequential(nn.ZeroPad2d((0, 1, 0, 1)), conv))
-    return network.features.eval()
-
-
-def open_session(network: nn.Module | None, file: Path, *, n_threads: int = 1):
-    """Return an ONNX Runtime session (far faster than PyTorch here) of a network on 8 uint8 pictures, exported once."""
-    import onnxruntime
-
-    if not file.exists():
-        example = (torch.zeros(8, 224, 224, 3, dtype=torch.uint8),)
-        torch.onnx.export(network.eval(), example, file, input_names=["x"], dynamo=True, verbose=False)
-    options = onnxruntime.SessionOptions()
-    options.intra_op_num_threads = n_threads
-    return onnxruntime.InferenceSession(file, options, providers=["CPUExecutionProvider"])
-
-
-def run_session(session, pictures: np.ndarray) -> np.ndarray:
-    """Run a session on any number of pictures, 8 at a time."""
-    padded = np.concatenate([pictures, pictures[: -len(pictures) % 8]])
-    batches = [padded[i : i + 8] for i in range(0, len(padded), 8)]
-    return np.concatenate([session.run(None, {"x": batch})[0] for batch in batches])[: len(pictures)]
-
-
-def prepare(data: Path, work: Path, n_pictures: int, n_processes: int) -> None:
-    """Write shards of 1,000 student pictures and teachers' features under ``work``; those already there are kept."""
-    work.mkdir(parents=True, exist_ok=True)
-    open_session(Teachers(data), work / "teachers.onnx")
-    missing = [s for s in range(n_pictures // SHARD) if not (work / f"features_{s:04d}.npy").exists()]
+def draw(data: Path, work: Path, n_pictures: int, seed: int, n_processes: int) -> None:
+    """Write pictures of 224 x 224 as JPEG files under ``work``; those already there are kept."""
+    jobs = [(data, work, n_pictures, seed, rank, n_processes) for rank in range(n_processes)]
     with ProcessPoolExecutor(n_processes) as pool:
-        for shard in pool.map(_prepare_shards, [(data, work, missing[i::n_processes]) for i in range(n_processes)]):
-            print(f"{len(shard)} shards written", flush=True)
+        print(f"{sum(pool.map(_draw_share, jobs)):,} pictures drawn")
 
 
-def _prepare_shards(job: tuple[Path, Path, list[int]]) -> list[int]:
-    data, work, shards = job
-    session = open_session(None, work / "teachers.onnx")
-    sources = {held_out: PictureSource(data, held_out=held_out) for held_out in (False, True)}
-    for shard in shards:
-        source = sources[shard * SHARD < N_HELD_OUT]
-        pictures = np.empty((SHARD, 72, 72, 3), np.uint8)
-        features = np.empty((SHARD, sum(TEACHER_WIDTHS)), np.float16)
-        for first in range(0, SHARD, 8):
-            pairs = [source.variant(shard * SHARD + i) for i in range(first, first + 8)]
-            pictures[first : first + 8] = [small for small, _ in pairs]
-            features[first : first + 8] = run_session(session, np.stack([large for _, large in pairs]))
-        np.save(work / f"pictures_{shard:04d}.npy", pictures)
-        np.save(work / f".features_{shard:04d}.npy", features)
-        os.replace(
-            work / f".features_{shard:04d}.npy", work / f"features_{shard:04d}.npy"
-        )  # last: marks the shard done
-    return shards
+def _draw_share(job: tuple[Path, Path, int, int, int, int]) -> int:
+    data, work, n_pictures, seed, rank, n_processes = job
+    n_drawn = 0
+    for part, n in (("held_out", N_HELD_OUT), ("train", n_pictures)):
+        source = PictureSource(data, seed=seed, held_out=part == "held_out")
+        for i in range(rank, n, n_processes):
+            file = work / "pictures" / part / f"{i // 1000:04d}" / f"{i:07d}.jpg"
+            if file.exists():
+                continue
+            file.parent.mkdir(parents=True, exist_ok=True)
+            source.variant(i).save(file.with_suffix(".tmp"), "JPEG", quality=92)
+            os.replace(file.with_suffix(".tmp"), file)
+            n_drawn += 1
+    return n_drawn
 
 
-# --------------------------------------------------------------------------------------------- targets
+def pictures(work: Path, part: str) -> list[str]:
+    """Paths of the pictures of one part, in order."""
+    return [str(file) for file in sorted((work / "pictures" / part).glob("*/*.jpg"))]
 
 
-def principal_targets(features: np.ndarray) -> Tensor:
-    """Reduce both teachers' features (n, 1856) to (n, 256) targets of mean square 1.
+# --------------------------------------------------------------------------------------------- teacher
 
-    Each teacher is scaled to total variance 1 first, so that neither outweighs the other; the components are then
-    half whitened (divided by the square root of their standard deviation), so that the fine distinctions count too.
-    All of this is learnt from the first 50,000, so that more pictures leave the targets of the others as they were.
+
+class UnitVariance(TransformerMixin, BaseEstimator):
+    """Centre, and divide by one number, so that the variances of all columns add up to 1: nobody outweighs another."""
+
+    def fit(self, X, y=None):
+        """Learn means and the total variance."""
+        self.mean_ = X.mean(0, dtype=np.float64)
+        self.scale_ = np.sqrt(np.square(X - self.mean_).sum(1).mean())
+        return self
+
+    def transform(self, X):
+        """Centre and scale."""
+        return (X - self.mean_) / self.scale_
+
+
+class RotatedComponents(TransformerMixin, BaseEstimator):
+    """Leading principal components, whitened in part, then rotated at random, so that all have like variances.
+
+    Parameters
+    ----------
+    n_components : int
+        How many.
+    whitening : float
+        Components are divided by their standard deviation to this power: with 0.5 the fine distinctions count more
+        than they vary, and less than the coarse ones. The rotation keeps that balance where somebody standardises.
+    seed : int, default=0
+        Of the rotation.
     """
-    scaled = []
-    for part in torch.from_numpy(features).split(TEACHER_WIDTHS, dim=1):
-        centred = part.float() - part[:N_FOR_COMPONENTS].float().mean(0)
-        scaled.append(centred / centred[:N_FOR_COMPONENTS].square().sum(1).mean().sqrt())
-    joined = torch.cat(scaled, 1)
-    learnt = joined[:N_FOR_COMPONENTS]
-    variances, axes = torch.linalg.eigh(learnt.T @ learnt / len(learnt))
-    kept = slice(-N_COMPONENTS, None)
-    targets = joined @ (axes[:, kept] / variances[kept] ** 0.25)
-    explained = variances[kept].sum() / variances.sum()
-    print(f"{N_COMPONENTS} components explain {explained:.3f} of the teachers' variance")
-    return targets / targets[:N_FOR_COMPONENTS].square().mean().sqrt()
+
+    def __init__(self, n_components, whitening, seed=0):
+        self.n_components = n_components
+        self.whitening = whitening
+        self.seed = seed
+
+    def fit(self, X, y=None):
+        """Learn the components."""
+        self.mean_ = X.mean(0)
+        variances, axes = np.linalg.eigh(np.cov(X.T))
+        kept = slice(-self.n_components, None)
+        rotation, _ = np.linalg.qr(np.random.default_rng(self.seed).normal(size=(self.n_components,) * 2))
+        self.components_ = axes[:, kept] / variances[kept] ** (self.whitening / 2) @ rotation
+        self.explained_ = variances[kept].sum() / variances.sum()
+        return self
+
+    def transform(self, X):
+        """Project."""
+        return (X - self.mean_) @ self.components_
 
 
-def layout_targets(pictures: Tensor) -> Tensor:
+class Layout(TransformerMixin, BaseEstimator):
+    """Where ink and edges are, of paths of pictures: an 8 x 8 grey thumbnail and 4 x 4 x 8 edge strengths."""
+
+    def fit(self, X, y=None):
+        """Learn nothing."""
+        self.n_features_out_ = 192
+        return self
+
+    def transform(self, X):
+        """Read, resize as for the student, and describe."""
+        small = np.stack([MINI_PREPROCESSING.apply(np.asarray(Image.open(path))) for path in X])
+        blocks = torch.from_numpy(small).split(500)
+        return torch.cat([describe_layout(block.permute(0, 3, 1, 2).float() / 255) for block in blocks]).numpy()
+
+
+def describe_layout(pictures: Tensor) -> Tensor:
     """Describe where ink and edges are: pictures (n, 3, 64, 64) in [0, 1] to (n, 192).
 
     64 numbers are a grey 8 x 8 thumbnail, 128 the roots of the mean edge strength in 4 x 4 cells and 8 directions.
@@ -168,155 +158,157 @@ def layout_targets(pictures: Tensor) -> Tensor:
     return torch.cat([thumbnail.flatten(1), (edges + 1e-4).sqrt().flatten(1)], 1)
 
 
+def make_teacher(data: Path, cache: Path):
+    """Return the transformer of paths whose 256 + 64 columns the student learns to predict."""
+    mobilenet_v3 = models.mobilenet_v3_small()
+    mobilenet_v3.load_state_dict(load_file(data / "mobilenet_v3_small_imagenet" / "model.safetensors"))
+    seen = [
+        make_pipeline(
+            PretrainedFeatureExtractor(
+                network.eval(), preprocessing=Preprocessing(224, 224), engine="onnxruntime", cache=cache
+            ),
+            UnitVariance(),
+        )
+        for network in (mobilenet_v2_as_source(data), mobilenet_v3)
+    ]
+    return make_union(
+        make_pipeline(make_union(*seen), RotatedComponents(N_COMPONENTS, whitening=0.5)),
+        make_pipeline(Layout(), StandardScaler(), RotatedComponents(N_LAYOUT, whitening=0.0)),
+    )
+
+
+def mobilenet_v2_as_source(data: Path) -> nn.Module:
+    """Return torchvision's MobileNetV2, padded as the network that its weights were converted from.
+
+    Strided convolutions are padded right and bottom only, which is worth nine points of accuracy on
+    ``imagenet_sample``.
+    """
+    network = models.mobilenet_v2()
+    network.load_state_dict(load_file(data / "mobilenet_v2_imagenet" / "model.safetensors"))
+    strided = [k for k, m in network.named_modules() if isinstance(m, nn.Conv2d) and m.stride == (2, 2)]
+    for key in strided:
+        parent, _, child = key.rpartition(".")
+        conv = network.get_submodule(key)
+        conv.padding = (0, 0)
+        setattr(network.get_submodule(parent), child, nn.Sequential(nn.ZeroPad2d((0, 1, 0, 1)), conv))
+    return network
+
+
 # --------------------------------------------------------------------------------------------- training
 
 
-class Shards:
-    """The prepared pictures in memory, and batches of them."""
+class Jitter(Callback):
+    """Show each batch a little shifted, brighter or darker, harder or softer.
 
-    def __init__(self, work: Path):
-        names = sorted(work.glob("features_*.npy"))
-        self.pictures = torch.from_numpy(np.concatenate([np.load(work / f"pictures_{p.stem[-4:]}.npy") for p in names]))
-        self.targets = principal_targets(np.concatenate([np.load(p) for p in names]))
-        numbers = [int(p.stem[-4:]) * SHARD + i for p in names for i in range(SHARD)]
-        self.held_out = torch.arange(N_HELD_OUT)
-        self.n_trained = len(self.pictures) - N_HELD_OUT
-        self.may_flip = torch.tensor([PictureSource.kind(0, i) not in ("drawn", "coil") for i in numbers])
-
-    def shuffled(self, batch_size: int, generator: torch.Generator) -> Iterator[Tensor]:
-        """Yield batches of indices of the training pictures for ever, shuffled anew in every epoch."""
-        while True:
-            order = N_HELD_OUT + torch.randperm(self.n_trained, generator=generator)
-            yield from order[: self.n_trained // batch_size * batch_size].split(batch_size)
-
-    def batch(self, index: Tensor, generator: torch.Generator | None) -> Tensor:
-        """Return pictures (n, 3, 64, 64) in [0, 1]: central crops, or jittered ones where a generator is given."""
-        n = len(index)
-        pictures = self.pictures[index]
-        if generator is None:
-            return pictures[:, 4:68, 4:68].permute(0, 3, 1, 2).float() / 255
-        y, x = torch.randint(9, (2, n, 1), generator=generator) + torch.arange(64)
-        flip = self.may_flip[index] & (torch.rand(n, generator=generator) < 0.5)
-        x = torch.where(flip[:, None], x.flip(1), x)
-        crops = pictures[torch.arange(n)[:, None, None], y[:, :, None], x[:, None, :]]
-        light, contrast = torch.rand(2, n, 1, 1, 1, generator=generator) * 2 - 1
-        crops = (crops.permute(0, 3, 1, 2).float() / 255 - 0.5) * (1 + 0.15 * contrast) + 0.5 + 0.06 * light
-        return crops.clamp_(0, 1)
-
-
-def normalise(pictures: Tensor) -> Tensor:
-    """Apply MINI_PREPROCESSING's mean and std, channels last in memory."""
-    mean = torch.tensor(MINI_PREPROCESSING.mean).view(1, 3, 1, 1)
-    std = torch.tensor(MINI_PREPROCESSING.std).view(1, 3, 1, 1)
-    return ((pictures - mean) / std).contiguous(memory_format=torch.channels_last)
-
-
-class Student(nn.Module):
-    """``sktl_mini`` and the layout head, which reads the same averaged features and is thrown away."""
-
-    def __init__(self, layout: Tensor):
-        super().__init__()
-        self.network = sktl_mini()
-        self.layout_head = nn.Linear(self.network.fc.in_features, layout.shape[1])
-        self.register_buffer("layout_mean", layout.mean(0))
-        self.register_buffer("layout_std", layout.std(0))
-
-    def losses(self, pictures: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:
-        """Mean squared errors of the teachers' components and of the layout; 1 is what a constant would get."""
-        pooled = []
-        handle = self.network.fc.register_forward_pre_hook(lambda _, args: pooled.append(args[0]))
-        predicted = self.network(normalise(pictures)).float()
-        handle.remove()
-        layout = (layout_targets(pictures) - self.layout_mean) / self.layout_std
-        return F.mse_loss(predicted, targets), F.mse_loss(self.layout_head(pooled[0]).float(), layout)
-
-
-def train(rank: int, args: argparse.Namespace, meeting_place: str) -> None:
-    """Train with AdamW and a cosine schedule; keep the averaged weights that predict held-out pictures best.
-
-    Each process takes its share of every batch, with one thread: where other programs use the same cores, threads that
-    wait for each other cost several times as much.
+    What the teachers say stays what they said of the picture itself, so it may only change a little: a mirrored picture
+    has another layout. Done here, on a whole batch, because ``augment=`` works picture by picture, from the file.
     """
-    torch.set_num_threads(1)
-    torch.set_flush_denormal(True)
-    distributed.init_process_group("gloo", f"file://{meeting_place}", rank=rank, world_size=args.processes)
-    torch.manual_seed(args.seed)
-    shuffling, jitter = torch.Generator().manual_seed(args.seed), torch.Generator().manual_seed(args.seed + 1 + rank)
-    shards = Shards(args.work)
-    student = Student(layout_targets(shards.batch(shards.held_out, None))).to(memory_format=torch.channels_last)
-    if args.start:
-        student.network.load_state_dict(torch.load(args.start, weights_only=True)["network"])
-    average = copy.deepcopy(student).requires_grad_(False).eval()
-    groups = [[p for p in student.parameters() if (p.ndim > 1) == decayed] for decayed in (True, False)]
-    optimizer = torch.optim.AdamW(
-        [{"params": groups[0], "weight_decay": args.weight_decay}, {"params": groups[1], "weight_decay": 0.0}]
-    )
-    n_steps = args.epochs * (shards.n_trained // args.batch_size)
-    best, started = math.inf, time.time()
-    for step, batch in enumerate(shards.shuffled(args.batch_size, shuffling)):
-        done = _latest(max(step / n_steps, (time.time() - started) / (60 * args.minutes)))
-        for group in optimizer.param_groups:
-            group["lr"] = args.lr * min((step + 1) / 500, 0.5 + 0.5 * math.cos(math.pi * min(done, 1)) + 1e-3)
-        index = batch[rank :: args.processes]
-        with torch.autocast("cpu", torch.bfloat16, enabled=args.bfloat16):
-            teachers, layout = student.losses(shards.batch(index, jitter), shards.targets[index])
-        optimizer.zero_grad()
-        (teachers + args.layout_weight * layout).backward()
-        _share_gradients(student, args.processes)
-        optimizer.step()
-        _follow(average, student, min(args.average, (step + 1) / (step + 10)))
-        if rank == 0 and (step % 200 == 0 or done >= 1):
-            losses = _held_out_losses(average, shards)
-            facts = {"steps": step + 1, "train": round(teachers.item(), 4), "held_out": losses[0], "layout": losses[1]}
-            print(json.dumps(facts | {"done": round(done, 3), "seconds": round(time.time() - started)}), flush=True)
-            if losses[0] + args.layout_weight * losses[1] < best:
-                best = losses[0] + args.layout_weight * losses[1]
-                facts |= {"n_pictures": len(shards.pictures)} | {key: str(value) for key, value in vars(args).items()}
-                torch.save({"network": average.network.state_dict(), "facts": facts}, args.checkpoint)
-        if done >= 1:
+
+    def __init__(self, seed):
+        self.seed = seed
+
+    def on_train_begin(self, net, **kwargs):
+        """Seed."""
+        self.generator_ = torch.Generator().manual_seed(self.seed)
+
+    def on_batch_begin(self, net, batch=None, training=False, **kwargs):
+        """Change uint8 pictures (n, height, width, 3) in place: a batch is a copy of what is stored."""
+        if not training:
             return
+        shown = batch[0]["x"]
+        n, side = shown.shape[:2]
+        y, x = torch.randint(-3, 4, (2, n, 1), generator=self.generator_) + torch.arange(side)
+        y, x = y.clamp(0, side - 1), x.clamp(0, side - 1)
+        moved = shown[torch.arange(n)[:, None, None], y[:, :, None], x[:, None, :]].float()
+        light, contrast = torch.rand(2, n, 1, 1, 1, generator=self.generator_) * 2 - 1
+        shown.copy_(((moved - 127.5) * (1 + 0.15 * contrast) + 127.5 + 15 * light).clamp_(0, 255))
 
 
-def _latest(done: float) -> float:
-    """Agree between processes how much of the schedule is done, so that all stop at the same step."""
-    agreed = torch.tensor(done, dtype=torch.float64)
-    distributed.all_reduce(agreed, distributed.ReduceOp.MAX)
-    return agreed.item()
+class Clock(Callback):
+    """Warm-up and a cosine by the clock, the weights written down every five minutes, and an end when time is up.
+
+    Parameters
+    ----------
+    minutes : float
+        When to end.
+    file : Path
+        Where the weights of the network and its head go.
+    """
+
+    def __init__(self, minutes, file):
+        self.minutes = minutes
+        self.file = file
+
+    def on_train_begin(self, net, **kwargs):
+        """Start."""
+        self.started_ = self.saved_ = time.time()
+        self.losses_ = []
+        self.n_steps_ = 0
+
+    def on_batch_begin(self, net, training=False, **kwargs):
+        """Set the learning rates."""
+        done = min((time.time() - self.started_) / (60 * self.minutes), 1)
+        factor = min((self.n_steps_ + 1) / 100, 0.5 + 0.5 * math.cos(math.pi * done) + 1e-3)
+        for group in net.optimizer_.param_groups:
+            group["lr"] = group["base_lr"] * factor
+
+    def on_batch_end(self, net, training=False, loss=None, **kwargs):
+        """Note the loss, keep the weights, and stop as Ctrl-C would, which keeps what was learnt."""
+        self.n_steps_ += 1
+        self.losses_.append(loss.item())
+        now = time.time()
+        is_over = now - self.started_ >= 60 * self.minutes
+        if is_over or now - self.saved_ >= 300:
+            epoch = len(net.history)
+            facts = {"seconds": round(now - self.started_), "epoch": epoch, "steps": self.n_steps_}
+            print(json.dumps(facts | {"loss": round(float(np.mean(self.losses_[-200:])), 4)}), flush=True)
+            self.saved_ = now
+            module = net.module_
+            torch.save({"stages": module.stages.state_dict(), "head": module.head.state_dict()}, self.file)
+        if is_over:
+            raise KeyboardInterrupt
 
 
-def _share_gradients(student: nn.Module, n_processes: int) -> None:
-    """Replace every gradient by its mean over the processes."""
-    gradients = [p.grad for p in student.parameters()]
-    flat = torch.cat([g.flatten() for g in gradients])
-    distributed.all_reduce(flat)
-    for gradient, mean in zip(gradients, (flat / n_processes).split([g.numel() for g in gradients]), strict=True):
-        gradient.copy_(mean.view_as(gradient))
+def train(args: argparse.Namespace) -> None:
+    """Fit the teacher's components, distil them, and write the student's weights."""
+    torch.set_num_threads(args.threads)
+    torch.set_flush_denormal(True)
+    shown, held_out = pictures(args.work, "train")[: args.pictures], pictures(args.work, "held_out")
+    cache = args.work / "cache"
+    teacher = make_teacher(args.data, cache).fit(shown[:N_FOR_COMPONENTS])
+    student = DistilledRegressor(
+        FrozenEstimator(teacher),
+        "sktl_mini",
+        weights=args.start,
+        knowledge="response",
+        alpha=1.0,
+        freeze_depth=0,
+        freeze_bn=False,
+        max_epochs=10_000,  # the clock ends it
+        lr=args.lr,
+        lr_decay=1.0,
+        lr_schedule="constant",  # the clock sets the rates
+        weight_decay=args.weight_decay,
+        batch_size=256,
+        callbacks=[Jitter(args.seed), Clock(args.minutes, args.work / "last.pt")],
+        cache=cache,
+        random_state=args.seed,
+    )
+    # In bfloat16 convolutions take half the time. Without the cache of autocast, which is one for the whole block, for
+    # then the first weights would be used in every step.
+    with torch.autocast("cpu", torch.bfloat16, cache_enabled=False):
+        student.fit(shown)
+    answers = teacher.transform(held_out)
+    errors = np.square((student.predict(held_out) - answers) / answers.std(0)).mean(0)
+    print("held-out errors, 1 is what a constant would get:")
+    print(f"components {errors[:N_COMPONENTS].mean():.4f}, layout {errors[N_COMPONENTS:].mean():.4f}")
 
 
-@torch.no_grad()
-def _follow(average: nn.Module, student: nn.Module, decay: float) -> None:
-    """Move the averaged weights and BatchNorm statistics a little towards the student's."""
-    for kept, new in zip(average.state_dict().values(), student.state_dict().values(), strict=True):
-        if kept.is_floating_point():
-            kept.lerp_(new, 1 - decay)
-        else:
-            kept.copy_(new)
-
-
-@torch.inference_mode()
-def _held_out_losses(student: Student, shards: Shards) -> tuple[float, float]:
-    parts = shards.held_out.split(250)
-    losses = [torch.stack(student.losses(shards.batch(part, None), shards.targets[part])) for part in parts]
-    teachers, layout = torch.stack(losses).mean(0).tolist()
-    return round(teachers, 4), round(layout, 4)
-
-
-# --------------------------------------------------------------------------------------------- export
-
-
-def export(checkpoint: Path, out: Path) -> None:
-    """Write a checkpoint as float16 safetensors; weights too small for float16 become zero."""
-    state = torch.load(checkpoint, weights_only=True)["network"]
+def export(work: Path, out: Path) -> None:
+    """Write the last weights as float16 safetensors; those too small for float16 become zero."""
+    last = torch.load(work / "last.pt", weights_only=True)
+    head = {f"fc.{name.rpartition('.')[2]}": value[:N_COMPONENTS] for name, value in last["head"].items()}
+    state = {**last["stages"], **head}
     halves = {k: v.contiguous().half() if v.is_floating_point() else v for k, v in state.items()}
     network = sktl_mini()
     network.load_state_dict(halves)
@@ -327,36 +319,29 @@ def export(checkpoint: Path, out: Path) -> None:
 
 
 def main() -> None:
-    """Run one of the three steps."""
+    """Run one of the steps; training ends with an export."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("step", choices=("prepare", "train", "export"))
+    parser.add_argument("step", choices=("draw", "train", "export"))
     parser.add_argument("--data", type=Path, default=Path("../shared/data"), help="folder of pictures and teachers")
     parser.add_argument(
-        "--work", type=Path, default=Path("build/sktl_mini"), help="folder for the rest (20 kB a picture)"
+        "--work", type=Path, default=Path("build/sktl_mini"), help="folder for the rest: 30 kB a picture"
     )
-    parser.add_argument("--out", type=Path, default=Path("sktl/backbones/sktl_mini.safetensors"))
-    parser.add_argument("--checkpoint", type=Path, help="default: WORK/best.pt")
-    parser.add_argument("--pictures", type=int, default=85_000)
-    parser.add_argument("--processes", type=int, default=2)
-    parser.add_argument("--epochs", type=int, default=20)
-    parser.add_argument("--minutes", type=float, default=math.inf, help="shorten the schedule to end by then")
-    parser.add_argument("--start", type=Path, help="a checkpoint to start from, instead of random weights")
-    parser.add_argument("--batch-size", type=int, default=256)
-    parser.add_argument("--lr", type=float, default=3e-3)
+    parser.add_argument("--out", type=Path, default=Path("build/sktl_mini/sktl_mini.safetensors"))
+    parser.add_argument("--pictures", type=int, default=100_000)
+    parser.add_argument("--processes", type=int, default=2, help="of draw")
+    parser.add_argument("--threads", type=int, default=1, help="of train; more only where nobody else works")
+    parser.add_argument("--minutes", type=float, default=120, help="how long the student is trained")
+    parser.add_argument("--start", type=Path, help="weights to start from, instead of random ones")
+    parser.add_argument("--lr", type=float, default=2e-3)
     parser.add_argument("--weight-decay", type=float, default=0.05)
-    parser.add_argument("--layout-weight", type=float, default=0.25)
-    parser.add_argument("--average", type=float, default=0.995, help="decay of the averaged weights, per step")
-    parser.add_argument("--no-bfloat16", dest="bfloat16", action="store_false")
-    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--seed", type=int, default=1)
     args = parser.parse_args()
-    args.checkpoint = args.checkpoint or args.work / "best.pt"
-    if args.step == "prepare":
-        prepare(args.data, args.work, args.pictures, args.processes)
-    elif args.step == "train":
-        with TemporaryDirectory() as folder:
-            multiprocessing.spawn(train, (args, f"{folder}/processes"), args.processes)
-    else:
-        export(args.checkpoint, args.out)
+    if args.step == "draw":
+        draw(args.data, args.work, args.pictures, args.seed, args.processes)
+        return
+    if args.step == "train":
+        train(args)
+    export(args.work, args.out)
 
 
 if __name__ == "__main__":
