@@ -11,6 +11,7 @@ from sklearn.callback import CallbackSupportMixin, with_callbacks
 from sklearn.utils import check_consistent_length, check_random_state, indexable
 from sklearn.utils._param_validation import Interval, StrOptions
 from sklearn.utils.validation import _check_sample_weight, check_is_fitted
+from torch import nn
 
 from sktl._device import resolve_device
 from sktl._engine._activations import fetch_activations
@@ -277,7 +278,8 @@ class TransferEstimator(CallbackSupportMixin, BaseEstimator):
         # Random weights have no statistics to keep: norms that held on to them would not normalise at all.
         is_random = self.weights is None and isinstance(getattr(self, self._network_parameter), str)
         freeze_bn = self.freeze_bn and not is_random
-        if not freeze_bn and depth < len(self.backbone_.stages) and min(len(rows), self.batch_size) == 1:
+        has_norms = any(isinstance(x, nn.modules.batchnorm._BatchNorm) for x in self.backbone_.module.modules())
+        if has_norms and not freeze_bn and depth < len(self.backbone_.stages) and min(len(rows), self.batch_size) == 1:
             raise ValueError(
                 f"Batch norms learn (freeze_bn={self.freeze_bn}, weights={self.weights!r}) from batches of one picture "
                 f"(batch_size={self.batch_size}, {len(rows)} different pictures): one has no variance. Use more in a "

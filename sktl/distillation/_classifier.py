@@ -217,9 +217,9 @@ class DistilledClassifier(DistilledEstimator, TransferClassifier):
 
     The teacher judges each picture as it is, also where ``augment`` shows the student another view of it.
 
-    The answers of a teacher are kept in ``cache`` under all that it is and the picture as it was given. A teacher that
-    is not frozen is fitted once for the same rows and parameters while this process lives, if its ``random_state`` is a
-    number.
+    The answers of a teacher are kept in ``cache`` under all that it is and the picture as it was given. Of a class or
+    function of your own that is its code; what it calls elsewhere is not looked at. A teacher that is not frozen is
+    fitted once for the same rows and parameters while this process lives, if its ``random_state`` is a number.
 
     References
     ----------

@@ -1,9 +1,8 @@
 """What stands for a teacher and for what it is shown: equal for equal ones, in any process."""
 
 import io
-import marshal
 import pickle
-from types import FunctionType
+from types import CodeType, FunctionType
 from typing import Any
 
 import numpy as np
@@ -37,22 +36,32 @@ def row_digests(table: LabelledImages) -> list[bytes]:
 
 
 def _code_of(thing: "type | FunctionType") -> bytes | None:
-    """Name and code of a user's own class or function, which pickle tells by name: it may be written anew meanwhile."""
+    """Name and code of a user's own class or function, which pickle tells by name: it may be written anew meanwhile.
+
+    What it calls elsewhere, other functions or constants of its module, is not looked at.
+    """
     if "<" in thing.__qualname__:  # made inside of a function, and not to be pickled
         return None
-    name = f"{thing.__module__}.{thing.__qualname__}".encode()
+    parts = [thing.__module__, thing.__qualname__]
     if isinstance(thing, FunctionType):
-        return name + marshal.dumps(thing.__code__) + repr(thing.__defaults__).encode()
-    own = [member for member in vars(thing).values() if isinstance(member, FunctionType)]
-    bases = [base for base in thing.__mro__[1:] if base.__module__.partition(".")[0] not in _KNOWN]
-    parts = [member.__qualname__.encode() + marshal.dumps(member.__code__) for member in own]
-    parts += [_code_of(base) or base.__qualname__.encode() for base in bases]
-    return xxhash.xxh3_128(b"|".join([name, *parts])).digest()
+        parts += [_instructions(thing.__code__), repr(thing.__defaults__)]
+    else:
+        members = [getattr(member, "fget", getattr(member, "__func__", member)) for member in vars(thing).values()]
+        parts += [_instructions(member.__code__) for member in members if isinstance(member, FunctionType)]
+        bases = [base for base in thing.__mro__[1:] if base.__module__.partition(".")[0] not in _KNOWN]
+        parts += [str(_code_of(base)) for base in bases]
+    return xxhash.xxh3_128("|".join(parts).encode(errors="surrogatepass")).digest()
+
+
+def _instructions(code: CodeType) -> str:
+    """What a code object does, without where it stands."""
+    constants = [_instructions(x) if isinstance(x, CodeType) else repr(x) for x in code.co_consts]
+    return f"{code.co_code.hex()} {code.co_names} {constants}"
 
 
 def _of_item(item: Any) -> bytes:
     """What the digest of the student's picture, of 8 bits and perhaps grey, does not tell of an item in memory."""
-    if isinstance(item, np.ndarray | torch.Tensor):
+    if isinstance(item, np.ndarray | torch.Tensor | list | tuple):
         return _of_numbers(_array(item))
     if isinstance(item, Image.Image):
         return f"{item.mode} {item.size}".encode() + xxhash.xxh3_128(item.tobytes()).digest()

@@ -286,9 +286,10 @@ def _kind_of_answers(teacher: Any, few: Any) -> str:
     logits = _from_decision(teacher.decision_function(few))
     # One against one has a value for each pair of classes, which may happen to be as many as there are classes.
     chosen = logits.argmax(axis=1)
+    classes = np.asarray(teacher.classes_)
     is_by_class = logits.shape[1] == len(teacher.classes_)
     # Not of all pictures: a support vector machine predicts what most pairs vote for, which may be another class.
-    if not is_by_class or np.mean(teacher.classes_[chosen] == np.asarray(teacher.predict(few))) < 0.75:
+    if not is_by_class or np.mean(classes[chosen] == np.asarray(teacher.predict(few))) < 0.75:
         return "probabilities" if has_probabilities else "labels"
     if not has_probabilities:
         return "decision values"

@@ -4,6 +4,7 @@ import importlib
 from collections.abc import Mapping
 
 import numpy as np
+from sklearn.base import is_classifier, is_regressor
 from sklearn.metrics import check_scoring
 from sklearn.utils.validation import check_is_fitted
 
@@ -149,7 +150,9 @@ class DistillationDisplay:
                 f"{type(distilled).__name__} has no teacher_: it was not distilled, or was pickled, which leaves the "
                 "teacher behind. Use DistillationDisplay.from_estimators({'teacher': ..., 'distilled': ...}, X, y)."
             )
-        models = {"teacher": distilled.teacher_, "student alone": alone, "distilled": estimator}
+        # A teacher of features has no score that could stand beside the others'.
+        teacher = distilled.teacher_ if hasattr(distilled.teacher_, "predict") else None
+        models = {"teacher": teacher, "student alone": alone, "distilled": estimator}
         return cls.from_estimators(
             {name: model for name, model in models.items() if model is not None},
             X,
@@ -209,7 +212,7 @@ class DistillationDisplay:
         NotFittedError
             Where an estimator is not fitted.
         ValueError
-            Where ``estimators`` is no dict or an empty one.
+            Where ``estimators`` is no dict or an empty one, or one of them cannot be pickled.
         MissingDependencyError
             Where matplotlib is not installed.
         """
@@ -218,12 +221,24 @@ class DistillationDisplay:
             raise ValueError(f"estimators={estimators!r} has to be a dict of fitted estimators, with a name for each.")
         weights = {} if sample_weight is None else {"sample_weight": sample_weight}
         models = list(estimators.values())
-        scores = [check_scoring(model, scoring)(model, X, y, **weights) for model in models]
+        for model in models:
+            check_is_fitted(model)
+        # One score for all: a search would bring the one that it searched with.
+        kinds = ["accuracy" if is_classifier(model) else "r2" if is_regressor(model) else None for model in models]
+        scores = [
+            check_scoring(model, scoring or kind)(model, X, y, **weights)
+            for model, kind in zip(models, kinds, strict=True)
+        ]
         footprints = [measure_footprint(model, X[:n_timed], n_repeats) for model in models]
+        unsized = [name for name, cost in zip(estimators, footprints, strict=True) if cost.nbytes is None]
+        if unsized:
+            raise ValueError(
+                f"{unsized} cannot be pickled (a lambda in it?), and so have no size on disk. Leave them out."
+            )
         display = cls(
             [str(name) for name in estimators],
             np.array(scores, float),
-            np.array([footprint.nbytes for footprint in footprints], float),  # NaN for None
+            np.array([footprint.nbytes for footprint in footprints]),
             np.array([footprint.milliseconds for footprint in footprints]),
             parameters=[footprint.parameters for footprint in footprints],
             score_name=score_name(models[0], scoring),

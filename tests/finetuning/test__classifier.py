@@ -299,7 +299,7 @@ def test_bad_rows_are_named(digits, make):
         make().fit(X, y[:20])
     with pytest.raises(ValueError, match="continuous"):
         make().fit(X, np.linspace(0, 1, 30))
-    with pytest.raises(ValueError, match="y contains NaN"):
+    with pytest.raises(ValueError, match="y has missing labels, at position"):
         make().fit(X, np.where(y == 1, np.nan, y))
     with pytest.raises(ValueError, match="the target y is None"):
         make().fit(X, None)
