@@ -1,7 +1,7 @@
 """The packaged backbone ``sktl_mini``: its network and how its pictures are prepared.
 
 The weights lie beside this file in ``sktl_mini.safetensors``, their story in ``sktl_mini.md``;
-``tools/train_sktl_mini.py`` makes them.
+``tools/train_sktl_mini.py`` trains such a network.
 """
 
 from torch import Tensor, nn
