@@ -1,5 +1,6 @@
 """The teacher: fitted where it is not, asked once per picture, its classes put into the student's order."""
 
+import os
 import threading
 import warnings
 from collections import OrderedDict
@@ -32,12 +33,14 @@ KINDS = ("logits", "probabilities", "decision values", "labels")
 _FITTED: OrderedDict[bytes, tuple[Any, "bytes | None"]] = OrderedDict()
 _FITTED_SIZE = 8
 _FITTED_LOCK = threading.Lock()
+if hasattr(os, "register_at_fork"):  # in a child, a lock that another thread of the parent held would stay locked
+    os.register_at_fork(after_in_child=_FITTED_LOCK._at_fork_reinit)  # type: ignore[attr-defined]
 
 
 class Answers(NamedTuple):
     """What a teacher says of each picture, and what kind of saying it is."""
 
-    values: np.ndarray  # (n_pictures, n_classes) logits, or (n_pictures, n_targets)
+    values: np.ndarray  # (n_pictures, n_classes), logits
     kind: str
 
 
