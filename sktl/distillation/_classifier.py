@@ -425,8 +425,9 @@ class DistilledClassifier(DistilledEstimator, TransferClassifier):
     def _probe_rows(self, rows, table):
         """Labels, and where there are none (or they are not to be looked at) what the teacher says."""
         said = (rows.columns["teacher"].numpy() + np.log(np.maximum(self._class_weight, LEAST_PROBABILITY))).argmax(1)
-        y = said if self.alpha == 1 else np.where(table.y >= 0, table.y, said)
-        return y, table.sample_weight * self._class_weight[y]
+        is_own = (table.y >= 0) & (self.alpha < 1)
+        y = np.where(is_own, table.y, said)
+        return y, np.where(is_own, table.weight, table.sample_weight * self._class_weight[y])
 
     def _make_criterion(self):
         return ClassifierDistillationLoss(

@@ -142,8 +142,11 @@ class DistilledEstimator(TransferEstimator):
             )
         if labels.dtype != object and not is_missing(self.unlabeled):
             return np.broadcast_to(labels == self.unlabeled, labels.shape)
-        found = [is_missing(x) if is_missing(self.unlabeled) else x == self.unlabeled for x in labels.ravel()]
-        return np.array([is_found is True or is_found is np.True_ for is_found in found]).reshape(labels.shape)
+        if is_missing(self.unlabeled):
+            found = [is_missing(label) for label in labels.ravel()]
+        else:  # what is missing equals nothing, and pandas.NA does not even say so
+            found = [not is_missing(label) and bool(label == self.unlabeled) for label in labels.ravel()]
+        return np.array(found, bool).reshape(labels.shape)
 
     def _weight_of_unlabeled(self, labeled):
         """What a row without a label weighs: nothing, where nothing of the teacher is wanted."""

@@ -61,15 +61,9 @@ def fit_teacher(owner: Any, table: LabelledImages, has_weights: bool) -> Any:
         shown as often as it was there.
     has_weights : bool
         Whether the weights of the rows are more than the number of equal ones.
-
-    Raises
-    ------
-    NotFittedError
-        Where a frozen one is not fitted.
     """
     teacher = owner.teacher
-    if is_frozen(teacher):
-        _check_frozen(teacher)
+    if is_frozen(teacher):  # and fitted, as `check_teacher` has seen
         return teacher
     weight = table.sample_weight
     is_plain = bool(np.all(weight == 1))
@@ -81,7 +75,7 @@ def fit_teacher(owner: Any, table: LabelledImages, has_weights: bool) -> Any:
         fit_params = {"sample_weight": weight}
     if not is_plain and not fit_params:
         table = _repeated(teacher, table)
-    return _fitted(teacher, table.as_given(), owner._teacher_targets(table), row_digests(table), fit_params)
+    return _fitted(teacher, table, owner._teacher_targets(table), fit_params)
 
 
 def check_teacher(owner: Any) -> None:
@@ -201,7 +195,7 @@ def _path_to_network(teacher: Any) -> "tuple[list[Any], Any] | None":
 def identity(teacher: Any) -> Any:
     """What is equal for two teachers that fitting makes the same: a frozen one itself, of another its parameters."""
     digest = None if is_frozen(teacher) else content_digest(clone(teacher, safe=False))
-    return id(teacher) if digest is None else digest
+    return teacher if digest is None else digest
 
 
 def _check_frozen(teacher: FrozenEstimator) -> None:
@@ -214,16 +208,17 @@ def _check_frozen(teacher: FrozenEstimator) -> None:
         ) from None
 
 
-def _fitted(teacher: Any, X: Any, y: "np.ndarray | None", rows: list[bytes], fit_params: dict[str, Any]) -> Any:
+def _fitted(teacher: Any, table: LabelledImages, y: "np.ndarray | None", fit_params: dict[str, Any]) -> Any:
     """The teacher fitted, or what an equal one was fitted on these rows before."""
-    lesson = clone(teacher), rows, None if y is None else y.tolist(), fit_params
-    key = content_digest(lesson) if _is_repeatable(teacher) else None
+    key = None
+    if _is_repeatable(teacher):
+        key = content_digest((clone(teacher), row_digests(table), None if y is None else y.tolist(), fit_params))
     if key is None:
-        return clone(teacher).fit(X, y, **fit_params)
+        return clone(teacher).fit(table.as_given(), y, **fit_params)
     with _FITTED_LOCK:
         known, digest = _FITTED.pop(key, (None, None))
     if known is None or digest != content_digest(known):  # somebody may have changed it since
-        known = clone(teacher).fit(X, y, **fit_params)
+        known = clone(teacher).fit(table.as_given(), y, **fit_params)
         digest = content_digest(known)
     with _FITTED_LOCK:
         _FITTED[key] = known, digest
