@@ -10,6 +10,7 @@ Run: python benchmarks/distillation.py [student ...] [--seeds 5]
 import argparse
 import statistics
 
+import numpy as np
 from ants_and_bees import photos
 from common import imagenet_paths, machine, pretrained, show
 from sklearn.frozen import FrozenEstimator
@@ -37,6 +38,7 @@ STUDENTS = {
 KINDS_FROM_SCRATCH = ("response", "response + feature", "response + relation", "feature")
 KNOWLEDGE = {
     "response": "response",
+    "response, alpha=0.3, temperature=1": "response",
     "decoupled": "decoupled",
     "response + feature": {"response": 1.0, "feature": 10.0},
     "response + attention": {"response": 1.0, "attention": 10.0},
@@ -47,6 +49,7 @@ KNOWLEDGE = {
 }
 
 
+CAUTIOUS = {"response, alpha=0.3, temperature=1": {"alpha": 0.3, "temperature": 1.0}}
 WITH_MORE = ("response", "response + feature")
 
 
@@ -54,7 +57,7 @@ def accuracies(teacher, settings, n_seeds, train, val) -> str:
     """Mean and standard deviation over the seeds."""
     scores = [
         DistilledClassifier(
-            FrozenEstimator(teacher), random_state=seed, unlabeled=NO_LABEL, temperature=2.0, **settings
+            FrozenEstimator(teacher), random_state=seed, unlabeled=NO_LABEL, **{"temperature": 2.0, **settings}
         )
         .fit(*train)
         .score(*val)
@@ -71,13 +74,15 @@ def main(names: list[str], n_seeds: int) -> None:
     more = X + unlabeled, y + [NO_LABEL] * len(unlabeled)
     teacher = FineTunedClassifier("mobilenet_v2", random_state=0, **pretrained("mobilenet_v2")).fit(X, y)
     print(f"Teacher: {teacher.score(*val):.3f}", flush=True)
+    certainty = [float(np.median(np.abs(teacher.decision_function(paths)))) for paths in (X, val[0])]
+    print(f"Median difference of its logits, on what it learnt and on val: {certainty}", flush=True)
     for name in names:
         settings = STUDENTS[name]
         rows = [("none: the student alone", accuracies(teacher, {**settings, "alpha": 0.0}, n_seeds, (X, y), val), "")]
         is_random = "weights" in settings and settings["weights"] is None
         for title in KINDS_FROM_SCRATCH if is_random else KNOWLEDGE:
             knowledge = KNOWLEDGE[title]
-            chosen = {**settings, "knowledge": knowledge}
+            chosen = {**settings, "knowledge": knowledge, **CAUTIOUS.get(title, {})}
             with_more = accuracies(teacher, chosen, n_seeds, more, val) if title in WITH_MORE and not is_random else ""
             rows.append((title, accuracies(teacher, chosen, n_seeds, (X, y), val), with_more))
             print(rows[-1], flush=True)

@@ -284,7 +284,8 @@ class Backbone:
                 f"{behind} of {self.name!r} are no part of the rest, which ends with {self.stages[-1].name!r}. Name "
                 "layers of its stages."
             )
-        before = [tap for tap, node in zip(taps, ends, strict=True) if node in _graph.ancestors([start])]
+        frozen = _graph.ancestors([start])
+        before = [tap for tap, node in zip(taps, ends, strict=True) if node in frozen]
         if before:
             raise BackboneError(
                 f"{before} of {self.name!r} lie in the first {depth} stages, in front of the cut at "
