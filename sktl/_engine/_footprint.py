@@ -2,6 +2,7 @@
 
 import pickle
 import time
+from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -11,6 +12,7 @@ from torch import nn
 
 from sktl._engine._cache import bypassed_caches
 from sktl._engine._fitted import find_fitted
+from sktl._table import ReadableTable
 from sktl.backbones import Backbone
 
 
@@ -36,6 +38,32 @@ class Footprint(NamedTuple):
     nbytes: int | None
     macs: int | None
     milliseconds: float
+
+
+class Footprints(ReadableTable):
+    """What several models cost, one per row; made by ``footprint_``.
+
+    Parameters
+    ----------
+    models : dict of str to Footprint
+        What was measured, by name. All others are compared with the first; the title compares the last with it.
+    agreement : sequence of float
+        How much the answers of each model agree with the first one's: a share of equal labels, or R².
+    """
+
+    def __init__(self, models: Mapping[str, Footprint], *, agreement: Sequence[float]) -> None:
+        columns = {
+            "model": list(models),
+            **{name: [getattr(footprint, name) for footprint in models.values()] for name in Footprint._fields},
+            "agreement": agreement,
+        }
+        super().__init__(
+            _comparison(models),
+            columns,
+            ["model", "parameters", "not zero", "bytes", "multiply-accumulates", "ms per picture", "agreement"],
+            [str, *[_count] * 4, "{:.3g}".format, "{:.3f}".format],
+            names="model",
+        )
 
 
 def measure_footprint(estimator: Any, X: Any, n_repeats: int = 5) -> Footprint:
@@ -130,3 +158,16 @@ def _pickled_bytes(estimator: Any) -> "int | None":
     except (pickle.PicklingError, AttributeError, TypeError):  # a lambda in it, say: it cannot be put on a disk
         return None
     return counter.n_bytes
+
+
+def _comparison(models: Mapping[str, Footprint]) -> str:
+    """What the last model takes of the first one's time and bytes."""
+    (reference, before), *_, (name, after) = models.items()
+    time = f"{after.milliseconds / before.milliseconds:.3g} times the {reference}'s time"
+    if after.nbytes is None or before.nbytes is None:
+        return f"The {name} model takes {time}"
+    return f"The {name} model takes {time} and {after.nbytes / before.nbytes:.3g} times its bytes"
+
+
+def _count(value: "int | None") -> str:
+    return "-" if value is None else f"{value:,}"

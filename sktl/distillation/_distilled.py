@@ -13,10 +13,9 @@ from sklearn.utils._param_validation import HasMethods, Interval
 from sklearn.utils.metadata_routing import MetadataRouter, MethodMapping
 from sklearn.utils.validation import check_is_fitted
 
-from sktl._engine._footprint import measure_footprint
+from sktl._engine._footprint import Footprints, measure_footprint
 from sktl._engine._labelled import is_missing
 from sktl._engine._transfer import TRANSFER_CONSTRAINTS, TransferEstimator
-from sktl.distillation._footprints import Footprints
 from sktl.distillation._knowledge import ANSWERS, MAPS, RELATIONS, check_knowledge
 from sktl.distillation._layers import LayerPair, pair_layers
 from sktl.distillation._teacher import check_teacher, fit_teacher, identity, is_frozen, network_of
@@ -78,8 +77,9 @@ class DistilledEstimator(TransferEstimator):
                     "footprint_ is measured beside the teacher, which a pickled student has left behind. Ask for it "
                     "before pickling."
                 )
-            measured = [measure_footprint(model, self._sample) for model in (self.teacher_, self)]
-            self._footprints = Footprints(*measured, agreement=self._agreed)
+            models = {"teacher": self.teacher_, "student": self}
+            measured = {name: measure_footprint(model, self._sample) for name, model in models.items()}
+            self._footprints = Footprints(measured, agreement=[1.0, self._agreed])
         return self._footprints
 
     def get_metadata_routing(self):

@@ -18,7 +18,7 @@ from torch import nn
 from sktl import FineTunedClassifier, FineTunedRegressor, PretrainedFeatureExtractor
 from sktl._engine import _footprint
 from sktl._engine._cache import open_cache
-from sktl._engine._footprint import Footprint, measure_footprint
+from sktl._engine._footprint import Footprint, Footprints, measure_footprint
 from sktl._engine._prefix import FrozenPrefix
 from sktl.backbones import load_backbone
 
@@ -222,3 +222,64 @@ def test_bad_input(digits, model, change, error, message):
     """Each is an error that says what is wrong."""
     with pytest.raises(error, match=message):
         measure_footprint(model, **{"X": digits[0], **change})
+
+
+# --- the table of several ---------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def footprints():
+    """Of a teacher whose network is large, and a student of an eighth of its bytes and a quarter of its time."""
+    teacher = Footprint(11_000_000, 10_000_000, 48_000_000, 1_800_000_000, 12.0)
+    student = Footprint(1_100_000, 1_000_000, 6_000_000, 90_000_000, 3.0)
+    return Footprints({"teacher": teacher, "student": student}, agreement=[1.0, 0.9375])
+
+
+def test_a_row_for_each(footprints):
+    """Columns by name, as a dict and as a frame; the teacher agrees with itself."""
+    pd = pytest.importorskip("pandas")
+    columns = footprints.to_dict()
+    assert list(columns) == ["model", *Footprint._fields, "agreement"]
+    assert columns["model"] == ["teacher", "student"]
+    assert columns["parameters"] == [11_000_000, 1_100_000]
+    assert columns["milliseconds"] == [12.0, 3.0]
+    assert columns["agreement"] == [1.0, 0.9375]
+    pd.testing.assert_frame_equal(footprints.to_frame(), pd.DataFrame(columns))
+
+
+def test_it_reads_well(footprints):
+    """The title says what was won, numbers have their thousands apart, and HTML says the same."""
+    title, _, headings, teacher, student = str(footprints).splitlines()
+    assert title == "The student model takes 0.25 times the teacher's time and 0.125 times its bytes"
+    assert headings.split()[0] == "model"
+    assert teacher.split() == ["teacher", "11,000,000", "10,000,000", "48,000,000", "1,800,000,000", "12", "1.000"]
+    assert student.split() == ["student", "1,100,000", "1,000,000", "6,000,000", "90,000,000", "3", "0.938"]
+    for cell in (*teacher.split(), *student.split()):
+        assert f">{cell}<" in footprints._repr_html_()
+
+
+def test_what_has_no_network():
+    """A dash stands for what cannot be counted, and agreement that nobody knows is no number."""
+    nothing = Footprint(None, None, 1000, None, 0.5)
+    models = {"teacher": nothing, "student": Footprint(10, 10, 100, 20, 0.25)}
+    table = Footprints(models, agreement=[1.0, float("nan")])
+    assert str(table).splitlines()[3].split() == ["teacher", "-", "-", "1,000", "-", "0.5", "1.000"]
+    assert str(table).splitlines()[4].split()[-1] == "nan"
+    assert table.to_dict()["macs"] == [None, 20]
+
+
+def test_a_row_for_each_of_several():
+    """The first is the reference of the table's title, and the last is what came of it in the end."""
+    costs = [Footprint(100, 100, nbytes, 10, time) for nbytes, time in [(800, 4.0), (400, 5.0), (100, 2.0)]]
+    table = Footprints(dict(zip(["original", "pruned", "int8"], costs, strict=True)), agreement=[1.0, 0.99, 0.9])
+    title, _, _, *rows = str(table).splitlines()
+    assert title == "The int8 model takes 0.5 times the original's time and 0.125 times its bytes"
+    assert [row.split()[0] for row in rows] == ["original", "pruned", "int8"]
+    assert table.to_dict()["agreement"] == [1.0, 0.99, 0.9]
+
+
+def test_without_bytes_the_title_is_about_time():
+    """What cannot be pickled has no bytes to be compared with."""
+    models = {"teacher": Footprint(None, None, None, None, 2.0), "student": Footprint(10, 10, 100, 20, 1.0)}
+    title = str(Footprints(models, agreement=[1.0, 0.5])).splitlines()[0]
+    assert title == "The student model takes 0.5 times the teacher's time"
