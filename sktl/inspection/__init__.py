@@ -3,6 +3,7 @@
 They need matplotlib, the extra ``plot``.
 """
 
+from sktl.inspection._compression import CompressionDisplay
 from sktl.inspection._distillation import DistillationDisplay
 from sktl.inspection._freeze_depth import FreezeDepthDisplay
 from sktl.inspection._layer_probe import LayerProbeDisplay
@@ -11,6 +12,7 @@ from sktl.inspection._misclassified import MisclassifiedDisplay
 from sktl.inspection._training_curve import TrainingCurveDisplay
 
 __all__ = [
+    "CompressionDisplay",
     "DistillationDisplay",
     "FreezeDepthDisplay",
     "LRRangeDisplay",

@@ -1,23 +1,12 @@
-"""How good models are, against how large and how slow they are."""
+"""How good teachers and students are, against how large and how slow they are."""
 
-import importlib
-from collections.abc import Mapping
-
-import numpy as np
-from sklearn.base import is_classifier, is_regressor
-from sklearn.metrics import check_scoring
 from sklearn.utils.validation import check_is_fitted
 
-from sktl._engine._footprint import measure_footprint
-from sktl.inspection._axes import check_matplotlib, two_axes
-from sktl.inspection._labels import label_points
-from sktl.inspection._score import score_name
-
-# Two of nearly the same size and score are still seen as two.
-_MARKERS = {"s": 70.0, "alpha": 0.85, "edgecolors": "white", "linewidths": 0.8, "zorder": 3}
+from sktl.inspection._axes import check_matplotlib
+from sktl.inspection._cost import CostDisplay
 
 
-class DistillationDisplay:
+class DistillationDisplay(CostDisplay):
     """Score of several models against their size and against their time, such as a teacher's and its students'.
 
     It is recommended to use `from_estimator` or `from_estimators` to create one. All parameters are stored as
@@ -35,6 +24,8 @@ class DistillationDisplay:
         How long each one takes for a picture.
     parameters : list of int or None, default=None
         How many parameters each one's network has; None for a model without a network.
+    origins : dict of str to str, default=None
+        Which model came of which, by their names.
     score_name : str, default="score"
         What the score is.
 
@@ -54,9 +45,14 @@ class DistillationDisplay:
         Their names beside the sizes.
     time_labels_ : list of matplotlib Annotation
         Their names beside the times.
+    arrows_ : list of matplotlib Annotation
+        From each origin to what came of it, by size.
+    time_arrows_ : list of matplotlib Annotation
+        From each origin to what came of it, by time.
 
     See Also
     --------
+    CompressionDisplay : The same for a compressed model and its original.
     FreezeDepthDisplay : Score and fit time against how much of one network is frozen.
 
     Notes
@@ -79,14 +75,6 @@ class DistillationDisplay:
     >>> display.names, display.scores.shape, display.parameters
     (['pixels', 'network'], (2,), [None, 1661514])
     """
-
-    def __init__(self, names, scores, nbytes, milliseconds, *, parameters=None, score_name="score"):
-        self.names = names
-        self.scores = scores
-        self.nbytes = nbytes
-        self.milliseconds = milliseconds
-        self.parameters = parameters
-        self.score_name = score_name
 
     @classmethod
     def from_estimator(
@@ -164,150 +152,3 @@ class DistillationDisplay:
             ax=ax,
             scatter_kw=scatter_kw,
         )
-
-    @classmethod
-    def from_estimators(
-        cls,
-        estimators,
-        X,
-        y,
-        *,
-        sample_weight=None,
-        scoring=None,
-        n_timed=64,
-        n_repeats=5,
-        ax=None,
-        scatter_kw=None,
-    ):
-        """Measure fitted estimators, and draw them.
-
-        Parameters
-        ----------
-        estimators : dict of str to estimator
-            Fitted estimators by name, of any kind.
-        X : array-like of pictures
-            Pictures that no model has learnt from.
-        y : array-like of shape (n_pictures,) or (n_pictures, n_targets)
-            Their labels or targets.
-        sample_weight : array-like of shape (n_pictures,), default=None
-            Weights of the pictures in the score.
-        scoring : str or callable, default=None
-            The score; None takes each estimator's own: accuracy, or the coefficient of determination.
-        n_timed : int, default=64
-            For how many of the pictures, the first ones, the time is taken; None takes all.
-        n_repeats : int, default=5
-            How often it is taken; the median counts.
-        ax : matplotlib Axes, or array-like of two, default=None
-            Where to draw, see `plot`.
-        scatter_kw : dict, default=None
-            Keywords for matplotlib's ``scatter`` of the points.
-
-        Returns
-        -------
-        display : DistillationDisplay
-            With the data, and with what was drawn.
-
-        Raises
-        ------
-        NotFittedError
-            Where an estimator is not fitted.
-        ValueError
-            Where ``estimators`` is no dict or an empty one, or one of them cannot be pickled.
-        MissingDependencyError
-            Where matplotlib is not installed.
-        """
-        check_matplotlib(cls)
-        if not isinstance(estimators, Mapping) or not estimators:
-            raise ValueError(f"estimators={estimators!r} has to be a dict of fitted estimators, with a name for each.")
-        weights = {} if sample_weight is None else {"sample_weight": sample_weight}
-        models = list(estimators.values())
-        for model in models:
-            check_is_fitted(model)
-        # One score for all: a search would bring the one that it searched with.
-        kinds = ["accuracy" if is_classifier(model) else "r2" if is_regressor(model) else None for model in models]
-        scores = [
-            check_scoring(model, scoring or kind)(model, X, y, **weights)
-            for model, kind in zip(models, kinds, strict=True)
-        ]
-        footprints = [measure_footprint(model, X[:n_timed], n_repeats) for model in models]
-        unsized = [name for name, cost in zip(estimators, footprints, strict=True) if cost.nbytes is None]
-        if unsized:
-            raise ValueError(
-                f"{unsized} cannot be pickled (a lambda in it?), and so have no size on disk. Leave them out."
-            )
-        display = cls(
-            [str(name) for name in estimators],
-            np.array(scores, float),
-            np.array([footprint.nbytes for footprint in footprints]),
-            np.array([footprint.milliseconds for footprint in footprints]),
-            parameters=[footprint.parameters for footprint in footprints],
-            score_name=score_name(models[0], scoring),
-        )
-        return display.plot(ax, scatter_kw=scatter_kw)
-
-    def plot(self, ax=None, *, scatter_kw=None):
-        """Draw the scores against sizes and against times.
-
-        Parameters
-        ----------
-        ax : matplotlib Axes, or array-like of two, default=None
-            Where to draw. One is divided; two get the sizes and the times; None makes a new figure.
-        scatter_kw : dict, default=None
-            Keywords for matplotlib's ``scatter`` of the points.
-
-        Returns
-        -------
-        display : DistillationDisplay
-            This object.
-        """
-        self.figure_, (self.ax_, self.time_ax_) = two_axes(self, ax, (9, 3.8), nrows=1, ncols=2)
-        megabytes = np.asarray(self.nbytes) / 1e6
-        self.points_ = self._draw_points(self.ax_, megabytes, scatter_kw)
-        self.time_points_ = self._draw_points(self.time_ax_, self.milliseconds, scatter_kw)
-        self.ax_.set(xlabel="size on disk (MB)", ylabel=self.score_name)
-        self.time_ax_.set(xlabel="time per picture (ms)")
-        if np.ndim(ax) == 0:  # side by side, on one scale
-            self.time_ax_.tick_params(labelleft=False)
-        else:
-            self.time_ax_.set_ylabel(self.score_name)
-        # Last of all: what lies beside an axes decides how large it is.
-        self.labels_ = self._draw_labels(self.ax_, self.points_)
-        self.time_labels_ = self._draw_labels(self.time_ax_, self.time_points_)
-        return self
-
-    def _draw_points(self, ax, values, scatter_kw):
-        """One marker for each model, in a colour of its own, over a logarithmic axis with plain numbers."""
-        values = np.maximum(values, 1e-6)  # a clock may see no time at all
-        colors = [f"C{number % 10}" for number in range(len(self.names))]
-        points = ax.scatter(values, self.scores, **{**_MARKERS, "c": colors, **(scatter_kw or {})})
-        low, high = _limits(values)
-        ticks = _ticks(low, high)
-        ax.set(xscale="log", xlim=(low, high), xticks=ticks)
-        ax.set_xticklabels([f"{tick:g}" for tick in ticks])
-        ax.minorticks_off()
-        ax.margins(y=0.2)
-        ax.grid(alpha=0.3)
-        return points
-
-    def _draw_labels(self, ax, points):
-        x, y = points.get_offsets().T
-        to_rgb = importlib.import_module("matplotlib.colors").to_rgb
-        # Darker than the markers: thin strokes look pale.
-        colors = [tuple(0.7 * np.array(to_rgb(f"C{number % 10}"))) for number in range(len(self.names))]
-        radius = np.sqrt(points.get_sizes().max()) / 2
-        return label_points(ax, x, y, self.names, radius=radius, colors=colors)
-
-
-def _limits(values):
-    """Limits of a logarithmic axis, a decade at least: models of about one size shall look like that."""
-    low, high = np.log10([np.min(values), np.max(values)])
-    reach = max(0.62 * (high - low), 0.5)
-    return 10 ** ((low + high) / 2 - reach), 10 ** ((low + high) / 2 + reach)
-
-
-def _ticks(low, high):
-    """1, 2 and 5 times the powers of ten between the limits, the powers alone where these are many."""
-    exponents = np.arange(np.floor(np.log10(low)), np.ceil(np.log10(high)) + 1)
-    steps = [1, 2, 5] if np.log10(high / low) < 2.5 else [1]
-    ticks = [float(f"{step}e{exponent:.0f}") for exponent in exponents for step in steps]
-    return [tick for tick in ticks if low <= tick <= high]

@@ -24,7 +24,14 @@ class Place(NamedTuple):
 
 
 def label_points(
-    ax: Any, x: Sequence[float], y: Sequence[float], names: Sequence[str], *, radius: float, colors: Sequence[Any]
+    ax: Any,
+    x: Sequence[float],
+    y: Sequence[float],
+    names: Sequence[str],
+    *,
+    radius: float,
+    colors: Sequence[Any],
+    lines: Sequence[Any] = (),
 ) -> list[Any]:
     """Write a name beside each point, clear of all points, of other names and of the frame, as far as there is room.
 
@@ -42,6 +49,8 @@ def label_points(
         Of the markers, in points of 1/72 inch, as all lengths here.
     colors : sequence of matplotlib colours
         Of the names.
+    lines : sequence of ((x, y), (x, y)), default=()
+        Lines that are drawn already, which names and their own lines had better not cross.
 
     Returns
     -------
@@ -54,15 +63,15 @@ def label_points(
     centres = ax.transData.transform(points)
     frame = _grown(ax.bbox.get_points()[None], -scale)
     taken = _grown(np.stack([centres, centres], 1), (radius + 1) * scale)
-    lines = np.empty((0, 2, 2))
+    crossed = np.concatenate([np.empty((0, 2, 2)), *(_along(*ax.transData.transform(line)) for line in lines)])
     labels = []
     for point, centre, name, color in zip(points, centres, names, colors, strict=True):
         size = _text_size(ax, name)
         places = list(_places(radius))
         boxes = [_boxes(centre, place, size, radius, scale) for place in places]
-        costs = [_cost(text, line, frame, taken, lines) for text, line in boxes]
+        costs = [_cost(text, line, frame, taken, crossed) for text, line in boxes]
         best = costs.index(min(costs))  # of equals the nearest
-        taken, lines = np.concatenate([taken, boxes[best][0]]), np.concatenate([lines, boxes[best][1]])
+        taken, crossed = np.concatenate([taken, boxes[best][0]]), np.concatenate([crossed, boxes[best][1]])
         labels.append(_write(ax, point, name, places[best], radius, color))
     return labels
 
@@ -89,6 +98,13 @@ def _boxes(centre: np.ndarray, place: Place, size: np.ndarray, radius: float, sc
     shares = np.arange(radius + 2, reach if place.is_far else 0, 2) / reach  # the line begins clear of its own marker
     pixels = centre + shares[:, None] * place.offset * scale
     return _grown(np.stack([low, low + size])[None], scale), _grown(np.stack([pixels, pixels], 1), 0.5)
+
+
+def _along(start: np.ndarray, end: np.ndarray) -> Boxes:
+    """Boxes of a pixel along a line that is there, in pixels."""
+    shares = np.linspace(0, 1, 2 + int(np.abs(end - start).max() / 2))[:, None]
+    pixels = start + shares * (end - start)
+    return _grown(np.stack([pixels, pixels], 1), 0.5)
 
 
 def _cost(text: Boxes, line: Boxes, frame: Boxes, taken: Boxes, lines: Boxes) -> tuple[int, int]:

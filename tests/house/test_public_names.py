@@ -64,6 +64,7 @@ PUBLIC = {
         "lr_range_test",
     ],
     "sktl.inspection": [
+        "CompressionDisplay",
         "DistillationDisplay",
         "FreezeDepthDisplay",
         "LRRangeDisplay",

@@ -5,6 +5,7 @@ import pytest
 from sklearn.datasets import load_digits
 
 from sktl import FineTunedClassifier
+from sktl.inspection import _cost
 
 matplotlib.use("Agg")
 
@@ -32,3 +33,14 @@ def model(digits):
     """A classifier that has learnt a little, judged on some of the rows."""
     X, y = digits
     return FineTunedClassifier(max_epochs=3, early_stopping=True, random_state=0).fit(X[:150], y[:150])
+
+
+@pytest.fixture
+def measured(monkeypatch):
+    """Each footprint is measured as it is; what it was measured with is noted."""
+    calls = []
+    measure = _cost.measure_footprint
+    monkeypatch.setattr(
+        _cost, "measure_footprint", lambda model, X, n: calls.append((model, X, n)) or measure(model, X, n)
+    )
+    return calls

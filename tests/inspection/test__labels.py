@@ -53,6 +53,15 @@ def test_near_the_frame(corner):
     assert overlaps(*draw(x, y, ["a rather long name"]), x, y) == []
 
 
+def test_lines_that_are_there_are_not_crossed():
+    """Where a line leaves a point to the right its name stands elsewhere."""
+    ax = plt.figure(figsize=(5, 4)).subplots()
+    ax.set(xlim=(0, 1), ylim=(0, 1))
+    line = ((0.5, 0.5), (0.9, 0.5))
+    (label,) = label_points(ax, [0.5], [0.5], ["a name"], radius=RADIUS, colors=["black"], lines=[line])
+    assert label.get_window_extent().x1 < ax.transData.transform((0.5, 0.5))[0]
+
+
 @pytest.mark.parametrize("log", [False, True])
 def test_points_in_one_place(log):
     """Three models of the same size and score have their names around them."""

@@ -1,0 +1,181 @@
+"""How good compressed models are, against how large and how slow they are."""
+
+import re
+
+from sklearn.frozen import FrozenEstimator
+from sklearn.utils.validation import check_is_fitted
+
+from sktl._engine._fitted import find_fitted
+from sktl.inspection._axes import check_matplotlib
+from sktl.inspection._cost import CostDisplay
+
+
+class CompressionDisplay(CostDisplay):
+    """Score of a network and of what compression made of it, against their size and against their time.
+
+    It is recommended to use `from_estimator` or `from_estimators` to create one. All parameters are stored as
+    attributes.
+
+    Parameters
+    ----------
+    names : list of str
+        Of the models.
+    scores : ndarray of shape (n_models,)
+        How good each one is.
+    nbytes : ndarray of shape (n_models,)
+        Bytes on disk of each one, pickled.
+    milliseconds : ndarray of shape (n_models,)
+        How long each one takes for a picture.
+    parameters : list of int or None, default=None
+        How many parameters each one's network has; None for a model without a network.
+    origins : dict of str to str, default=None
+        Which model came of which, by their names.
+    score_name : str, default="score"
+        What the score is.
+
+    Attributes
+    ----------
+    ax_ : matplotlib Axes
+        With the sizes.
+    time_ax_ : matplotlib Axes
+        With the times.
+    figure_ : matplotlib Figure
+        With both of them.
+    points_ : matplotlib PathCollection
+        Models by size.
+    time_points_ : matplotlib PathCollection
+        Models by time.
+    labels_ : list of matplotlib Annotation
+        Their names beside the sizes.
+    time_labels_ : list of matplotlib Annotation
+        Their names beside the times.
+    arrows_ : list of matplotlib Annotation
+        From each origin to what came of it, by size.
+    time_arrows_ : list of matplotlib Annotation
+        From each origin to what came of it, by time.
+
+    See Also
+    --------
+    DistillationDisplay : The same for a teacher and its students.
+    LotteryTicketDisplay : Score against how many weights are left.
+
+    Notes
+    -----
+    Both horizontal axes are logarithmic, and where it is known what came of what, a dashed line shows where it began: a
+    model to the left of it on the one side and on it on the other takes less room, but no less time. The bytes are
+    those that `pickle` writes for the whole estimator. The time is that of a prediction for several pictures together,
+    reading them included, without any cache; it depends on the machine, on its load, and on how many pictures there
+    are.
+
+    Examples
+    --------
+    >>> from sklearn.datasets import load_digits
+    >>> from sktl import FineTunedClassifier
+    >>> from sktl.inspection import CompressionDisplay
+    >>> X, y = load_digits(return_X_y=True)
+    >>> X, X_test, y, y_test = X[:200] / 16, X[200:300] / 16, y[:200], y[200:300]
+    >>> models = {"original": FineTunedClassifier(max_epochs=1, random_state=0).fit(X, y)}
+    >>> models["two stages"] = FineTunedClassifier(models["original"].backbone_, max_epochs=0).fit(X, y)
+    >>> display = CompressionDisplay.from_estimators(
+    ...     models, X_test, y_test, origins={"two stages": "original"}
+    ... )
+    >>> display.names
+    ['original', 'two stages']
+    """
+
+    @classmethod
+    def from_estimator(
+        cls,
+        estimator,
+        X,
+        y,
+        *,
+        sample_weight=None,
+        scoring=None,
+        n_timed=64,
+        n_repeats=5,
+        ax=None,
+        scatter_kw=None,
+    ):
+        """Compare a compressed model with its original, and draw them.
+
+        Parameters
+        ----------
+        estimator : estimator
+            Fitted: a compressor such as `PrunedClassifier`, or a search over one. Of several in a stack each step is
+            drawn.
+        X : array-like of pictures
+            Pictures that no model has learnt from.
+        y : array-like of shape (n_pictures,)
+            Their labels.
+        sample_weight : array-like of shape (n_pictures,), default=None
+            Weights of the pictures in the score.
+        scoring : str or callable, default=None
+            The score; None takes the accuracy.
+        n_timed : int, default=64
+            For how many of the pictures, the first ones, the time is taken; None takes all.
+        n_repeats : int, default=5
+            How often it is taken; the median counts.
+        ax : matplotlib Axes, or array-like of two, default=None
+            Where to draw, see `plot`.
+        scatter_kw : dict, default=None
+            Keywords for matplotlib's ``scatter`` of the points.
+
+        Returns
+        -------
+        display : CompressionDisplay
+            With the data, and with what was drawn. The models are called "original" and what became of it: "pruned",
+            say, or "low rank".
+
+        Raises
+        ------
+        NotFittedError
+            Where the estimator is not fitted.
+        ValueError
+            Where it has no original beside it: it is not compressed, or was pickled, which leaves the original behind.
+        MissingDependencyError
+            Where matplotlib is not installed.
+        """
+        check_matplotlib(cls)
+        models = _steps(estimator)
+        names = list(models)
+        return cls.from_estimators(
+            models,
+            X,
+            y,
+            origins=dict(zip(names[1:], names[:-1], strict=True)),
+            sample_weight=sample_weight,
+            scoring=scoring,
+            n_timed=n_timed,
+            n_repeats=n_repeats,
+            ax=ax,
+            scatter_kw=scatter_kw,
+        )
+
+
+def _steps(estimator):
+    """The original, and every model that was made of it, up to the one given."""
+    compressed = find_fitted(estimator, "_original")
+    if getattr(compressed, "_original", None) is None:
+        check_is_fitted(estimator)
+        name = type(estimator if compressed is None else compressed).__name__
+        raise ValueError(
+            f"{name} has no original beside it: it was not compressed, or was pickled, which leaves the original "
+            "behind. Use CompressionDisplay.from_estimators({'original': ..., 'compressed': ...}, X, y)."
+        )
+    chain = [(_name(compressed), estimator)]
+    while (before := getattr(compressed, "_original", None)) is not None:
+        compressed = before.estimator if isinstance(before, FrozenEstimator) else before
+        chain.append((_name(compressed), compressed))
+    chain[-1] = ("original", chain[-1][1])
+    models: dict = {}
+    for name, model in reversed(chain):
+        n_before = sum(other.partition(" (")[0] == name for other in models)
+        models[f"{name} ({n_before + 1})" if n_before else name] = model
+    return models
+
+
+def _name(compressor):
+    """What a compressor does, in words: "low rank" for a `LowRankClassifier`."""
+    words = re.findall(r"[A-Z]+[a-z0-9]*", type(compressor).__name__.removesuffix("Classifier"))
+    return " ".join(words).lower()
