@@ -9,6 +9,7 @@
         ├── WeightsError
         │   ├── WeightsDownloadError (OSError)   published weights that did not arrive
         │   └── WeightsMismatchError (ValueError) a file whose keys or shapes are another network's
+        ├── CompressionError (ValueError)        a network that cannot be made smaller in the way asked for
         ├── EngineError (RuntimeError)           a network that the engine asked for cannot run
         ├── DivergenceError (ArithmeticError)    training whose loss is no finite number any more
         └── MissingDependencyError (ImportError) an extra that is not installed
@@ -22,6 +23,7 @@
 __all__ = [
     "BackboneError",
     "CacheWarning",
+    "CompressionError",
     "DivergenceError",
     "EngineError",
     "ImageError",
@@ -61,6 +63,10 @@ class WeightsDownloadError(WeightsError, OSError):
 
 class WeightsMismatchError(WeightsError, ValueError):
     """A weights file does not fit the network: keys or shapes differ, or it is no state dict."""
+
+
+class CompressionError(SktlError, ValueError):
+    """The network cannot be made smaller in the way asked for; the message says why and what still works."""
 
 
 class EngineError(SktlError, RuntimeError):

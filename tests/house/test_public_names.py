@@ -42,6 +42,7 @@ PUBLIC = {
     "sktl.exceptions": [
         "BackboneError",
         "CacheWarning",
+        "CompressionError",
         "DivergenceError",
         "EngineError",
         "ImageError",
