@@ -229,7 +229,7 @@ def _tucker_parts(
     layer: nn.Conv2d, weight: Tensor, rank: "float | None", energy: "float | None"
 ) -> "list[nn.Module] | None":
     """A smaller convolution between one of 1 x 1 that makes its inputs and one that makes the outputs of it."""
-    _, n_out, n_in, height, width = weight.shape
+    _, n_out, n_in, _, _ = weight.shape
     if isinstance(rank, Integral):
         ranks: tuple[int, int] | None = int(rank), int(rank)
     else:
@@ -240,8 +240,8 @@ def _tucker_parts(
             ranks = _ranks_within(weight.shape, out, inside, _room(layer, rank))
     if ranks is None:
         return None
-    rank_out, rank_in = min(ranks[0], n_in * height * width), min(ranks[1], n_out * height * width)
-    return _triple(layer, *tucker(weight, rank_out if rank_out < n_out else None, rank_in if rank_in < n_in else None))
+    rank_out, rank_in = (rank if rank < n else None for rank, n in zip(ranks, (n_out, n_in), strict=True))
+    return _triple(layer, *tucker(weight, rank_out, rank_in))
 
 
 def _ranks_within(shape: Sequence[int], out: Tensor, inside: Tensor, room: int) -> tuple[int, int] | None:
