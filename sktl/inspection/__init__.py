@@ -7,6 +7,7 @@ from sktl.inspection._compression import CompressionDisplay
 from sktl.inspection._distillation import DistillationDisplay
 from sktl.inspection._freeze_depth import FreezeDepthDisplay
 from sktl.inspection._layer_probe import LayerProbeDisplay
+from sktl.inspection._lottery import LotteryTicketDisplay
 from sktl.inspection._lr_range import LRRangeDisplay
 from sktl.inspection._misclassified import MisclassifiedDisplay
 from sktl.inspection._training_curve import TrainingCurveDisplay
@@ -17,6 +18,7 @@ __all__ = [
     "FreezeDepthDisplay",
     "LRRangeDisplay",
     "LayerProbeDisplay",
+    "LotteryTicketDisplay",
     "MisclassifiedDisplay",
     "TrainingCurveDisplay",
 ]

@@ -70,6 +70,7 @@ PUBLIC = {
         "FreezeDepthDisplay",
         "LRRangeDisplay",
         "LayerProbeDisplay",
+        "LotteryTicketDisplay",
         "MisclassifiedDisplay",
         "TrainingCurveDisplay",
     ],
