@@ -150,12 +150,18 @@ def test_names_can_be_read(seeds, n_rounds):
     [(3, ["100", "80", "64", "51.2"]), (20, ["100", "51.2", "26.2", "13.4", "6.87", "3.52", "1.8"])],
 )
 def test_ticks_are_rounds(n_rounds, expected):
-    """Ticks are shares that were tried, as many as can be read; epochs are whole numbers."""
+    """Ticks are shares that were tried, as many as can be read."""
     display = LotteryTicketDisplay.from_estimator(Lottery(n_rounds=n_rounds).fit())
     display.figure_.canvas.draw()
     assert [label.get_text() for label in display.ax_.get_xticklabels()] == expected
     boxes = [label.get_window_extent() for label in display.ax_.get_xticklabels()]
     assert all(a.x1 + 2 < b.x0 for a, b in pairwise(boxes))
+
+
+def test_epochs_are_whole_numbers():
+    """There is none between the twentieth and the next."""
+    scores, epochs = np.array([[[0.8, 0.9]]]), np.array([[[20, 21]]])
+    display = LotteryTicketDisplay(["winning"], np.array([1, 0.8]), scores, epochs=epochs).plot()
     assert all(tick == int(tick) for tick in display.epoch_ax_.get_yticks())
 
 
