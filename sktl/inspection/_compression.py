@@ -164,9 +164,11 @@ def _steps(estimator):
             "behind. Use CompressionDisplay.from_estimators({'original': ..., 'compressed': ...}, X, y)."
         )
     chain = [(_name(compressed), estimator)]
-    while (before := getattr(compressed, "_original", None)) is not None:
-        compressed = before.estimator if isinstance(before, FrozenEstimator) else before
-        chain.append((_name(compressed), compressed))
+    while getattr(compressed, "_original", None) is not None:
+        before = compressed._original
+        before = before.estimator if isinstance(before, FrozenEstimator) else before
+        compressed = find_fitted(before, "_original")
+        chain.append((_name(compressed), before))
     chain[-1] = ("original", chain[-1][1])
     models: dict = {}
     for name, model in reversed(chain):
@@ -176,6 +178,6 @@ def _steps(estimator):
 
 
 def _name(compressor):
-    """What a compressor does, in words: "low rank" for a `LowRankClassifier`."""
+    """What a compressor does, in words: "low rank" for a `LowRankClassifier`, "int8" for one of that scheme."""
     words = re.findall(r"[A-Z]+[a-z0-9]*", type(compressor).__name__.removesuffix("Classifier"))
-    return " ".join(words).lower()
+    return getattr(compressor, "scheme", " ".join(words).lower())

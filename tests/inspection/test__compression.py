@@ -35,6 +35,10 @@ class LowRankClassifier(Compressed):
     pass
 
 
+class QuantizedClassifier(Compressed):
+    scheme = "int8"
+
+
 def test_original_and_compressed(digits, measured):
     """The original is the one that was compressed; an arrow leads from it."""
     X, y = digits[0][:100], digits[1][:100]
@@ -65,6 +69,15 @@ def test_a_search_over_compressors(digits, measured):
     display = CompressionDisplay.from_estimator(search, X, y, n_repeats=1, scoring="f1_macro")
     assert [model for model, _, _ in measured] == [search.best_estimator_._original, search]
     assert (display.names, display.score_name) == (["original", "pruned"], "f1_macro")
+
+
+def test_what_a_search_found_is_compressed(digits, measured):
+    """A step that a search chose is one of the chain; a scheme says more than the name of a class."""
+    X, y = digits[0][:60], digits[1][:60]
+    search = GridSearchCV(PrunedClassifier(LogisticRegression()), {"C": [0.1, 0.01]}, cv=2)
+    model = QuantizedClassifier(search).fit(X, y)
+    assert CompressionDisplay.from_estimator(model, X, y, n_repeats=1).names == ["original", "pruned", "int8"]
+    assert [model for model, _, _ in measured] == [search.best_estimator_._original, search, model]
 
 
 @pytest.mark.parametrize(
