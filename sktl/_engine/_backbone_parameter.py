@@ -2,9 +2,13 @@
 
 import os
 from numbers import Integral
+from typing import Any
 
+from sklearn.base import clone
 from sklearn.utils._param_validation import Interval, StrOptions
+from torch import nn
 
+from sktl._engine._fitted import find_fitted
 from sktl.backbones import Backbone, Preprocessing, load_backbone
 
 BACKBONE_CONSTRAINTS: dict = {
@@ -31,13 +35,24 @@ def resolve_backbone(estimator, parameter: str = "backbone") -> Backbone:
         ``preprocessing`` contradict a network that has its own already.
     """
     backbone = getattr(estimator, parameter)
+    if isinstance(backbone, LeftBehind):
+        raise ValueError(
+            f"{parameter}={backbone!r}: a compressed classifier is pickled without the network that it was made of. "
+            f"Set {parameter} again to fit anew."
+        )
     if hasattr(backbone, "get_params") and not isinstance(backbone, Backbone):
-        if not hasattr(backbone, "backbone_"):
+        owner = find_fitted(backbone, "backbone_")
+        if owner is None:
             raise ValueError(
                 f"{parameter}={backbone!r} is an estimator without a fitted network. Fit it first, and wrap it in "
                 "sklearn.frozen.FrozenEstimator where it is cloned (pipelines, grid searches)."
             )
-        backbone = backbone.backbone_
+        if hasattr(owner, "net_") and not hasattr(owner.net_, "module_"):
+            raise ValueError(
+                f"{parameter}={backbone!r} has a network of integers, which no other estimator can go on with. Give "
+                "the estimator that was quantized."
+            )
+        backbone = owner.backbone_
     return load_backbone(
         backbone,
         weights=estimator.weights,
@@ -45,3 +60,30 @@ def resolve_backbone(estimator, parameter: str = "backbone") -> Backbone:
         preprocessing=estimator.preprocessing,
         random_state=estimator.random_state,
     )
+
+
+class LeftBehind:
+    """Stands for a network that was a parameter of a fitted estimator, and is not in its pickle.
+
+    Parameters
+    ----------
+    name : str
+        What it was.
+    """
+
+    def __init__(self, name: str):
+        self.name = name
+
+    def __repr__(self) -> str:
+        return f"<{self.name}, left behind when the fitted estimator was pickled>"
+
+
+def leave_networks_behind(estimator: Any) -> Any:
+    """An unfitted copy of an estimator without the networks among its parameters, which its own has replaced."""
+    copied = clone(estimator, safe=False)
+    networks = {
+        name: LeftBehind(type(value).__name__)
+        for name, value in copied.get_params(deep=True).items()
+        if isinstance(value, nn.Module | Backbone | LeftBehind) or hasattr(value, "backbone_")
+    }
+    return copied.set_params(**networks)

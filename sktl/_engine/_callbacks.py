@@ -27,10 +27,13 @@ class Schedule(Callback):
     ----------
     schedule : str
         A name in `SCHEDULES`.
+    n_before : int, default=0
+        Epochs of the schedule that an earlier training has been through.
     """
 
-    def __init__(self, schedule):
+    def __init__(self, schedule, n_before=0):
         self.schedule = schedule
+        self.n_before = n_before
 
     def on_train_begin(self, net, **kwargs):
         """Start a new schedule, from the full rates."""
@@ -40,7 +43,8 @@ class Schedule(Callback):
     def on_epoch_begin(self, net, dataset_train=None, **kwargs):
         """Count the steps of the whole fit."""
         if not self.n_steps_:
-            self.n_steps_ = net.max_epochs * len(net.get_iterator(dataset_train, training=True))
+            n_batches = len(net.get_iterator(dataset_train, training=True))
+            self.step_, self.n_steps_ = (self.n_before * n_batches, (self.n_before + net.max_epochs) * n_batches)
         self._set_rates(net)
         net.history.record("lr", net.optimizer_.param_groups[0]["lr"])  # the head's group is the first
 

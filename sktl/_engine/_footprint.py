@@ -19,7 +19,7 @@ from sktl.backbones import Backbone
 class Footprint(NamedTuple):
     """What a fitted estimator costs.
 
-    Attributes
+    Parameters
     ----------
     parameters : int or None
         Numbers that were learnt in the part of its network that it runs, head included; None where there is no network.
@@ -66,7 +66,7 @@ class Footprints(ReadableTable):
         )
 
 
-def measure_footprint(estimator: Any, X: Any, n_repeats: int = 5) -> Footprint:
+def footprint(estimator: Any, X: Any, n_repeats: int = 5) -> Footprint:
     """Measure what a fitted estimator costs.
 
     Parameters
@@ -94,25 +94,22 @@ def measure_footprint(estimator: Any, X: Any, n_repeats: int = 5) -> Footprint:
         Where the estimator is not fitted.
     ValueError
         Where ``X`` is empty, or there is nothing to repeat.
+
+    Examples
+    --------
+    >>> from sklearn.datasets import load_digits
+    >>> from sktl import FineTunedClassifier
+    >>> from sktl.compression import footprint
+    >>> X, y = load_digits(return_X_y=True)
+    >>> model = FineTunedClassifier(max_epochs=0, random_state=0).fit(X[:50] / 16, y[:50])
+    >>> footprint(model, X[:16] / 16).parameters
+    1661514
     """
     if n_repeats < 1:
         raise ValueError(f"n_repeats={n_repeats} takes no time at all. Give at least 1.")
     milliseconds = _milliseconds(estimator, X, n_repeats)  # first: what is not fitted or does not fit X says so
-    network = _network(estimator)
-    if network is None:
-        return Footprint(None, None, _pickled_bytes(estimator), None, milliseconds)
-    stages, head = network
-    parameters = {*stages.parameters(), *head.parameters()}
-    linear = [layer for layer in head.modules() if isinstance(layer, nn.Linear)]
-    return Footprint(
-        parameters=sum(parameter.numel() for parameter in parameters),
-        nonzero=sum(int(torch.count_nonzero(parameter)) for parameter in parameters),
-        nbytes=_pickled_bytes(estimator),
-        # Counted node by node: layers of several branches share what lies in front of them.
-        macs=sum(node.meta.get("macs", 0) for node in stages.graph.nodes)
-        + sum(layer.in_features * layer.out_features for layer in linear),
-        milliseconds=milliseconds,
-    )
+    parameters, nonzero, macs = _counts(estimator)
+    return Footprint(parameters, nonzero, _pickled_bytes(estimator), macs, milliseconds)
 
 
 def _milliseconds(estimator: Any, X: Any, n_repeats: int) -> float:
@@ -130,14 +127,27 @@ def _milliseconds(estimator: Any, X: Any, n_repeats: int) -> float:
     return 1000 * float(np.median(seconds)) / n_pictures
 
 
-def _network(estimator: Any) -> "tuple[torch.fx.GraphModule, nn.Module] | None":
-    """The part of a network that an estimator runs, and the head on it."""
+def _counts(estimator: Any) -> "tuple[int, int, int] | tuple[None, None, None]":
+    """Parameters, those that are not zero, and multiply-accumulates, of the part of a network that is run."""
     owner = find_fitted(estimator, "backbone_")
     if owner is None or not isinstance(owner.backbone_, Backbone):
-        return None
-    if hasattr(owner, "net_"):
-        return owner.backbone_.feature_graph(owner.backbone_.stages[-1].name), owner.net_.module_.head
-    return owner.backbone_.feature_graph(owner.layers_), nn.Identity()
+        return None, None, None
+    if not hasattr(owner, "net_"):
+        stages, head = owner.backbone_.feature_graph(owner.layers_), nn.Identity()
+    elif hasattr(owner.net_, "module_"):
+        stages = owner.backbone_.feature_graph(owner.backbone_.stages[-1].name)
+        head = owner.net_.module_.head
+    else:  # a network of integers, which torch does not know
+        return owner.net_.counts
+    parameters = {*stages.parameters(), *head.parameters()}
+    linear = [layer for layer in head.modules() if isinstance(layer, nn.Linear)]
+    return (
+        sum(parameter.numel() for parameter in parameters),
+        sum(int(torch.count_nonzero(parameter)) for parameter in parameters),
+        # Counted node by node: layers of several branches share what lies in front of them.
+        sum(node.meta.get("macs", 0) for node in stages.graph.nodes)
+        + sum(layer.in_features * layer.out_features for layer in linear),
+    )
 
 
 class _Counter:

@@ -1,7 +1,7 @@
 """The one training loop: skorch's, over stored or live activations, with weighted rows and groups of parameters."""
 
 import warnings
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -13,6 +13,8 @@ from sktl._engine._rest import RestNetwork
 from sktl._engine._rows import Rows, ordered_loader, shuffled_loader
 from sktl._engine._schedules import OPTIMIZERS, parameter_groups
 from sktl._engine._threads import loader_workers
+from sktl.backbones._graph import shadow
+from sktl.backbones._variants import hollow_tensor
 from sktl.exceptions import DivergenceError, TrainingWarning
 
 _BLOCK = 16  # rows; linear algebra goes by blocks of 2 to 16
@@ -209,6 +211,25 @@ class TransferNet(NeuralNet):
         features = self.module_.features((chunk if n_rows > 1 else chunk.repeat_interleave(2, 0)).to(self.device))
         blocks = torch.nn.functional.pad(features[:n_rows], (0, 0, 0, -n_rows % _BLOCK))
         return self.module_.head(blocks)[:n_rows].float().cpu()
+
+    def hollow(self) -> "TransferNet":
+        """The same net with a network that takes no room, to be pickled beside what is in it."""
+        other = object.__new__(type(self))
+        other.__dict__.update(self.__dict__)
+        other.module_ = shadow(self.module_, hollow_tensor)
+        for old, new in zip(self.module_.parameters(), other.module_.parameters(), strict=True):
+            new.requires_grad_(old.requires_grad)
+        other.initialize_optimizer()
+        return other
+
+    def fill(self, state: Mapping[str, torch.Tensor]) -> None:
+        """Give a hollow net what was in it."""
+        for name, tensor in self.tensors().items():
+            tensor.data = state[name].to(tensor.device)
+
+    def tensors(self) -> dict[str, torch.Tensor]:
+        """All that the network holds, shared tensors once."""
+        return {**dict(self.module_.named_parameters()), **dict(self.module_.named_buffers())}
 
     def linear_inputs(self, rows: Rows, positions: Sequence[int], linear: torch.nn.Linear) -> np.ndarray:
         """What reaches a linear layer of the head, in eval mode, for some rows: (n, n_features), float32."""

@@ -9,8 +9,10 @@ from typing import Any
 import torch
 
 from sktl._engine._callbacks import EpochNumber, GradualUnfreezing, KeepBest, LastGood, Schedule, ValidScore
+from sktl._engine._checkpoint import Checkpoint
 from sktl._engine._net import TransferNet
 from sktl._engine._rows import Rows
+from sktl._engine._sparsity import KeepZeros, sparse_weights
 from sktl.exceptions import DivergenceError
 
 # Dropout and augmentation draw from one generator for the whole process: in threads of one process they take turns.
@@ -30,6 +32,7 @@ def train(
     unfreezing: "GradualUnfreezing | None" = None,
     depth: int = 0,
     best: "KeepBest | None" = None,
+    start: "Checkpoint | None" = None,
     callbacks: Sequence[tuple[str, Any]] = (),
 ) -> None:
     """Train a net from its present weights on.
@@ -54,6 +57,9 @@ def train(
         How many stages of the backbone are frozen for good.
     best : KeepBest or None, default=None
         When to stop, and which weights to keep.
+    start : Checkpoint or None, default=None
+        Where an earlier training with the same seed, rows and schedule was: it goes on from there, with that one's
+        order of rows, moments and learning rates, but with the weights that the net has now.
     callbacks : sequence of (str, skorch callback), default=()
         What else happens in this training.
 
@@ -68,18 +74,24 @@ def train(
         own.append(("unfreezing", unfreezing))
     else:
         net.module_.freeze(depth)
-    own.append(("schedule", Schedule(schedule)))
+    n_before = start.epoch if start is not None else 0
+    own.append(("schedule", Schedule(schedule, n_before)))
+    if any(True for _ in sparse_weights(net.module_)):
+        own.append(("keep_zeros", KeepZeros()))
     if valid is not None:
         own.append(("valid_score", ValidScore()))
     # The others see an epoch before it may be the last one.
     after = [*callbacks, *([("keep_best", best)] if best is not None else [])]
+    generator = torch.Generator().manual_seed(seed)
     with _seeded(seed, net.device):
+        if start is not None:
+            start.restore(net, generator)
         try:
             net.learn(
                 rows,
                 valid,
-                epochs=epochs,
-                generator=torch.Generator().manual_seed(seed),
+                epochs=epochs - n_before,
+                generator=generator,
                 first=own,
                 last=after,
             )

@@ -3,11 +3,12 @@
 import contextlib
 import warnings
 from numbers import Integral, Real
+from typing import NamedTuple
 
 import numpy as np
 import torch
 from sklearn.base import BaseEstimator, _fit_context
-from sklearn.callback import CallbackSupportMixin, with_callbacks
+from sklearn.callback import with_callbacks
 from sklearn.utils import check_consistent_length, check_random_state, indexable
 from sklearn.utils._param_validation import Interval, StrOptions
 from sklearn.utils.validation import _check_sample_weight, check_is_fitted
@@ -17,7 +18,8 @@ from sktl._device import resolve_device
 from sktl._engine._activations import fetch_activations
 from sktl._engine._augment import AUGMENT_CONSTRAINTS, make_augmentation
 from sktl._engine._backbone_parameter import BACKBONE_CONSTRAINTS, resolve_backbone
-from sktl._engine._callbacks import EpochTasks, GradualUnfreezing, KeepBest
+from sktl._engine._callbacks import GradualUnfreezing, KeepBest
+from sktl._engine._epochs import FitInEpochs
 from sktl._engine._labelled import LabelledImages, as_targets, distinct, hold_out
 from sktl._engine._net import TransferNet
 from sktl._engine._network import POOLINGS, check_pooling, pooled_shape
@@ -31,6 +33,7 @@ from sktl._engine._summary import TrainableSummary
 from sktl._engine._threads import bounded_threads
 from sktl._engine._training import GLOBAL_GENERATOR, train
 from sktl._images import check_images
+from sktl.backbones._variants import fill, hollow
 from sktl.exceptions import TrainingWarning
 
 _BLOCK = 512  # pictures that are predicted together, so that memory stays bounded
@@ -68,7 +71,17 @@ TRANSFER_CONSTRAINTS: dict = {
 }
 
 
-class TransferEstimator(CallbackSupportMixin, BaseEstimator):
+class Course(NamedTuple):
+    """What a network is trained on: the table, its rows as the rest sees them, and those to judge on."""
+
+    table: LabelledImages
+    rows: Rows
+    valid: "Rows | None"
+    depth: int  # how many stages are frozen
+    seed: int
+
+
+class TransferEstimator(FitInEpochs, BaseEstimator):
     """Trains the rest of a network behind its frozen stages.
 
     Subclass contract: a subclass has all parameters of `TRANSFER_CONSTRAINTS`, and says what is learnt by
@@ -133,20 +146,25 @@ class TransferEstimator(CallbackSupportMixin, BaseEstimator):
         with self._fit_task(X, y, sample_weight, n_epochs=self.max_epochs) as tasks:
             if previous is None:
                 self._forget()
-            table = self._check(X, y, sample_weight, reset=previous is None, classes=classes)
-            learning, judging = self._split(table, validation)
-            if previous is None:
-                self._resolve_network()
-            depth = self.backbone_.stage_index(self.freeze_depth)
-            seed = self._draw_seed()
-            self._prepare(learning, depth, seed)
-            rows = self._rows(learning, depth, self._augmentation(seed))
-            valid = self._rows(judging, depth) if judging is not None else None
-            self.net_ = self._make_net(rows, learning, depth, seed, previous)
-            self.freeze_depth_ = depth
-            self._train(rows, valid, seed, tasks)
-            self._finish(learning, rows, seed)
+            course = self._enroll(X, y, sample_weight, validation, reset=previous is None, classes=classes)
+            self.net_ = self._make_net(course, previous)
+            self.freeze_depth_ = course.depth
+            self._train(course, tasks)
+            self._finish(course)
         return self
+
+    def _enroll(self, X, y, sample_weight, validation, *, reset, classes=None):
+        """What there is to learn from and to judge on, as the trainable rest sees it."""
+        table = self._check(X, y, sample_weight, reset=reset, classes=classes)
+        learning, judging = self._split(table, validation)
+        if reset:
+            self._resolve_network()
+        depth = self.backbone_.stage_index(self.freeze_depth)
+        seed = self._draw_seed()
+        self._prepare(learning, depth, seed)
+        rows = self._rows(learning, depth, self._augmentation(seed))
+        valid = self._rows(judging, depth) if judging is not None else None
+        return Course(learning, rows, valid, depth, seed)
 
     def _step(self, X, y, sample_weight, classes=None):
         """One step of `partial_fit`: an epoch of the net as it is, with constant rates, judged by nobody."""
@@ -158,36 +176,22 @@ class TransferEstimator(CallbackSupportMixin, BaseEstimator):
                 self.freeze_depth_ = self.backbone_.stage_index(self.freeze_depth)
             seed = self._draw_seed()
             rows = self._rows(table, self.freeze_depth_, self._augmentation(seed))
+            course = Course(table, rows, None, self.freeze_depth_, seed)
             if is_first:
-                self.net_ = self._make_net(rows, table, self.freeze_depth_, seed)
-            self._train(rows, None, seed, tasks, is_step=True)
+                self.net_ = self._make_net(course)
+            self._train(course, tasks, is_step=True)
         return self
-
-    @contextlib.contextmanager
-    def _fit_task(self, X, y, sample_weight, n_epochs):
-        """What scikit-learn's callbacks hear of a fit, with the threads that a fit may have."""
-        context = self._init_callback_context(max_subtasks=n_epochs)
-        data = {"X": X, "y": y, "metadata": {"sample_weight": sample_weight} if sample_weight is not None else {}}
-        context.call_on_fit_task_begin(estimator=self, **data)
-        with bounded_threads():
-            yield EpochTasks(self, context, data, self._fitted_attributes)
-        context.call_on_fit_task_end(estimator=self, **data)
-
-    def _forget(self):
-        """Forget the last fit: should this one fail, what is left of both is no fitted estimator."""
-        for name in self._fitted_attributes():
-            delattr(self, name)
 
     def _resolve_network(self):
         """The network, and what becomes of its last stage's output."""
-        self.backbone_ = resolve_backbone(self, self._network_parameter)
+        self.backbone_ = resolve_backbone(self, self._network_parameter).body
         check_pooling(self.backbone_, self.backbone_.stages[-1].name, self.pooling)
         self._pooling = self.pooling
 
     def _prepare(self, learning, depth, seed):
         """What has to be there before the rows are, made from those to learn from; nothing here."""
 
-    def _finish(self, learning, rows, seed):
+    def _finish(self, course):
         """What is to be said of a training that has come to its end; nothing here."""
 
     @property
@@ -273,8 +277,9 @@ class TransferEstimator(CallbackSupportMixin, BaseEstimator):
             **{name: getattr(self, name) for name in _PREFIX},
         )
 
-    def _make_net(self, rows, table, depth, seed, previous=None):
+    def _make_net(self, course, previous=None):
         """A net with a new head, started as ``head_init`` says; with the head and the history of a previous net."""
+        rows, depth = course.rows, course.depth
         # Random weights have no statistics to keep: norms that held on to them would not normalise at all.
         is_random = self.weights is None and isinstance(getattr(self, self._network_parameter), str)
         freeze_bn = self.freeze_bn and not is_random
@@ -288,7 +293,7 @@ class TransferEstimator(CallbackSupportMixin, BaseEstimator):
         last = self.backbone_.stages[-1]
         (n_features,) = pooled_shape(last.output_shape, self._pooling, last.channel_axis)
         head = self.head if previous is None else previous.module_.head
-        head = make_head(head, n_features, self._n_outputs, dropout=self.dropout, generator_seed=seed)
+        head = make_head(head, n_features, self._n_outputs, dropout=self.dropout, generator_seed=course.seed)
         network = RestNetwork(self.backbone_, depth, head, pooling=self._pooling, freeze_bn=freeze_bn, taps=self._taps)
         if is_random:
             adopt_statistics_quickly(network)
@@ -297,7 +302,7 @@ class TransferEstimator(CallbackSupportMixin, BaseEstimator):
             net.history = previous.history
         elif self.head_init == "probe":
             with GLOBAL_GENERATOR if self.augment is not None else contextlib.nullcontext():
-                self._start_from_probe(net, rows, table, seed)
+                self._start_from_probe(net, course)
         return net
 
     def _new_net(self, network):
@@ -327,8 +332,9 @@ class TransferEstimator(CallbackSupportMixin, BaseEstimator):
                 raise
             raise ValueError(f"net_params={net_params!r} is not what skorch.NeuralNet takes: {error}") from error
 
-    def _start_from_probe(self, net, rows, table, seed):
+    def _start_from_probe(self, net, course):
         """Fit the head's last layer to what reaches it from the untouched network."""
+        rows = course.rows
         head = net.module_.head
         linear = last_linear(head)
         if linear is None:
@@ -336,9 +342,9 @@ class TransferEstimator(CallbackSupportMixin, BaseEstimator):
                 f"head_init='probe' starts the head's last linear layer, and {type(head).__name__} is no sequence that "
                 "ends with one. Use head_init='random', or an nn.Sequential with an nn.Linear at its end."
             )
-        positions = probe_rows(len(rows), linear.in_features, seed)
+        positions = probe_rows(len(rows), linear.in_features, course.seed)
         features = net.linear_inputs(rows, positions.tolist(), linear)
-        targets, weight = (column[positions] for column in self._probe_rows(rows, table))
+        targets, weight = (column[positions] for column in self._probe_rows(rows, course.table))
         probe: Probe = self._probe(features.astype(np.float64), targets, weight)
         with torch.no_grad():
             linear.weight.copy_(torch.from_numpy(probe.weight))
@@ -349,22 +355,23 @@ class TransferEstimator(CallbackSupportMixin, BaseEstimator):
         """Targets and weights that the head's start is fitted to."""
         return table.y, table.weight
 
-    def _train(self, rows, valid, seed, tasks, is_step=False):
+    def _train(self, course, tasks, is_step=False, start=None, callbacks=()):
         """Train the net, and note what came of it."""
-        best = KeepBest(self.n_iter_no_change) if valid is not None and self.early_stopping else None
+        best = KeepBest(self.n_iter_no_change) if course.valid is not None and self.early_stopping else None
         keeps_moments = False
         try:
             train(
                 self.net_,
-                rows,
-                valid,
+                course.rows,
+                course.valid,
                 epochs=1 if is_step else self.max_epochs,
-                seed=seed,
+                seed=course.seed,
                 schedule="constant" if is_step else self.lr_schedule,
                 unfreezing=self._unfreezing(is_step),
                 depth=self.freeze_depth_,
                 best=best,
-                callbacks=[("epoch_tasks", tasks)],
+                start=start,
+                callbacks=[*callbacks, ("epoch_tasks", tasks)],
             )
             keeps_moments = is_step  # the next step goes on with them; a fit is over
         finally:  # also after a divergence: the net has its last good weights, and forgets what led away from them
@@ -403,17 +410,13 @@ class TransferEstimator(CallbackSupportMixin, BaseEstimator):
         state = dict(super().__getstate__())  # it may be what the estimator itself lives on
         if "net_" in state and self.freeze_depth_ < len(self.backbone_.stages):
             self.backbone_.fingerprint(self.backbone_.stages[-1].name)  # known before what it is of is not there
-            state["backbone_"] = self.backbone_._hollow(self.net_.module_.stages.state_dict())
+            state["backbone_"] = hollow(self.backbone_, self.net_.module_.stages.state_dict())
         return state
 
     def __setstate__(self, state):
         super().__setstate__(state)
         if "net_" in state and self.freeze_depth_ < len(self.backbone_.stages):
-            self.backbone_ = self.backbone_._fill(self.net_.module_.stages.state_dict())
-
-    def _fitted_attributes(self):
-        """The attributes that make this estimator a fitted one."""
-        return {name: value for name, value in vars(self).items() if name.endswith("_") and not name.startswith("_")}
+            self.backbone_ = fill(self.backbone_, self.net_.module_.stages.state_dict())
 
     def _outputs(self, X):
         """The head's outputs, ndarray (n, n_outputs), float32; the frozen stages run once per picture here too."""

@@ -1,6 +1,6 @@
 """A network without its classifier: what can be asked of it, and where it can be cut."""
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from difflib import get_close_matches
 from functools import cached_property
 from typing import Any
@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import fx, nn
 
-from sktl.backbones import _fingerprint, _graph, _layout, _stages
+from sktl.backbones import _fingerprint, _graph, _layout, _stages, _variants
 from sktl.backbones._preprocessing import Preprocessing
 from sktl.backbones._stages import Stage
 from sktl.exceptions import BackboneError
@@ -30,6 +30,9 @@ class Backbone:
         What its pictures need.
     in_channels : int, default=3
         Channels of its pictures.
+    stage_ends : mapping of str to str, default=None
+        The stages' names, in order, and the layer that each ends with; the network then ends with the last of them.
+        None finds them in the graph.
 
     Attributes
     ----------
@@ -57,10 +60,19 @@ class Backbone:
     (2, 64, 16, 16)
     """
 
-    def __init__(self, module: nn.Module, *, name: str, preprocessing: Preprocessing, in_channels: int = 3) -> None:
+    def __init__(
+        self,
+        module: nn.Module,
+        *,
+        name: str,
+        preprocessing: Preprocessing,
+        in_channels: int = 3,
+        stage_ends: "Mapping[str, str] | None" = None,
+    ) -> None:
         self.name = name
         self.preprocessing = preprocessing
         self.in_channels = in_channels
+        self._given_ends = dict(stage_ends) if stage_ends is not None else None
         self.module = module.eval().requires_grad_(False)
         self._fingerprints: dict[str, str] = {}
 
@@ -73,7 +85,7 @@ class Backbone:
 
     def __getstate__(self) -> dict[str, Any]:
         # The graph is read from the module again where it is needed: it pickles badly, and reading takes milliseconds.
-        kept = ("name", "preprocessing", "in_channels", "module", "_fingerprints")
+        kept = ("name", "preprocessing", "in_channels", "module", "_given_ends", "_fingerprints")
         return {name: self.__dict__[name] for name in kept}
 
     @cached_property
@@ -94,6 +106,9 @@ class Backbone:
         from sktl.backbones import _tracing  # loads torchvision
 
         graph = _tracing.trace(self._root)
+        if self._given_ends is not None:  # what follows the last stage may not fit it any more
+            nodes = {node.meta["layer"]: node for node in graph.nodes}
+            graph = _graph.extract(graph, self._find_layer(list(self._given_ends.values())[-1], nodes))
         shape = (1, self.in_channels, *self.preprocessing.crop_shape)
         try:
             _tracing.measure(graph, self._root, shape)
@@ -113,6 +128,8 @@ class Backbone:
 
     @cached_property
     def _stage_ends(self) -> dict[str, fx.Node]:
+        if self._given_ends is not None:
+            return {name: self._find_layer(layer, self._nodes) for name, layer in self._given_ends.items()}
         ends = dict(_stages.find_stages(self._full_graph, self._root))
         if not ends:
             raise BackboneError(
@@ -172,9 +189,13 @@ class Backbone:
         """The node that a layer's name means."""
         if layer in self._stage_ends:
             return self._stage_ends[layer]
-        if layer in self._nodes:
-            return self._nodes[layer]
-        inside = [node for name, node in self._nodes.items() if name.startswith(f"{layer}.")] if layer else []
+        return self._find_layer(layer, self._nodes)
+
+    def _find_layer(self, layer: str, nodes: Mapping[str, fx.Node]) -> fx.Node:
+        """The node of that name, or the last one inside the module of that name."""
+        if layer in nodes:
+            return nodes[layer]
+        inside = [node for name, node in nodes.items() if name.startswith(f"{layer}.")] if layer else []
         if inside:
             return inside[-1]
         nearest = get_close_matches(str(layer), [*self._stage_ends, *self._nodes], n=3)
@@ -341,25 +362,34 @@ class Backbone:
         }
         return other
 
-    def _hollow(self, names: Iterable[str]) -> "Backbone":
-        """The same network with some tensors that take no room and hold nothing, to be pickled beside their values.
+    @cached_property
+    def body(self) -> "Backbone":
+        """The network without its source head, of which nothing is left that takes room."""
+        if self._given_ends is not None:
+            return self
+        inside = _graph.ancestors([list(self._stage_ends.values())[-1]])
+        used = {str(node.target) for node in inside}
+        behind = {str(node.target) for node in self._full_graph.nodes if node.op == "call_module"} - used
+        return _variants.rebuilt(self, {path: nn.Identity() for path in behind}, self._stage_ends)
 
-        It is not to be run before `_fill` has given it its values again, and keeps the fingerprints of the whole one.
+    def with_modules(self, rest: fx.GraphModule) -> "Backbone":
+        """The network with other layers behind a cut, and without its source head.
+
+        Parameters
+        ----------
+        rest : torch.fx.GraphModule
+            What `cut` gave, with ``head=False``; since then its layers may have become smaller, or sequences of others.
+            What they are is copied.
+
+        Returns
+        -------
+        Backbone
+            Its stages have the names and ends of this one's; it shares the memory of all other layers with this one.
         """
-        own = self.module.state_dict()
-        return self._with({name: own[name].new_zeros(()).expand(own[name].shape) for name in names if name in own})
-
-    def _fill(self, state: Mapping[str, torch.Tensor]) -> "Backbone":
-        """What `_hollow` emptied, with the values again that it had."""
-        own = self.module.state_dict()
-        return self._with({name: value.detach().cpu().clone() for name, value in state.items() if name in own})
-
-    def _with(self, tensors: Mapping[str, torch.Tensor]) -> "Backbone":
-        """Another network of the same graph and name, which is still to be read."""
-        other = object.__new__(type(self))
-        vars(other).update(self.__getstate__())
-        other.module = _graph.with_tensors(self.module, tensors)
-        return other
+        own: nn.Module = _graph.shadow(rest, lambda tensor: tensor.detach().cpu().clone())
+        paths = [str(node.target) for node in rest.graph.nodes if node.op in _WITH_TENSORS]
+        parts = {path: _graph.attribute(path, own) for path in dict.fromkeys(paths)}
+        return _variants.rebuilt(self.body, parts, self._stage_ends)
 
     def _new_value(self, name: str, value: torch.Tensor) -> torch.Tensor:
         """A copy of ``value`` in the form of the tensor that it replaces."""

@@ -59,7 +59,7 @@ def _target(node: fx.Node, root: nn.Module) -> Iterator[str | torch.Tensor]:
     if node.op == "call_module":
         yield from _module(root.get_submodule(str(node.target)))
     elif node.op == "get_attr":
-        yield from _tensor(_graph.attribute(node, root))
+        yield from _tensor(_graph.attribute(str(node.target), root))
     elif node.op == "call_function":
         yield _name(node.target)
     elif node.op == "call_method":

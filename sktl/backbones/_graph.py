@@ -195,9 +195,9 @@ def output_node(graph: fx.Graph) -> fx.Node:
     return next(iter(next(reversed(graph.nodes)).all_input_nodes))
 
 
-def attribute(node: fx.Node, root: nn.Module) -> Any:
-    """The tensor that a ``get_attr`` node reads."""
-    owner, _, name = str(node.target).rpartition(".")
+def attribute(path: str, root: nn.Module) -> Any:
+    """The module or tensor of ``root`` at a path, such as the tensor that a ``get_attr`` node reads."""
+    owner, _, name = path.rpartition(".")
     return getattr(root.get_submodule(owner), name)
 
 
@@ -206,7 +206,7 @@ def parameters(nodes: Iterable[fx.Node], root: nn.Module) -> Iterator[nn.Paramet
     for node in nodes:
         if node.op == "call_module":
             yield from root.get_submodule(str(node.target)).parameters()
-        elif node.op == "get_attr" and isinstance(value := attribute(node, root), nn.Parameter):
+        elif node.op == "get_attr" and isinstance(value := attribute(str(node.target), root), nn.Parameter):
             yield value
 
 

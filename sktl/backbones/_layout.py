@@ -142,5 +142,5 @@ def _is_learnt_token(parts: Any, root: nn.Module) -> bool:
         node = node.args[0]
     if node.op != "get_attr":
         return False
-    token = _graph.attribute(node, root)
+    token = _graph.attribute(str(node.target), root)
     return isinstance(token, torch.Tensor) and token.ndim == 3 and token.shape[:2] == (1, 1)

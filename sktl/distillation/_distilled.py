@@ -13,7 +13,7 @@ from sklearn.utils._param_validation import HasMethods, Interval
 from sklearn.utils.metadata_routing import MetadataRouter, MethodMapping
 from sklearn.utils.validation import check_is_fitted
 
-from sktl._engine._footprint import Footprints, measure_footprint
+from sktl._engine._footprint import Footprints, footprint
 from sktl._engine._labelled import is_missing
 from sktl._engine._transfer import TRANSFER_CONSTRAINTS, TransferEstimator
 from sktl.distillation._knowledge import ANSWERS, MAPS, RELATIONS, check_knowledge
@@ -78,7 +78,7 @@ class DistilledEstimator(TransferEstimator):
                     "before pickling."
                 )
             models = {"teacher": self.teacher_, "student": self}
-            measured = {name: measure_footprint(model, self._sample) for name, model in models.items()}
+            measured = {name: footprint(model, self._sample) for name, model in models.items()}
             self._footprints = Footprints(measured, agreement=[1.0, self._agreed])
         return self._footprints
 
@@ -229,21 +229,21 @@ class DistilledEstimator(TransferEstimator):
             "seed": self._loss_seed,
         }
 
-    def _train(self, rows, valid, seed, tasks, is_step=False):
+    def _train(self, course, tasks, is_step=False, start=None, callbacks=()):
         """Train, and leave behind what only training needed."""
         try:
-            super()._train(rows, valid, seed, tasks, is_step)
+            super()._train(course, tasks, is_step, start, callbacks)
         finally:
             self._teacher_layers = None
             self.net_.criterion_.forget_maps()
             self.net_.initialize_optimizer()
 
-    def _finish(self, learning, rows, seed):
+    def _finish(self, course):
         """How much student and teacher agree on some of the pictures, as they are."""
-        some = np.random.default_rng(seed).permutation(len(rows))[:_N_AGREED]
+        some = np.random.default_rng(course.seed).permutation(len(course.rows))[:_N_AGREED]
         prefix = self._prefix(self.freeze_depth_, self.cache)
-        outputs = self.net_.outputs(prefix.run(learning.images.take(some))[0])
-        self._agreed = self._agreement(outputs, rows.columns["teacher"][some].numpy())
+        outputs = self.net_.outputs(prefix.run(course.table.images.take(some))[0])
+        self._agreed = self._agreement(outputs, course.rows.columns["teacher"][some].numpy())
 
     def __getstate__(self):
         """A fitted student is pickled without its teacher, which predicting does not need."""

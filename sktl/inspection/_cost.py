@@ -8,7 +8,7 @@ from sklearn.base import is_classifier, is_regressor
 from sklearn.metrics import check_scoring
 from sklearn.utils.validation import check_is_fitted
 
-from sktl._engine._footprint import measure_footprint
+from sktl._engine._footprint import footprint
 from sktl.inspection._axes import MUTED, check_matplotlib, two_axes
 from sktl.inspection._labels import label_points
 from sktl.inspection._score import score_name
@@ -121,7 +121,7 @@ class CostDisplay:
             check_scoring(model, scoring or kind)(model, X, y, **weights)
             for model, kind in zip(models, kinds, strict=True)
         ]
-        footprints = [measure_footprint(model, X[:n_timed], n_repeats) for model in models]
+        footprints = [footprint(model, X[:n_timed], n_repeats) for model in models]
         unsized = [name for name, cost in zip(estimators, footprints, strict=True) if cost.nbytes is None]
         if unsized:
             raise ValueError(

@@ -18,7 +18,7 @@ from torch import nn
 from sktl import FineTunedClassifier, FineTunedRegressor, PretrainedFeatureExtractor
 from sktl._engine import _footprint
 from sktl._engine._cache import open_cache
-from sktl._engine._footprint import Footprint, Footprints, measure_footprint
+from sktl._engine._footprint import Footprint, Footprints, footprint
 from sktl._engine._prefix import FrozenPrefix
 from sktl.backbones import load_backbone
 
@@ -55,10 +55,10 @@ class Slow(BaseEstimator):
 def test_time_is_the_median_after_a_warm_up(calls):
     """The first call does not count, one slow call of five does not either, and it is per picture."""
     model = Slow(calls, [100.0, 1.0, 9.0, 3.0, 2.0, 4.0])
-    assert measure_footprint(model, [0] * 10).milliseconds == pytest.approx(300)
+    assert footprint(model, [0] * 10).milliseconds == pytest.approx(300)
     assert model.seconds == []
     model = Slow(calls, [100.0, 7.0])
-    assert measure_footprint(model, np.zeros((2, 5)), n_repeats=1).milliseconds == pytest.approx(3500)
+    assert footprint(model, np.zeros((2, 5)), n_repeats=1).milliseconds == pytest.approx(3500)
 
 
 @pytest.mark.parametrize("kind", ["extractor", "classifier"])
@@ -74,7 +74,7 @@ def test_nothing_comes_from_a_cache(digits, quick, monkeypatch, tmp_path, kind):
     caches = []
     run = FrozenPrefix.run
     monkeypatch.setattr(FrozenPrefix, "run", lambda self, *args: caches.append(self.cache) or run(self, *args))
-    assert measure_footprint(model, X, n_repeats=2).milliseconds > 0
+    assert footprint(model, X, n_repeats=2).milliseconds > 0
     assert caches == [None] * 3
     assert open_cache(tmp_path).stats() == before
 
@@ -92,7 +92,7 @@ def test_bytes_are_those_that_pickle_writes(digits, model):
     X, y = digits
     X = X.reshape(len(X), -1)
     model.fit(X, y)
-    assert measure_footprint(model, X, n_repeats=1).nbytes == len(pickle.dumps(model, pickle.HIGHEST_PROTOCOL))
+    assert footprint(model, X, n_repeats=1).nbytes == len(pickle.dumps(model, pickle.HIGHEST_PROTOCOL))
 
 
 @pytest.mark.parametrize("depth", ["all", -2, 0])
@@ -105,11 +105,11 @@ def test_a_trained_network(digits, depth):
         model.net_.module_.head[0].bias[:] = torch.arange(7) + 1.0
         model.net_.module_.head[2].weight[:] = 1
         model.net_.module_.head[2].bias[:] = 1
-    found = measure_footprint(model, X, n_repeats=1)
+    found = footprint(model, X, n_repeats=1)
     stages = load_backbone("sktl_mini").stages
     in_head = [512 * 7, 7, 7 * 3, 3]
     assert found.parameters == sum(stage.n_parameters for stage in stages) + sum(in_head)
-    frozen = measure_footprint(PretrainedFeatureExtractor(FrozenEstimator(model)).fit(X), X, n_repeats=1)
+    frozen = footprint(PretrainedFeatureExtractor(FrozenEstimator(model)).fit(X), X, n_repeats=1)
     assert found.nonzero == frozen.nonzero + sum(in_head[1:])
     assert found.macs == sum(stage.macs for stage in stages) + 512 * 7 + 7 * 3
 
@@ -118,10 +118,10 @@ def test_zeros_of_the_trained_stages_are_seen(digits):
     """What training made of a stage counts, not the weights that it started from."""
     X, y = digits
     model = FineTunedClassifier(freeze_depth=-1, max_epochs=0).fit(X, y)
-    before = measure_footprint(model, X, n_repeats=1)
+    before = footprint(model, X, n_repeats=1)
     name, weight = next(iter(model.backbone_.module.layer4.named_parameters(prefix="layer4")))
     model.backbone_ = model.backbone_.with_weights({name: torch.zeros_like(weight)})
-    after = measure_footprint(model, X, n_repeats=1)
+    after = footprint(model, X, n_repeats=1)
     assert after.parameters == before.parameters
     assert after.nonzero == before.nonzero - weight.numel()
 
@@ -153,7 +153,7 @@ class Branches(nn.Module):
 def test_an_extractor_runs_to_its_deepest_layer(digits, layers, weights):
     """What no layer asked for needs does not count, and what several branches need counts once."""
     backbone = load_backbone(Branches(), preprocessing={"resize_size": 8, "crop_size": 8}, random_state=0)
-    found = measure_footprint(PretrainedFeatureExtractor(backbone, layers=layers).fit(digits[0]), digits[0], 1)
+    found = footprint(PretrainedFeatureExtractor(backbone, layers=layers).fit(digits[0]), digits[0], 1)
     assert (found.parameters, found.nonzero) == (sum(weights), sum(weights))
     assert found.macs == 64 * sum(weights)  # each weight at each of 8 x 8 places
 
@@ -164,10 +164,10 @@ def test_it_is_found_where_find_fitted_looks(digits):
     pipe = make_pipeline(PretrainedFeatureExtractor(layers="layer2"), LogisticRegression(max_iter=1000))
     search = GridSearchCV(pipe, {"logisticregression__C": [0.1]}, cv=2).fit(X, y)
     calibrated = CalibratedClassifierCV(FrozenEstimator(search)).fit(X, y)
-    alone = measure_footprint(search.best_estimator_[0], X, n_repeats=1)
+    alone = footprint(search.best_estimator_[0], X, n_repeats=1)
     assert alone.parameters > 0
     for model in (search, calibrated):
-        found = measure_footprint(model, X, n_repeats=1)
+        found = footprint(model, X, n_repeats=1)
         assert (found.parameters, found.nonzero, found.macs) == (alone.parameters, alone.nonzero, alone.macs)
         assert found.nbytes > alone.nbytes
 
@@ -178,7 +178,7 @@ def test_without_a_network_there_is_nothing_to_count(digits):
     X = X.reshape(len(X), -1)
     mixed = make_column_transformer((PretrainedFeatureExtractor(layers=0), slice(0, 64)))
     for model in (LogisticRegression(), make_pipeline(mixed, LogisticRegression(max_iter=1000))):
-        found = measure_footprint(model.fit(X, y), X, n_repeats=1)
+        found = footprint(model.fit(X, y), X, n_repeats=1)
         assert isinstance(found, Footprint)
         assert (found.parameters, found.nonzero, found.macs) == (None, None, None)
         assert found.nbytes > 0
@@ -194,7 +194,7 @@ def test_others_may_call_something_a_backbone(digits):
 
     Theirs.__reduce__ = lambda self: (object, ())
     X, y = digits[0].reshape(30, -1), digits[1]
-    assert measure_footprint(Theirs().fit(X, y), X, n_repeats=1).parameters is None
+    assert footprint(Theirs().fit(X, y), X, n_repeats=1).parameters is None
 
 
 def test_a_regressor_and_a_real_network(shared_data):
@@ -203,7 +203,7 @@ def test_a_regressor_and_a_real_network(shared_data):
     weights = shared_data / "mobilenet_v2_imagenet" / "model.safetensors"
     settings = {"weights": weights, "freeze_depth": "all", "max_epochs": 0, "head_init": "random"}
     model = FineTunedRegressor("mobilenet_v2", preprocessing={"resize_size": 256}, **settings).fit(X, [0.0, 1.0])
-    found = measure_footprint(model, X, n_repeats=1)
+    found = footprint(model, X, n_repeats=1)
     assert found.parameters == 2_223_872 + 1280 + 1
     assert 295e6 < found.macs < 305e6
     assert found.nbytes > 4 * found.parameters
@@ -221,7 +221,7 @@ def test_a_regressor_and_a_real_network(shared_data):
 def test_bad_input(digits, model, change, error, message):
     """Each is an error that says what is wrong."""
     with pytest.raises(error, match=message):
-        measure_footprint(model, **{"X": digits[0], **change})
+        footprint(model, **{"X": digits[0], **change})
 
 
 # --- the table of several ---------------------------------------------------------------------------------------------

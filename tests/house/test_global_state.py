@@ -18,6 +18,7 @@ from sklearn.base import BaseEstimator, ClassifierMixin
 from sklearn.linear_model import LinearRegression, LogisticRegression
 
 import sktl
+from sktl import FineTunedClassifier
 
 ROOMS = [room.name for room in pkgutil.iter_modules(sktl.__path__, "sktl.") if "._" not in room.name]
 
@@ -105,6 +106,7 @@ def test_fit_and_what_follows_change_nothing(Estimator):
     known = inspect.signature(Estimator).parameters
     params = {"random_state": 0} if "random_state" in known else {}
     params |= {"teacher": LogisticRegression() if issubclass(Estimator, ClassifierMixin) else LinearRegression()}
+    params |= {"estimator": FineTunedClassifier(max_epochs=1)}  # what can be compressed
     params = {name: value for name, value in params.items() if name in known}
     # What is set once per process, on the first use of a library, is its affair.
     Estimator(**params).fit(pictures, labels)

@@ -27,6 +27,7 @@ PUBLIC = {
         "list_backbones",
         "load_backbone",
     ],
+    "sktl.compression": ["Footprint", "PrunedClassifier", "footprint"],
     "sktl.distillation": [
         "DistilledClassifier",
         "DistilledRegressor",

@@ -39,8 +39,8 @@ def model(digits):
 def measured(monkeypatch):
     """Each footprint is measured as it is; what it was measured with is noted."""
     calls = []
-    measure = _cost.measure_footprint
+    measure = _cost.footprint
     monkeypatch.setattr(
-        _cost, "measure_footprint", lambda model, X, n: calls.append((model, X, n)) or measure(model, X, n)
+        _cost, "footprint", lambda model, X, n: calls.append((model, X, n)) or measure(model, X, n)
     )
     return calls

@@ -1,0 +1,396 @@
+"""What all compressors share: the classifier that is made smaller, its retraining, its footprint and its pickle."""
+
+import copy
+from numbers import Integral, Real
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+from sklearn.base import BaseEstimator, ClassifierMixin, MetaEstimatorMixin, _fit_context, clone
+from sklearn.callback import with_callbacks
+from sklearn.exceptions import NotFittedError
+from sklearn.frozen import FrozenEstimator
+from sklearn.utils import _safe_indexing, check_random_state, get_tags, indexable
+from sklearn.utils._metadata_requests import _routing_enabled, process_routing
+from sklearn.utils._param_validation import HasMethods, Interval
+from sklearn.utils.metadata_routing import MetadataRouter, MethodMapping
+from sklearn.utils.validation import _num_samples, check_is_fitted
+from torch import nn
+
+from sktl._engine._backbone_parameter import leave_networks_behind
+from sktl._engine._classification import TransferClassifier
+from sktl._engine._epochs import FitInEpochs
+from sktl._engine._footprint import Footprints, footprint
+from sktl._engine._rest import RestNetwork
+from sktl._engine._sparsity import sparse_weights
+from sktl.compression._codec import pack, unpack
+from sktl.compression._norms import recalibrate
+
+_N_TIMED = 16  # pictures that the footprint is measured with
+_N_AGREED = 256  # pictures that agreement is measured with, at most
+
+COMPRESSION_CONSTRAINTS: dict = {
+    "estimator": [HasMethods(["fit", "predict"])],
+    "freeze_depth": [Integral, str, None],
+    "max_epochs": [Interval(Integral, 0, None, closed="left")],
+    "lr": [Interval(Real, 0, None, closed="neither"), None],
+    "random_state": ["random_state"],
+}
+
+
+class CompressedClassifier(FitInEpochs, MetaEstimatorMixin, ClassifierMixin, BaseEstimator):
+    """Makes the network of another classifier smaller.
+
+    Subclass contract: the parameters of `COMPRESSION_CONSTRAINTS`, and
+
+    * ``_compress(inner, given, tasks)``: makes the network of ``inner``, a copy of the fitted classifier, smaller in
+      place, and retrains it,
+    * ``_count_rounds()``: how often that retrains.
+    """
+
+    _is_last = False  # whether nothing can be made smaller that has been through this
+    _original: Any = None
+    _sample: Any = None
+    _footprints: "Footprints | None" = None
+
+    @with_callbacks
+    @_fit_context(prefer_skip_nested_validation=False)
+    def fit(self, X, y, sample_weight=None, *, X_val=None, y_val=None, sample_weight_val=None):
+        """Fit the estimator, make its network smaller, and retrain it.
+
+        Parameters
+        ----------
+        X : array-like of pictures
+            Paths, pictures, a batch array or rows of pixels, see the user guide.
+        y : array-like of shape (n_pictures,)
+            Labels.
+        sample_weight : array-like of shape (n_pictures,), default=None
+            Weights of the rows, for the estimator and for what is trained here.
+        X_val : array-like of pictures, default=None
+            Pictures to judge on after each epoch, see the estimator.
+        y_val : array-like of shape (n_pictures_val,), default=None
+            Their labels.
+        sample_weight_val : array-like of shape (n_pictures_val,), default=None
+            Their weights.
+
+        Returns
+        -------
+        self : estimator
+            The fitted estimator.
+        """
+        self._check_parameters()
+        given = Given(X, y, sample_weight, (X_val, y_val, sample_weight_val))
+        with self._fit_task(X, y, sample_weight, n_epochs=self._count_rounds() * self.max_epochs) as tasks:
+            self._forget()
+            self._original, inner = self._begin(given)
+            self._adopt(inner)
+            self._compress(inner, given, tasks)
+            self._remember(X)
+        return self
+
+    def predict(self, X):
+        """Labels.
+
+        Parameters
+        ----------
+        X : array-like of pictures
+            Pictures of the kind that `fit` has seen.
+
+        Returns
+        -------
+        y : ndarray of shape (n_pictures,)
+            The most probable label of each picture.
+        """
+        return self._fitted().predict(X)
+
+    def predict_proba(self, X):
+        """Probabilities of the classes.
+
+        Parameters
+        ----------
+        X : array-like of pictures
+            Pictures of the kind that `fit` has seen.
+
+        Returns
+        -------
+        probabilities : ndarray of shape (n_pictures, n_classes), float32
+            In the order of ``classes_``.
+        """
+        return self._fitted().predict_proba(X)
+
+    def predict_log_proba(self, X):
+        """Logarithms of the probabilities of the classes.
+
+        Parameters
+        ----------
+        X : array-like of pictures
+            Pictures of the kind that `fit` has seen.
+
+        Returns
+        -------
+        log_probabilities : ndarray of shape (n_pictures, n_classes), float32
+            In the order of ``classes_``.
+        """
+        return self._fitted().predict_log_proba(X)
+
+    def decision_function(self, X):
+        """Logits.
+
+        Parameters
+        ----------
+        X : array-like of pictures
+            Pictures of the kind that `fit` has seen.
+
+        Returns
+        -------
+        logits : ndarray of shape (n_pictures, n_classes) or (n_pictures,), float32
+            One per class; with two classes, that of the second one minus that of the first one.
+        """
+        return self._fitted().decision_function(X)
+
+    @property
+    def footprint_(self):
+        """What the original and the compressed classifier cost, and how often they agree.
+
+        Measured when it is first asked for, with pictures of the fit, and kept from then on, in pickles too; the
+        original is not in a pickle.
+
+        Returns
+        -------
+        Footprints
+            One row for the original and one for what became of it. It prints as a table; ``to_dict()`` and
+            ``to_frame()`` give the columns ``model``, ``parameters``, ``nonzero``, ``nbytes`` (on disk, pickled),
+            ``macs`` (multiply-accumulates that are executed for one picture), ``milliseconds`` (for one of 16
+            pictures) and ``agreement`` (the share of equal labels, on at most 256 pictures of the fit).
+        """
+        check_is_fitted(self, "estimator_")
+        if self._footprints is None:
+            if self._original is None:
+                raise AttributeError(
+                    "footprint_ is measured beside the original classifier, which a pickled one has left behind. Ask "
+                    "for it before pickling, or use sktl.compression.footprint(estimator, X) on each."
+                )
+            some = _safe_indexing(self._sample, np.arange(min(_N_TIMED, _num_samples(self._sample))))
+            agreement = float(np.mean(self._original.predict(self._sample) == self.predict(self._sample)))
+            models = {"original": self._original, "compressed": self}
+            self._footprints = Footprints(
+                {name: footprint(model, some) for name, model in models.items()}, agreement=[1.0, agreement]
+            )
+        return self._footprints
+
+    def get_metadata_routing(self):
+        """Who gets what of the metadata given to `fit`: this estimator, and the one that it fits.
+
+        Returns
+        -------
+        MetadataRouter
+            See the user guide of scikit-learn.
+        """
+        mapping = MethodMapping().add(caller="fit", callee="fit")
+        return MetadataRouter(owner=self).add_self_request(self).add(estimator=self.estimator, method_mapping=mapping)
+
+    def _count_rounds(self):
+        return 1
+
+    def _check_parameters(self):
+        """Say what is wrong with the estimator before it is fitted for hours."""
+        check_estimator_to_compress(self.estimator)
+
+    def _begin(self, given):
+        """The original, fitted; and a copy of its network's estimator, to be made smaller."""
+        original = self._fit_original(given)
+        inner = copy.deepcopy(network_classifier(original))
+        depth = inner.freeze_depth_ if self.freeze_depth is None else inner.backbone_.stage_index(self.freeze_depth)
+        inner.set_params(freeze_depth=depth)
+        return original, inner
+
+    def _fit_original(self, given):
+        """The estimator fitted; a frozen one as it is."""
+        if isinstance(self.estimator, FrozenEstimator):
+            return self.estimator
+        X_val, y_val, weight_val = given.validation
+        params = {"X_val": X_val, "y_val": y_val, "sample_weight_val": weight_val}
+        params = {name: value for name, value in params.items() if value is not None}
+        if _routing_enabled():
+            weight = {} if given.sample_weight is None else {"sample_weight": given.sample_weight}
+            params.update(process_routing(self, "fit", **weight).estimator.fit)
+        elif given.sample_weight is not None:
+            params["sample_weight"] = given.sample_weight
+        return self._seeded_clone().fit(given.X, given.y, **params)
+
+    def _seeded_clone(self):
+        """The estimator unfitted; what has no seed of its own in it gets one, where there is one here."""
+        copied = clone(self.estimator)
+        if self.random_state is not None:
+            seeds = check_random_state(self.random_state)
+            names = [name for name, value in sorted(copied.get_params().items()) if value is None]
+            names = [name for name in names if name.rpartition("__")[2] == "random_state"]
+            copied.set_params(**{name: int(seeds.randint(2**31 - 1)) for name in names})
+        return copied
+
+    def _enroll(self, inner, given):
+        """The rows to retrain on, and a network that is cut where compression begins."""
+        course = inner._enroll(given.X, given.y, given.sample_weight, given.validation, reset=False)
+        inner.net_ = inner._make_net(course, inner.net_)
+        inner.freeze_depth_ = course.depth
+        return course
+
+    def _retrain(self, inner, course, tasks, callbacks=()):
+        """Train the network of ``inner`` as it is now, with the estimator's own loss."""
+        settings = {"max_epochs": self.max_epochs, "unfreeze_every": None, "lr": self.lr or inner.lr}
+        before = {name: getattr(inner, name) for name in settings}
+        adopt_network(inner)
+        inner._prepare(course.table, course.depth, course.seed)
+        try:
+            inner.set_params(**settings)
+            inner.net_ = inner._make_net(course, inner.net_)
+            self._recover(inner, course)
+            inner._train(course, tasks, callbacks=callbacks)
+        finally:
+            inner.set_params(**before)
+
+    def _recover(self, inner, course):
+        """Bring back what a few passes without gradients can: statistics of batch norms, and a head that fits."""
+        recalibrate(inner.net_, course.rows)
+        if inner.head_init == "probe":
+            zeros = [(weight, weight == 0) for weight in sparse_weights(inner.net_.module_.head)]
+            inner._start_from_probe(inner.net_, course)
+            with torch.no_grad():
+                for weight, mask in zeros:
+                    weight.masked_fill_(mask, 0.0)
+
+    def _adopt(self, inner):
+        """The attributes of a fitted classifier."""
+        self.estimator_ = inner
+        for name in ("classes_", "n_features_in_", "feature_names_in_"):
+            if hasattr(inner, name):
+                setattr(self, name, getattr(inner, name))
+
+    def _remember(self, X):
+        """What the footprint will be measured with."""
+        n_rows = _num_samples(X)
+        some = np.sort(np.random.default_rng(0).permutation(n_rows)[:_N_AGREED])
+        self._sample, self._footprints = _safe_indexing(indexable(X)[0], some), None
+
+    def _fitted(self):
+        check_is_fitted(self, "estimator_")
+        return self.estimator_
+
+    def __getstate__(self):
+        """It is pickled without the original, and with each tensor in the shortest exact form that it has."""
+        state = dict(super().__getstate__())
+        if "estimator_" in state:
+            for name in ("_original", "_sample"):
+                state.pop(name, None)
+            is_frozen = isinstance(self.estimator, FrozenEstimator)
+            unfitted = leave_networks_behind(self.estimator.estimator if is_frozen else self.estimator)
+            state["estimator"] = FrozenEstimator(unfitted) if is_frozen else unfitted
+            state["estimator_"] = Packed.of(self.estimator_)
+        return state
+
+    def __setstate__(self, state):
+        packed = state.get("estimator_")
+        super().__setstate__({**state, "estimator_": packed.estimator()} if isinstance(packed, Packed) else state)
+
+    def __sklearn_tags__(self):
+        tags = super().__sklearn_tags__()
+        tags.input_tags = get_tags(self.estimator).input_tags
+        return tags
+
+
+class Given(NamedTuple):
+    """What `fit` was given."""
+
+    X: Any
+    y: Any
+    sample_weight: Any
+    validation: tuple
+
+
+class Packed(NamedTuple):
+    """A fitted classifier to be pickled: its network emptied, and beside it what was in it."""
+
+    kind: type[TransferClassifier]
+    state: dict[str, Any]
+    tensors: Any
+
+    @classmethod
+    def of(cls, estimator: TransferClassifier) -> "Packed":
+        """What is to be pickled of an estimator."""
+        state = dict(estimator.__getstate__())
+        state.update(vars(leave_networks_behind(estimator)))  # the parameters
+        tensors = None
+        if isinstance(getattr(state["net_"], "module_", None), nn.Module):
+            tensors = pack(state["net_"].tensors())
+            state["net_"] = state["net_"].hollow()
+        return cls(type(estimator), state, tensors)
+
+    def estimator(self) -> TransferClassifier:
+        """The estimator again."""
+        estimator = self.kind.__new__(self.kind)
+        if self.tensors is not None:
+            self.state["net_"].fill(unpack(self.tensors))
+        estimator.__setstate__(self.state)
+        return estimator
+
+
+def check_estimator_to_compress(estimator: Any) -> None:
+    """Refuse what has no network that could be made smaller.
+
+    Raises
+    ------
+    TypeError
+        Where it is no classifier of sktl, nor a search over one.
+    ValueError
+        Where it is a compressor that has to be the outermost.
+    NotFittedError
+        Where it is frozen and not fitted.
+    """
+    if isinstance(estimator, FrozenEstimator):
+        check_estimator_to_compress(estimator.estimator)
+        try:
+            check_is_fitted(estimator.estimator)
+        except NotFittedError:
+            raise NotFittedError(
+                f"estimator={estimator!r} is frozen and not fitted. Fit it first, or give it without FrozenEstimator."
+            ) from None
+    elif isinstance(estimator, CompressedClassifier):
+        if estimator._is_last:
+            raise ValueError(
+                f"estimator={estimator!r} has a network whose weights are rounded, which no later step could keep. "
+                f"Make {type(estimator).__name__} the outermost."
+            )
+        check_estimator_to_compress(estimator.estimator)
+    elif not isinstance(estimator, TransferClassifier):
+        inside = getattr(estimator, "estimator", None)
+        if inside is None or hasattr(estimator, "steps") or not hasattr(estimator, "refit"):
+            raise TypeError(
+                f"estimator={estimator!r} has no network that could be made smaller. Give a FineTunedClassifier, a "
+                "DistilledClassifier, another compressor, a search over one of them, or a fitted one inside a "
+                "sklearn.frozen.FrozenEstimator; in a pipeline, the compressor is the step."
+            )
+        check_estimator_to_compress(inside)
+
+
+def network_classifier(fitted: Any) -> TransferClassifier:
+    """The classifier with the network, of an estimator that `check_estimator_to_compress` has let through."""
+    while not isinstance(fitted, TransferClassifier):
+        for name in ("estimator_", "best_estimator_", "estimator"):
+            if hasattr(fitted, name):
+                fitted = getattr(fitted, name)
+                break
+    return fitted
+
+
+def adopt_network(inner: TransferClassifier) -> None:
+    """Make what became of the trained network the estimator's network, which it lends to others."""
+    network: RestNetwork = inner.net_.module_
+    if isinstance(network.stages, torch.fx.GraphModule):  # not where all stages are frozen
+        inner.backbone_ = inner.backbone_.with_modules(network.stages)
+
+
+def compressible(network: RestNetwork) -> dict[str, nn.Module]:
+    """The convolutions and linear layers that learn, by their paths; those of the head last."""
+    learning = {f"stages.{path}": layer for path, layer in network.stages.named_modules() if layer in network._learning}
+    head = {f"head.{path}" if path else "head": layer for path, layer in network.head.named_modules()}
+    return {path: layer for path, layer in {**learning, **head}.items() if type(layer) in (nn.Linear, nn.Conv2d)}

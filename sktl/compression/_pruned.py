@@ -1,0 +1,188 @@
+"""Pruning: networks with fewer weights, or with fewer filters."""
+
+from numbers import Integral, Real
+
+import torch
+from sklearn.utils import check_random_state
+from sklearn.utils._param_validation import Interval, StrOptions
+
+from sktl.compression._compressed import COMPRESSION_CONSTRAINTS, CompressedClassifier, compressible
+from sktl.compression._filters import prune_filters
+from sktl.compression._masks import CRITERIA, importance, set_zeros, zero_masks
+
+
+class PrunedClassifier(CompressedClassifier):
+    """Leave out the weights or the filters of a network that matter least, and train what is left.
+
+    Weights become zeros, which makes the file smaller and nothing faster. Filters are taken out of the network, through
+    all sums and concatenations that they take part in: it becomes smaller and faster.
+
+    Read more in the user guide, page "Compression".
+
+    Parameters
+    ----------
+    estimator : estimator
+        What is to become smaller: a `sktl.FineTunedClassifier`, a `sktl.DistilledClassifier`, a compressor that changes
+        no precision, or a search over one of them. It is cloned and fitted; inside a `sklearn.frozen.FrozenEstimator` a
+        fitted one is used as it is, and stays what it is.
+    amount : float, default=0.5
+        The share that is left out, between 0 and 1: of the weights of all convolutions and linear layers behind
+        ``freeze_depth``, exactly; or of the filters of the convolutions there, see ``unit``.
+    granularity : {"weight", "filter"}, default="weight"
+        What is left out. ``"filter"`` needs the package torch-pruning.
+    unit : {"count", "macs"}, default="count"
+        What ``amount`` is a share of: the weights or filters; or, for filters, the multiply-accumulates behind
+        ``freeze_depth``. Without half of all filters about a quarter of those is left.
+    criterion : {"magnitude", "taylor", "random"}, default="magnitude"
+        What matters least: small weights [1]_, weights whose absence changes the loss least, to first order [2]_, or
+        any, to compare with. A filter matters as much as its weights together.
+    scope : {"auto", "global", "layer"}, default="auto"
+        Whether the weights (filters) of all layers are ranked together, or ``amount`` is left out of each.
+        ``"auto"`` ranks weights together, filters within their layer.
+    n_rounds : int, default=1
+        In how many rounds; each leaves out the same share of what is there, and trains. Several small steps lose less
+        than a large one.
+    freeze_depth : int or str, default=None
+        How many stages stay as they are, as in `sktl.FineTunedClassifier`; 0 prunes the whole network. None: those that
+        the estimator has frozen, whose output stays in its cache.
+    max_epochs : int, default=5
+        Epochs of training after each round, with the estimator's own loss and settings; 0 does not train.
+    lr : float, default=None
+        Learning rate of that; None takes the estimator's.
+    random_state : int, RandomState instance or None, default=None
+        Seed of ``criterion="random"``, and of the estimator where it has none of its own.
+
+    Attributes
+    ----------
+    estimator_ : estimator
+        The classifier with the network that is left. It may be the ``backbone`` of other estimators.
+    classes_ : ndarray of shape (n_classes,)
+        The labels.
+    footprint_ : Footprints
+        What the original and the pruned one cost.
+    n_features_in_ : int
+        Number of columns seen during `fit`. Defined only where ``X`` is a table of pixels.
+    feature_names_in_ : ndarray of shape (n_features_in_,)
+        Names of columns seen during `fit`. Defined only where ``X`` has string column names.
+
+    Raises
+    ------
+    TypeError
+        From `fit`, where the estimator has no network of sktl.
+    CompressionError
+        From `fit`, where the filters of the network cannot be followed, or it has none; the message says what works.
+    MissingDependencyError
+        From `fit`, where ``granularity="filter"`` and torch-pruning is not installed.
+
+    See Also
+    --------
+    QuantizedClassifier : Fewer bits for each weight.
+    LowRankClassifier : Fewer weights in each layer, all of them used.
+    LotteryTicketClassifier : Sparse networks trained from their beginning.
+
+    Notes
+    -----
+    Zeros stay zeros in all later training, also that of other compressors and of estimators that take the network as
+    their ``backbone``.
+
+    References
+    ----------
+    .. [1] Han et al., "Learning both Weights and Connections for Efficient Neural Networks", NIPS 2015.
+    .. [2] Molchanov et al., "Importance Estimation for Neural Network Pruning", CVPR 2019.
+    .. [3] Fang et al., "DepGraph: Towards Any Structural Pruning", CVPR 2023.
+
+    Examples
+    --------
+    >>> from sklearn.datasets import load_digits
+    >>> from sktl import FineTunedClassifier
+    >>> from sktl.compression import PrunedClassifier
+    >>> X, y = load_digits(return_X_y=True)
+    >>> X = X / 16  # 0-16 to 0-1
+    >>> network = FineTunedClassifier(max_epochs=2, random_state=0)
+    >>> model = PrunedClassifier(network, amount=0.9, max_epochs=2).fit(X[:300], y[:300])
+    >>> bool(model.score(X[300:500], y[300:500]) > 0.8)
+    True
+    """
+
+    _parameter_constraints: dict = {
+        **COMPRESSION_CONSTRAINTS,
+        "amount": [Interval(Real, 0, 1, closed="neither")],
+        "granularity": [StrOptions({"weight", "filter"})],
+        "unit": [StrOptions({"count", "macs"})],
+        "criterion": [StrOptions(set(CRITERIA))],
+        "scope": [StrOptions({"auto", "global", "layer"})],
+        "n_rounds": [Interval(Integral, 1, None, closed="left")],
+    }
+
+    def __init__(
+        self,
+        estimator,
+        *,
+        amount=0.5,
+        granularity="weight",
+        unit="count",
+        criterion="magnitude",
+        scope="auto",
+        n_rounds=1,
+        freeze_depth=None,
+        max_epochs=5,
+        lr=None,
+        random_state=None,
+    ):
+        self.estimator = estimator
+        self.amount = amount
+        self.granularity = granularity
+        self.unit = unit
+        self.criterion = criterion
+        self.scope = scope
+        self.n_rounds = n_rounds
+        self.freeze_depth = freeze_depth
+        self.max_epochs = max_epochs
+        self.lr = lr
+        self.random_state = random_state
+
+    def _count_rounds(self):
+        return self.n_rounds
+
+    def _compress(self, inner, given, tasks):
+        """Leave out, train, and again."""
+        course = self._enroll(inner, given)
+        generator = torch.Generator().manual_seed(check_random_state(self.random_state).randint(2**31 - 1))
+        for number in range(1, self.n_rounds + 1):
+            layers = compressible(inner.net_.module_)
+            scores = importance(inner.net_, course.rows, layers, self.criterion, generator)
+            if self.granularity == "weight":
+                # What is left shrinks by the same factor in each round, and is in the end what was asked for.
+                share = 1 - (1 - self.amount) ** (number / self.n_rounds)
+                set_zeros(layers, zero_masks(layers, scores, dict.fromkeys(layers, share), self._resolve_scope()))
+            else:
+                self._cut(inner, course, {layers[path]: score for path, score in scores.items()})
+            self._retrain(inner, course, tasks)
+
+    def _cut(self, inner, course, scores):
+        """Take filters out of the network."""
+        network = inner.net_.module_
+        with torch.no_grad():
+            example = network.normalization(course.rows.activations.batch([0], 0).to(inner.net_.device))
+        prune_filters(
+            network,
+            example,
+            amount=1 - (1 - self.amount) ** (1 / self.n_rounds),
+            unit="macs" if self.unit == "macs" else "filters",
+            scope=self._resolve_scope(),
+            score=lambda layer: scores[layer].flatten(1).sum(1),
+        )
+
+    def _check_parameters(self):
+        super()._check_parameters()
+        if self.unit == "macs" and self.granularity == "weight":
+            raise ValueError(
+                "unit='macs' with granularity='weight': zeros are multiplied like other weights. Use "
+                "granularity='filter' to save multiply-accumulates, or unit='count'."
+            )
+
+    def _resolve_scope(self):
+        """What is ranked together."""
+        if self.scope != "auto":
+            return self.scope
+        return "global" if self.granularity == "weight" else "layer"
