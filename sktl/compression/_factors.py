@@ -232,35 +232,35 @@ def _tucker_parts(
     _, n_out, n_in, _, _ = weight.shape
     if isinstance(rank, Integral):
         ranks: tuple[int, int] | None = int(rank), int(rank)
-    else:
+    elif energy is not None:
         out, inside = (_modes(_unfold(weight, axis))[1] for axis in (1, 2))
-        if energy is not None:
-            ranks = _rank_of_energy(out, energy), _rank_of_energy(inside, energy)
-        else:
-            ranks = _ranks_within(weight.shape, out, inside, _room(layer, rank))
+        ranks = _rank_of_energy(out, energy), _rank_of_energy(inside, energy)
+    else:
+        ranks = _ranks_within(weight, _room(layer, rank))
     if ranks is None:
         return None
     rank_out, rank_in = (rank if rank < n else None for rank, n in zip(ranks, (n_out, n_in), strict=True))
     return _triple(layer, *tucker(weight, rank_out, rank_in))
 
 
-def _ranks_within(shape: Sequence[int], out: Tensor, inside: Tensor, room: int) -> tuple[int, int] | None:
+def _ranks_within(kernel: Tensor, room: int) -> tuple[int, int] | None:
     """The ranks of outputs and inputs whose factors have no more than ``room`` weights, and lose least.
 
-    What a Tucker decomposition loses is at most the sum of what its modes lose (De Lathauwer et al. 2000, property 10),
-    and that is known of all ranks at once. So three colours are not made one because many filters see them.
+    Between all directions of both modes the core is as large as the kernel, and what is cut off of it is what is lost:
+    so that is known of all pairs of ranks at once. With the same share of both modes, three colours would become one.
     """
-    groups, n_out, n_in, height, width = shape
+    groups, n_out, n_in, height, width = kernel.shape
     room, n_places = room // groups, height * width
-    lost_out, lost_in = (float(x.sum()) - x.cumsum(0) for x in (out, inside))
+    core = _project(_project(kernel, 1, _leading(kernel, 1, n_out)), 2, _leading(kernel, 2, n_in))
+    kept = core.square().sum((0, 3, 4)).cumsum(0).cumsum(1)
     candidates = []
     for rank_in in range(1, n_in + 1):
         left = room - (rank_in * n_in if rank_in < n_in else 0)
         is_whole = left >= rank_in * n_places * n_out  # then no map is needed behind
         rank_out = n_out if is_whole else min(left // (rank_in * n_places + n_out), n_out - 1)
         if rank_out >= 1:
-            candidates.append((float(lost_out[rank_out - 1] + lost_in[rank_in - 1]), rank_out, rank_in))
-    return min(candidates)[1:] if candidates else None
+            candidates.append((float(kept[rank_out - 1, rank_in - 1]), rank_out, rank_in))
+    return max(candidates)[1:] if candidates else None
 
 
 def _triple(layer: nn.Conv2d, core: Tensor, outer: "Tensor | None", inner: "Tensor | None") -> list[nn.Module]:

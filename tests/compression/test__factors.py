@@ -235,22 +235,17 @@ def test_never_more_parameters_than_asked_for(layer, least, method):
 
 
 def slow_best_ranks(layer, share):
-    """All pairs of ranks tried: the one that loses least by the bound, among those that fit."""
-    kernel = layer.weight.detach().double().numpy()
-    groups, (n_out, n_in, height, width) = layer.groups, kernel.shape
-    n_out //= groups
-    parts = np.split(kernel, groups)
-    squares = [
-        sum(np.linalg.svd(p.swapaxes(0, axis).reshape(p.shape[axis], -1), compute_uv=False) ** 2 for p in parts)
-        for axis in (0, 1)
-    ]
+    """All pairs of ranks that fit, tried: the one whose truncated decomposition is nearest to the kernels."""
+    kernels = np.split(layer.weight.detach().double().numpy(), layer.groups)
+    n_out, n_in, height, width = kernels[0].shape
     best = (np.inf,)
     for rank_out, rank_in in itertools.product(range(1, n_out + 1), range(1, n_in + 1)):
         n = rank_out * rank_in * height * width
         n += rank_out * n_out if rank_out < n_out else 0
         n += rank_in * n_in if rank_in < n_in else 0
-        if groups * n + (0 if layer.bias is None else len(layer.bias)) <= share * count(layer):
-            best = min(best, (squares[0][rank_out:].sum() + squares[1][rank_in:].sum(), rank_out, rank_in))
+        if layer.groups * n + (0 if layer.bias is None else len(layer.bias)) <= share * count(layer):
+            lost = sum(((kernel - hosvd(kernel, rank_out, rank_in)) ** 2).sum() for kernel in kernels)
+            best = min(best, (lost, rank_out, rank_in))
     return best[1:]
 
 
