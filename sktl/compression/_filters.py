@@ -113,8 +113,8 @@ def prune_filters(
     amount : float
         The share to remove, between 0 and 1. Of each group one filter stays in any case.
     unit : {"filters", "macs"}, default="filters"
-        What the share is of: the filters, or the multiply-accumulates of ``network``. For the latter, the smallest share
-        of the filters is removed that saves as much.
+        What the share is of: the filters, or the multiply-accumulates of ``network``. For the latter, the
+        smallest share of the filters is removed that saves as much.
     scope : {"layer", "global"}, default="layer"
         Whether each group loses the same share, or the least important filters go, wherever they are; importances are
         divided by their mean in the group then, and a tenth of each group stays.
@@ -127,8 +127,8 @@ def prune_filters(
     Raises
     ------
     CompressionError
-        Where the network cannot be followed, no convolution in it may be cut, or so much cannot be saved. The network is
-        as it was.
+        Where the network cannot be followed, no convolution in it may be cut, or so much cannot be saved. The
+        network is as it was.
     MissingDependencyError
         Where torch-pruning is not installed.
 
@@ -195,7 +195,7 @@ class _EntryPruner:
 def _trial_copy(network: RestNetwork) -> RestNetwork:
     """A copy to read and to try the cut on, so that nothing has to be put back in the network itself."""
     trial = copy.deepcopy(network).cpu().eval()
-    trial.normalization = _Entry()
+    trial.normalization = _Entry()  # type: ignore[assignment]
     if isinstance(trial.stages, fx.GraphModule):
         # torch.fx prints where a network fails that is no longer consistent. That class is this one object's.
         type(trial.stages).__call__ = nn.Module.__call__  # type: ignore[method-assign]
@@ -233,8 +233,8 @@ def _read_groups(network: RestNetwork, example: Tensor) -> list[_Group]:
     groups = [group for each in found if (group := _group(each, graph, names, learning)) and group.n_units > 1]
     if not groups:
         raise CompressionError(
-            "No filters can be removed: every convolution behind the frozen stages is tied to what has to stay, or there "
-            f"is none. Freeze less, or leave it at that: {_WAY_OUT}"
+            "No filters can be removed: every convolution behind the frozen stages is tied to what has to stay, or "
+            f"there is none. Freeze less, or leave it at that: {_WAY_OUT}"
         )
     return groups
 
