@@ -71,16 +71,17 @@ class CompressionDisplay(CostDisplay):
     --------
     >>> from sklearn.datasets import load_digits
     >>> from sktl import FineTunedClassifier
+    >>> from sktl.compression import PrunedClassifier
     >>> from sktl.inspection import CompressionDisplay
     >>> X, y = load_digits(return_X_y=True)
     >>> X, X_test, y, y_test = X[:200] / 16, X[200:300] / 16, y[:200], y[200:300]
-    >>> models = {"original": FineTunedClassifier(max_epochs=1, random_state=0).fit(X, y)}
-    >>> models["two stages"] = FineTunedClassifier(models["original"].backbone_, max_epochs=0).fit(X, y)
-    >>> display = CompressionDisplay.from_estimators(
-    ...     models, X_test, y_test, origins={"two stages": "original"}
-    ... )
+    >>> network = FineTunedClassifier(max_epochs=1, random_state=0)
+    >>> model = PrunedClassifier(network, amount=0.9, max_epochs=1).fit(X, y)
+    >>> display = CompressionDisplay.from_estimator(model, X_test, y_test)
     >>> display.names
-    ['original', 'two stages']
+    ['original', 'pruned']
+    >>> bool(display.nbytes[1] < 0.5 * display.nbytes[0])
+    True
     """
 
     @classmethod
