@@ -1,5 +1,6 @@
 """What the benchmarks share: real photos and weights, the plain rival loop, paired timing, a table."""
 
+import gzip
 import json
 import os
 import platform
@@ -48,6 +49,16 @@ def photo_arrays(n: int, size: int = 256) -> np.ndarray:
     """``n`` photos as one uint8 array (n, size, size, 3)."""
     images = [Image.open(path).convert("RGB") for path in imagenet_paths(n)]
     return np.stack([np.asarray(image.resize((size, size), Image.Resampling.BILINEAR)) for image in images])
+
+
+def clothes(part: str) -> tuple[np.ndarray, np.ndarray]:
+    """Fashion-MNIST, ``"train"`` or ``"t10k"``: flat rows of pixels (n, 784) and class numbers."""
+    folder = require_data() / "fashion_mnist" / "FashionMNIST" / "raw"
+    pixels, labels = (
+        gzip.decompress((folder / f"{part}-{name}-ubyte.gz").read_bytes()) for name in ("images-idx3", "labels-idx1")
+    )
+    X = np.frombuffer(pixels, np.uint8, offset=16).reshape(-1, 28 * 28)
+    return X, np.frombuffer(labels, np.uint8, offset=8).astype(int)
 
 
 def eager_model(name: str, weights: Path | None) -> torch.nn.Module:

@@ -8,12 +8,11 @@ Run: python benchmarks/hinton.py [--seeds 5]
 """
 
 import argparse
-import gzip
 import statistics
 
 import numpy as np
 import torch
-from common import machine, require_data, show
+from common import clothes, machine, show
 from sklearn.frozen import FrozenEstimator
 from torch import nn
 
@@ -31,16 +30,6 @@ SETTINGS = {
     "in_channels": 1,
     "preprocessing": {"resize_size": SIDE, "crop_size": SIDE, "mean": (0.286,), "std": (0.353,)},
 }
-
-
-def clothes(part: str) -> tuple[np.ndarray, np.ndarray]:
-    """Flat rows of pixels (n, 784) and class numbers."""
-    folder = require_data() / "fashion_mnist" / "FashionMNIST" / "raw"
-    pixels, labels = (
-        gzip.decompress((folder / f"{part}-{name}-ubyte.gz").read_bytes()) for name in ("images-idx3", "labels-idx1")
-    )
-    X = np.frombuffer(pixels, np.uint8, offset=16).reshape(-1, SIDE * SIDE)
-    return X, np.frombuffer(labels, np.uint8, offset=8).astype(int)
 
 
 def perceptron(widths: tuple[int, ...], seed: int, dropout: bool = False) -> nn.Module:

@@ -194,6 +194,18 @@ class TransferNet(NeuralNet):
             "The weights are those of the last good epoch; fit again with a smaller lr, or a smaller lr_decay."
         )
 
+    def score(self, rows: Rows) -> float:
+        """The score on some rows, as scikit-learn gives it to the estimator."""
+        self.module_.eval()
+        with torch.inference_mode():
+            seen = [(self._logits(x), y, x["sample_weight"]) for x, y in self.get_iterator(rows, training=False)]
+        parts = [torch.cat(column).cpu().numpy() for column in zip(*seen, strict=True)]
+        return float(self.criterion_.score(*parts))
+
+    def _logits(self, x: dict[str, torch.Tensor]) -> torch.Tensor:
+        outputs = self.infer(x)
+        return outputs[0] if isinstance(outputs, tuple) else outputs
+
     def outputs(self, activations: np.ndarray) -> np.ndarray:
         """Outputs (n, n_outputs) for rows of activations, in eval mode; each row's are its own, to the bit."""
         self.module_.eval()

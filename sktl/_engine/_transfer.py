@@ -98,6 +98,7 @@ class TransferEstimator(FitInEpochs, BaseEstimator):
     """
 
     _network_parameter = "backbone"
+    _is_judged = False  # whether rows are held out that nothing is decided by
     _without_y = ""  # how it would go without
 
     @with_callbacks
@@ -232,7 +233,7 @@ class TransferEstimator(FitInEpochs, BaseEstimator):
             raise ValueError("X_val and y_val come together: give both or neither.")
         if X_val is not None:
             return table, self._check(X_val, y_val, weight_val, reset=False)
-        if not self.early_stopping:
+        if not (self.early_stopping or self._is_judged):
             return table, None
         return hold_out(table, self._stratification(table.y), self.validation_fraction, self._split_seed)
 

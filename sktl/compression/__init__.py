@@ -1,6 +1,7 @@
 """Smaller and faster networks: pruning, quantization, low rank, and lottery tickets."""
 
 from sktl._engine._footprint import Footprint, footprint
+from sktl.compression._lottery import LotteryTicketClassifier
 from sktl.compression._pruned import PrunedClassifier
 
-__all__ = ["Footprint", "PrunedClassifier", "footprint"]
+__all__ = ["Footprint", "LotteryTicketClassifier", "PrunedClassifier", "footprint"]

@@ -23,6 +23,7 @@ from sktl._engine._epochs import FitInEpochs
 from sktl._engine._footprint import Footprints, footprint
 from sktl._engine._rest import RestNetwork
 from sktl._engine._sparsity import sparse_weights
+from sktl.backbones import Backbone
 from sktl.compression._codec import pack, unpack
 from sktl.compression._norms import recalibrate
 
@@ -45,7 +46,9 @@ class CompressedClassifier(FitInEpochs, MetaEstimatorMixin, ClassifierMixin, Bas
 
     * ``_compress(inner, given, tasks)``: makes the network of ``inner``, a copy of the fitted classifier, smaller in
       place, and retrains it,
-    * ``_count_rounds()``: how often that retrains.
+    * ``_count_epochs()``: how many epochs that takes, ``max_epochs`` where nothing else is said.
+
+    or another ``_run(given, tasks)``, which leaves ``_original`` and ``estimator_`` behind.
     """
 
     _is_last = False  # whether nothing can be made smaller that has been through this
@@ -80,11 +83,9 @@ class CompressedClassifier(FitInEpochs, MetaEstimatorMixin, ClassifierMixin, Bas
         """
         self._check_parameters()
         given = Given(X, y, sample_weight, (X_val, y_val, sample_weight_val))
-        with self._fit_task(X, y, sample_weight, n_epochs=self._count_rounds() * self.max_epochs) as tasks:
+        with self._fit_task(X, y, sample_weight, n_epochs=self._count_epochs()) as tasks:
             self._forget()
-            self._original, inner = self._begin(given)
-            self._adopt(inner)
-            self._compress(inner, given, tasks)
+            self._run(given, tasks)
             self._remember(X)
         return self
 
@@ -189,8 +190,15 @@ class CompressedClassifier(FitInEpochs, MetaEstimatorMixin, ClassifierMixin, Bas
         mapping = MethodMapping().add(caller="fit", callee="fit")
         return MetadataRouter(owner=self).add_self_request(self).add(estimator=self.estimator, method_mapping=mapping)
 
-    def _count_rounds(self):
-        return 1
+    def _count_epochs(self):
+        """How many epochs are trained here."""
+        return self.max_epochs
+
+    def _run(self, given, tasks):
+        """Fit the estimator, and make a copy of its network smaller."""
+        self._original, inner = self._begin(given)
+        self._adopt(inner)
+        self._compress(inner, given, tasks)
 
     def _check_parameters(self):
         """Say what is wrong with the estimator before it is fitted for hours."""
@@ -384,9 +392,13 @@ def network_classifier(fitted: Any) -> TransferClassifier:
 
 def adopt_network(inner: TransferClassifier) -> None:
     """Make what became of the trained network the estimator's network, which it lends to others."""
-    network: RestNetwork = inner.net_.module_
-    if isinstance(network.stages, torch.fx.GraphModule):  # not where all stages are frozen
-        inner.backbone_ = inner.backbone_.with_modules(network.stages)
+    inner.backbone_ = adopted(inner, inner.net_.module_)
+
+
+def adopted(inner: TransferClassifier, network: RestNetwork) -> Backbone:
+    """The estimator's network with the stages of another one behind the cut."""
+    stages = network.stages  # a graph, but where all are frozen
+    return inner.backbone_.with_modules(stages) if isinstance(stages, torch.fx.GraphModule) else inner.backbone_
 
 
 def compressible(network: RestNetwork) -> dict[str, nn.Module]:

@@ -115,3 +115,11 @@ def set_zeros(layers: Mapping[str, nn.Module], masks: Mapping[str, Tensor]) -> N
         weight = layers[path].get_parameter("weight")
         weight.masked_fill_(mask.to(weight.device), 0.0)
         keep_zeros(layers[path])
+
+
+def shuffled(masks: Mapping[str, Tensor], generator: torch.Generator) -> dict[str, Tensor]:
+    """Masks with as many places in each layer, at random."""
+    return {
+        path: mask.flatten()[torch.randperm(mask.numel(), generator=generator)].reshape(mask.shape)
+        for path, mask in masks.items()
+    }

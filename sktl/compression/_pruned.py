@@ -141,8 +141,8 @@ class PrunedClassifier(CompressedClassifier):
         self.lr = lr
         self.random_state = random_state
 
-    def _count_rounds(self):
-        return self.n_rounds
+    def _count_epochs(self):
+        return self.n_rounds * self.max_epochs
 
     def _compress(self, inner, given, tasks):
         """Leave out, train, and again."""
