@@ -1,0 +1,149 @@
+"""The ONNX graph of a network in float: exported once for all networks of the same structure."""
+
+import contextlib
+import os
+import tempfile
+import threading
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from sktl._engine import _onnx
+from sktl._optional import import_optional
+from sktl.exceptions import EngineError, MissingDependencyError
+
+PURPOSE = "scheme='int8'"
+_MAX_TEMPLATES = 32  # kilobytes each: a graph without its weights
+
+# Most of an export is the same for all networks of one structure, and takes a second; what remains takes a twentieth of
+# it. Folds and candidates of a search differ in their weights alone.
+_TEMPLATES: dict[str, bytes] = {}
+_LOCK = threading.Lock()  # the exporter is not made for several threads
+if hasattr(os, "register_at_fork"):  # in a child, a lock that another thread of the parent held would stay locked
+    os.register_at_fork(after_in_child=_LOCK._at_fork_reinit)  # type: ignore[attr-defined]
+
+
+@contextlib.contextmanager
+def named_failure() -> Iterator[None]:
+    """Turn what exporter, quantizer or engine cannot do, which has many types, into one error with the way out."""
+    try:
+        yield
+    except MissingDependencyError:
+        raise
+    except Exception as error:
+        reason = (str(error).strip() or repr(error)).splitlines()[0]
+        raise EngineError(
+            f"scheme='int8' runs in ONNX Runtime, which cannot express this network ({reason}). Use scheme='float16' "
+            "or scheme='codebook', which any network can be stored in."
+        ) from error
+
+
+def export_float(network: nn.Module, example: Tensor) -> Any:
+    """The ONNX model of a network, with what is constant in it computed, and a free number of rows.
+
+    Parameters
+    ----------
+    network : Module
+        In eval mode, on the CPU; maps one tensor to one tensor.
+    example : Tensor of shape (2, ...)
+        Rows of the kind that it takes.
+
+    Returns
+    -------
+    onnx.ModelProto
+
+    Raises
+    ------
+    EngineError
+        Where ONNX cannot express the network.
+    MissingDependencyError
+        Where a package of the extra ``onnx`` is not installed.
+    """
+    for package in ("onnxruntime", "onnx", "onnxscript"):
+        import_optional(package, extra="onnx", purpose=PURPOSE)
+    with named_failure(), _LOCK, _onnx._quiet():
+        rows = torch.export.Dim("n")
+        program = torch.export.export(network, (example,), dynamic_shapes=({0: rows},), strict=False)
+        return _simplified(_translate(program))
+
+
+def _translate(program: torch.export.ExportedProgram) -> Any:
+    """The ONNX model of an exported program, from the template of its structure where there is one."""
+    import onnx
+
+    tensors = _tensors(program)
+    # Operations, their settings, and the shapes of all that they use; no values of weights. Comments
+    # are left out, which name the line that an operation comes from, and in it how many networks were traced before.
+    lines = [line for line in str(program).splitlines() if not line.lstrip().startswith("#")]
+    structure = "\n".join([*lines, str([(name, tensor.dtype, tensor.shape) for name, tensor in tensors.items()])])
+    if structure in _TEMPLATES:
+        model = onnx.ModelProto.FromString(_TEMPLATES[structure])
+        for initializer in model.graph.initializer:
+            if initializer.name in tensors:
+                initializer.raw_data = _bytes(tensors[initializer.name])
+        return model
+    exported = torch.onnx.export(program, (), dynamo=True, optimize=False, verbose=False)
+    assert exported is not None  # it is None for the exporter that writes files only
+    model = exported.model_proto
+    initializers = {initializer.name: initializer for initializer in model.graph.initializer}
+    # All weights have to be there under their names, as they are, or other weights could not take their places.
+    if all(name in initializers and initializers[name].raw_data == _bytes(tensors[name]) for name in tensors):
+        _keep_template(structure, model, tensors)
+    return model
+
+
+def _keep_template(structure: str, model: Any, tensors: dict[str, Tensor]) -> None:
+    """Keep a graph without its weights, in the place of the oldest one where there are many."""
+    import onnx
+
+    template = onnx.ModelProto()
+    template.CopyFrom(model)
+    for initializer in template.graph.initializer:
+        if initializer.name in tensors:
+            initializer.raw_data = b""
+    while len(_TEMPLATES) >= _MAX_TEMPLATES:
+        del _TEMPLATES[next(iter(_TEMPLATES))]
+    _TEMPLATES[structure] = template.SerializeToString()
+
+
+def _tensors(program: torch.export.ExportedProgram) -> dict[str, Tensor]:
+    """Weights, buffers and constants that an exported program uses, by name."""
+    used = {node.name for node in program.graph.nodes if node.op == "placeholder" and node.users}
+    named = {**program.state_dict, **program.constants}
+    return {
+        spec.target: named[spec.target].detach()
+        for spec in program.graph_signature.input_specs
+        if spec.target is not None and spec.arg.name in used
+    }
+
+
+def _bytes(tensor: Tensor) -> bytes:
+    return np.ascontiguousarray(tensor.cpu().numpy()).tobytes()
+
+
+def _simplified(model: Any) -> Any:
+    """The model after ONNX Runtime has computed what is constant in it, so that weights stand where they are used."""
+    import onnx
+    import onnxruntime
+
+    options = session_options(1)
+    options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_ENABLE_BASIC
+    with tempfile.TemporaryDirectory() as folder:
+        options.optimized_model_filepath = os.path.join(folder, "model.onnx")
+        onnxruntime.InferenceSession(model.SerializeToString(), options, providers=["CPUExecutionProvider"])
+        return onnx.load(options.optimized_model_filepath)
+
+
+def session_options(n_threads: int) -> Any:
+    """Options of a quiet session on this number of threads, which do not spin while they wait."""
+    import onnxruntime
+
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = n_threads
+    options.inter_op_num_threads = 1
+    options.log_severity_level = 3
+    options.add_session_config_entry("session.intra_op.allow_spinning", "0")
+    return options
