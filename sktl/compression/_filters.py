@@ -116,11 +116,12 @@ def prune_filters(
         What the share is of: the filters, or the multiply-accumulates of ``network``. For the latter, the
         smallest share of the filters is removed that saves as much.
     scope : {"layer", "global"}, default="layer"
-        Whether each group loses the same share, or the least important filters go, wherever they are; importances are
-        divided by their mean in the group then, and a tenth of each group stays.
+        Whether each group loses the same share, or the least important filters go, wherever they are; a tenth of each
+        group stays then.
     score : callable, default=None
-        ``score(layer)`` gives the importance of each output, a tensor of shape (n_outputs,), of a convolution or a
-        linear layer of ``network``. A group's filter has the mean of its layers. By default the L2 norm of the weights.
+        ``score(layer)`` gives the importance of each weight, a tensor of the weight's shape, of a convolution or a
+        linear layer of ``network``; by default the squares. A filter matters as much as all weights that go with it,
+        those that write its channel and those that read it; each layer of a group has the same say.
     round_to : int, default=1
         What stays of a group is a multiple of it (the nearest one), if the group has as many filters.
 
@@ -135,7 +136,8 @@ def prune_filters(
     References
     ----------
     Fang, Ma, Song, Mi, Wang: "DepGraph: Towards Any Structural Pruning", CVPR 2023.
-    Li, Kadav, Durdanovic, Samet, Graf: "Pruning Filters for Efficient ConvNets", ICLR 2017 (norms of filters).
+    Molchanov, Mallya, Tyree, Frosio, Kautz: "Importance Estimation for Neural Network Pruning", CVPR 2019 (importance
+    of a filter: the sum over its weights).
     """
     # What inference mode makes cannot be trained, and torch-pruning reads the network from autograd's graph.
     with torch.inference_mode(False), torch.enable_grad():
@@ -143,7 +145,7 @@ def prune_filters(
         groups = _read_groups(network, example)
 
     def proven_cuts(groups: Sequence[_Group]) -> list[_Member]:
-        importances = [_importance(group, network, score or _norms) for group in groups]
+        importances = [_importance(group, network, score or _squares) for group in groups]
 
         def cuts_of(share: float) -> list[_Member]:
             return _cuts(groups, importances, _n_kept(groups, importances, share, scope, round_to))
@@ -246,12 +248,13 @@ def _group(found: Any, graph: Any, names: dict[Any, str], learning: set[str]) ->
         node, cut = item.dep.target, item.dep.handler
         module, path = node.module, names.get(node.module)
         is_output = graph.is_out_channel_pruning_fn(cut)
-        if isinstance(module, _Entry) or (is_output and not node.outputs):  # the first and the last of the graph
+        if is_output and not node.outputs:  # what the network gives
             return None
         if path is None:  # an operation between the layers
             is_plain &= node.type.name not in _MOVING
             continue
         is_of_head = path.startswith("head") and is_output and isinstance(module, nn.Linear | _ConvNd)
+        # The entry, whose channels come from the frozen stages, does not learn either.
         if is_of_head or path not in learning or any(root is None for root in item.root_idxs):
             return None
         if isinstance(module, nn.GroupNorm):
@@ -266,20 +269,28 @@ def _group(found: Any, graph: Any, names: dict[Any, str], learning: set[str]) ->
     return _Group(tuple(members), n_filters, n_blocks, is_plain) if n_filters % n_blocks == 0 else None
 
 
-def _norms(layer: nn.Conv2d | nn.Linear) -> Tensor:
-    return layer.weight.detach().flatten(1).norm(dim=1)
+def _squares(layer: nn.Conv2d | nn.Linear) -> Tensor:
+    return layer.weight.square()
 
 
 def _importance(group: _Group, network: nn.Module, score: Score) -> Tensor:
-    """Importance (n_units,) of a group's filters: the mean over its layers and blocks, 1 on the average."""
+    """Importance (n_units,) of a group's filters: the mean over its layers and blocks, 1 on the average.
+
+    What reads a channel says as much about it as what writes it: a batch norm behind a convolution makes up for its
+    small weights, so that these alone say nothing.
+    """
     total, n_layers = torch.zeros(group.n_filters), 0
     for member in group.members:
         layer = _get(network, member.path)
-        if member.is_output and type(layer) in (nn.Conv2d, nn.Linear):
-            total.index_add_(0, member.filters, score(layer).detach().cpu().float()[member.positions])
+        if type(layer) in (nn.Conv2d, nn.Linear):
+            weights = score(layer).detach().cpu().float()
+            # Outputs, inputs of each block, places; a block of a grouped convolution has inputs of its own.
+            blocks = weights.reshape(getattr(layer, "groups", 1), -1, weights.shape[1], weights[0, 0].numel())
+            channels = weights.flatten(1).sum(1) if member.is_output else blocks.sum((1, 3)).flatten()
+            own = torch.zeros(group.n_filters).index_add_(0, member.filters, channels[member.positions])
+            total += own / own.mean().clamp(min=torch.finfo(own.dtype).tiny)
             n_layers += 1
-    units = (total / n_layers).reshape(group.n_blocks, group.n_units).mean(0)
-    return units / units.mean().clamp(min=torch.finfo(units.dtype).tiny)
+    return (total / max(n_layers, 1)).reshape(group.n_blocks, group.n_units).mean(0)
 
 
 def _n_kept(

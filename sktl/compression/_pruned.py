@@ -170,7 +170,7 @@ class PrunedClassifier(CompressedClassifier):
             amount=1 - (1 - self.amount) ** (1 / self.n_rounds),
             unit="macs" if self.unit == "macs" else "filters",
             scope=self._resolve_scope(),
-            score=lambda layer: scores[layer].flatten(1).sum(1),
+            score=scores.__getitem__,
         )
 
     def _check_parameters(self):

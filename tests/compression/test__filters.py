@@ -125,6 +125,10 @@ def n_parameters(network):
     return sum(parameter.numel() for parameter in network.parameters())
 
 
+def layers(network):
+    return [(path, module) for path, module in network.named_modules() if isinstance(module, nn.Conv2d | nn.Linear)]
+
+
 def widths(network):
     return {path: m.out_channels for path, m in network.stages.named_modules() if isinstance(m, nn.Conv2d)}
 
@@ -217,9 +221,20 @@ def test_the_head_loses_inputs_only():
     assert [tuple(p.shape) for p in network.head.parameters()] == [(5,), (5,), (7, 5), (7,), (3, 7), (3,)]
 
 
-@pytest.mark.parametrize("head", [nn.Identity(), nn.BatchNorm1d(10)])
+class Shortcut(nn.Module):
+    """A head that adds its input to what its hidden layer gives."""
+
+    def __init__(self):
+        super().__init__()
+        self.hidden, self.out = nn.Linear(10, 10), nn.Linear(10, 3)
+
+    def forward(self, x):
+        return self.out(x + self.hidden(x))
+
+
+@pytest.mark.parametrize("head", [nn.Identity(), nn.BatchNorm1d(10), Shortcut()])
 def test_outputs_keep_their_number(head):
-    """Where no layer of the head mixes the channels, those of the last convolution are the outputs, and stay."""
+    """The last convolution stays where its channels are the outputs, or are added to those of the head's layers."""
     backbone, network = rest(Plain(), head=head)
     prune_filters(network, example(backbone), amount=0.5)
     assert widths(network) == {"stem.0": 4, "layer1.0": 6, "layer2.0": 10}
@@ -231,35 +246,56 @@ def test_outputs_keep_their_number(head):
 def test_each_layer_loses_the_same_share(amount, expected):
     """Exactly so many filters, and never the last one; equal filters make no difference."""
     backbone, network = rest(Plain())
-    prune_filters(network, example(backbone), amount=amount, score=lambda layer: torch.ones(len(layer.weight)))
+    prune_filters(network, example(backbone), amount=amount, score=lambda layer: torch.ones(layer.weight.shape))
     assert list(widths(network).values()) == expected
 
 
 def test_global_ranking_is_exact_and_leaves_a_tenth():
     """Of thirty filters half go, those of small scores wherever they are, but no group loses all."""
-    scores = {8: torch.arange(8) + 100.0, 12: torch.tensor([1e-4] * 11 + [1.0]), 10: torch.arange(10) + 1.0}
     backbone, network = rest(Plain())
-    prune_filters(network, example(backbone), amount=0.5, scope="global", score=lambda layer: scores[len(layer.weight)])
-    left = widths(network)
-    assert sum(left.values()) == 15
-    assert left["layer1.0"] == 2  # a tenth of 12, rounded up
-    assert left["stem.0"] == 8  # far from zero, though its scores differ little: compared by the mean of the group
+    scores = {path: torch.ones(layer.weight.shape) for path, layer in layers(network)}
+    scores["stages.layer1.0"] *= torch.tensor([1e-4] * 11 + [1.0]).reshape(-1, 1, 1, 1)
+    scores["stages.layer2.0"] *= torch.arange(1, 11).reshape(-1, 1, 1, 1)
+    scores["stages.stem.0"] *= 1e6
+    named = {layer: scores[path] for path, layer in layers(network)}
+    prune_filters(network, example(backbone), amount=0.5, scope="global", score=named.__getitem__)
+    # Two of twelve is a tenth, rounded up; the stem's are as important as each other, and so as the average.
+    assert widths(network) == {"stem.0": 8, "layer1.0": 2, "layer2.0": 5}
 
 
-def test_the_least_important_go():
-    """Those of the lowest mean score over the layers of a group, which are asked by themselves and not as copies."""
+def test_a_filter_matters_as_much_as_all_that_goes_with_it():
+    """By a slow sum over each weight that writes or reads a channel, each layer divided by what its channels have."""
     backbone, network = rest(Residual())
-    stem, first, second = (network.stages.get_submodule(path) for path in ("stem.0", "conv1b.0", "conv2b.0"))
-    scores = {
-        stem: torch.tensor([9.0, 0, 0, 0, 0, 0, 0, 3]),
-        first: torch.tensor([0.0, 6, 0, 0, 0, 0, 0, 0]),
-        second: torch.tensor([0.0, 0, 5, 0, 0, 0, 0, 3]),
-    }
-    prune_filters(
-        network, example(backbone), amount=0.5, score=lambda layer: scores.get(layer, torch.ones(len(layer.weight)))
-    )
+    generator = torch.Generator().manual_seed(3)
+    scores = {layer: torch.rand(layer.weight.shape, generator=generator) for _, layer in layers(network)}
+    writing = [network.stages.get_submodule(path) for path in ("stem.0", "conv1b.0", "conv2b.0")]
+    reading = [network.stages.get_submodule(path) for path in ("conv1a.0", "conv2a.0", "last.0")]
+    expected = torch.zeros(8)
+    for layer in writing + reading:
+        own = [(scores[layer][i] if layer in writing else scores[layer][:, i]).sum() for i in range(8)]
+        expected += torch.stack(own) / sum(own)
+    prune_filters(network, example(backbone), amount=0.5, score=scores.__getitem__)
     kept = network.stages.get_submodule("stem.1").running_mean * 64
-    assert kept.tolist() == [0, 1, 2, 7]
+    assert kept.tolist() == sorted(expected.argsort()[4:].tolist())
+
+
+def test_inputs_of_grouped_convolutions_are_those_of_their_block():
+    """What reads a channel is found in the channel's own block: 12 inputs in 3 blocks, one of which matters."""
+
+    class Grouped(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.a, self.b = block(3, 12), block(12, 6, groups=3)
+            self.fc = nn.Linear(6, 2)
+
+        def forward(self, x):
+            return self.fc(self.b(self.a(x)).mean((2, 3)))
+
+    backbone, network = rest(Grouped())
+    scores = {layer: torch.ones(layer.weight.shape) for _, layer in layers(network)}
+    scores[network.stages.get_submodule("b.0")][2:4, 3] = 10.0  # the second block, its last input: channel 7
+    prune_filters(network, example(backbone), amount=0.75, score=scores.__getitem__)
+    assert (network.stages.get_submodule("a.1").running_mean * 64).tolist() == [3, 7, 11]
 
 
 def test_grouped_convolutions_lose_as_much_in_each_block():
