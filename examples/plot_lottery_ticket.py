@@ -102,7 +102,7 @@ plt.show()
 # ----------------
 #
 # A ticket is trained like any estimator, and its zeros stay zeros. On the rows of the lottery it becomes what the
-# lottery made of it, so the first number is the last score of the first ``curve_``; on half of them it has less to learn
+# lottery made of it: the first number is the last score of the first ``curve_``. On half of them it has less to learn
 # from, as the dense network has.
 
 half = slice(0, 450)
