@@ -2,6 +2,7 @@
 
 from sktl._engine._footprint import Footprint, footprint
 from sktl.compression._lottery import LotteryTicketClassifier
+from sktl.compression._low_rank import LowRankClassifier
 from sktl.compression._pruned import PrunedClassifier
 
-__all__ = ["Footprint", "LotteryTicketClassifier", "PrunedClassifier", "footprint"]
+__all__ = ["Footprint", "LotteryTicketClassifier", "LowRankClassifier", "PrunedClassifier", "footprint"]

@@ -1,6 +1,7 @@
 """Low rank: layers that are a product of smaller ones."""
 
 from numbers import Integral, Real
+from typing import Any
 
 from sklearn.utils._param_validation import Interval, RealNotInt, StrOptions
 
@@ -104,8 +105,8 @@ class LowRankClassifier(CompressedClassifier):
     >>> model = LowRankClassifier(network, rank=0.3, max_epochs=2).fit(X[:300], y[:300])
     >>> bool(model.score(X[300:500], y[300:500]) > 0.8)
     True
-    >>> model.ranks_["layer4.conv2"]
-    (123, 91)
+    >>> list(model.ranks_)
+    ['layer4.conv1', 'layer4.conv2', 'layer4.shortcut.0']
     """
 
     _parameter_constraints: dict = {
@@ -147,9 +148,8 @@ class LowRankClassifier(CompressedClassifier):
         """Replace the layers, and train what they have become."""
         course = self._enroll(inner, given)
         network = inner.net_.module_
-        layers = {
-            path: layer for path, layer in compressible(network).items() if layer is not last_linear(network.head)
-        }
+        last = last_linear(network.head)
+        layers: dict[str, Any] = {path: layer for path, layer in compressible(network).items() if layer is not last}
         asked = {"energy": self.energy} if self.energy is not None else {"rank": self.rank or _SHARE}
         self.ranks_ = {}
         for path, layer in layers.items():
@@ -172,7 +172,7 @@ class LowRankClassifier(CompressedClassifier):
         largest = max(layers, key=lambda path: full_rank(layers[path], self.method))
         rank = full_rank(layers[largest], self.method)
         where = f"that of {largest.removeprefix('stages.')!r}, which is the largest of {len(layers)} layers, is {rank}"
-        if isinstance(value, Integral) and value >= rank:
+        if name == "rank" and value >= rank:
             return f"rank={value} is not below the rank of any layer: {where}. Use a smaller one."
         advice = "a larger share or freeze less" if name == "rank" and value < 1 else f"a smaller {name}"
         return f"{name}={value!r} makes no layer smaller ({where}). Use {advice}."

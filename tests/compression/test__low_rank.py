@@ -13,7 +13,7 @@ from sklearn.utils.estimator_checks import parametrize_with_checks
 from torch import nn
 
 from sktl import FineTunedClassifier, PretrainedFeatureExtractor
-from sktl.compression._low_rank import LowRankClassifier
+from sktl.compression import LowRankClassifier
 from sktl.exceptions import CompressionError
 
 
@@ -84,7 +84,7 @@ def test_each_layer_keeps_to_its_share(digits, fitted, method):
     assert type(layer_at(model.estimator_, "head.2")) is nn.Linear
     assert parameters(model.estimator_) < 0.7 * parameters(fitted)
     costs = model.footprint_.to_dict()
-    for name, share in {"parameters": 0.7, "macs": 0.8, "nbytes": 0.9}.items():
+    for name, share in {"parameters": 0.7, "macs": 0.9, "nbytes": 0.9}.items():
         assert costs[name][1] < share * costs[name][0]
 
 

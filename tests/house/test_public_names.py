@@ -27,7 +27,7 @@ PUBLIC = {
         "list_backbones",
         "load_backbone",
     ],
-    "sktl.compression": ["Footprint", "LotteryTicketClassifier", "PrunedClassifier", "footprint"],
+    "sktl.compression": ["Footprint", "LotteryTicketClassifier", "LowRankClassifier", "PrunedClassifier", "footprint"],
     "sktl.distillation": [
         "DistilledClassifier",
         "DistilledRegressor",
