@@ -5,7 +5,7 @@ from typing import Any, NamedTuple
 
 import torch
 from skorch.callbacks import Callback
-from torch import Tensor, nn
+from torch import Tensor
 
 from sktl._engine._net import TransferNet
 
@@ -19,31 +19,39 @@ class Checkpoint(NamedTuple):
         Epochs before it.
     weights : dict of str to Tensor
         The state of the network, statistics of batch norms included.
+    loss : dict of str to Tensor
+        The state of the loss, which may have parameters of its own.
     moments : dict
         The state of the optimizer for each parameter, by its place in the groups.
     history : skorch.history.History
         Of the epochs before it.
-    order, noise : Tensor
-        The states of the generators of the rows' order, and of dropout.
+    order : Tensor
+        The state of the generator of the rows' order.
+    noise : tuple of Tensor
+        The states of those that dropout draws from: the CPU's, and that of the GPU where the net is on one.
     """
 
     epoch: int
     weights: dict[str, Tensor]
+    loss: dict[str, Tensor]
     moments: dict[int, Any]
     history: Any
     order: Tensor
-    noise: Tensor
+    noise: tuple[Tensor, ...]
 
     def restore(self, net: TransferNet, generator: torch.Generator) -> None:
         """Bring all but the weights back; inside a forked global generator."""
         net.history = copy.deepcopy(self.history)
-        net.optimizer_.load_state_dict({**net.optimizer_.state_dict(), "state": self.moments})
+        # A copy: torch takes the very tensors that it is given, and training goes on in them.
+        net.optimizer_.load_state_dict({**net.optimizer_.state_dict(), "state": copy.deepcopy(self.moments)})
         generator.set_state(self.order)
-        torch.default_generator.set_state(self.noise)
+        for kept, used in zip(self.noise, _noise(net), strict=True):
+            used.set_state(kept)
 
-    def rewind(self, network: nn.Module) -> None:
+    def rewind(self, net: TransferNet) -> None:
         """Bring the weights back."""
-        network.load_state_dict(self.weights)
+        net.module_.load_state_dict(self.weights)
+        net.criterion_.load_state_dict(self.loss)
 
 
 class Remember(Callback):
@@ -77,8 +85,18 @@ class Remember(Callback):
             self.checkpoint_ = Checkpoint(
                 n_epochs,
                 copy.deepcopy(net.module_.state_dict()),
+                copy.deepcopy(net.criterion_.state_dict()),
                 copy.deepcopy(net.optimizer_.state_dict()["state"]),
                 copy.deepcopy(net.history),
                 net._generator.get_state(),
-                torch.default_generator.get_state(),
+                tuple(generator.get_state() for generator in _noise(net)),
             )
+
+
+def _noise(net: TransferNet) -> list[torch.Generator]:
+    """The generators that dropout draws from."""
+    device = torch.device(net.device)
+    if device.type != "cuda":
+        return [torch.default_generator]
+    index = torch.cuda.current_device() if device.index is None else device.index
+    return [torch.default_generator, torch.cuda.default_generators[index]]

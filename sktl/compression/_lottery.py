@@ -172,8 +172,8 @@ class LotteryTicketClassifier(CompressedClassifier):
         return clone(inner).set_params(**network)
 
     def _count_epochs(self):
-        tickets = 3 if self.controls else 1 + (self.ticket != "winning")
-        return (1 + self.n_rounds * tickets) * self.estimator.max_epochs - self.n_rounds * tickets * self.rewind_epoch
+        n_again = sum(len(self._tickets(number)) for number in range(1, self.n_rounds + 1))
+        return self.estimator.max_epochs + n_again * (self.estimator.max_epochs - self.rewind_epoch)
 
     def _check_parameters(self):
         """Say what has no beginning to go back to."""
@@ -257,7 +257,7 @@ class LotteryTicketClassifier(CompressedClassifier):
         """A net that has not been trained since the beginning, without the weights that are masked."""
         net = inner._make_net(course, inner.net_)
         net.history = copy.deepcopy(start.history)
-        start.rewind(net.module_)
+        start.rewind(net)
         layers = compressible(net.module_)
         generator = torch.Generator().manual_seed(seed)
         if ticket == "random_init":

@@ -93,12 +93,11 @@ class DistilledEstimator(TransferEstimator):
         mapping = MethodMapping().add(caller="fit", callee="fit")
         return MetadataRouter(owner=self).add_self_request(self).add(teacher=self.teacher, method_mapping=mapping)
 
-    def _fit(self, X, y, sample_weight, validation, classes=None):
-        """Check what can be checked before a teacher is fitted for hours, and train."""
+    def _enroll(self, X, y, sample_weight, validation, *, reset, classes=None):
+        """Check what can be checked before a teacher is fitted for hours, and go on."""
         self._check_parameters()
         self._has_weights = sample_weight is not None
-        super()._fit(X, y, sample_weight, validation, classes)
-        return self
+        return super()._enroll(X, y, sample_weight, validation, reset=reset, classes=classes)
 
     def _check_parameters(self):
         """Say what is wrong with teacher and knowledge."""
