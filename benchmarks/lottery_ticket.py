@@ -62,7 +62,7 @@ def main(n_seeds: int, n_rounds: int, n_epochs: int, batch_size: int, picture: s
     found = []
     for seed in range(n_seeds):
         found.append(search(seed, n_rounds, n_epochs, batch_size))
-        print(f"seed {seed}: {found[-1].curve_!r}".splitlines()[0], flush=True)
+        print(f"\nseed {seed}: {found[-1].curve_}", flush=True)
     curves = [lottery.curve_.to_dict() for lottery in found]
     rows = []
     for number in range(n_rounds + 1):
@@ -103,8 +103,8 @@ if __name__ == "__main__":
     parser = argparse.ArgumentParser()
     parser.add_argument("--seeds", type=int, default=5)
     parser.add_argument("--rounds", type=int, default=15)
-    parser.add_argument("--epochs", type=int, default=12)
-    parser.add_argument("--batch-size", type=int, default=60)
+    parser.add_argument("--epochs", type=int, default=10)
+    parser.add_argument("--batch-size", type=int, default=128)
     parser.add_argument("--picture", default="")
     arguments = parser.parse_args()
     print(machine())

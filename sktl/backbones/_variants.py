@@ -56,6 +56,11 @@ def hollow_tensor(tensor: torch.Tensor) -> torch.Tensor:
     return tensor.new_zeros(()).expand(tensor.shape)
 
 
+def is_hollow(tensor: torch.Tensor) -> bool:
+    """Whether it is what `hollow_tensor` made of several numbers, or of one: then it makes no difference."""
+    return tensor.numel() != 1 and not any(tensor.stride())
+
+
 def _with(backbone: BackboneT, tensors: Mapping[str, torch.Tensor]) -> BackboneT:
     """Another network of the same graph and name, which is still to be read."""
     other = object.__new__(type(backbone))

@@ -1,6 +1,8 @@
 """What all compressors share: the classifier that is made smaller, its retraining, its footprint and its pickle."""
 
 import copy
+import pickle
+import zlib
 from numbers import Integral, Real
 from typing import Any, NamedTuple
 
@@ -24,6 +26,7 @@ from sktl._engine._footprint import Footprints, footprint
 from sktl._engine._rest import RestNetwork
 from sktl._engine._sparsity import sparse_weights
 from sktl.backbones import Backbone
+from sktl.backbones._variants import fill, hollow, is_hollow
 from sktl.compression._codec import pack, unpack
 from sktl.compression._norms import recalibrate
 
@@ -316,29 +319,41 @@ class Given(NamedTuple):
 
 
 class Packed(NamedTuple):
-    """A fitted classifier to be pickled: its network emptied, and beside it what was in it."""
+    """A fitted classifier to be pickled: its network emptied, and beside it what was in it.
 
-    kind: type[TransferClassifier]
-    state: dict[str, Any]
-    tensors: Any
+    Attributes
+    ----------
+    skeleton : bytes
+        Its class and state without a number of its network, compressed: hundreds of layers that are described alike.
+    frozen, trained : dict of str to Encoded
+        What its network holds, in front of the cut and behind it.
+    """
+
+    skeleton: bytes
+    frozen: Any
+    trained: Any
 
     @classmethod
     def of(cls, estimator: TransferClassifier) -> "Packed":
         """What is to be pickled of an estimator."""
         state = dict(estimator.__getstate__())
         state.update(vars(leave_networks_behind(estimator)))  # the parameters
-        tensors = None
-        if isinstance(getattr(state["net_"], "module_", None), nn.Module):
-            tensors = pack(state["net_"].tensors())
-            state["net_"] = state["net_"].hollow()
-        return cls(type(estimator), state, tensors)
+        net, backbone, trained = state["net_"], state["backbone_"], {}
+        if isinstance(getattr(net, "module_", None), nn.Module):
+            trained, state["net_"] = net.tensors(), net.hollow()
+        frozen = {name: value for name, value in backbone.module.state_dict().items() if not is_hollow(value)}
+        state["backbone_"] = hollow(backbone, frozen)
+        skeleton = pickle.dumps((type(estimator), state), pickle.HIGHEST_PROTOCOL)
+        return cls(zlib.compress(skeleton), pack(frozen), pack(trained))
 
     def estimator(self) -> TransferClassifier:
         """The estimator again."""
-        estimator = self.kind.__new__(self.kind)
-        if self.tensors is not None:
-            self.state["net_"].fill(unpack(self.tensors))
-        estimator.__setstate__(self.state)
+        kind, state = pickle.loads(zlib.decompress(self.skeleton))
+        state["backbone_"] = fill(state["backbone_"], unpack(self.frozen))
+        if self.trained:
+            state["net_"].fill(unpack(self.trained))
+        estimator = kind.__new__(kind)
+        estimator.__setstate__(state)
         return estimator
 
 

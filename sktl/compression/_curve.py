@@ -40,7 +40,7 @@ class LotteryCurve(ReadableTable):
     """
 
     def __init__(self, points: Sequence[Point]) -> None:
-        columns = {
+        columns: dict[str, list] = {
             "ticket": [point.ticket for point in points],
             "round": [point.round for point in points],
             "weights_left": [point.weights_left for point in points],
