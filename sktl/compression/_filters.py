@@ -98,7 +98,7 @@ def prune_filters(
     unit: str = "filters",
     scope: str = "layer",
     score: Score | None = None,
-    round_to: int = 1,
+    round_to: int | None = None,
 ) -> None:
     """Remove convolution filters and all that depends on them, in place.
 
@@ -122,8 +122,10 @@ def prune_filters(
         ``score(layer)`` gives the importance of each weight, a tensor of the weight's shape, of a convolution or a
         linear layer of ``network``; by default the squares. A filter matters as much as all weights that go with it,
         those that write its channel and those that read it; each layer of a group has the same say.
-    round_to : int, default=1
-        What stays of a group is a multiple of it (the nearest one), if the group has as many filters.
+    round_to : int, default=None
+        What stays of a group is the nearest multiple of it, unless that is none, or more than there was. None is 8 for
+        ``unit="macs"``, since processors work on channels by the eight and time is what is to be saved; and 1 for
+        ``unit="filters"``, which is exact.
 
     Raises
     ------
@@ -139,6 +141,7 @@ def prune_filters(
     Molchanov, Mallya, Tyree, Frosio, Kautz: "Importance Estimation for Neural Network Pruning", CVPR 2019 (importance
     of a filter: the sum over its weights).
     """
+    step = round_to or (8 if unit == "macs" else 1)
     # What inference mode makes cannot be trained, and torch-pruning reads the network from autograd's graph.
     with torch.inference_mode(False), torch.enable_grad():
         example = example[:2].detach().cpu().clone().requires_grad_()
@@ -148,7 +151,7 @@ def prune_filters(
         importances = [_importance(group, network, score or _squares) for group in groups]
 
         def cuts_of(share: float) -> list[_Member]:
-            return _cuts(groups, importances, _n_kept(groups, importances, share, scope, round_to))
+            return _cuts(groups, importances, _n_kept(groups, importances, share, scope, step))
 
         trial = _trial_copy(network)
         share = amount if unit == "filters" else _share_that_saves(amount, _layer_macs(trial, example), cuts_of)
@@ -293,9 +296,7 @@ def _importance(group: _Group, network: nn.Module, score: Score) -> Tensor:
     return (total / max(n_layers, 1)).reshape(group.n_blocks, group.n_units).mean(0)
 
 
-def _n_kept(
-    groups: Sequence[_Group], importances: Sequence[Tensor], share: float, scope: str, round_to: int
-) -> list[int]:
+def _n_kept(groups: Sequence[_Group], importances: Sequence[Tensor], share: float, scope: str, step: int) -> list[int]:
     """How many units of each group stay where ``share`` of the filters goes."""
     sizes = [group.n_units for group in groups]
     if scope == "layer":
@@ -308,9 +309,9 @@ def _n_kept(
         gone = owners[ranked.argsort(stable=True)[: _share_of(sum(sizes), share)]].bincount(minlength=len(groups))
         kept = [size - n for size, n in zip(sizes, gone.tolist(), strict=True)]
     for number, group in enumerate(groups):
-        step = round_to // math.gcd(round_to, group.n_blocks)
-        rounded = max(step, int(kept[number] / step + 0.5) * step)
-        kept[number] = rounded if rounded <= group.n_units else kept[number]
+        units = step // math.gcd(step, group.n_blocks)
+        rounded = int(kept[number] / units + 0.5) * units
+        kept[number] = rounded if 0 < rounded <= group.n_units else kept[number]
     return kept
 
 
