@@ -83,7 +83,7 @@ def train(
     # The others see an epoch before it may be the last one.
     after = [*callbacks, *([("keep_best", best)] if best is not None else [])]
     generator = torch.Generator().manual_seed(seed)
-    with _seeded(seed, net.device):
+    with seeded(seed, net.device):
         if start is not None:
             start.restore(net, generator)
         try:
@@ -101,7 +101,7 @@ def train(
 
 
 @contextlib.contextmanager
-def _seeded(seed: int, device: "str | torch.device") -> Iterator[None]:
+def seeded(seed: int, device: "str | torch.device") -> Iterator[None]:
     """Seed torch's global generators, and put them back as they were."""
     device = torch.device(device)
     with GLOBAL_GENERATOR, torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):

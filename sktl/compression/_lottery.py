@@ -11,7 +11,9 @@ from sklearn.utils._param_validation import Interval, StrOptions
 
 from sktl._engine._checkpoint import Remember
 from sktl._engine._classification import TransferClassifier
-from sktl._engine._rest import RestNetwork, last_linear
+from sktl._engine._net import TransferNet
+from sktl._engine._rest import adopt_statistics_quickly, last_linear
+from sktl._engine._training import seeded
 from sktl.compression._codec import pack, unpack
 from sktl.compression._compressed import (
     COMPRESSION_CONSTRAINTS,
@@ -68,9 +70,9 @@ class LotteryTicketClassifier(CompressedClassifier):
     curve_ : LotteryCurve
         One row per trained network, the dense one first. It prints as a table; ``to_dict()`` and ``to_frame()`` give
         the columns ``ticket``, ``round``, ``weights_left`` and ``sparsity`` (shares of the weights of all convolutions
-        and linear layers that can be pruned), ``score`` (accuracy after the last epoch, on ``X_val`` of `fit` or else on
-        the estimator's ``validation_fraction`` of the rows) and ``early_stopping_epoch`` (after which the loss on them
-        was the lowest).
+        and linear layers that can be pruned), ``score`` (accuracy after the last epoch, on ``X_val`` of `fit` or else
+        on the estimator's ``validation_fraction`` of the rows) and ``early_stopping_epoch`` (after which the loss on
+        them was the lowest).
     winning_ticket_ : estimator
         The ticket before it is trained: an unfitted copy of ``estimator`` whose network and head are sparse and have
         their first values. `fit` trains it, and its zeros stay.
@@ -203,22 +205,25 @@ class LotteryTicketClassifier(CompressedClassifier):
         self._original = copy.deepcopy(inner)
         points = [self._point(inner, course, "winning", 0)]
         seeds = check_random_state(self.random_state)
-        nets = {"winning": inner.net_}
+        trained = {"winning": _outcome(inner)}
         for number in range(1, self.n_rounds + 1):
-            masks = self._masks(nets["winning"], course, number)
+            masks = self._masks(trained["winning"]["net_"], course, number)
             for ticket in self._tickets(number):
                 seed = int(seeds.randint(2**31 - 1))
-                inner.net_ = nets[ticket] = self._plant(inner, course, start, masks, ticket, seed)
+                inner.net_ = self._plant(inner, course, start, masks, ticket, seed)
                 inner._train(course, tasks, start=start)
+                trained[ticket] = _outcome(inner)
                 points.append(self._point(inner, course, ticket, number))
         self.curve_ = LotteryCurve(points)
         self._ticket = pack(self._plant(inner, course, start, masks, "winning", 0).tensors())
-        inner.net_ = nets[self.ticket]
+        vars(inner).update(trained[self.ticket])
         adopt_network(inner)
+        inner._finish(course)
 
     def _begin_training(self, given):
         """The estimator at its beginning, and the rows."""
         inner = self._seeded_clone()
+        inner._validate_params()  # it is trained here, past its own `fit`
         if self.freeze_depth is not None:
             inner.set_params(freeze_depth=self.freeze_depth)
         inner._is_judged = True
@@ -261,7 +266,7 @@ class LotteryTicketClassifier(CompressedClassifier):
         layers = compressible(net.module_)
         generator = torch.Generator().manual_seed(seed)
         if ticket == "random_init":
-            draw_anew(net.module_, seed)
+            draw_anew(net, seed)
         set_zeros(layers, shuffled(masks, generator) if ticket == "random_mask" else masks)
         return net
 
@@ -279,10 +284,22 @@ class LotteryTicketClassifier(CompressedClassifier):
         )
 
 
-def draw_anew(network: RestNetwork, seed: int) -> None:
-    """Draw new values for all layers that learn, from what torch initialises each with; in place."""
-    with torch.random.fork_rng(devices=[]):
-        torch.default_generator.manual_seed(seed)
-        for layer in [*network._learning, *network.head.modules()]:
-            if callable(reset := getattr(layer, "reset_parameters", None)):
+def _outcome(inner):
+    """The attributes that a training leaves behind."""
+    return {name: getattr(inner, name) for name in ("net_", "history_", "n_iter_", "best_epoch_")}
+
+
+def draw_anew(net: TransferNet, seed: int) -> None:
+    """Draw new values for all layers that learn, from what torch initialises each with; in place.
+
+    Norms begin anew too, and have to learn: with the statistics of nothing, held on to, they would not normalise, and
+    the control would lose for that reason.
+    """
+    net.module_._freeze_bn &= net.batch_size == 1  # one row has no variance
+    adopt_statistics_quickly(net.module_)
+    with seeded(seed, net.device):
+        for layer in [*net.module_._learning, *net.module_.head.modules()]:
+            # torch's attention has another name for it.
+            reset = getattr(layer, "reset_parameters", None) or getattr(layer, "_reset_parameters", None)
+            if callable(reset):
                 reset()
