@@ -71,6 +71,26 @@ class Residual(nn.Module):
         return self.fc(self.last(x).mean((2, 3)))
 
 
+class Scaled(Plain):
+    """A factor for each channel stands between two layers, outside of both."""
+
+    def __init__(self):
+        super().__init__()
+        self.factor = nn.Parameter(torch.ones(8, 1, 1))
+
+    def forward(self, x):
+        return self.fc(self.layer2(self.layer1(self.factor * self.stem(x))).mean((2, 3)))
+
+
+class LastNorm(nn.LayerNorm):
+    """Over channels that are not the last axis; torch.fx does not look into it."""
+
+    __module__ = "torch.nn.modules.normalization"
+
+    def forward(self, x):
+        return super().forward(x.permute(0, 2, 3, 1)).permute(0, 3, 1, 2)
+
+
 class Mixing(nn.Module):
     """Channels change places in the middle, in a way that is written down in numbers."""
 
@@ -171,7 +191,7 @@ def test_networks_become_smaller_and_work(name, depth):
 
 
 @pytest.mark.parametrize("scope", ["layer", "global"])
-@pytest.mark.parametrize("Network", [Plain, Residual])
+@pytest.mark.parametrize("Network", [Plain, Residual, Scaled])
 def test_it_computes_what_the_whole_one_does_with_silent_filters(Network, scope):
     """The removed channels, known by their number in the batch norm, are silenced there in a copy of the whole one."""
     backbone, network = rest(Network())
@@ -206,11 +226,13 @@ def test_what_does_not_learn_stays():
     """Stages that are frozen later on are as they were, and so is all that is added to what they give."""
     backbone, network = rest(Residual())
     network.freeze(1)
+    network.stages.get_submodule("last.1").bias.requires_grad_(False)
     frozen = {name: value.clone() for name, value in network.stages.stem.state_dict().items()}
     prune_filters(network, example(backbone), amount=0.5)
     assert widths(network) == {"stem.0": 8, "conv1a.0": 3, "conv1b.0": 8, "conv2a.0": 6, "conv2b.0": 8, "last.0": 5}
     assert all(torch.equal(value, frozen[name]) for name, value in network.stages.stem.state_dict().items())
     assert not any(parameter.requires_grad for parameter in network.stages.stem.parameters())
+    assert [parameter.requires_grad for parameter in network.stages.last.parameters()] == [True, True, False]
 
 
 def test_the_head_loses_inputs_only():
@@ -241,7 +263,8 @@ def test_outputs_keep_their_number(head):
 
 
 @pytest.mark.parametrize(
-    ("amount", "expected"), [(0.25, [6, 9, 8]), (0.5, [4, 6, 5]), (0.99, [1, 1, 1]), (0.01, [8, 12, 10])]
+    ("amount", "expected"),
+    [(0.25, [6, 9, 8]), (0.5, [4, 6, 5]), (1 - 1e-9, [1, 1, 1]), (0.01, [8, 12, 10]), (1 - 0.64**0.5, [7, 10, 8])],
 )
 def test_each_layer_loses_the_same_share(amount, expected):
     """Exactly so many filters, and never the last one; equal filters make no difference."""
@@ -261,6 +284,27 @@ def test_global_ranking_is_exact_and_leaves_a_tenth():
     prune_filters(network, example(backbone), amount=0.5, scope="global", score=named.__getitem__)
     # Two of twelve is a tenth, rounded up; the stem's are as important as each other, and so as the average.
     assert widths(network) == {"stem.0": 8, "layer1.0": 2, "layer2.0": 5}
+
+
+def test_group_norms_keep_their_groups():
+    """They lose as many channels in each group, and what is left runs and can be trained."""
+    module = Plain()
+    module.layer1[1] = nn.GroupNorm(3, 12)
+    backbone, network = rest(module)
+    prune_filters(network, example(backbone), amount=0.5)
+    assert list(widths(network).values()) == [4, 6, 5]
+    norm = network.stages.get_submodule("layer1.1")
+    assert (norm.num_groups, norm.num_channels, norm.weight.shape) == (3, 6, (6,))
+    network.train().stages(example(backbone)).sum().backward()
+
+
+def test_what_layer_norms_see_stays():
+    """torch-pruning would cut their weights in an order of its own, so the convolution in front is left alone."""
+    module = Plain()
+    module.layer1[1] = LastNorm(12)
+    backbone, network = rest(module)
+    prune_filters(network, example(backbone), amount=0.5)
+    assert list(widths(network).values()) == [4, 12, 5]
 
 
 def test_a_filter_matters_as_much_as_all_that_goes_with_it():
@@ -311,6 +355,9 @@ def test_grouped_convolutions_lose_as_much_in_each_block():
             return self.fc(self.c(self.b(self.a(x))).mean((2, 3)))
 
     backbone, network = rest(Grouped())
+    rounded = copy.deepcopy(network)
+    prune_filters(rounded, example(backbone), amount=0.5, round_to=9)  # three in each of three blocks
+    assert set(widths(rounded).values()) == {9}
     prune_filters(network, example(backbone), amount=0.25)
     convolutions = [network.stages.get_submodule(f"{name}.0") for name in "abc"]
     assert [(c.in_channels, c.out_channels, c.groups) for c in convolutions] == [(3, 9, 1), (9, 9, 3), (9, 9, 9)]
