@@ -5,6 +5,7 @@ from numbers import Integral
 from typing import Any
 
 from sklearn.base import clone
+from sklearn.frozen import FrozenEstimator
 from sklearn.utils._param_validation import Interval, StrOptions
 from torch import nn
 
@@ -79,11 +80,14 @@ class LeftBehind:
 
 
 def leave_networks_behind(estimator: Any) -> Any:
-    """An unfitted copy of an estimator without the networks among its parameters, which its own has replaced."""
+    """An unfitted copy of an estimator, without the networks among its parameters and those of what it is made of."""
+    if isinstance(estimator, FrozenEstimator):
+        return FrozenEstimator(leave_networks_behind(estimator.estimator))
     copied = clone(estimator, safe=False)
-    networks = {
-        name: LeftBehind(type(value).__name__)
-        for name, value in copied.get_params(deep=True).items()
-        if isinstance(value, nn.Module | Backbone | LeftBehind) or hasattr(value, "backbone_")
-    }
-    return copied.set_params(**networks)
+    for name, value in copied.get_params(deep=False).items():
+        is_lent = name == getattr(copied, "_network_parameter", None) and not isinstance(value, str)
+        if is_lent or isinstance(value, nn.Module | LeftBehind):
+            copied.set_params(**{name: value if isinstance(value, LeftBehind) else LeftBehind(type(value).__name__)})
+        elif hasattr(value, "get_params") and not isinstance(value, type):
+            copied.set_params(**{name: leave_networks_behind(value)})
+    return copied

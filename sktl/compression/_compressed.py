@@ -23,7 +23,7 @@ from sktl._engine._backbone_parameter import leave_networks_behind
 from sktl._engine._classification import TransferClassifier
 from sktl._engine._epochs import FitInEpochs
 from sktl._engine._footprint import Footprints, footprint
-from sktl._engine._rest import RestNetwork
+from sktl._engine._rest import RestNetwork, last_linear
 from sktl._engine._sparsity import sparse_weights
 from sktl.backbones import Backbone
 from sktl.backbones._variants import fill, hollow, is_hollow
@@ -38,6 +38,7 @@ COMPRESSION_CONSTRAINTS: dict = {
     "freeze_depth": [Integral, str, None],
     "max_epochs": [Interval(Integral, 0, None, closed="left")],
     "lr": [Interval(Real, 0, None, closed="neither"), None],
+    "lr_decay": [Interval(Real, 0, None, closed="neither")],
     "random_state": ["random_state"],
 }
 
@@ -248,7 +249,12 @@ class CompressedClassifier(FitInEpochs, MetaEstimatorMixin, ClassifierMixin, Bas
 
     def _retrain(self, inner, course, tasks, callbacks=()):
         """Train the network of ``inner`` as it is now, with the estimator's own loss."""
-        settings = {"max_epochs": self.max_epochs, "unfreeze_every": None, "lr": self.lr or inner.lr}
+        settings = {
+            "max_epochs": self.max_epochs,
+            "lr": self.lr or inner.lr,
+            "lr_decay": self.lr_decay,
+            "unfreeze_every": None,
+        }
         before = {name: getattr(inner, name) for name in settings}
         adopt_network(inner)
         inner._prepare(course.table, course.depth, course.seed)
@@ -293,11 +299,16 @@ class CompressedClassifier(FitInEpochs, MetaEstimatorMixin, ClassifierMixin, Bas
         if "estimator_" in state:
             for name in ("_original", "_sample"):
                 state.pop(name, None)
-            is_frozen = isinstance(self.estimator, FrozenEstimator)
-            unfitted = leave_networks_behind(self.estimator.estimator if is_frozen else self.estimator)
-            state["estimator"] = FrozenEstimator(unfitted) if is_frozen else unfitted
+            state["estimator"] = leave_networks_behind(self.estimator)
             state["estimator_"] = Packed.of(self.estimator_)
         return state
+
+    def __deepcopy__(self, memo):
+        """A copy in memory keeps the original."""
+        copied = type(self).__new__(type(self))
+        memo[id(self)] = copied
+        copied.__dict__.update(copy.deepcopy(self.__dict__, memo))
+        return copied
 
     def __setstate__(self, state):
         packed = state.get("estimator_")
@@ -421,3 +432,9 @@ def compressible(network: RestNetwork) -> dict[str, nn.Module]:
     learning = {f"stages.{path}": layer for path, layer in network.stages.named_modules() if layer in network._learning}
     head = {f"head.{path}" if path else "head": layer for path, layer in network.head.named_modules()}
     return {path: layer for path, layer in {**learning, **head}.items() if type(layer) in (nn.Linear, nn.Conv2d)}
+
+
+def inner_layers(network: RestNetwork) -> dict[str, nn.Module]:
+    """Those without the one that gives the outputs, which is small, and each of whose weights somebody needs."""
+    last = last_linear(network.head)
+    return {path: layer for path, layer in compressible(network).items() if layer is not last}

@@ -5,9 +5,8 @@ from typing import Any
 
 from sklearn.utils._param_validation import Interval, RealNotInt, StrOptions
 
-from sktl._engine._rest import last_linear
-from sktl.compression._compressed import COMPRESSION_CONSTRAINTS, CompressedClassifier, compressible
-from sktl.compression._factors import METHODS, factorize, full_rank
+from sktl.compression._compressed import COMPRESSION_CONSTRAINTS, CompressedClassifier, inner_layers
+from sktl.compression._factors import METHODS, energy_within, factorize, full_rank
 from sktl.exceptions import CompressionError
 
 _SHARE = 0.5  # of a layer's parameters, where nothing is asked for
@@ -29,16 +28,15 @@ class LowRankClassifier(CompressedClassifier):
         no precision, or a search over one of them. It is cloned and fitted; inside a `sklearn.frozen.FrozenEstimator` a
         fitted one is used as it is, and stays what it is.
     rank : int or float, default=None
-        A float is the share of each layer's parameters that may be left, between 0 and 1: the layer gets the largest
-        rank that fits. An integer is the rank of all layers; one whose own rank is not above it stays as it is. None is
-        0.5, where ``energy`` is None as well.
+        A float is the share of the parameters of all layers that may be left, between 0 and 1: the layers keep as much
+        of their energy as that allows, each the same share of its own. An integer is the rank of all layers; one whose
+        own rank is not above it stays as it is. None is 0.5, where ``energy`` is None as well.
     energy : float, default=None
-        In place of ``rank``: each layer gets the smallest rank that keeps this share of its weights' sum of squares
-        (its singular values', squared), above 0 and up to 1. Layers that have much to lose then lose little.
-    method : {"tucker", "spatial"}, default="tucker"
-        What becomes of convolutions whose kernel is larger than 1 x 1: one of 1 x 1, the kernel between fewer channels,
-        and one of 1 x 1 [1]_; or one of height 1 behind one of width 1 [2]_, which alone can make depthwise ones
-        smaller.
+        In place of ``rank``: each layer gets the smallest rank that keeps this share of the sum of its weights' squares
+        (of its squared singular values), above 0 and up to 1.
+    method : {"spatial", "tucker"}, default="spatial"
+        What becomes of convolutions whose kernel is larger than 1 x 1: one of width 1 and one of height 1 [1]_; or one
+        of 1 x 1, the kernel between fewer channels, and one of 1 x 1 [2]_, which leaves depthwise ones as they are.
     freeze_depth : int or str, default=None
         How many stages stay as they are, as in `sktl.FineTunedClassifier`; 0 makes the whole network smaller. None:
         those that the estimator has frozen, whose output stays in its cache.
@@ -46,6 +44,8 @@ class LowRankClassifier(CompressedClassifier):
         Epochs of training the smaller network, with the estimator's own loss and settings; 0 does not train.
     lr : float, default=None
         Learning rate of that; None takes the estimator's.
+    lr_decay : float, default=1.0
+        Factor of that from each stage to the one before. By default all learn alike: all have lost something.
     random_state : int, RandomState instance or None, default=None
         Seed of the estimator where it has none of its own.
 
@@ -87,10 +87,10 @@ class LowRankClassifier(CompressedClassifier):
 
     References
     ----------
-    .. [1] Kim et al., "Compression of Deep Convolutional Neural Networks for Fast and Low Power Mobile Applications",
-       ICLR 2016.
-    .. [2] Jaderberg, Vedaldi, Zisserman, "Speeding up Convolutional Neural Networks with Low Rank Expansions", BMVC
+    .. [1] Jaderberg, Vedaldi, Zisserman, "Speeding up Convolutional Neural Networks with Low Rank Expansions", BMVC
        2014.
+    .. [2] Kim et al., "Compression of Deep Convolutional Neural Networks for Fast and Low Power Mobile Applications",
+       ICLR 2016.
     .. [3] Denton et al., "Exploiting Linear Structure Within Convolutional Networks for Efficient Evaluation", NIPS
        2014.
 
@@ -122,10 +122,11 @@ class LowRankClassifier(CompressedClassifier):
         *,
         rank=None,
         energy=None,
-        method="tucker",
+        method="spatial",
         freeze_depth=None,
         max_epochs=5,
         lr=None,
+        lr_decay=1.0,
         random_state=None,
     ):
         self.estimator = estimator
@@ -135,6 +136,7 @@ class LowRankClassifier(CompressedClassifier):
         self.freeze_depth = freeze_depth
         self.max_epochs = max_epochs
         self.lr = lr
+        self.lr_decay = lr_decay
         self.random_state = random_state
 
     def _check_parameters(self):
@@ -148,22 +150,34 @@ class LowRankClassifier(CompressedClassifier):
         """Replace the layers, and train what they have become."""
         course = self._enroll(inner, given)
         network = inner.net_.module_
-        last = last_linear(network.head)
-        layers: dict[str, Any] = {path: layer for path, layer in compressible(network).items() if layer is not last}
-        asked = {"energy": self.energy} if self.energy is not None else {"rank": self.rank or _SHARE}
+        layers: dict[str, Any] = inner_layers(network)
         self.ranks_ = {}
-        for path, layer in layers.items():
-            factors = factorize(layer, method=self.method, **asked)
-            if factors is not None:
-                network.set_submodule(path, factors)
-                self.ranks_[path.removeprefix("stages.")] = _ranks(factors)
+        for path, factors in self._factorize(layers):
+            network.set_submodule(path, factors)
+            self.ranks_[path.removeprefix("stages.")] = _ranks(factors)
         if not self.ranks_:
-            raise CompressionError(self._why_nothing_shrinks(layers, asked))
+            raise CompressionError(self._why_nothing_shrinks(layers))
         self._retrain(inner, course, tasks)
 
-    def _why_nothing_shrinks(self, layers, asked):
+    def _factorize(self, layers):
+        """(path, sequence of smaller layers) of each layer that has one."""
+        name, value = self._asked
+        if name == "rank" and value < 1:
+            name, value = "energy", energy_within(layers.values(), self.method, value)
+        if value is not None:
+            for path, layer in layers.items():
+                factors = factorize(layer, method=self.method, **{name: value})
+                if factors is not None:
+                    yield path, factors
+
+    @property
+    def _asked(self):
+        """The parameter that says how large the layers are, and its value."""
+        return ("energy", self.energy) if self.energy is not None else ("rank", self.rank or _SHARE)
+
+    def _why_nothing_shrinks(self, layers):
         """What is wrong with what was asked for, and what would be right."""
-        ((name, value),) = asked.items()
+        name, value = self._asked
         if not layers:
             return (
                 f"freeze_depth={self.freeze_depth!r} leaves no convolution and no linear layer to make smaller, but "
@@ -175,7 +189,7 @@ class LowRankClassifier(CompressedClassifier):
         if name == "rank" and value >= rank:
             return f"rank={value} is not below the rank of any layer: {where}. Use a smaller one."
         advice = "a larger share or freeze less" if name == "rank" and value < 1 else f"a smaller {name}"
-        return f"{name}={value!r} makes no layer smaller ({where}). Use {advice}."
+        return f"{name}={value} makes no layer smaller ({where}). Use {advice}."
 
 
 def _ranks(factors):

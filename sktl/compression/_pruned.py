@@ -6,7 +6,7 @@ import torch
 from sklearn.utils import check_random_state
 from sklearn.utils._param_validation import Interval, StrOptions
 
-from sktl.compression._compressed import COMPRESSION_CONSTRAINTS, CompressedClassifier, compressible
+from sktl.compression._compressed import COMPRESSION_CONSTRAINTS, CompressedClassifier, compressible, inner_layers
 from sktl.compression._filters import prune_filters
 from sktl.compression._masks import CRITERIA, importance, set_zeros, zero_masks
 
@@ -27,7 +27,8 @@ class PrunedClassifier(CompressedClassifier):
         fitted one is used as it is, and stays what it is.
     amount : float, default=0.5
         The share that is left out, between 0 and 1: of the weights of all convolutions and linear layers behind
-        ``freeze_depth``, exactly; or of the filters of the convolutions there, see ``unit``.
+        ``freeze_depth``, exactly, but for the layer that gives the outputs; or of the filters of the convolutions
+        there, see ``unit``.
     granularity : {"weight", "filter"}, default="weight"
         What is left out. ``"filter"`` needs the package torch-pruning.
     unit : {"count", "macs"}, default="count"
@@ -49,6 +50,8 @@ class PrunedClassifier(CompressedClassifier):
         Epochs of training after each round, with the estimator's own loss and settings; 0 does not train.
     lr : float, default=None
         Learning rate of that; None takes the estimator's.
+    lr_decay : float, default=1.0
+        Factor of that from each stage to the one before. By default all learn alike: all have lost something.
     random_state : int, RandomState instance or None, default=None
         Seed of ``criterion="random"``, and of the estimator where it has none of its own.
 
@@ -127,6 +130,7 @@ class PrunedClassifier(CompressedClassifier):
         freeze_depth=None,
         max_epochs=5,
         lr=None,
+        lr_decay=1.0,
         random_state=None,
     ):
         self.estimator = estimator
@@ -139,6 +143,7 @@ class PrunedClassifier(CompressedClassifier):
         self.freeze_depth = freeze_depth
         self.max_epochs = max_epochs
         self.lr = lr
+        self.lr_decay = lr_decay
         self.random_state = random_state
 
     def _count_epochs(self):
@@ -149,7 +154,7 @@ class PrunedClassifier(CompressedClassifier):
         course = self._enroll(inner, given)
         generator = torch.Generator().manual_seed(check_random_state(self.random_state).randint(2**31 - 1))
         for number in range(1, self.n_rounds + 1):
-            layers = compressible(inner.net_.module_)
+            layers = self._layers(inner.net_.module_)
             scores = importance(inner.net_, course.rows, layers, self.criterion, generator)
             if self.granularity == "weight":
                 # What is left shrinks by the same factor in each round, and is in the end what was asked for.
@@ -158,6 +163,13 @@ class PrunedClassifier(CompressedClassifier):
             else:
                 self._cut(inner, course, {layers[path]: score for path, score in scores.items()})
             self._retrain(inner, course, tasks)
+
+    def _layers(self, network):
+        """What can be left out of."""
+        if self.granularity == "filter":
+            return compressible(network)  # it is found out later what goes together
+        # Where there is nothing else, the layer that gives the outputs may lose weights.
+        return inner_layers(network) or compressible(network)
 
     def _cut(self, inner, course, scores):
         """Take filters out of the network."""
