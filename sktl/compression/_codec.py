@@ -161,7 +161,7 @@ def _in_memory_order(tensor: Tensor) -> tuple[Tensor, tuple[int, ...]]:
     in_order = tensor.permute(sorted(range(tensor.ndim), key=lambda axis: -strides[axis]))
     if not in_order.is_contiguous():  # it leaves some places in memory out, or uses one more than once; no copy does
         return _in_memory_order(tensor.clone())
-    return in_order.reshape(-1), strides
+    return in_order.as_strided((in_order.numel(),), (1,)), strides  # reshape lets a single number keep its stride
 
 
 def _shorten(form: Encoded) -> Encoded:

@@ -19,6 +19,7 @@ LAYOUTS = {
     "empty": lambda t: t[:0],
     "flat": lambda t: t,
     "one": lambda t: t[:1].reshape(1, 1, 1),
+    "one of two": lambda t: t[:2][::2],
     "empty in 3-d": lambda t: t[:0].reshape(2, 0, 3),
     "4-d": lambda t: t.reshape(4, 6, 5, 3),
     "transposed": lambda t: t.reshape(18, 20).T,
@@ -33,7 +34,8 @@ LAYOUTS = {
 
 def bits(tensor: torch.Tensor) -> np.ndarray:
     """All bits of a tensor's numbers, in the order of its indices."""
-    return tensor.detach().resolve_conj().resolve_neg().contiguous().reshape(-1).view(torch.uint8).numpy()
+    plain = tensor.detach().resolve_conj().resolve_neg().clone(memory_format=torch.contiguous_format)
+    return plain.reshape(-1).view(torch.uint8).numpy()
 
 
 def check(tensor: torch.Tensor, encoded=None) -> None:
