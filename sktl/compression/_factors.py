@@ -5,9 +5,8 @@ Young 1936). A convolution has a kernel of four axes, for which there are two wa
 """
 
 import math
-from collections.abc import Sequence
-from numbers import Integral
-from typing import Any
+from collections.abc import Iterable, Sequence
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -23,7 +22,7 @@ _ROUNDING = 1e-12
 
 
 def factorize(
-    layer: Layer, *, method: str = "tucker", rank: "float | None" = None, energy: "float | None" = None
+    layer: Layer, *, method: str = "spatial", rank: "int | None" = None, energy: float = 1.0
 ) -> nn.Sequential | None:
     """Layers of lower rank that stand for ``layer``, or None where they would not have fewer parameters.
 
@@ -34,16 +33,15 @@ def factorize(
     ----------
     layer : nn.Linear or nn.Conv2d
         The layer, which is not changed. The groups of a grouped convolution are treated one by one, with the same rank.
-    method : {"tucker", "spatial"}, default="tucker"
-        What becomes of a larger kernel: ``"tucker"`` makes convolutions of 1 x 1, kh x kw and 1 x 1, between fewer
-        channels [1]_; ``"spatial"`` makes one of kh x 1 and one of 1 x kw [2]_.
-    rank : int or float, default=None
-        A whole number is the rank itself, of each mode of a Tucker decomposition; a layer (or mode) whose full rank is
-        not above it stays as it is. A float between 0 and 1 is the share of the layer's parameters that its factors
-        may have; they take the largest rank that fits, of Tucker's pairs of ranks the one that loses least.
-    energy : float, default=None
-        The smallest rank whose singular values have this share of the sum of their squares, per mode of a Tucker
-        decomposition. Exactly one of ``rank`` and ``energy`` is given.
+    method : {"spatial", "tucker"}, default="spatial"
+        What becomes of a larger kernel: ``"spatial"`` makes convolutions of kh x 1 and 1 x kw [1]_; ``"tucker"`` makes
+        convolutions of 1 x 1, kh x kw and 1 x 1, between fewer channels [2]_.
+    rank : int, default=None
+        The rank, of each mode of a Tucker decomposition; a layer (or mode) whose full rank is not above it stays as it
+        is. None for what ``energy`` says.
+    energy : float, default=1.0
+        The share of the sum of its weights' squares that is kept, which takes the smallest rank that does so (of
+        Tucker's pairs of ranks the one with the fewest parameters). All of it is kept where the layer is of low rank.
 
     Returns
     -------
@@ -57,21 +55,23 @@ def factorize(
 
     References
     ----------
-    .. [1] Kim et al.: "Compression of Deep Convolutional Neural Networks for Fast and Low Power Mobile Applications",
-       ICLR 2016, section 3.2 (Tucker-2).
-    .. [2] Jaderberg, Vedaldi, Zisserman: "Speeding up Convolutional Neural Networks with Low Rank Expansions", BMVC
+    .. [1] Jaderberg, Vedaldi, Zisserman: "Speeding up Convolutional Neural Networks with Low Rank Expansions", BMVC
        2014, scheme 2; by singular value decomposition: Tai et al., ICLR 2016.
+    .. [2] Kim et al.: "Compression of Deep Convolutional Neural Networks for Fast and Low Power Mobile Applications",
+       ICLR 2016, section 3.2 (Tucker-2).
     """
     # What is made here is to be trained, also where the caller only predicts.
     with torch.inference_mode(False), torch.no_grad():
         weight = _weight(layer)
         if not bool(weight.isfinite().all()):
             raise ValueError(f"The weights of {layer} are not finite, and have no singular values.")
-        if isinstance(layer, nn.Conv2d) and _is_tucker(layer, method):
-            parts = _tucker_parts(layer, weight, rank, energy)
+        if rank is not None:
+            ranks: tuple[int, ...] = (int(rank),) * (1 + _is_tucker(layer, method))
         else:
-            parts = _pair_parts(layer, weight, rank, energy)
-    if parts is None or _count(parts) >= _count([layer]):
+            choices = _choices(layer, method)
+            ranks = tuple(choices.ranks[choices.cheapest(energy)].tolist())
+        parts = _factors(layer, weight, ranks)
+    if _count(parts) >= _count([layer]):
         return None
     return nn.Sequential(*parts).train(layer.training)
 
@@ -83,6 +83,45 @@ def full_rank(layer: Layer, method: str) -> int:
         n_places = height * width
         return max(min(n_out, n_in * n_places), min(n_in, n_out * n_places))
     return min(n_out * width, n_in * height)
+
+
+def energy_within(layers: Iterable[Layer], method: str, share: float) -> float | None:
+    """How much of their energy, the same share of each, some layers can keep with a share of their parameters.
+
+    So each layer loses as much as the others, in proportion: where each were given the same share of its parameters, a
+    small layer that everything goes through would lose most for next to nothing.
+
+    Parameters
+    ----------
+    layers : iterable of nn.Linear or nn.Conv2d
+        The layers.
+    method : {"spatial", "tucker"}
+        See `factorize`.
+    share : float
+        Of the parameters of all layers, biases counted in, between 0 and 1.
+
+    Returns
+    -------
+    float or None
+        The largest ``energy`` with which `factorize` keeps to it; a layer that would not become smaller with it stays
+        and counts as it is. None where not even rank 1 does.
+    """
+    layers = list(layers)
+    with torch.inference_mode(False), torch.no_grad():
+        choices = [_choices(layer, method) for layer in layers]
+    sizes = [_count([layer]) for layer in layers]
+
+    def n_parameters(energy: float) -> int:
+        kept = (int(choice.sizes[choice.cheapest(energy)]) for choice in choices)
+        return sum(min(pair) for pair in zip(kept, sizes, strict=True))
+
+    low, high = 0.0, 1.0
+    if n_parameters(low) > share * sum(sizes):
+        return None
+    for _ in range(40):  # one step more would be below the rounding that `_Choices` allows for
+        middle = (low + high) / 2
+        low, high = (middle, high) if n_parameters(middle) <= share * sum(sizes) else (low, middle)
+    return low
 
 
 def split(matrix: Tensor, rank: int) -> tuple[Tensor, Tensor]:
@@ -189,22 +228,49 @@ def _project(kernel: Tensor, axis: int, basis: "Tensor | None") -> Tensor:
     return torch.einsum("ga...,gar->gr...", kernel.movedim(axis, 1), basis).movedim(1, axis)
 
 
-def _rank_of_energy(energies: Tensor, energy: float) -> int:
-    """The smallest rank that has ``energy`` of the sum of descending ``energies``."""
-    reached = energies.cumsum(0) >= energy * (1 - _ROUNDING) * energies.sum()
-    return int(reached.int().argmax()) + 1
+class _Choices(NamedTuple):
+    """The ranks that a layer may have, those with the fewest parameters first."""
+
+    ranks: Tensor  # (n_choices, 1 or 2)
+    sizes: Tensor  # (n_choices,), parameters of the factors
+    kept: Tensor  # (n_choices,), share of the energy that this choice or one before it keeps
+
+    def cheapest(self, energy: float) -> int:
+        """The first choice that keeps ``energy``."""
+        return int(torch.searchsorted(self.kept, energy * (1 - _ROUNDING)))
 
 
-def _pair_parts(layer: Layer, weight: Tensor, rank: "float | None", energy: "float | None") -> "list[nn.Module] | None":
-    """Two layers by the singular value decomposition: one that looks along the height, one along the width."""
-    matrix = _as_matrices(weight)
-    if energy is not None:
-        number = _rank_of_energy(_modes(matrix if matrix.shape[1] <= matrix.shape[2] else matrix.mT)[1], energy)
-    elif isinstance(rank, Integral):
-        number = int(rank)
+def _choices(layer: Layer, method: str) -> _Choices:
+    """What each rank costs, and keeps."""
+    kernel = _weight(layer)
+    groups, n_out, n_in, height, width = kernel.shape
+    if _is_tucker(layer, method):
+        # Between all directions of both modes the core is as large as the kernel, and what is cut off of it is what is
+        # lost (what alternating brings back comes on top): so that is known of all pairs of ranks at once.
+        core = _project(_project(kernel, 1, _leading(kernel, 1, n_out)), 2, _leading(kernel, 2, n_in))
+        kept = core.square().sum((0, 3, 4)).cumsum(0).cumsum(1)
+        out, inside = torch.meshgrid(torch.arange(1, n_out + 1), torch.arange(1, n_in + 1), indexing="ij")
+        maps = n_out * out * (out < n_out) + n_in * inside * (inside < n_in)  # a mode that stays whole needs none
+        sizes = groups * (out * inside * height * width + maps)
+        ranks = torch.stack([out, inside], 2).flatten(0, 1)
     else:
-        number = _room(layer, rank) // (matrix.shape[0] * sum(matrix.shape[1:]))
-    return _pair(layer, *split(matrix, number)) if 1 <= number < min(matrix.shape[1:]) else None
+        matrix = _as_matrices(kernel)
+        kept = _modes(matrix if matrix.shape[1] <= matrix.shape[2] else matrix.mT)[1].cumsum(0)
+        ranks = torch.arange(1, len(kept) + 1)[:, None]
+        sizes = groups * ranks[:, 0] * (n_out * width + n_in * height)
+    kept, sizes = kept.flatten(), sizes.flatten()
+    order = sizes.argsort(stable=True)
+    share = kept[order] / kept[-1] if kept[-1] > 0 else torch.ones_like(kept)  # nothing is all of nothing
+    n_bias = 0 if layer.bias is None else len(layer.bias)
+    return _Choices(ranks[order], sizes[order] + n_bias, share.cummax(0).values)
+
+
+def _factors(layer: Layer, kernel: Tensor, ranks: tuple[int, ...]) -> list[nn.Module]:
+    """The layers of one rank, or of two for outputs and inputs."""
+    if len(ranks) == 1:
+        return _pair(layer, *split(_as_matrices(kernel), *ranks))
+    rank_out, rank_in = (rank if rank < n else None for rank, n in zip(ranks, kernel.shape[1:3], strict=True))
+    return _triple(layer, *tucker(kernel, rank_out, rank_in))
 
 
 def _as_matrices(kernel: Tensor) -> Tensor:
@@ -225,45 +291,7 @@ def _pair(layer: Layer, left: Tensor, right: Tensor) -> list[nn.Module]:
     return [_convolution(layer, first, axes[0]), _convolution(layer, last, axes[1], layer.bias)]
 
 
-def _tucker_parts(
-    layer: nn.Conv2d, weight: Tensor, rank: "float | None", energy: "float | None"
-) -> "list[nn.Module] | None":
-    """A smaller convolution between one of 1 x 1 that makes its inputs and one that makes the outputs of it."""
-    _, n_out, n_in, _, _ = weight.shape
-    if isinstance(rank, Integral):
-        ranks: tuple[int, int] | None = int(rank), int(rank)
-    elif energy is not None:
-        out, inside = (_modes(_unfold(weight, axis))[1] for axis in (1, 2))
-        ranks = _rank_of_energy(out, energy), _rank_of_energy(inside, energy)
-    else:
-        ranks = _ranks_within(weight, _room(layer, rank))
-    if ranks is None:
-        return None
-    rank_out, rank_in = (rank if rank < n else None for rank, n in zip(ranks, (n_out, n_in), strict=True))
-    return _triple(layer, *tucker(weight, rank_out, rank_in))
-
-
-def _ranks_within(kernel: Tensor, room: int) -> tuple[int, int] | None:
-    """The ranks of outputs and inputs whose factors have no more than ``room`` weights, and lose least.
-
-    Between all directions of both modes the core is as large as the kernel, and what is cut off of it is what is lost:
-    so that is known of all pairs of ranks at once. With the same share of both modes, three colours would become one.
-    """
-    groups, n_out, n_in, height, width = kernel.shape
-    room, n_places = room // groups, height * width
-    core = _project(_project(kernel, 1, _leading(kernel, 1, n_out)), 2, _leading(kernel, 2, n_in))
-    kept = core.square().sum((0, 3, 4)).cumsum(0).cumsum(1)
-    candidates = []
-    for rank_in in range(1, n_in + 1):
-        left = room - (rank_in * n_in if rank_in < n_in else 0)
-        is_whole = left >= rank_in * n_places * n_out  # then no map is needed behind
-        rank_out = n_out if is_whole else min(left // (rank_in * n_places + n_out), n_out - 1)
-        if rank_out >= 1:
-            candidates.append((float(kept[rank_out - 1, rank_in - 1]), rank_out, rank_in))
-    return max(candidates)[1:] if candidates else None
-
-
-def _triple(layer: nn.Conv2d, core: Tensor, outer: "Tensor | None", inner: "Tensor | None") -> list[nn.Module]:
+def _triple(layer: Any, core: Tensor, outer: "Tensor | None", inner: "Tensor | None") -> list[nn.Module]:
     """The layers whose weights are the factors of a Tucker decomposition."""
     parts: list[nn.Module] = []
     if inner is not None:
@@ -285,11 +313,6 @@ def _is_tucker(layer: Layer, method: str) -> bool:
     if method not in METHODS:
         raise ValueError(f"method={method!r} is unknown. Use one of {METHODS}.")
     return method == "tucker" and isinstance(layer, nn.Conv2d) and math.prod(layer.kernel_size) > 1
-
-
-def _room(layer: Layer, share: Any) -> int:
-    """How many weights the factors may have, beside the bias, which stays."""
-    return int(share * _count([layer])) - (layer.bias.numel() if layer.bias is not None else 0)
 
 
 def _count(modules: Sequence[nn.Module]) -> int:

@@ -12,6 +12,7 @@ from sktl.compression._factors import (
     _pair,
     _triple,
     _weight,
+    energy_within,
     factorize,
     full_rank,
     split,
@@ -172,7 +173,7 @@ def test_tucker_loses_less_than_hosvd(ranks):
 def test_tucker_of_one_mode_is_the_singular_value_decomposition():
     """Where one mode stays whole nothing is lost but the tail of the other one, and the layer has two parts."""
     layer = nn.Conv2d(3, 32, 3)
-    parts = factorize(layer, rank=5)
+    parts = factorize(layer, method="tucker", rank=5)
     assert [part.kernel_size for part in parts] == [(3, 3), (1, 1)]
     tail = (np.linalg.svd(layer.weight.detach().numpy().reshape(32, -1), compute_uv=False)[5:] ** 2).sum()
     assert float((effective_kernel(parts, layer) - layer.weight).square().sum().detach()) == pytest.approx(
@@ -204,38 +205,42 @@ def test_a_separable_depthwise_kernel():
     assert [tuple(part.weight.shape) for part in parts] == [(8, 1, 5, 1), (8, 1, 1, 5)]
     x = torch.randn(2, 8, 9, 9)
     torch.testing.assert_close(parts(x), layer(x), rtol=1e-5, atol=1e-5)
-    assert factorize(layer, method="tucker", rank=0.9) is None
+    assert factorize(layer, method="tucker", energy=0.3) is None
 
 
 @pytest.mark.parametrize("method", ["spatial", "tucker"])
-@pytest.mark.parametrize(
-    ("layer", "least"),
-    [
-        (lambda: nn.Linear(30, 50), 0.15),
-        (lambda: nn.Linear(64, 10, bias=False), 0.15),
-        (lambda: nn.Conv2d(3, 32, 3), 0.25),
-        (lambda: nn.Conv2d(24, 36, 3, groups=3), 0.15),
-        (lambda: nn.Conv2d(40, 8, 5), 0.05),
-        (lambda: nn.Conv2d(20, 50, 1, bias=False), 0.15),
-    ],
-)
-def test_never_more_parameters_than_asked_for(layer, least, method):
-    """A share is kept to, from a small one on, and of two factors the next larger rank would not have fitted."""
-    layer = layer()
-    for share in np.linspace(0.05, 0.95, 10):
-        parts = factorize(layer, method=method, rank=float(share))
-        assert parts is not None or share < least
-        if parts is None:
-            continue
-        assert count(parts) <= share * count(layer)
-        if method == "spatial":
-            rank = parts[0].weight.shape[0] // getattr(layer, "groups", 1)
-            larger = factorize(layer, method=method, rank=rank + 1)
-            assert larger is None or count(larger) > share * count(layer)
+@pytest.mark.parametrize("share", [0.12, 0.3, 0.5, 0.8])
+def test_never_more_parameters_than_asked_for(share, method):
+    """With the same share of their energy layers keep to a share of their parameters, and little of it is unused."""
+    layers = [
+        nn.Linear(30, 50),
+        nn.Linear(64, 10, bias=False),
+        nn.Conv2d(3, 32, 3),
+        nn.Conv2d(24, 36, 3, groups=3),
+        nn.Conv2d(40, 8, 5),
+        nn.Conv2d(20, 50, 1, bias=False),
+    ]
+
+    def n_left(energy):
+        parts = [factorize(layer, method=method, energy=energy) or layer for layer in layers]
+        return sum(map(count, parts))
+
+    n_given = sum(map(count, layers))
+    energy = energy_within(layers, method, share)
+    assert 0.9 * share * n_given < n_left(energy) <= share * n_given
+    assert n_left(energy + 1e-9) > share * n_given
 
 
-def slow_best_ranks(layer, share):
-    """All pairs of ranks that fit, tried: the one whose truncated decomposition is nearest to the kernels."""
+def test_a_share_that_not_even_rank_1_keeps_to():
+    """There is no energy that could be kept; where everything is zero, all of it is."""
+    assert energy_within([nn.Linear(30, 50)], "spatial", 0.05) is None
+    layer = nn.Conv2d(30, 50, 3)
+    nn.init.zeros_(layer.weight)
+    assert energy_within([layer], "spatial", 0.5) == pytest.approx(1)
+
+
+def slow_cheapest_ranks(layer, energy):
+    """All pairs of ranks, tried: of those that keep the energy, by numpy's account, the one with fewest weights."""
     kernels = np.split(layer.weight.detach().double().numpy(), layer.groups)
     n_out, n_in, height, width = kernels[0].shape
     best = (np.inf,)
@@ -243,21 +248,25 @@ def slow_best_ranks(layer, share):
         n = rank_out * rank_in * height * width
         n += rank_out * n_out if rank_out < n_out else 0
         n += rank_in * n_in if rank_in < n_in else 0
-        if layer.groups * n + (0 if layer.bias is None else len(layer.bias)) <= share * count(layer):
-            lost = sum(((kernel - hosvd(kernel, rank_out, rank_in)) ** 2).sum() for kernel in kernels)
-            best = min(best, (lost, rank_out, rank_in))
+        lost = sum(((kernel - hosvd(kernel, rank_out, rank_in)) ** 2).sum() for kernel in kernels)
+        if lost <= (1 - energy) * sum((kernel**2).sum() for kernel in kernels):
+            best = min(best, (n, rank_out, rank_in))
     return best[1:]
 
 
-@pytest.mark.parametrize("share", [0.2, 0.5, 0.8])
+@pytest.mark.parametrize("energy", [0.3, 0.5, 0.7])
 @pytest.mark.parametrize(
     "layer", [lambda: nn.Conv2d(3, 24, 3), lambda: nn.Conv2d(12, 16, 3, groups=2), lambda: nn.Conv2d(20, 6, 5)]
 )
-def test_the_pair_of_ranks_that_loses_least(layer, share):
-    """Of all pairs of ranks that fit a share, a slow search finds the same one."""
+def test_the_pair_of_ranks_that_costs_least(layer, energy):
+    """Of all pairs of ranks that keep an energy, groups counted together, a slow search finds the same one."""
     layer = layer()
-    parts = factorize(layer, rank=share)
-    rank_out, rank_in = slow_best_ranks(layer, share)
+    if layer.groups > 1:  # the groups have directions of different weight
+        with torch.no_grad():
+            layer.weight *= torch.logspace(0, -1, 6)[:, None, None]
+            layer.weight[8:] = 2 * layer.weight[8:].flip(0) ** 3 / layer.weight[8:].square().mean()
+    rank_out, rank_in = slow_cheapest_ranks(layer, energy)
+    parts = factorize(layer, method="tucker", energy=energy)
     core = next(part for part in parts if part.kernel_size != (1, 1))
     assert core.weight.shape[:2] == (rank_out * layer.groups, rank_in)
 
@@ -278,41 +287,21 @@ def test_rank_of_an_energy(energy):
         assert parts[0].out_features == rank
 
 
-def test_energy_of_each_mode():
-    """Tucker's two ranks are each the smallest of its own mode, groups counted together."""
-    layer = nn.Conv2d(32, 48, 3, groups=2)
-    with torch.no_grad():
-        layer.weight *= torch.logspace(0, -2, 24).repeat(2)[:, None, None, None]
-        layer.weight *= torch.logspace(0, -1, 16)[:, None, None]
-        layer.weight[24:] = 2 * layer.weight[24:].flip(0) ** 3 / layer.weight[24:].square().mean()
-    kernels = np.split(layer.weight.detach().double().numpy(), 2)
-    ranks = []
-    for axis in (0, 1):
-        matrices = [k.swapaxes(0, axis).reshape(k.shape[axis], -1) for k in kernels]
-        squares = sum(np.linalg.svd(matrix, compute_uv=False) ** 2 for matrix in matrices)
-        ranks.append(int(np.searchsorted(np.cumsum(squares), 0.9 * squares.sum()) + 1))
-    parts = factorize(layer, energy=0.9)
-    assert [part.weight.shape[0] for part in parts] == [2 * ranks[1], 2 * ranks[0], 48]
-    assert ranks[0] < 24
-    assert ranks[1] < 16
-
-
 @pytest.mark.parametrize(
     ("layer", "asked"),
     [
         (lambda: nn.Linear(4, 4), {"rank": 2}),
         (lambda: nn.Linear(40, 30), {"rank": 30}),
         (lambda: nn.Linear(40, 30), {"rank": 500}),
-        (lambda: nn.Linear(40, 30), {"rank": 0.02}),
-        (lambda: nn.Conv2d(16, 16, 3), {"rank": 16}),
-        (lambda: nn.Conv2d(16, 16, 3), {"rank": 0.01}),
+        (lambda: nn.Conv2d(16, 16, 3), {"rank": 16, "method": "tucker"}),
+        (lambda: nn.Conv2d(16, 16, 3), {"energy": 1.0, "method": "tucker"}),
         (lambda: nn.Conv2d(16, 16, 3), {"energy": 1.0}),
-        (lambda: nn.Conv2d(16, 16, 3), {"rank": 48, "method": "spatial"}),
-        (lambda: nn.Conv2d(16, 16, 3, groups=16), {"rank": 1}),
+        (lambda: nn.Conv2d(16, 16, 3), {"rank": 48}),
+        (lambda: nn.Conv2d(16, 16, 3, groups=16), {"rank": 1, "method": "tucker"}),
     ],
 )
 def test_a_layer_that_would_not_shrink(layer, asked):
-    """It is left alone: with a rank that is not below its own, a share that not even rank 1 keeps to, or no gain."""
+    """It is left alone: with a rank that is not below its own, or with no gain."""
     assert factorize(layer(), **asked) is None
 
 
@@ -364,11 +353,10 @@ def test_nothing_global_moves(layer):
     assert all(parameter.grad.abs().sum() > 0 for parameter in parts.parameters())
 
 
-@pytest.mark.parametrize("rank", [np.int64(2), np.float32(0.5)])
-def test_ranks_out_of_a_grid(rank):
+def test_ranks_out_of_a_grid():
     """Numpy's numbers mean what Python's do."""
     layer = nn.Conv2d(16, 16, 3)
-    shapes = [[part.weight.shape for part in factorize(layer, rank=x)] for x in (rank, rank.item())]
+    shapes = [[part.weight.shape for part in factorize(layer, rank=x)] for x in (np.int64(2), 2)]
     assert shapes[0] == shapes[1]
 
 
@@ -376,7 +364,7 @@ def test_a_layer_of_zeros():
     """It has no direction to keep, and is still a layer of zeros."""
     layer = nn.Conv2d(16, 16, 3)
     nn.init.zeros_(layer.weight)
-    for asked in ({"rank": 0.5}, {"rank": 2}, {"energy": 0.9}):
+    for asked in ({"rank": 2}, {"energy": 0.9}, {"energy": 1.0}):
         for method in ("spatial", "tucker"):
             parts = factorize(layer, method=method, **asked)
             assert all(parameter.isfinite().all() for parameter in parts.parameters())

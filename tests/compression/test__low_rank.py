@@ -67,22 +67,22 @@ def layer_at(estimator, path):
     return network.get_submodule(path if path.startswith("head") else f"stages.{path}")
 
 
-@pytest.mark.parametrize("method", ["tucker", "spatial"])
-def test_each_layer_keeps_to_its_share(digits, fitted, method):
-    """All layers behind the cut become sequences of at most that many parameters, but for the one of the outputs."""
+@pytest.mark.parametrize("method", ["spatial", "tucker"])
+def test_the_network_keeps_to_its_share(digits, fitted, method):
+    """The layers behind the cut have at most that many parameters together, the one of the outputs not counted."""
     model = LowRankClassifier(FrozenEstimator(fitted), rank=0.6, method=method, max_epochs=0).fit(*digits)
-    expected = ["plain.0", "depthwise.1", "grouped.0", "head.0"]
-    if method == "spatial":
-        expected.insert(1, "depthwise.0")  # Tucker's way has no channels to make fewer there
-    assert list(model.ranks_) == expected
+    paths = ["plain.0", "depthwise.0", "depthwise.1", "grouped.0", "head.0"]
+    assert set(model.ranks_) <= set(paths)
+    assert len(model.ranks_) >= 3
+    assert "depthwise.0" not in model.ranks_ or method == "spatial"
+    models = fitted, model.estimator_
+    before, after = (sum(tensor.numel() for path in paths for tensor in layer_at(x, path).parameters()) for x in models)
+    assert 0.5 * before < after <= 0.6 * before
     for path, rank in model.ranks_.items():
-        before, after = layer_at(fitted, path), layer_at(model.estimator_, path)
-        counts = [sum(tensor.numel() for tensor in layer.parameters()) for layer in (before, after)]
-        assert counts[1] <= 0.6 * counts[0]
-        widths = [len(factor.weight) // getattr(factor, "groups", 1) for factor in list(after.children())[:-1]]
+        factors = list(layer_at(model.estimator_, path).children())
+        widths = [len(factor.weight) // getattr(factor, "groups", 1) for factor in factors[:-1]]
         assert widths[::-1] == list(rank if isinstance(rank, tuple) else (rank,))
     assert type(layer_at(model.estimator_, "head.2")) is nn.Linear
-    assert parameters(model.estimator_) < 0.7 * parameters(fitted)
     costs = model.footprint_.to_dict()
     for name, share in {"parameters": 0.7, "macs": 0.9, "nbytes": 0.9}.items():
         assert costs[name][1] < share * costs[name][0]
@@ -99,7 +99,7 @@ def test_a_network_of_low_rank_is_found(digits, make, monkeypatch):
             layer.weight.copy_((u[:, :3] * s[:3] @ v[:3]).unflatten(1, layer.weight.shape[1:]))
     model._lend_backbone()
     monkeypatch.setattr(LowRankClassifier, "_retrain", lambda self, inner, course, tasks: None)
-    smaller = LowRankClassifier(FrozenEstimator(model), energy=1.0, max_epochs=0).fit(X, y)
+    smaller = LowRankClassifier(FrozenEstimator(model), energy=1.0, method="tucker", max_epochs=0).fit(X, y)
     assert smaller.ranks_ == {"plain.0": 3, "depthwise.1": 3, "head.0": 3}
     np.testing.assert_allclose(smaller.decision_function(X), model.decision_function(X), rtol=1e-4, atol=1e-4)
 
@@ -111,7 +111,7 @@ def test_training_brings_back_what_was_lost(digits, fitted):
     for n_epochs in (0, 30):
         model = LowRankClassifier(FrozenEstimator(fitted), rank=2, max_epochs=n_epochs).fit(X, y)
         scores.append(np.log(model.predict_proba(X)[range(len(y)), y]).mean())
-        assert model.ranks_["plain.0"] == (2, 2)
+        assert model.ranks_["plain.0"] == 2
     assert scores[1] > 0.5 * scores[0]
     assert model.score(X, y) > 0.9
 
@@ -137,7 +137,7 @@ def test_stages_are_the_same_places(digits, fitted):
     model = LowRankClassifier(FrozenEstimator(fitted), rank=0.5, max_epochs=1).fit(X, y)
     backbone = model.estimator_.backbone_
     assert [stage.name for stage in backbone.stages] == [stage.name for stage in fitted.backbone_.stages]
-    assert backbone.macs("grouped") < 0.7 * fitted.backbone_.macs("grouped")
+    assert backbone.macs("grouped") < 0.8 * fitted.backbone_.macs("grouped")
     features = PretrainedFeatureExtractor(model, layers=["plain", "grouped"]).fit_transform(X)
     assert features.shape == (30, 24 + 48)
     again = FineTunedClassifier(model, freeze_depth=-1, max_epochs=1, random_state=0).fit(X, y)
@@ -168,14 +168,14 @@ def test_a_fit_can_be_repeated_and_pickled(digits, fitted):
 def test_ranks_are_searched_over(digits, make):
     """A grid search tunes ranks of both kinds, and numpy's numbers are numbers."""
     X, y = digits
-    grid = [{"rank": [np.int64(2), 0.5]}, {"energy": np.array([0.5, 0.9])}]
+    grid = [{"rank": [np.int64(2), 0.5]}, {"energy": np.array([0.3, 0.5])}]
     search = GridSearchCV(LowRankClassifier(make(), max_epochs=1), grid, cv=2, error_score="raise").fit(X, y)
     assert search.best_estimator_.ranks_
     assert len(search.cv_results_["params"]) == 4
 
 
 def test_without_a_rank_it_is_half(digits, fitted):
-    """Where neither rank nor energy is given, each layer keeps half of its parameters."""
+    """Where neither rank nor energy is given, half of the parameters are kept."""
     ranks = [LowRankClassifier(FrozenEstimator(fitted), rank=x, max_epochs=0).fit(*digits).ranks_ for x in (None, 0.5)]
     assert ranks[0] == ranks[1]
 
@@ -183,11 +183,14 @@ def test_without_a_rank_it_is_half(digits, fitted):
 @pytest.mark.parametrize(
     ("params", "match"),
     [
-        ({"rank": 1000}, r"rank=1000 is not below the rank of any layer: that of 'head.0', .* 5 layers, is 40\."),
-        ({"rank": 1000, "method": "spatial"}, r"that of 'plain.0', which is the largest of 5 layers, is 48\."),
+        (
+            {"rank": 1000, "method": "tucker"},
+            r"rank=1000 is not below the rank of any layer: that of 'head.0', .* 5 layers, is 40\.",
+        ),
+        ({"rank": 1000}, r"that of 'plain.0', which is the largest of 5 layers, is 48\."),
         ({"rank": 0.001}, r"rank=0.001 makes no layer smaller .*\. Use a larger share or freeze less\."),
         ({"energy": 1.0}, r"energy=1.0 makes no layer smaller .*\. Use a smaller energy\."),
-        ({"rank": 39}, r"rank=39 makes no layer smaller .*\. Use a smaller rank\."),
+        ({"rank": 47}, r"rank=47 makes no layer smaller .*\. Use a smaller rank\."),
     ],
 )
 def test_no_layer_would_shrink(digits, fitted, params, match):
