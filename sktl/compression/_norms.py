@@ -16,7 +16,7 @@ def recalibrate(net: TransferNet, rows: Rows) -> None:
     net : TransferNet
         With the smaller network.
     rows : Rows
-        What it will be trained on. Where there is but one, the statistics stay.
+        What it will be trained on. Where they come one by one, the statistics stay.
 
     References
     ----------
@@ -24,7 +24,7 @@ def recalibrate(net: TransferNet, rows: Rows) -> None:
     (adaptive batch normalization).
     """
     norms = [x for x in net.module_._learning if isinstance(x, nn.modules.batchnorm._BatchNorm) and x.momentum]
-    if not norms or len(rows) < 2:
+    if not norms or len(next(iter(net.get_iterator(rows, training=False)))[1]) < 2:
         return
     net.module_.eval()
     momenta = [norm.momentum for norm in norms]

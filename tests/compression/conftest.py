@@ -1,0 +1,143 @@
+"""A network of three convolutions, a table that it learns in no time, and what can be seen of frozen stages."""
+
+import numpy as np
+import pytest
+import torch
+from sklearn.datasets import load_digits
+from torch import nn
+
+import sktl._engine._prefix as prefix_module
+from sktl import FineTunedClassifier
+from sktl._engine._cache import open_cache
+from sktl._engine._rows import Rows
+from sktl.backbones import load_backbone
+
+
+class Small(nn.Module):
+    """Three stages of a convolution with a batch norm each, and a dropout in the last one."""
+
+    def __init__(self):
+        super().__init__()
+        self.stem = nn.Sequential(nn.Conv2d(3, 8, 3, padding=1, bias=False), nn.BatchNorm2d(8), nn.ReLU())
+        self.layer1 = nn.Sequential(nn.Conv2d(8, 12, 3, stride=2), nn.BatchNorm2d(12), nn.ReLU())
+        self.layer2 = nn.Sequential(nn.Conv2d(12, 16, 3, padding=1), nn.BatchNorm2d(16), nn.ReLU(), nn.Dropout(0.2))
+        self.pool = nn.AdaptiveAvgPool2d(1)
+        self.fc = nn.Linear(16, 10)
+
+    def forward(self, x):
+        return self.fc(self.pool(self.layer2(self.layer1(self.stem(x)))).flatten(1))
+
+
+@pytest.fixture(scope="session")
+def small() -> nn.Module:
+    """The network, with random weights and the statistics of random pictures."""
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        module = Small()
+        for _ in range(20):
+            module.train()(2 * torch.rand(16, 3, 16, 16) - 1)
+    return module.eval()
+
+
+@pytest.fixture(scope="session")
+def backbone(small):
+    """The network as it is shared by all tests, which do not change it."""
+    return load_backbone(small, preprocessing={"resize_size": 16, "crop_size": 16})
+
+
+@pytest.fixture(scope="session")
+def table():
+    """Forty digits of three kinds as rows of pixels from 0 to 1, and their labels."""
+    X, y = load_digits(n_class=3, return_X_y=True)
+    return X[:40] / 16, y[:40]
+
+
+@pytest.fixture(scope="session")
+def make(backbone):
+    """Makes a classifier with the small network whose first stage is frozen."""
+    settings = {"freeze_depth": 1, "max_epochs": 2, "lr": 0.01, "batch_size": 8, "random_state": 0}
+    return lambda **params: FineTunedClassifier(**{"backbone": backbone, **settings, **params})
+
+
+@pytest.fixture(scope="session")
+def fitted(make, table):
+    """A fitted classifier, which nothing may change."""
+    return make().fit(*table)
+
+
+class Numbers:
+    """Activations that are given."""
+
+    def __init__(self, values):
+        self.values = values
+
+    def __len__(self):
+        return len(self.values)
+
+    def batch(self, positions, epoch):
+        return self.values[torch.as_tensor(positions)]
+
+
+@pytest.fixture(scope="session")
+def as_rows():
+    """Makes rows of pictures, their classes and their weights; the pictures are ``rows.activations.values``."""
+
+    def make_rows(x, y, weight=None):
+        weight = torch.ones(len(y)) if weight is None else weight
+        return Rows(Numbers(x), y, weight=weight / weight.mean(), sample_weight=weight.double())
+
+    return make_rows
+
+
+@pytest.fixture(scope="session")
+def make_rows(as_rows):
+    """Makes rows of random pictures in two classes."""
+
+    def make(n, seed=0):
+        generator = torch.Generator().manual_seed(seed)
+        x = torch.randint(0, 256, (n, 16, 16, 3), dtype=torch.uint8, generator=generator)
+        return as_rows(x, torch.arange(n) % 2)
+
+    return make
+
+
+@pytest.fixture
+def n_run(monkeypatch):
+    """How many pictures have gone through a frozen prefix since the caches were emptied, in a list of one number."""
+    count = [0]
+    get_runner = prefix_module.get_runner
+
+    class Counted:
+        def __init__(self, runner):
+            self.runner, self.concurrent = runner, runner.concurrent
+
+        def __call__(self, pictures):
+            count[0] += len(pictures)
+            return self.runner(pictures)
+
+    monkeypatch.setattr(prefix_module, "get_runner", lambda *args, **kwargs: Counted(get_runner(*args, **kwargs)))
+    open_cache("auto").clear()
+    return count
+
+
+@pytest.fixture
+def zeros():
+    """Gives where the weights are zero, by the path of the layer, of a fitted compressor or classifier."""
+    from sktl.compression._compressed import compressible
+
+    def find(model):
+        model = getattr(model, "estimator_", model)
+        return {path: (layer.weight == 0).numpy() for path, layer in compressible(model.net_.module_).items()}
+
+    return find
+
+
+@pytest.fixture
+def state():
+    """Gives all tensors of the rest of a fitted compressor or classifier, as arrays."""
+
+    def tensors(model):
+        model = getattr(model, "estimator_", model)
+        return {name: np.array(tensor) for name, tensor in model.net_.module_.state_dict().items()}
+
+    return tensors
