@@ -164,9 +164,10 @@ class CompressedClassifier(FitInEpochs, MetaEstimatorMixin, ClassifierMixin, Bas
         -------
         Footprints
             One row for the original and one for what became of it. It prints as a table; ``to_dict()`` and
-            ``to_frame()`` give the columns ``model``, ``parameters``, ``nonzero``, ``nbytes`` (on disk, pickled),
-            ``macs`` (multiply-accumulates that are executed for one picture), ``milliseconds`` (for one of 16
-            pictures) and ``agreement`` (the share of equal labels, on at most 256 pictures of the fit).
+            ``to_frame()`` give the columns ``model``, ``parameters``, ``nonzero``, ``nbytes`` (on disk, pickled; a
+            network of your own that was a parameter is not in it), ``macs`` (multiply-accumulates that are executed for
+            one picture), ``milliseconds`` (for one of 16 pictures) and ``agreement`` (the share of equal labels, on at
+            most 256 pictures of the fit).
         """
         check_is_fitted(self, "estimator_")
         if self._footprints is None:
@@ -177,7 +178,8 @@ class CompressedClassifier(FitInEpochs, MetaEstimatorMixin, ClassifierMixin, Bas
                 )
             some = _safe_indexing(self._sample, np.arange(min(_N_TIMED, _num_samples(self._sample))))
             agreement = float(np.mean(self._original.predict(self._sample) == self.predict(self._sample)))
-            models = {"original": self._original, "compressed": self}
+            # A network that was given as a parameter is in neither's pickle: what it became is.
+            models = {"original": bare(self._original), "compressed": self}
             self._footprints = Footprints(
                 {name: footprint(model, some) for name, model in models.items()}, agreement=[1.0, agreement]
             )
@@ -414,6 +416,16 @@ def network_classifier(fitted: Any) -> TransferClassifier:
                 fitted = getattr(fitted, name)
                 break
     return fitted
+
+
+def bare(fitted: Any) -> Any:
+    """A fitted classifier that predicts the same, without the network that its own was made of."""
+    if isinstance(fitted, CompressedClassifier):
+        return fitted  # its pickle leaves that behind
+    inner = network_classifier(fitted)
+    other = object.__new__(type(inner))
+    other.__dict__.update({**vars(inner), **vars(leave_networks_behind(inner))})
+    return other
 
 
 def adopt_network(inner: TransferClassifier) -> None:
