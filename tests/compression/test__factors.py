@@ -261,10 +261,8 @@ def slow_cheapest_ranks(layer, energy):
 def test_the_pair_of_ranks_that_costs_least(layer, energy):
     """Of all pairs of ranks that keep an energy, groups counted together, a slow search finds the same one."""
     layer = layer()
-    if layer.groups > 1:  # the groups have directions of different weight
-        with torch.no_grad():
-            layer.weight *= torch.logspace(0, -1, 6)[:, None, None]
-            layer.weight[8:] = 2 * layer.weight[8:].flip(0) ** 3 / layer.weight[8:].square().mean()
+    with torch.no_grad():  # inputs of different weight, so that all outputs may be needed and not all inputs
+        layer.weight *= torch.logspace(0, -1.5, layer.weight.shape[1])[:, None, None]
     rank_out, rank_in = slow_cheapest_ranks(layer, energy)
     parts = factorize(layer, method="tucker", energy=energy)
     core = next(part for part in parts if part.kernel_size != (1, 1))
@@ -285,6 +283,22 @@ def test_rank_of_an_energy(energy):
         assert parts is None
     else:
         assert parts[0].out_features == rank
+
+
+def test_energy_of_groups():
+    """Groups have one rank, and what they keep is counted together: one that has nothing to lose helps the other."""
+    layer = nn.Conv2d(24, 32, 3, groups=2)
+    with torch.no_grad():
+        layer.weight[:16] = torch.randn(16, 1, 1, 3) * torch.randn(1, 12, 3, 1)  # of rank 1, and much the larger part
+    kernels = layer.weight.detach().double().numpy().reshape(2, 16, 12, 3, 3)
+    squares = [np.linalg.svd(np.einsum("oiyx->oxiy", k).reshape(48, 36), compute_uv=False) ** 2 for k in kernels]
+    energy = 0.999
+    total = np.cumsum(squares[0] + squares[1])
+    rank = int(np.searchsorted(total, energy * total[-1])) + 1
+    alone = [int(np.searchsorted(np.cumsum(s), energy * s.sum())) + 1 for s in squares]
+    assert alone[0] < rank < alone[1]
+    parts = factorize(layer, energy=energy)
+    assert parts[0].out_channels == 2 * rank
 
 
 @pytest.mark.parametrize(
