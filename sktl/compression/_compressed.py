@@ -1,5 +1,6 @@
 """What all compressors share: the classifier that is made smaller, its retraining, its footprint and its pickle."""
 
+import contextlib
 import copy
 import pickle
 import zlib
@@ -25,10 +26,12 @@ from sktl._engine._epochs import FitInEpochs
 from sktl._engine._footprint import Footprints, footprint
 from sktl._engine._rest import RestNetwork, last_linear
 from sktl._engine._sparsity import sparse_weights
+from sktl._engine._training import GLOBAL_GENERATOR
 from sktl.backbones import Backbone
 from sktl.backbones._variants import fill, hollow, is_hollow
 from sktl.compression._codec import pack, unpack
 from sktl.compression._norms import recalibrate
+from sktl.exceptions import CompressionError
 
 _N_TIMED = 16  # pictures that the footprint is measured with
 _N_AGREED = 256  # pictures that agreement is measured with, at most
@@ -89,6 +92,7 @@ class CompressedClassifier(FitInEpochs, MetaEstimatorMixin, ClassifierMixin, Bas
         given = Given(X, y, sample_weight, (X_val, y_val, sample_weight_val))
         with self._fit_task(X, y, sample_weight, n_epochs=self._count_epochs()) as tasks:
             self._forget()
+            self._original = self._sample = self._footprints = None
             self._run(given, tasks)
             self._remember(X)
         return self
@@ -171,7 +175,7 @@ class CompressedClassifier(FitInEpochs, MetaEstimatorMixin, ClassifierMixin, Bas
         """
         check_is_fitted(self, "estimator_")
         if self._footprints is None:
-            if self._original is None:
+            if self._original is None or self._sample is None:
                 raise AttributeError(
                     "footprint_ is measured beside the original classifier, which a pickled one has left behind. Ask "
                     "for it before pickling, or use sktl.compression.footprint(estimator, X) on each."
@@ -270,13 +274,14 @@ class CompressedClassifier(FitInEpochs, MetaEstimatorMixin, ClassifierMixin, Bas
 
     def _recover(self, inner, course):
         """Bring back what a few passes without gradients can: statistics of batch norms, and a head that fits."""
-        recalibrate(inner.net_, course.rows)
-        if inner.head_init == "probe":
-            zeros = [(weight, weight == 0) for weight in sparse_weights(inner.net_.module_.head)]
-            inner._start_from_probe(inner.net_, course)
-            with torch.no_grad():
-                for weight, mask in zeros:
-                    weight.masked_fill_(mask, 0.0)
+        with taking_turns(inner):
+            recalibrate(inner.net_, course.rows)
+            if inner.head_init == "probe":
+                zeros = [(weight, weight == 0) for weight in sparse_weights(inner.net_.module_.head)]
+                inner._start_from_probe(inner.net_, course)
+                with torch.no_grad():
+                    for weight, mask in zeros:
+                        weight.masked_fill_(mask, 0.0)
 
     def _adopt(self, inner):
         """The attributes of a fitted classifier."""
@@ -428,6 +433,11 @@ def bare(fitted: Any) -> Any:
     return other
 
 
+def taking_turns(inner: TransferClassifier) -> contextlib.AbstractContextManager:
+    """Where pictures are augmented: from the generator that training in other threads draws from as well."""
+    return GLOBAL_GENERATOR if inner.augment is not None else contextlib.nullcontext()
+
+
 def adopt_network(inner: TransferClassifier) -> None:
     """Make what became of the trained network the estimator's network, which it lends to others."""
     inner.backbone_ = adopted(inner, inner.net_.module_)
@@ -444,6 +454,22 @@ def compressible(network: RestNetwork) -> dict[str, nn.Module]:
     learning = {f"stages.{path}": layer for path, layer in network.stages.named_modules() if layer in network._learning}
     head = {f"head.{path}" if path else "head": layer for path, layer in network.head.named_modules()}
     return {path: layer for path, layer in {**learning, **head}.items() if type(layer) in (nn.Linear, nn.Conv2d)}
+
+
+def require_layers(layers: dict[str, nn.Module], freeze_depth: Any) -> dict[str, nn.Module]:
+    """The layers, of which there has to be one.
+
+    Raises
+    ------
+    CompressionError
+        Where there is none.
+    """
+    if not layers:
+        raise CompressionError(
+            f"freeze_depth={freeze_depth!r} leaves no convolution and no linear layer to take weights from. Freeze "
+            "less, or use a head that has one."
+        )
+    return layers
 
 
 def inner_layers(network: RestNetwork) -> dict[str, nn.Module]:

@@ -21,6 +21,7 @@ from sktl.compression._compressed import (
     adopt_network,
     adopted,
     compressible,
+    require_layers,
 )
 from sktl.compression._curve import LotteryCurve, Point
 from sktl.compression._masks import importance, set_zeros, shuffled, zero_masks
@@ -229,6 +230,7 @@ class LotteryTicketClassifier(CompressedClassifier):
         inner._is_judged = True
         course = inner._enroll(given.X, given.y, given.sample_weight, given.validation, reset=True)
         inner.net_ = inner._make_net(course)
+        require_layers(compressible(inner.net_.module_), inner.freeze_depth)
         inner.freeze_depth_ = course.depth
         self._adopt(inner)
         return inner, course

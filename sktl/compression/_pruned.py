@@ -6,7 +6,14 @@ import torch
 from sklearn.utils import check_random_state
 from sklearn.utils._param_validation import Interval, StrOptions
 
-from sktl.compression._compressed import COMPRESSION_CONSTRAINTS, CompressedClassifier, compressible, inner_layers
+from sktl.compression._compressed import (
+    COMPRESSION_CONSTRAINTS,
+    CompressedClassifier,
+    compressible,
+    inner_layers,
+    require_layers,
+    taking_turns,
+)
 from sktl.compression._filters import prune_filters
 from sktl.compression._masks import CRITERIA, importance, set_zeros, zero_masks
 
@@ -155,7 +162,8 @@ class PrunedClassifier(CompressedClassifier):
         generator = torch.Generator().manual_seed(check_random_state(self.random_state).randint(2**31 - 1))
         for number in range(1, self.n_rounds + 1):
             layers = self._layers(inner.net_.module_)
-            scores = importance(inner.net_, course.rows, layers, self.criterion, generator)
+            with taking_turns(inner):
+                scores = importance(inner.net_, course.rows, layers, self.criterion, generator)
             if self.granularity == "weight":
                 # What is left shrinks by the same factor in each round, and is in the end what was asked for.
                 share = 1 - (1 - self.amount) ** (number / self.n_rounds)
@@ -169,7 +177,7 @@ class PrunedClassifier(CompressedClassifier):
         if self.granularity == "filter":
             return compressible(network)  # it is found out later what goes together
         # Where there is nothing else, the layer that gives the outputs may lose weights.
-        return inner_layers(network) or compressible(network)
+        return inner_layers(network) or require_layers(compressible(network), self.freeze_depth)
 
     def _cut(self, inner, course, scores):
         """Take filters out of the network."""

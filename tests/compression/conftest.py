@@ -1,6 +1,7 @@
 """A network of three convolutions, a table that it learns in no time, and what can be seen of frozen stages."""
 
-import numpy as np
+import copy
+
 import pytest
 import torch
 from sklearn.datasets import load_digits
@@ -10,7 +11,6 @@ import sktl._engine._prefix as prefix_module
 from sktl import FineTunedClassifier
 from sktl._engine._cache import open_cache
 from sktl._engine._rows import Rows
-from sktl.backbones import load_backbone
 
 
 class Small(nn.Module):
@@ -29,20 +29,21 @@ class Small(nn.Module):
 
 
 @pytest.fixture(scope="session")
-def small() -> nn.Module:
-    """The network, with random weights and the statistics of random pictures."""
+def backbone():
+    """The network, which has learnt digits; it is shared by all tests, which do not change it."""
     with torch.random.fork_rng():
         torch.manual_seed(0)
         module = Small()
-        for _ in range(20):
-            module.train()(2 * torch.rand(16, 3, 16, 16) - 1)
-    return module.eval()
+    X, y = load_digits(return_X_y=True)
+    settings = {"freeze_depth": 0, "freeze_bn": False, "max_epochs": 8, "lr": 0.02, "random_state": 0}
+    size = {"resize_size": 16, "crop_size": 16}
+    return FineTunedClassifier(module, preprocessing=size, **settings).fit(X[40:440] / 16, y[40:440]).backbone_
 
 
-@pytest.fixture(scope="session")
-def backbone(small):
-    """The network as it is shared by all tests, which do not change it."""
-    return load_backbone(small, preprocessing={"resize_size": 16, "crop_size": 16})
+@pytest.fixture
+def small(backbone):
+    """The same as an nn.Module, a copy."""
+    return copy.deepcopy(backbone.module)
 
 
 @pytest.fixture(scope="session")
@@ -138,6 +139,6 @@ def state():
 
     def tensors(model):
         model = getattr(model, "estimator_", model)
-        return {name: np.array(tensor) for name, tensor in model.net_.module_.state_dict().items()}
+        return {name: tensor.numpy().copy() for name, tensor in model.net_.module_.state_dict().items()}
 
     return tensors
