@@ -291,10 +291,10 @@ def test_group_norms_keep_their_groups():
     module = Plain()
     module.layer1[1] = nn.GroupNorm(3, 12)
     backbone, network = rest(module)
-    prune_filters(network, example(backbone), amount=0.5)
-    assert list(widths(network).values()) == [4, 6, 5]
+    prune_filters(network, example(backbone), amount=0.35)
+    assert list(widths(network).values()) == [6, 9, 7]
     norm = network.stages.get_submodule("layer1.1")
-    assert (norm.num_groups, norm.num_channels, norm.weight.shape) == (3, 6, (6,))
+    assert (norm.num_groups, norm.num_channels, norm.weight.shape) == (3, 9, (9,))
     network.train().stages(example(backbone)).sum().backward()
 
 
@@ -307,11 +307,27 @@ def test_what_layer_norms_see_stays():
     assert list(widths(network).values()) == [4, 12, 5]
 
 
+def test_a_group_of_many_layers_is_no_more_important():
+    """Ranked together with the others, four of its filters that matter a little less than all others go first."""
+    backbone, network = rest(Residual())
+    scores = {path: torch.ones(layer.weight.shape) for path, layer in layers(network)}
+    for path in ("stem.0", "conv1b.0", "conv2b.0"):
+        scores[f"stages.{path}"][:4] = 0.5
+    for path in ("conv1a.0", "conv2a.0", "last.0"):
+        scores[f"stages.{path}"][:, :4] = 0.5
+    named = {layer: scores[path] for path, layer in layers(network)}
+    prune_filters(network, example(backbone), amount=4 / 36, scope="global", score=named.__getitem__)
+    assert list(widths(network).values()) == [4, 6, 4, 12, 4, 10]
+
+
 def test_a_filter_matters_as_much_as_all_that_goes_with_it():
     """By a slow sum over each weight that writes or reads a channel, each layer divided by what its channels have."""
     backbone, network = rest(Residual())
     generator = torch.Generator().manual_seed(3)
-    scores = {layer: torch.rand(layer.weight.shape, generator=generator) for _, layer in layers(network)}
+    scores = {
+        layer: 10.0**number * torch.rand(layer.weight.shape, generator=generator)
+        for number, (_, layer) in enumerate(layers(network))
+    }
     writing = [network.stages.get_submodule(path) for path in ("stem.0", "conv1b.0", "conv2b.0")]
     reading = [network.stages.get_submodule(path) for path in ("conv1a.0", "conv2a.0", "last.0")]
     expected = torch.zeros(8)
