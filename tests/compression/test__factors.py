@@ -209,7 +209,7 @@ def test_a_separable_depthwise_kernel():
 
 
 @pytest.mark.parametrize("method", ["spatial", "tucker"])
-@pytest.mark.parametrize("share", [0.12, 0.3, 0.5, 0.8])
+@pytest.mark.parametrize("share", [0.12, 0.3, 0.5, 0.8, 0.95])
 def test_never_more_parameters_than_asked_for(share, method):
     """With the same share of their energy layers keep to a share of their parameters, and little of it is unused."""
     layers = [
