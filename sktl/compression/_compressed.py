@@ -23,8 +23,8 @@ from torch import nn
 from sktl._engine._backbone_parameter import leave_networks_behind
 from sktl._engine._classification import TransferClassifier
 from sktl._engine._epochs import FitInEpochs
-from sktl._engine._footprint import Footprints, footprint
-from sktl._engine._rest import RestNetwork, last_linear
+from sktl._engine._footprint import Footprints, footprints
+from sktl._engine._rest import RestNetwork, adopt_statistics_quickly, last_linear
 from sktl._engine._sparsity import sparse_weights
 from sktl._engine._training import GLOBAL_GENERATOR
 from sktl.backbones import Backbone
@@ -183,10 +183,8 @@ class CompressedClassifier(FitInEpochs, MetaEstimatorMixin, ClassifierMixin, Bas
             some = _safe_indexing(self._sample, np.arange(min(_N_TIMED, _num_samples(self._sample))))
             agreement = float(np.mean(self._original.predict(self._sample) == self.predict(self._sample)))
             # A network that was given as a parameter is in neither's pickle: what it became is.
-            models = {"original": bare(self._original), "compressed": self}
-            self._footprints = Footprints(
-                {name: footprint(model, some) for name, model in models.items()}, agreement=[1.0, agreement]
-            )
+            measured = footprints({"original": bare(self._original), "compressed": self}, some)
+            self._footprints = Footprints(measured, agreement=[1.0, agreement])
         return self._footprints
 
     def get_metadata_routing(self):
@@ -260,6 +258,8 @@ class CompressedClassifier(FitInEpochs, MetaEstimatorMixin, ClassifierMixin, Bas
             "lr": self.lr or inner.lr,
             "lr_decay": self.lr_decay,
             "unfreeze_every": None,
+            # Statistics of what the network was do not fit what it becomes; a picture alone has none.
+            "freeze_bn": inner.freeze_bn and min(len(course.rows), inner.batch_size) == 1,
         }
         before = {name: getattr(inner, name) for name in settings}
         adopt_network(inner)
@@ -267,10 +267,12 @@ class CompressedClassifier(FitInEpochs, MetaEstimatorMixin, ClassifierMixin, Bas
         try:
             inner.set_params(**settings)
             inner.net_ = inner._make_net(course, inner.net_)
+            adopt_statistics_quickly(inner.net_.module_)
             self._recover(inner, course)
             inner._train(course, tasks, callbacks=callbacks)
         finally:
             inner.set_params(**before)
+        inner._finish(course)
 
     def _recover(self, inner, course):
         """Bring back what a few passes without gradients can: statistics of batch norms, and a head that fits."""
@@ -309,6 +311,12 @@ class CompressedClassifier(FitInEpochs, MetaEstimatorMixin, ClassifierMixin, Bas
             state["estimator"] = leave_networks_behind(self.estimator)
             state["estimator_"] = Packed.of(self.estimator_)
         return state
+
+    def __copy__(self):
+        """Another object with the same attributes; callbacks of scikit-learn make one in each epoch."""
+        copied = type(self).__new__(type(self))
+        copied.__dict__.update(self.__dict__)
+        return copied
 
     def __deepcopy__(self, memo):
         """A copy in memory keeps the original."""
