@@ -108,7 +108,7 @@ def footprint(estimator: Any, X: Any, n_repeats: int = 5) -> Footprint:
     if n_repeats < 1:
         raise ValueError(f"n_repeats={n_repeats} takes no time at all. Give at least 1.")
     milliseconds = _milliseconds(estimator, X, n_repeats)  # first: what is not fitted or does not fit X says so
-    parameters, nonzero, macs = _counts(estimator)
+    parameters, nonzero, macs = network_counts(estimator)
     return Footprint(parameters, nonzero, _pickled_bytes(estimator), macs, milliseconds)
 
 
@@ -127,7 +127,7 @@ def _milliseconds(estimator: Any, X: Any, n_repeats: int) -> float:
     return 1000 * float(np.median(seconds)) / n_pictures
 
 
-def _counts(estimator: Any) -> "tuple[int, int, int] | tuple[None, None, None]":
+def network_counts(estimator: Any) -> "tuple[int, int, int] | tuple[None, None, None]":
     """Parameters, those that are not zero, and multiply-accumulates, of the part of a network that is run."""
     owner = find_fitted(estimator, "backbone_")
     if owner is None or not isinstance(owner.backbone_, Backbone):

@@ -406,17 +406,22 @@ class TransferEstimator(FitInEpochs, BaseEstimator):
         if self.freeze_depth_ < len(self.backbone_.stages):
             self.backbone_ = self.backbone_.with_weights(self.net_.module_.stages.state_dict())
 
+    def _lends_stages(self):
+        """Whether there are trained stages; a net of integers has none that torch could run."""
+        trained = hasattr(self, "net_") and hasattr(self.net_, "module_")
+        return trained and self.freeze_depth_ < len(self.backbone_.stages)
+
     def __getstate__(self):
         """What was trained is pickled once: in the net, and not in the network that was lent it."""
         state = dict(super().__getstate__())  # it may be what the estimator itself lives on
-        if "net_" in state and self.freeze_depth_ < len(self.backbone_.stages):
+        if self._lends_stages():
             self.backbone_.fingerprint(self.backbone_.stages[-1].name)  # known before what it is of is not there
             state["backbone_"] = hollow(self.backbone_, self.net_.module_.stages.state_dict())
         return state
 
     def __setstate__(self, state):
         super().__setstate__(state)
-        if "net_" in state and self.freeze_depth_ < len(self.backbone_.stages):
+        if self._lends_stages():
             self.backbone_ = fill(self.backbone_, self.net_.module_.stages.state_dict())
 
     def _outputs(self, X):

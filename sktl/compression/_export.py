@@ -41,6 +41,18 @@ def named_failure() -> Iterator[None]:
         ) from error
 
 
+def check_engine() -> None:
+    """Refuse to begin where a package is missing.
+
+    Raises
+    ------
+    MissingDependencyError
+        Where a package of the extra ``onnx`` is not installed.
+    """
+    for package in ("onnxruntime", "onnx", "onnxscript"):
+        import_optional(package, extra="onnx", purpose=PURPOSE)
+
+
 def export_float(network: nn.Module, example: Tensor) -> Any:
     """The ONNX model of a network, with what is constant in it computed, and a free number of rows.
 
@@ -62,8 +74,7 @@ def export_float(network: nn.Module, example: Tensor) -> Any:
     MissingDependencyError
         Where a package of the extra ``onnx`` is not installed.
     """
-    for package in ("onnxruntime", "onnx", "onnxscript"):
-        import_optional(package, extra="onnx", purpose=PURPOSE)
+    check_engine()
     with named_failure(), _LOCK, _onnx._quiet():
         rows = torch.export.Dim("n")
         program = torch.export.export(network, (example,), dynamic_shapes=({0: rows},), strict=False)

@@ -6,6 +6,7 @@ import logging
 import os
 import zlib
 from collections.abc import Iterable, Iterator
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -20,11 +21,12 @@ from sktl.exceptions import EngineError
 
 # What is computed in integers, and what integers can pass through unchanged. All else (squeeze-excitation's products,
 # norms and softmax of transformers) is little work and would lose much.
-_WITH_WEIGHTS = ["Conv", "Gemm", "MatMul"]
+_LINEAR = ["Gemm", "MatMul"]
+_WITH_WEIGHTS = ["Conv", *_LINEAR]
 _OPERATORS = [*_WITH_WEIGHTS, "Relu", "Clip", "Add", "Concat", "MaxPool"]
 _OPTIONS = {
     "MatMulConstBOnly": True,  # attention multiplies activations, whose ranges are another picture's
-    "OpTypesToExcludeOutputQuantization": ["Gemm", "MatMul"],  # logits are floats, not one of 256 values
+    "OpTypesToExcludeOutputQuantization": _LINEAR,  # what norms and activations take is rounded once, behind them
 }
 _N_LEVELS = 256
 _N_BINS = 2048
@@ -48,6 +50,8 @@ class Int8Net:
     ----------
     device : str
         Where it runs: the CPU.
+    counts : tuple of int
+        Parameters, those that are not 0, and multiply-accumulates, of all stages: set by who knows the frozen ones.
 
     Notes
     -----
@@ -60,6 +64,7 @@ class Int8Net:
         self._compressed = zlib.compress(model)
         self.parameters = parameters
         self.nonzero = nonzero
+        self.counts = (parameters, nonzero, 0)
 
     @property
     def model(self) -> bytes:
@@ -104,8 +109,15 @@ class Int8Net:
         return self._running
 
     def __getstate__(self) -> dict[str, Any]:
-        kept = ("_compressed", "parameters", "nonzero")
+        kept = ("_compressed", "parameters", "nonzero", "counts")
         return {name: self.__dict__[name] for name in kept}
+
+    def __getattr__(self, name: str) -> Any:
+        # Asked for where there is no such attribute: by what would train on, or look into the network.
+        raise AttributeError(
+            f"A network of integers has no {name!r}: it can predict, and nothing else. Take the estimator that was "
+            "quantized."
+        )
 
 
 def quantize_int8(network: RestNetwork, calibration: Iterable[np.ndarray]) -> Int8Net:
@@ -146,6 +158,7 @@ def quantize_int8(network: RestNetwork, calibration: Iterable[np.ndarray]) -> In
     """
     batches = _in_batches(calibration)
     folded = _Outputs(network)
+    _balance(folded, batches)
     model = export_float(folded, torch.from_numpy(batches[0][:1]).repeat_interleave(2, 0))
     with named_failure():
         bounds = _bounds(model, batches)
@@ -181,6 +194,59 @@ class _Outputs(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """Outputs (n, n_outputs) of the frozen stages' output."""
         return self.network.head(self.network.features(x))
+
+
+class _Balanced(nn.Module):
+    """A linear layer that takes its inputs in like sizes, and so has weights of like sizes.
+
+    Parameters
+    ----------
+    linear : nn.Linear
+        Its weights are multiplied by what its inputs are divided by: the function is the same.
+    size : Tensor of shape (n_features,)
+        How large each input is, greater than 0.
+    """
+
+    size: Tensor
+
+    def __init__(self, linear: nn.Linear, size: Tensor):
+        super().__init__()
+        self.register_buffer("size", size)
+        self.linear = linear
+        with torch.no_grad():
+            linear.weight.mul_(size)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Outputs (n, n_outputs) of inputs (n, n_features)."""
+        return self.linear(x / self.size)
+
+
+def _balance(outputs: _Outputs, batches: list[np.ndarray]) -> None:
+    """Balance the linear layers of the head, in place.
+
+    What reaches a head differs in size by factors of a thousand, and a weight is as large as its feature is small. With
+    one scale for all weights of a class, those of the large features would be rounded to nothing. Both sides of the
+    product bear half of it: the square root of a feature's size goes from the features to the weights.
+    """
+    head = outputs.network.head
+    layers = {path: layer for path, layer in head.named_modules() if type(layer) is nn.Linear}
+    squares = {path: torch.zeros(layer.in_features) for path, layer in layers.items()}
+
+    def note(path: str, layer: nn.Module, args: tuple[Tensor]) -> None:  # what a hook returns, the layer would take
+        squares[path] += args[0].square().flatten(0, -2).sum(0)
+
+    handles = [layer.register_forward_pre_hook(partial(note, path)) for path, layer in layers.items()]
+    with torch.inference_mode():
+        for batch in batches:
+            outputs(torch.from_numpy(batch))
+    for handle in handles:
+        handle.remove()
+    for path, layer in layers.items():
+        size = squares[path] ** 0.25  # the square root of the root of their mean, up to a factor
+        is_seen = (size > 0) & size.isfinite()
+        if is_seen.any():
+            size = size.where(is_seen, size[is_seen].min()) / size[is_seen].max()
+            outputs.network.set_submodule(f"head.{path}" if path else "head", _Balanced(layer, size))
 
 
 def _in_batches(calibration: Iterable[np.ndarray]) -> list[np.ndarray]:
@@ -311,7 +377,7 @@ def _quantize(model: Any, bounds: dict[str, tuple[float, float]]) -> Any:
 
 
 def _count_zeros(model: Any) -> int:
-    """How many weights are 0 among those that are integers."""
+    """How many weights and biases are 0."""
     from onnx import numpy_helper
 
     weights = {node.input[0] for node in model.graph.node if node.op_type == "DequantizeLinear"}

@@ -93,6 +93,7 @@ def loosely(graph, numbers, x):
                 "Transpose": lambda given, node: given[0].transpose(settings(node)["perm"]),
                 "Cast": lambda given, node: given[0].astype(np.float32),
                 "Sub": lambda given, node: given[0] - given[1],
+                "Mul": lambda given, node: given[0] * given[1],
                 "Div": lambda given, node: given[0] / given[1],
                 "ReduceMean": lambda given, node: given[0].mean((2, 3)),
             }[node.op_type](given, node)
@@ -239,6 +240,33 @@ def test_learnt_numbers_are_counted(whole):
     with torch.no_grad():
         sparse.head.weight[:3] = 0
     assert quantize_int8(sparse, [inputs(0)]).nonzero <= whole.nonzero - 3 * 6 + 2  # the last ones round elsewhere
+
+
+def test_features_of_unlike_sizes_are_weighed_alike():
+    """A head whose weights are as large as its features are small loses next to nothing, hidden layers too."""
+    backbone = load_backbone("sktl_mini")
+    torch.manual_seed(0)
+    head = nn.Sequential(nn.Linear(512, 32), nn.ReLU(), nn.Linear(32, 3))
+    sizes = torch.logspace(-2, 1, 512)
+    with torch.no_grad():
+        head[0].weight.div_(sizes)
+    network = RestNetwork(backbone, len(backbone.stages), head).eval()
+    x = np.random.default_rng(0).random((64, 512), dtype=np.float32) * sizes.numpy()
+    x[:, 7] = 0  # a feature that is never seen
+    expected = float_outputs(network, x)
+    assert np.mean((quantize_int8(network, [x[:32]]).outputs(x[32:]) - expected[32:]) ** 2) < 0.01 * expected.var()
+
+
+def test_balancing_is_no_change_of_the_function():
+    """In floats, the balanced network computes what it did."""
+    outputs = _int8._Outputs(small_network(0))
+    x = inputs(0)
+    expected = float_outputs(outputs, x)
+    _int8._balance(outputs, [x])
+    assert isinstance(outputs.network.head, _int8._Balanced)
+    np.testing.assert_allclose(float_outputs(outputs, x), expected, rtol=1e-4, atol=1e-6)
+    assert not outputs.network.head._forward_pre_hooks
+    assert not outputs.network.head.linear._forward_pre_hooks
 
 
 def test_best_range_against_a_slow_search():

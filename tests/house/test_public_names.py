@@ -27,7 +27,14 @@ PUBLIC = {
         "list_backbones",
         "load_backbone",
     ],
-    "sktl.compression": ["Footprint", "LotteryTicketClassifier", "LowRankClassifier", "PrunedClassifier", "footprint"],
+    "sktl.compression": [
+        "Footprint",
+        "LotteryTicketClassifier",
+        "LowRankClassifier",
+        "PrunedClassifier",
+        "QuantizedClassifier",
+        "footprint",
+    ],
     "sktl.distillation": [
         "DistilledClassifier",
         "DistilledRegressor",
