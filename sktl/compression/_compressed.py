@@ -13,6 +13,7 @@ from sklearn.base import BaseEstimator, ClassifierMixin, MetaEstimatorMixin, _fi
 from sklearn.callback import with_callbacks
 from sklearn.exceptions import NotFittedError
 from sklearn.frozen import FrozenEstimator
+from sklearn.model_selection._search import BaseSearchCV
 from sklearn.utils import _safe_indexing, check_random_state, get_tags, indexable
 from sklearn.utils._metadata_requests import _routing_enabled, process_routing
 from sklearn.utils._param_validation import HasMethods, Interval
@@ -31,7 +32,7 @@ from sktl.backbones import Backbone
 from sktl.backbones._variants import fill, hollow, is_hollow
 from sktl.compression._codec import pack, unpack
 from sktl.compression._norms import recalibrate
-from sktl.exceptions import CompressionError
+from sktl.exceptions import CompressionError, DivergenceError
 
 _N_TIMED = 16  # pictures that the footprint is measured with
 _N_AGREED = 256  # pictures that agreement is measured with, at most
@@ -93,7 +94,13 @@ class CompressedClassifier(FitInEpochs, MetaEstimatorMixin, ClassifierMixin, Bas
         with self._fit_task(X, y, sample_weight, n_epochs=self._count_epochs()) as tasks:
             self._forget()
             self._original = self._sample = self._footprints = None
-            self._run(given, tasks)
+            try:
+                self._run(given, tasks)
+            except DivergenceError:
+                raise  # there is the last good epoch
+            except BaseException:
+                self._forget()  # what is there is smaller in part, or not at all
+                raise
             self._remember(X)
         return self
 
@@ -411,31 +418,36 @@ def check_estimator_to_compress(estimator: Any) -> None:
             )
         check_estimator_to_compress(estimator.estimator)
     elif not isinstance(estimator, TransferClassifier):
-        inside = getattr(estimator, "estimator", None)
-        if inside is None or hasattr(estimator, "steps") or not hasattr(estimator, "refit"):
+        if not isinstance(estimator, BaseSearchCV):  # whatever else wraps one may decide otherwise than it does
             raise TypeError(
                 f"estimator={estimator!r} has no network that could be made smaller. Give a FineTunedClassifier, a "
                 "DistilledClassifier, another compressor, a search over one of them, or a fitted one inside a "
-                "sklearn.frozen.FrozenEstimator; in a pipeline, the compressor is the step."
+                "sklearn.frozen.FrozenEstimator; in a pipeline, or in what tunes a threshold, the compressor is the "
+                "estimator."
             )
-        check_estimator_to_compress(inside)
+        check_estimator_to_compress(estimator.estimator)
 
 
 def network_classifier(fitted: Any) -> TransferClassifier:
     """The classifier with the network, of an estimator that `check_estimator_to_compress` has let through."""
-    while not isinstance(fitted, TransferClassifier):
-        for name in ("estimator_", "best_estimator_", "estimator"):
-            if hasattr(fitted, name):
-                fitted = getattr(fitted, name)
-                break
+    fitted = _outermost(fitted)
+    while isinstance(fitted, CompressedClassifier):
+        fitted = fitted.estimator_
+    return fitted
+
+
+def _outermost(fitted: Any) -> Any:
+    """What a search or a `FrozenEstimator` has found or holds."""
+    while not isinstance(fitted, TransferClassifier | CompressedClassifier):
+        fitted = fitted.estimator if isinstance(fitted, FrozenEstimator) else fitted.best_estimator_
     return fitted
 
 
 def bare(fitted: Any) -> Any:
     """A fitted classifier that predicts the same, without the network that its own was made of."""
-    if isinstance(fitted, CompressedClassifier):
-        return fitted  # its pickle leaves that behind
-    inner = network_classifier(fitted)
+    inner = _outermost(fitted)
+    if isinstance(inner, CompressedClassifier):
+        return inner  # its pickle leaves that behind
     other = object.__new__(type(inner))
     other.__dict__.update({**vars(inner), **vars(leave_networks_behind(inner))})
     return other

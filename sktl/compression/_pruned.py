@@ -5,6 +5,7 @@ from numbers import Integral, Real
 import torch
 from sklearn.utils import check_random_state
 from sklearn.utils._param_validation import Interval, StrOptions
+from torch import nn
 
 from sktl.compression._compressed import (
     COMPRESSION_CONSTRAINTS,
@@ -16,6 +17,7 @@ from sktl.compression._compressed import (
 )
 from sktl.compression._filters import prune_filters
 from sktl.compression._masks import CRITERIA, importance, set_zeros, zero_masks
+from sktl.exceptions import CompressionError
 
 
 class PrunedClassifier(CompressedClassifier):
@@ -175,9 +177,18 @@ class PrunedClassifier(CompressedClassifier):
     def _layers(self, network):
         """What can be left out of."""
         if self.granularity == "filter":
-            return compressible(network)  # it is found out later what goes together
+            return self._with_convolutions(compressible(network))  # it is found out later what goes together
         # Where there is nothing else, the layer that gives the outputs may lose weights.
         return inner_layers(network) or require_layers(compressible(network), self.freeze_depth)
+
+    def _with_convolutions(self, layers):
+        """The layers, among which there has to be a convolution."""
+        if not any(isinstance(layer, nn.Conv2d) for layer in layers.values()):
+            raise CompressionError(
+                f"freeze_depth={self.freeze_depth!r} leaves no convolution to take filters from. Freeze less, or use "
+                "granularity='weight'."
+            )
+        return layers
 
     def _cut(self, inner, course, scores):
         """Take filters out of the network."""
