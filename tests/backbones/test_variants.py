@@ -1,0 +1,172 @@
+"""Networks made from another one: without its source head, with smaller layers, or hollow to be pickled."""
+
+import copy
+import pickle
+
+import pytest
+import torch
+from torch import nn
+
+from sktl.backbones import Backbone, Preprocessing, load_backbone
+from sktl.backbones._variants import fill, hollow, hollow_tensor, is_hollow
+
+
+class Net(nn.Module):
+    """Three stages and a source head; the last stage is followed by layers that read it in a shape of their own."""
+
+    def __init__(self):
+        super().__init__()
+        self.stem = nn.Sequential(nn.Conv2d(3, 8, 3, padding=1), nn.BatchNorm2d(8), nn.ReLU(inplace=True))
+        self.layer1 = nn.Sequential(nn.Conv2d(8, 12, 3, stride=2), nn.ReLU())
+        self.layer2 = nn.Sequential(nn.Conv2d(12, 16, 3), nn.BatchNorm2d(16), nn.ReLU())
+        self.pool = nn.AdaptiveAvgPool2d(1)
+        self.fc = nn.Linear(16, 1000)
+
+    def forward(self, x):
+        return self.fc(self.pool(self.layer2(self.layer1(self.stem(x)))).flatten(1))
+
+
+@pytest.fixture
+def backbone():
+    """The network with random weights."""
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        return load_backbone(Net(), preprocessing={"resize_size": 16, "crop_size": 16})
+
+
+@pytest.fixture
+def x():
+    """Four normalised pictures."""
+    return torch.rand(4, 3, 16, 16, generator=torch.Generator().manual_seed(0))
+
+
+def run(backbone, x, layer="layer2"):
+    with torch.no_grad():
+        return backbone.feature_graph(layer)(x)[0]
+
+
+def names(backbone):
+    return [stage.name for stage in backbone.stages]
+
+
+def test_a_body_has_no_source_head(backbone, x):
+    """Its stages are the same, to the bit and to the fingerprint, and its thousand outputs are no part of it."""
+    body = backbone.body
+    assert names(body) == names(backbone) == ["stem", "layer1", "layer2"]
+    assert torch.equal(run(body, x), run(backbone, x))
+    assert [body.fingerprint(name) for name in names(body)] == [backbone.fingerprint(name) for name in names(backbone)]
+    assert "fc.weight" not in body.module.state_dict()
+    assert len(pickle.dumps(body)) < len(pickle.dumps(backbone)) - 60_000
+    assert body.body is body
+    assert backbone.body is body
+    assert "fc.weight" in backbone.module.state_dict()
+    assert body.module.layer1[0].weight.data_ptr() == backbone.module.layer1[0].weight.data_ptr()
+
+
+def narrow(rest):
+    """Half of the filters of the convolution in layer1, and what reads them."""
+    first, second = rest.get_submodule("layer1.0"), rest.get_submodule("layer2.0")
+    with torch.no_grad():
+        first.weight, first.bias = nn.Parameter(first.weight[:6].clone()), nn.Parameter(first.bias[:6].clone())
+        second.weight = nn.Parameter(second.weight[:, :6].clone())
+    first.out_channels = second.in_channels = 6
+
+
+def split(rest):
+    """A convolution that has become two."""
+    old = rest.get_submodule("layer2.0")
+    second = nn.Conv2d(4, 16, 1)
+    rest.set_submodule("layer2.0", nn.Sequential(nn.Conv2d(12, 4, old.kernel_size, bias=False), second))
+
+
+@pytest.mark.parametrize("change", [narrow, split])
+@pytest.mark.parametrize("depth", [0, 1])
+@pytest.mark.parametrize("again", [lambda x: x, lambda x: pickle.loads(pickle.dumps(x)), copy.deepcopy])
+def test_other_modules(backbone, x, change, depth, again):
+    """Stages keep their names, frozen ones their fingerprints; the new network computes what the changed rest does."""
+    prefix, rest = backbone.cut(depth, head=False)
+    change(rest)
+    before = copy.deepcopy(backbone.module.state_dict())
+    other = again(backbone.with_modules(rest))
+    assert names(other) == names(backbone)
+    rest.graph = copy.deepcopy(rest.graph)
+    with torch.no_grad():
+        torch.testing.assert_close(run(other, x), rest.eval()(prefix(x)))
+    assert other.fingerprint("layer2") != backbone.fingerprint("layer2")
+    if depth:
+        assert other.fingerprint("stem") == backbone.fingerprint("stem")
+        own, lent = other.module.stem[0].weight, backbone.module.stem[0].weight
+        assert torch.equal(own, lent)
+    assert other.output_shape("layer1") == ((6, 7, 7) if change is narrow else (12, 7, 7))
+    assert other.macs("layer2") < backbone.macs("layer2")
+    after = backbone.module.state_dict()
+    assert all(torch.equal(after[name], tensor) for name, tensor in before.items())
+    _, again_rest = other.cut(1, head=False)
+    with torch.no_grad():
+        torch.testing.assert_close(again_rest(run(other, x, "stem")), run(other, x))
+
+
+def test_what_is_given_is_copied(backbone, x):
+    """A rest that goes on learning does not change the network that was made of it, nor the other way round."""
+    _, rest = backbone.cut(1, head=False)
+    other = backbone.with_modules(rest)
+    expected = run(other, x)
+    with torch.no_grad():
+        for parameter in rest.parameters():
+            parameter.add_(1)
+    assert torch.equal(run(other, x), expected)
+    assert not any(parameter.requires_grad for parameter in other.module.parameters())
+
+
+def test_other_modules_twice(backbone, x):
+    """A network that was changed can be changed again."""
+    _, rest = backbone.cut(1, head=False)
+    narrow(rest)
+    once = backbone.with_modules(rest)
+    _, rest = once.cut(2, head=False)
+    rest.set_submodule("layer2.0", nn.Sequential(nn.Conv2d(6, 2, 3), nn.Conv2d(2, 16, 1)))
+    twice = once.with_modules(rest)
+    assert names(twice) == names(backbone)
+    assert twice.fingerprint("layer1") == once.fingerprint("layer1")
+    assert run(twice, x).shape == run(backbone, x).shape
+
+
+def test_stage_ends_that_are_given(backbone, x):
+    """Stages may be said to end where one wants; a layer that is not there is named."""
+    ends = {"first": "layer1.0", "second": "layer2"}
+    settings = {"name": "own", "preprocessing": Preprocessing(resize_size=16, crop_size=16)}
+    own = Backbone(copy.deepcopy(backbone.module), stage_ends=ends, **settings)
+    assert names(own) == ["first", "second"]
+    assert torch.equal(run(own, x, "second"), run(backbone, x))
+    assert own.stage_index("first") == 1
+    assert len(own.stage_parts["first"]) == 4
+    again = pickle.loads(pickle.dumps(own))
+    assert names(again) == ["first", "second"]
+
+
+def test_hollow_and_filled(backbone, x):
+    """Hollow, a network takes no room and knows its fingerprints; filled again, it is what it was."""
+    expected, fingerprint = run(backbone, x), backbone.fingerprint("layer2")
+    state = {name: tensor.clone() for name, tensor in backbone.module.state_dict().items()}
+    empty = hollow(backbone, [*state, "no.tensor"])
+    assert empty.fingerprint("layer2") == fingerprint
+    assert len(pickle.dumps(empty)) < 0.4 * len(pickle.dumps(backbone))
+    assert all(is_hollow(tensor) for tensor in empty.module.state_dict().values() if tensor.numel() > 1)
+    assert torch.equal(run(backbone, x), expected)
+    full = fill(pickle.loads(pickle.dumps(empty)), {**state, "no.tensor": torch.zeros(1)})
+    assert torch.equal(run(full, x), expected)
+    assert full.fingerprint("layer2") == fingerprint
+    with torch.no_grad():
+        full.module.stem[0].weight.zero_()
+    assert torch.equal(run(backbone, x), expected)
+
+
+@pytest.mark.parametrize("tensor", [torch.ones(3, 4), torch.ones(2, dtype=torch.int64), torch.ones(5, 2).t()])
+def test_a_hollow_tensor(tensor):
+    """Zeros of the same shape and type that are one number in memory; what has numbers of its own is not hollow."""
+    empty = hollow_tensor(tensor)
+    assert (empty.shape, empty.dtype) == (tensor.shape, tensor.dtype)
+    assert not empty.any()
+    assert empty.untyped_storage().nbytes() == tensor.element_size()
+    assert is_hollow(empty)
+    assert not is_hollow(tensor)
