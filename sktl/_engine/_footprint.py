@@ -105,26 +105,58 @@ def footprint(estimator: Any, X: Any, n_repeats: int = 5) -> Footprint:
     >>> footprint(model, X[:16] / 16).parameters
     1661514
     """
+    return footprints({"": estimator}, X, n_repeats)[""]
+
+
+def footprints(models: Mapping[str, Any], X: Any, n_repeats: int = 5) -> dict[str, Footprint]:
+    """Measure what several fitted estimators cost, so that they can be compared.
+
+    Parameters
+    ----------
+    models : dict of str to estimator
+        Fitted, by name.
+    X : array-like
+        What they predict for.
+    n_repeats : int, default=5
+        How often the time of each is taken. They take turns: whatever else the machine does, it does to all of them.
+
+    Returns
+    -------
+    dict of str to Footprint
+        As `footprint` gives them.
+
+    Raises
+    ------
+    NotFittedError
+        Where an estimator is not fitted.
+    ValueError
+        Where ``X`` is empty, or there is nothing to repeat.
+    """
     if n_repeats < 1:
         raise ValueError(f"n_repeats={n_repeats} takes no time at all. Give at least 1.")
-    milliseconds = _milliseconds(estimator, X, n_repeats)  # first: what is not fitted or does not fit X says so
-    parameters, nonzero, macs = network_counts(estimator)
-    return Footprint(parameters, nonzero, _pickled_bytes(estimator), macs, milliseconds)
+    times = _milliseconds(list(models.values()), X, n_repeats)  # first: what is not fitted or does not fit X says so
+    found = {}
+    for (name, model), milliseconds in zip(models.items(), times, strict=True):
+        parameters, nonzero, macs = network_counts(model)
+        found[name] = Footprint(parameters, nonzero, _pickled_bytes(model), macs, milliseconds)
+    return found
 
 
-def _milliseconds(estimator: Any, X: Any, n_repeats: int) -> float:
-    run = estimator.predict if hasattr(estimator, "predict") else estimator.transform
+def _milliseconds(estimators: Sequence[Any], X: Any, n_repeats: int) -> list[float]:
+    runs = [model.predict if hasattr(model, "predict") else model.transform for model in estimators]
     n_pictures = _num_samples(X)
     if not n_pictures:
         raise ValueError("X is empty. Give at least one picture to take the time of.")
-    seconds = []
+    seconds: list[list[float]] = [[] for _ in runs]
     with bypassed_caches():
-        run(X)  # engines start, memory is fetched
+        for run in runs:
+            run(X)  # engines start, memory is fetched
         for _ in range(n_repeats):
-            start = time.perf_counter()
-            run(X)
-            seconds.append(time.perf_counter() - start)
-    return 1000 * float(np.median(seconds)) / n_pictures
+            for run, taken in zip(runs, seconds, strict=True):
+                start = time.perf_counter()
+                run(X)
+                taken.append(time.perf_counter() - start)
+    return [1000 * float(np.median(taken)) / n_pictures for taken in seconds]
 
 
 def network_counts(estimator: Any) -> "tuple[int, int, int] | tuple[None, None, None]":

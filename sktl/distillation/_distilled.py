@@ -13,7 +13,7 @@ from sklearn.utils._param_validation import HasMethods, Interval
 from sklearn.utils.metadata_routing import MetadataRouter, MethodMapping
 from sklearn.utils.validation import check_is_fitted
 
-from sktl._engine._footprint import Footprints, footprint
+from sktl._engine._footprint import Footprints, footprints
 from sktl._engine._labelled import is_missing
 from sktl._engine._transfer import TRANSFER_CONSTRAINTS, TransferEstimator
 from sktl.distillation._knowledge import ANSWERS, MAPS, RELATIONS, check_knowledge
@@ -77,8 +77,7 @@ class DistilledEstimator(TransferEstimator):
                     "footprint_ is measured beside the teacher, which a pickled student has left behind. Ask for it "
                     "before pickling."
                 )
-            models = {"teacher": self.teacher_, "student": self}
-            measured = {name: footprint(model, self._sample) for name, model in models.items()}
+            measured = footprints({"teacher": self.teacher_, "student": self}, self._sample)
             self._footprints = Footprints(measured, agreement=[1.0, self._agreed])
         return self._footprints
 

@@ -1,11 +1,9 @@
 """How good compressed models are, against how large and how slow they are."""
 
-import re
-
-from sklearn.frozen import FrozenEstimator
 from sklearn.utils.validation import check_is_fitted
 
 from sktl._engine._fitted import find_fitted
+from sktl.compression._steps import steps
 from sktl.inspection._axes import check_matplotlib
 from sktl.inspection._cost import CostDisplay
 
@@ -164,21 +162,4 @@ def _steps(estimator):
             f"{name} has no original beside it: it was not compressed, or was pickled, which leaves the original "
             "behind. Use CompressionDisplay.from_estimators({'original': ..., 'compressed': ...}, X, y)."
         )
-    chain = [(_name(compressed), estimator)]
-    while getattr(compressed, "_original", None) is not None:
-        before = compressed._original
-        before = before.estimator if isinstance(before, FrozenEstimator) else before
-        compressed = find_fitted(before, "_original")
-        chain.append((_name(compressed), before))
-    chain[-1] = ("original", chain[-1][1])
-    models: dict = {}
-    for name, model in reversed(chain):
-        n_before = sum(other.partition(" (")[0] == name for other in models)
-        models[f"{name} ({n_before + 1})" if n_before else name] = model
-    return models
-
-
-def _name(compressor):
-    """What a compressor does, in words: "low rank" for a `LowRankClassifier`, "int8" for one of that scheme."""
-    words = re.findall(r"[A-Z]+[a-z0-9]*", type(compressor).__name__.removesuffix("Classifier"))
-    return getattr(compressor, "scheme", " ".join(words).lower())
+    return steps(estimator)

@@ -8,7 +8,7 @@ from sklearn.base import is_classifier, is_regressor
 from sklearn.metrics import check_scoring
 from sklearn.utils.validation import check_is_fitted
 
-from sktl._engine._footprint import footprint
+from sktl._engine._footprint import footprints
 from sktl.inspection._axes import MUTED, check_matplotlib, two_axes
 from sktl.inspection._labels import label_points
 from sktl.inspection._score import score_name
@@ -121,8 +121,8 @@ class CostDisplay:
             check_scoring(model, scoring or kind)(model, X, y, **weights)
             for model, kind in zip(models, kinds, strict=True)
         ]
-        footprints = [footprint(model, X[:n_timed], n_repeats) for model in models]
-        unsized = [name for name, cost in zip(estimators, footprints, strict=True) if cost.nbytes is None]
+        costs = footprints(estimators, X[:n_timed], n_repeats)
+        unsized = [name for name, cost in costs.items() if cost.nbytes is None]
         if unsized:
             raise ValueError(
                 f"{unsized} cannot be pickled (a lambda in it?), and so have no size on disk. Leave them out."
@@ -130,9 +130,9 @@ class CostDisplay:
         display = cls(
             [str(name) for name in estimators],
             np.array(scores, float),
-            np.array([footprint.nbytes for footprint in footprints]),
-            np.array([footprint.milliseconds for footprint in footprints]),
-            parameters=[footprint.parameters for footprint in footprints],
+            np.array([cost.nbytes for cost in costs.values()]),
+            np.array([cost.milliseconds for cost in costs.values()]),
+            parameters=[cost.parameters for cost in costs.values()],
             origins=origins,
             score_name=score_name(models[0], scoring),
         )

@@ -162,7 +162,9 @@ class LotteryTicketDisplay:
         runs = [_read(run.curve_.to_dict()) for run in found]
         tickets, weights_left = list(runs[0][1]), runs[0][0]
         for left, curves in runs:
-            if list(curves) != tickets or len(left) != len(weights_left) or not np.allclose(left, weights_left, rtol=0.01):
+            if (list(curves), len(left)) != (tickets, len(weights_left)) or not np.allclose(
+                left, weights_left, rtol=0.01
+            ):
                 raise ValueError(
                     "The runs have other rounds or tickets than the first: "
                     f"{list(curves)} at {', '.join(_percent(left))} % of the weights, and {tickets} at "

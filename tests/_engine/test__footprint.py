@@ -18,7 +18,7 @@ from torch import nn
 from sktl import FineTunedClassifier, FineTunedRegressor, PretrainedFeatureExtractor
 from sktl._engine import _footprint
 from sktl._engine._cache import open_cache
-from sktl._engine._footprint import Footprint, Footprints, footprint
+from sktl._engine._footprint import Footprint, Footprints, footprint, footprints
 from sktl._engine._prefix import FrozenPrefix
 from sktl.backbones import load_backbone
 
@@ -59,6 +59,20 @@ def test_time_is_the_median_after_a_warm_up(calls):
     assert model.seconds == []
     model = Slow(calls, [100.0, 7.0])
     assert footprint(model, np.zeros((2, 5)), n_repeats=1).milliseconds == pytest.approx(3500)
+
+
+def test_several_take_turns(calls):
+    """A machine that becomes slower and slower is slow to all: the ratio of two times is that of the models."""
+
+    class Slower(Slow):
+        def predict(self, X):
+            self.clock.now += self.seconds * (1 + self.clock.now)
+
+    models = {"one": Slower(calls, 1e-3), "twice": Slower(calls, 2e-3)}
+    found = footprints(models, [0], n_repeats=9)
+    assert list(found) == ["one", "twice"]
+    assert found["twice"].milliseconds / found["one"].milliseconds == pytest.approx(2, rel=0.01)
+    assert found["one"].milliseconds > 1.01  # it had become slower when its median was taken
 
 
 @pytest.mark.parametrize("kind", ["extractor", "classifier"])
@@ -228,34 +242,34 @@ def test_bad_input(digits, model, change, error, message):
 
 
 @pytest.fixture
-def footprints():
+def table():
     """Of a teacher whose network is large, and a student of an eighth of its bytes and a quarter of its time."""
     teacher = Footprint(11_000_000, 10_000_000, 48_000_000, 1_800_000_000, 12.0)
     student = Footprint(1_100_000, 1_000_000, 6_000_000, 90_000_000, 3.0)
     return Footprints({"teacher": teacher, "student": student}, agreement=[1.0, 0.9375])
 
 
-def test_a_row_for_each(footprints):
+def test_a_row_for_each(table):
     """Columns by name, as a dict and as a frame; the teacher agrees with itself."""
     pd = pytest.importorskip("pandas")
-    columns = footprints.to_dict()
+    columns = table.to_dict()
     assert list(columns) == ["model", *Footprint._fields, "agreement"]
     assert columns["model"] == ["teacher", "student"]
     assert columns["parameters"] == [11_000_000, 1_100_000]
     assert columns["milliseconds"] == [12.0, 3.0]
     assert columns["agreement"] == [1.0, 0.9375]
-    pd.testing.assert_frame_equal(footprints.to_frame(), pd.DataFrame(columns))
+    pd.testing.assert_frame_equal(table.to_frame(), pd.DataFrame(columns))
 
 
-def test_it_reads_well(footprints):
+def test_it_reads_well(table):
     """The title says what was won, numbers have their thousands apart, and HTML says the same."""
-    title, _, headings, teacher, student = str(footprints).splitlines()
+    title, _, headings, teacher, student = str(table).splitlines()
     assert title == "The student model takes 0.25 times the teacher's time and 0.125 times its bytes"
     assert headings.split()[0] == "model"
     assert teacher.split() == ["teacher", "11,000,000", "10,000,000", "48,000,000", "1,800,000,000", "12", "1.000"]
     assert student.split() == ["student", "1,100,000", "1,000,000", "6,000,000", "90,000,000", "3", "0.938"]
     for cell in (*teacher.split(), *student.split()):
-        assert f">{cell}<" in footprints._repr_html_()
+        assert f">{cell}<" in table._repr_html_()
 
 
 def test_what_has_no_network():

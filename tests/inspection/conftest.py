@@ -39,8 +39,11 @@ def model(digits):
 def measured(monkeypatch):
     """Each footprint is measured as it is; what it was measured with is noted."""
     calls = []
-    measure = _cost.footprint
-    monkeypatch.setattr(
-        _cost, "footprint", lambda model, X, n: calls.append((model, X, n)) or measure(model, X, n)
-    )
+    measure = _cost.footprints
+
+    def noted(models, X, n_repeats):
+        calls.extend((model, X, n_repeats) for model in models.values())
+        return measure(models, X, n_repeats)
+
+    monkeypatch.setattr(_cost, "footprints", noted)
     return calls
