@@ -2,8 +2,6 @@
 
 import contextlib
 import copy
-import pickle
-import zlib
 from numbers import Integral, Real
 from typing import Any, NamedTuple
 
@@ -29,9 +27,9 @@ from sktl._engine._rest import RestNetwork, adopt_statistics_quickly, last_linea
 from sktl._engine._sparsity import sparse_weights
 from sktl._engine._training import GLOBAL_GENERATOR
 from sktl.backbones import Backbone
-from sktl.backbones._variants import fill, hollow, is_hollow
-from sktl.compression._codec import pack, unpack
 from sktl.compression._norms import recalibrate
+from sktl.compression._packed import Packed, bare
+from sktl.compression._steps import steps
 from sktl.exceptions import CompressionError, DivergenceError
 
 _N_TIMED = 16  # pictures that the footprint is measured with
@@ -174,8 +172,8 @@ class CompressedClassifier(FitInEpochs, MetaEstimatorMixin, ClassifierMixin, Bas
         Returns
         -------
         Footprints
-            One row for the original and one for what became of it. It prints as a table; ``to_dict()`` and
-            ``to_frame()`` give the columns ``model``, ``parameters``, ``nonzero``, ``nbytes`` (on disk, pickled; a
+            One row for the original and one for each step, of which there are several in a stack. It prints as a
+            table; ``to_dict()`` and ``to_frame()`` give the columns ``model``, ``parameters``, ``nonzero``, ``nbytes`` (on disk, pickled; a
             network of your own that was a parameter is not in it), ``macs`` (multiply-accumulates that are executed for
             one picture), ``milliseconds`` (for one of 16 pictures) and ``agreement`` (the share of equal labels, on at
             most 256 pictures of the fit).
@@ -188,10 +186,10 @@ class CompressedClassifier(FitInEpochs, MetaEstimatorMixin, ClassifierMixin, Bas
                     "for it before pickling, or use sktl.compression.footprint(estimator, X) on each."
                 )
             some = _safe_indexing(self._sample, np.arange(min(_N_TIMED, _num_samples(self._sample))))
-            agreement = float(np.mean(self._original.predict(self._sample) == self.predict(self._sample)))
-            # A network that was given as a parameter is in neither's pickle: what it became is.
-            measured = footprints({"original": bare(self._original), "compressed": self}, some)
-            self._footprints = Footprints(measured, agreement=[1.0, agreement])
+            models = {name: _without_parameter(model) for name, model in steps(self).items()}
+            answers = [model.predict(self._sample) for model in models.values()]
+            agreement = [float(np.mean(answer == answers[0])) for answer in answers]
+            self._footprints = Footprints(footprints(models, some), agreement=agreement)
         return self._footprints
 
     def get_metadata_routing(self):
@@ -259,7 +257,7 @@ class CompressedClassifier(FitInEpochs, MetaEstimatorMixin, ClassifierMixin, Bas
         return course
 
     def _retrain(self, inner, course, tasks, callbacks=()):
-        """Train the network of ``inner`` as it is now, with the estimator's own loss."""
+        """Train the network of ``inner`` as it is now, with the estimator's own loss; False where that was interrupted."""
         settings = {
             "max_epochs": self.max_epochs,
             "lr": self.lr or inner.lr,
@@ -277,6 +275,7 @@ class CompressedClassifier(FitInEpochs, MetaEstimatorMixin, ClassifierMixin, Bas
             adopt_statistics_quickly(inner.net_.module_)
             self._recover(inner, course)
             inner._train(course, tasks, callbacks=callbacks)
+            return not inner.net_.is_interrupted_
         finally:
             inner.set_params(**before)
         inner._finish(course)
@@ -351,45 +350,6 @@ class Given(NamedTuple):
     validation: tuple
 
 
-class Packed(NamedTuple):
-    """A fitted classifier to be pickled: its network emptied, and beside it what was in it.
-
-    Attributes
-    ----------
-    skeleton : bytes
-        Its class and state without a number of its network, compressed: hundreds of layers that are described alike.
-    frozen, trained : dict of str to Encoded
-        What its network holds, in front of the cut and behind it.
-    """
-
-    skeleton: bytes
-    frozen: Any
-    trained: Any
-
-    @classmethod
-    def of(cls, estimator: TransferClassifier) -> "Packed":
-        """What is to be pickled of an estimator."""
-        state = dict(estimator.__getstate__())
-        state.update(vars(leave_networks_behind(estimator)))  # the parameters
-        net, backbone, trained = state["net_"], state["backbone_"], {}
-        if isinstance(getattr(net, "module_", None), nn.Module):
-            trained, state["net_"] = net.tensors(), net.hollow()
-        frozen = {name: value for name, value in backbone.module.state_dict().items() if not is_hollow(value)}
-        state["backbone_"] = hollow(backbone, frozen)
-        skeleton = pickle.dumps((type(estimator), state), pickle.HIGHEST_PROTOCOL)
-        return cls(zlib.compress(skeleton), pack(frozen), pack(trained))
-
-    def estimator(self) -> TransferClassifier:
-        """The estimator again."""
-        kind, state = pickle.loads(zlib.decompress(self.skeleton))
-        state["backbone_"] = fill(state["backbone_"], unpack(self.frozen))
-        if self.trained:
-            state["net_"].fill(unpack(self.trained))
-        estimator = kind.__new__(kind)
-        estimator.__setstate__(state)
-        return estimator
-
-
 def check_estimator_to_compress(estimator: Any) -> None:
     """Refuse what has no network that could be made smaller.
 
@@ -430,27 +390,23 @@ def check_estimator_to_compress(estimator: Any) -> None:
 
 def network_classifier(fitted: Any) -> TransferClassifier:
     """The classifier with the network, of an estimator that `check_estimator_to_compress` has let through."""
-    fitted = _outermost(fitted)
+    fitted = outermost(fitted)
     while isinstance(fitted, CompressedClassifier):
         fitted = fitted.estimator_
     return fitted
 
 
-def _outermost(fitted: Any) -> Any:
+def outermost(fitted: Any) -> Any:
     """What a search or a `FrozenEstimator` has found or holds."""
     while not isinstance(fitted, TransferClassifier | CompressedClassifier):
         fitted = fitted.estimator if isinstance(fitted, FrozenEstimator) else fitted.best_estimator_
     return fitted
 
 
-def bare(fitted: Any) -> Any:
-    """A fitted classifier that predicts the same, without the network that its own was made of."""
-    inner = _outermost(fitted)
-    if isinstance(inner, CompressedClassifier):
-        return inner  # its pickle leaves that behind
-    other = object.__new__(type(inner))
-    other.__dict__.update({**vars(inner), **vars(leave_networks_behind(inner))})
-    return other
+def _without_parameter(model: Any) -> Any:
+    """A model that is pickled as a compressed one is: without a network that was its parameter."""
+    model = outermost(model)
+    return bare(model) if isinstance(model, TransferClassifier) else model
 
 
 def taking_turns(inner: TransferClassifier) -> contextlib.AbstractContextManager:

@@ -48,10 +48,11 @@ class LotteryCurve(ReadableTable):
             "score": [point.score for point in points],
             "early_stopping_epoch": [point.early_stopping_epoch for point in points],
         }
-        best = max((point for point in points if point.ticket == "winning"), key=lambda point: point.score)
+        dense, *others = points
+        good = [point.weights_left for point in others if point.ticket == "winning" and point.score >= dense.score]
+        has = f"the smallest has {min(good):.1%} of the weights" if good else "there is none"
         super().__init__(
-            f"The best of the winning tickets scores {best.score:.3f} with {best.weights_left:.1%} of the weights, the "
-            f"dense network {points[0].score:.3f}",
+            f"Winning tickets that score no less than the dense network ({dense.score:.3f}): {has}",
             columns,
             ["ticket", "round", "weights left", "sparsity", "score", "lowest loss in epoch"],
             [str, str, "{:.1%}".format, "{:.1%}".format, "{:.3f}".format, _epoch],

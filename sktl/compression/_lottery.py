@@ -186,6 +186,7 @@ class LotteryTicketClassifier(CompressedClassifier):
                 "FineTunedClassifier or a DistilledClassifier; what was fitted before can be pruned by a "
                 "PrunedClassifier."
             )
+        self.estimator._validate_params()  # it is trained here, past its own `fit`
         if self.rewind_epoch >= max(self.estimator.max_epochs, 1):
             raise ValueError(
                 f"rewind_epoch={self.rewind_epoch} leaves nothing of max_epochs={self.estimator.max_epochs} of the "
@@ -202,29 +203,36 @@ class LotteryTicketClassifier(CompressedClassifier):
         inner, course = self._begin_training(given)
         remember = Remember(self.rewind_epoch)
         inner._train(course, tasks, callbacks=[("remember", remember)])
-        start = self._check_start(remember)
+        start = self._check_start(remember, inner.net_)
         self._original = copy.deepcopy(inner)
         points = [self._point(inner, course, "winning", 0)]
         seeds = check_random_state(self.random_state)
-        trained = {"winning": _outcome(inner)}
+        trained, masks = {"winning": _outcome(inner)}, {}
         for number in range(1, self.n_rounds + 1):
-            masks = self._masks(trained["winning"]["net_"], course, number)
+            wanted = self._masks(trained["winning"]["net_"], course, number)
+            of_round = {}
             for ticket in self._tickets(number):
                 seed = int(seeds.randint(2**31 - 1))
-                inner.net_ = self._plant(inner, course, start, masks, ticket, seed)
+                inner.net_ = self._plant(inner, course, start, wanted, ticket, seed)
                 inner._train(course, tasks, start=start)
-                trained[ticket] = _outcome(inner)
-                points.append(self._point(inner, course, ticket, number))
+                of_round[ticket] = _outcome(inner), self._point(inner, course, ticket, number)
+                if inner.net_.is_interrupted_:
+                    break
+            if inner.net_.is_interrupted_:
+                break  # the rounds before it are whole
+            masks = wanted
+            trained = {ticket: outcome for ticket, (outcome, _) in of_round.items()}
+            points += [point for _, point in of_round.values()]
         self.curve_ = LotteryCurve(points)
         self._ticket = pack(self._plant(inner, course, start, masks, "winning", 0).tensors())
-        vars(inner).update(trained[self.ticket])
+        vars(inner).update(trained.get(self.ticket, trained["winning"]))
         adopt_network(inner)
         inner._finish(course)
+        inner._is_judged = False  # when it is fitted again, that is its own affair
 
     def _begin_training(self, given):
         """The estimator at its beginning, and the rows."""
         inner = self._seeded_clone()
-        inner._validate_params()  # it is trained here, past its own `fit`
         if self.freeze_depth is not None:
             inner.set_params(freeze_depth=self.freeze_depth)
         inner._is_judged = True
@@ -235,8 +243,10 @@ class LotteryTicketClassifier(CompressedClassifier):
         self._adopt(inner)
         return inner, course
 
-    def _check_start(self, remember):
+    def _check_start(self, remember, net):
         """Where each round begins."""
+        if net.is_interrupted_:
+            raise KeyboardInterrupt("The dense network was not trained to its end: there is no ticket to look for.")
         if not hasattr(remember, "checkpoint_"):
             raise ValueError(
                 f"rewind_epoch={self.rewind_epoch}, but training stopped before that epoch. Use a smaller one, or a "

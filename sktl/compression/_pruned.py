@@ -15,7 +15,7 @@ from sktl.compression._compressed import (
     require_layers,
     taking_turns,
 )
-from sktl.compression._filters import prune_filters
+from sktl.compression._filters import measure_whole, prune_filters
 from sktl.compression._masks import CRITERIA, importance, set_zeros, zero_masks
 from sktl.exceptions import CompressionError
 
@@ -162,24 +162,26 @@ class PrunedClassifier(CompressedClassifier):
         """Leave out, train, and again."""
         course = self._enroll(inner, given)
         generator = torch.Generator().manual_seed(check_random_state(self.random_state).randint(2**31 - 1))
+        whole = None
         for number in range(1, self.n_rounds + 1):
+            # What is left shrinks by the same factor in each round, and is in the end what was asked for.
+            share = 1 - (1 - self.amount) ** (number / self.n_rounds)
             layers = self._layers(inner.net_.module_)
             with taking_turns(inner):
                 scores = importance(inner.net_, course.rows, layers, self.criterion, generator)
             if self.granularity == "weight":
-                # What is left shrinks by the same factor in each round, and is in the end what was asked for.
-                share = 1 - (1 - self.amount) ** (number / self.n_rounds)
                 set_zeros(layers, zero_masks(layers, scores, dict.fromkeys(layers, share), self._resolve_scope()))
             else:
-                self._cut(inner, course, {layers[path]: score for path, score in scores.items()})
-            self._retrain(inner, course, tasks)
+                scores = {layers[path]: score for path, score in scores.items()}
+                whole = self._cut(inner, course, scores, share, whole)
+            if not self._retrain(inner, course, tasks):
+                break
 
     def _layers(self, network):
         """What can be left out of."""
         if self.granularity == "filter":
             return self._with_convolutions(compressible(network))  # it is found out later what goes together
-        # Where there is nothing else, the layer that gives the outputs may lose weights.
-        return inner_layers(network) or require_layers(compressible(network), self.freeze_depth)
+        return require_layers(inner_layers(network), self.freeze_depth)
 
     def _with_convolutions(self, layers):
         """The layers, among which there has to be a convolution."""
@@ -190,19 +192,22 @@ class PrunedClassifier(CompressedClassifier):
             )
         return layers
 
-    def _cut(self, inner, course, scores):
-        """Take filters out of the network."""
+    def _cut(self, inner, course, scores, share, whole):
+        """Take filters out of the network, until ``share`` of the whole one is gone, which is returned."""
         network = inner.net_.module_
         with torch.no_grad():
             example = network.normalization(course.rows.activations.batch([0], 0).to(inner.net_.device))
+        whole = whole or measure_whole(network, example)
         prune_filters(
             network,
             example,
-            amount=1 - (1 - self.amount) ** (1 / self.n_rounds),
+            amount=share,
+            whole=whole,
             unit="macs" if self.unit == "macs" else "filters",
             scope=self._resolve_scope(),
             score=scores.__getitem__,
         )
+        return whole
 
     def _check_parameters(self):
         super()._check_parameters()

@@ -22,7 +22,7 @@ class QuantizedClassifier(CompressedClassifier):
     ================  ==============  ===================================  ==========================================
     scheme            bits a weight   what becomes smaller or faster       what it costs
     ================  ==============  ===================================  ==========================================
-    ``"int8"``        8               file, memory, and time on a CPU      about one label in fifty becomes another
+    ``"int8"``        8               file, memory, and time on a CPU      a few labels in a hundred, or more (Notes)
     ``"float16"``     16              the file                             next to nothing
     ``"codebook"``    ``bits``        the file                             little after training, from 4 bits on
     ================  ==============  ===================================  ==========================================
@@ -41,7 +41,8 @@ class QuantizedClassifier(CompressedClassifier):
         ``onnx``. ``"float16"``: weights are rounded to half precision, and computed with in float32. ``"codebook"``:
         the weights of a layer share ``2 ** bits`` values found by k-means, which are then trained [2]_.
     bits : int, default=4
-        Of ``scheme="codebook"``: the bits of the number of a weight's value, from 1 to 8.
+        Of ``scheme="codebook"``: the bits of the number of a weight's value, from 1 to 8. Layers whose filters have
+        fewer weights than there are values (depthwise convolutions) have 2 bits more.
     n_calibration : int, default=64
         Of ``scheme="int8"``: how many pictures of the fit the ranges are found on.
     freeze_depth : int or str, default=None
@@ -177,7 +178,7 @@ class QuantizedClassifier(CompressedClassifier):
         (activations,) = inner._prefix(course.depth, inner.cache).run(course.table.images.take(some))
         net = quantize_int8(inner.net_.module_, [activations])
         network = inner.net_.module_
-        _, _, macs = network_counts(inner)
+        macs = network_counts(inner)[2] or 0
         stages = inner.backbone_.stages[: course.depth]
         frozen = list(inner.backbone_.feature_graph(stages[-1].name).parameters()) if stages else []
         net.counts = (
@@ -198,7 +199,9 @@ class QuantizedClassifier(CompressedClassifier):
         """Give each layer its codebook."""
         with torch.no_grad():
             for layer in layers.values():
-                layer.weight.copy_(share_weights(layer.weight, 2**self.bits, keep_zeros=keeps_zeros(layer)))
+                # Filters of fewer weights than there are values (depthwise ones) suffer most, and take little room.
+                n_bits = min(8, self.bits + 2 * (layer.weight[0].numel() < 2**self.bits))
+                layer.weight.copy_(share_weights(layer.weight, 2**n_bits, keep_zeros=keeps_zeros(layer)))
 
 
 def _round_to_half(network):

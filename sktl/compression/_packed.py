@@ -1,0 +1,59 @@
+"""Fitted classifiers as they are pickled: what is small already, and nothing of what they were made of."""
+
+import pickle
+import zlib
+from typing import Any, NamedTuple
+
+from torch import nn
+
+from sktl._engine._backbone_parameter import leave_networks_behind
+from sktl._engine._classification import TransferClassifier
+from sktl.backbones._variants import fill, hollow, is_hollow
+from sktl.compression._codec import pack, unpack
+
+
+class Packed(NamedTuple):
+    """A fitted classifier to be pickled: its network emptied, and beside it what was in it.
+
+    Attributes
+    ----------
+    skeleton : bytes
+        Its class and state without a number of its network, compressed: hundreds of layers that are described alike.
+    frozen : dict of str to Tensor
+        What its network holds in front of the cut, as it is.
+    trained : dict of str to Encoded
+        What it holds behind the cut, in the shortest exact form.
+    """
+
+    skeleton: bytes
+    frozen: Any
+    trained: Any
+
+    @classmethod
+    def of(cls, estimator: TransferClassifier) -> "Packed":
+        """What is to be pickled of an estimator."""
+        state = {**estimator.__getstate__(), **vars(leave_networks_behind(estimator))}  # the latter: its parameters
+        net, backbone, trained = state["net_"], state["backbone_"], {}
+        if isinstance(getattr(net, "module_", None), nn.Module):
+            trained, state["net_"] = net.tensors(), net.hollow()
+        frozen = {name: value for name, value in backbone.module.state_dict().items() if not is_hollow(value)}
+        state["backbone_"] = hollow(backbone, frozen)
+        skeleton = pickle.dumps((type(estimator), state), pickle.HIGHEST_PROTOCOL)
+        return cls(zlib.compress(skeleton), frozen, pack(trained))
+
+    def estimator(self) -> TransferClassifier:
+        """The estimator again."""
+        kind, state = pickle.loads(zlib.decompress(self.skeleton))
+        state["backbone_"] = fill(state["backbone_"], self.frozen)
+        if self.trained:
+            state["net_"].fill(unpack(self.trained))
+        estimator = kind.__new__(kind)
+        estimator.__setstate__(state)
+        return estimator
+
+
+def bare(fitted: TransferClassifier) -> TransferClassifier:
+    """A fitted classifier that predicts the same, without the network that its own was made of."""
+    other = object.__new__(type(fitted))
+    other.__dict__.update({**vars(fitted), **vars(leave_networks_behind(fitted))})
+    return other
