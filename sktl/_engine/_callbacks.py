@@ -222,6 +222,10 @@ class EpochTasks(Callback):
         self.data = data
         self.reconstruct = reconstruct
 
+    def __getstate__(self):
+        """It belongs to the fit that is running: a copy of the net that is made meanwhile is not a part of that."""
+        return {}
+
     def on_epoch_begin(self, net, **kwargs):
         """Begin the epoch's task."""
         self.task_ = self.context.subcontext(task_name="epoch")

@@ -90,6 +90,29 @@ class _Group(NamedTuple):
         return self.n_filters // self.n_blocks
 
 
+class Whole(NamedTuple):
+    """What shares are of, where a network is cut in several steps: else what is rounded off would add up.
+
+    Attributes
+    ----------
+    n_filters : dict of str to int
+        Outputs of each layer.
+    macs : int
+        Multiply-accumulates per row.
+    """
+
+    n_filters: dict[str, int]
+    macs: int
+
+
+def measure_whole(network: RestNetwork, example: Tensor) -> Whole:
+    """How large a network is before the first step; ``network`` and ``example`` as in `prune_filters`."""
+    with torch.inference_mode(False), torch.no_grad():
+        layers = _layer_macs(_trial_copy(network), example[:2].detach().cpu().clone())
+    n_filters = {path: n_outputs for path, (_, _, n_outputs) in layers.items()}
+    return Whole(n_filters, sum(macs for macs, _, _ in layers.values()))
+
+
 def prune_filters(
     network: RestNetwork,
     example: Tensor,
@@ -99,6 +122,7 @@ def prune_filters(
     scope: str = "layer",
     score: Score | None = None,
     round_to: int | None = None,
+    whole: Whole | None = None,
 ) -> None:
     """Remove convolution filters and all that depends on them, in place.
 
@@ -126,6 +150,8 @@ def prune_filters(
         What stays of a group is the nearest multiple of it, unless that is none, or more than there was. None is 8 for
         ``unit="macs"``, since processors work on channels by the eight and time is what is to be saved; and 1 for
         ``unit="filters"``, which is exact.
+    whole : Whole, default=None
+        Of what ``amount`` is a share, what is gone already counted in; None takes the network as it is.
 
     Raises
     ------
@@ -147,14 +173,18 @@ def prune_filters(
         example = example[:2].detach().cpu().clone().requires_grad_()
         groups = _read_groups(network, example)
 
+    whole = whole or measure_whole(network, example)
+
     def proven_cuts(groups: Sequence[_Group]) -> list[_Member]:
         importances = [_importance(group, network, score or _squares) for group in groups]
 
         def cuts_of(share: float) -> list[_Member]:
-            return _cuts(groups, importances, _n_kept(groups, importances, share, scope, step))
+            return _cuts(groups, importances, _n_kept(groups, importances, share, scope, step, whole))
 
         trial = _trial_copy(network)
-        share = amount if unit == "filters" else _share_that_saves(amount, _layer_macs(trial, example), cuts_of)
+        share = amount
+        if unit == "macs":
+            share = _share_that_saves(amount, _layer_macs(trial, example), whole.macs, cuts_of)
         cuts = cuts_of(share)
         _prove(trial, example, cuts)
         return cuts
@@ -298,17 +328,22 @@ def _importance(group: _Group, network: nn.Module, score: Score) -> Tensor:
     return (total / max(n_layers, 1)).reshape(group.n_blocks, group.n_units).mean(0)
 
 
-def _n_kept(groups: Sequence[_Group], importances: Sequence[Tensor], share: float, scope: str, step: int) -> list[int]:
-    """How many units of each group stay where ``share`` of the filters goes."""
+def _n_kept(
+    groups: Sequence[_Group], importances: Sequence[Tensor], share: float, scope: str, step: int, whole: Whole
+) -> list[int]:
+    """How many units of each group stay where ``share`` of the filters of the whole network goes."""
     sizes = [group.n_units for group in groups]
+    wholes = [whole.n_filters.get(group.members[0].path, group.n_filters) // group.n_blocks for group in groups]
     if scope == "layer":
-        kept = [max(1, size - _share_of(size, share)) for size in sizes]
+        kept = [min(size, max(1, n - _share_of(n, share))) for size, n in zip(sizes, wholes, strict=True)]
     else:
         # The most important ones of each group are not asked: a tenth of it stays.
-        free = [size - max(1, math.ceil(_SMALLEST_SHARE * size)) for size in sizes]
+        smallest = [max(1, math.ceil(_SMALLEST_SHARE * n)) for n in wholes]
+        free = [max(0, size - n) for size, n in zip(sizes, smallest, strict=True)]
+        n_gone = max(0, _share_of(sum(wholes), share) - (sum(wholes) - sum(sizes)))
         ranked = torch.cat([importance.sort()[0][:n] for importance, n in zip(importances, free, strict=True)])
         owners = torch.repeat_interleave(torch.tensor(free))
-        gone = owners[ranked.argsort(stable=True)[: _share_of(sum(sizes), share)]].bincount(minlength=len(groups))
+        gone = owners[ranked.argsort(stable=True)[:n_gone]].bincount(minlength=len(groups))
         kept = [size - n for size, n in zip(sizes, gone.tolist(), strict=True)]
     for number, group in enumerate(groups):
         units = step // math.gcd(step, group.n_blocks)
@@ -363,7 +398,7 @@ def _layer_macs(trial: RestNetwork, example: Tensor) -> dict[str, tuple[int, int
 
 
 def _share_that_saves(
-    amount: float, layers: dict[str, tuple[int, int, int]], cuts_of: Callable[[float], list[_Member]]
+    amount: float, layers: dict[str, tuple[int, int, int]], whole: int, cuts_of: Callable[[float], list[_Member]]
 ) -> float:
     """The smallest share of the filters that saves ``amount`` of the multiply-accumulates, by bisection.
 
@@ -376,7 +411,7 @@ def _share_that_saves(
             if cut.path in left:
                 n = layers[cut.path][2 if cut.is_output else 1]
                 left[cut.path] *= 1 - len(cut.positions) / n
-        return 1 - sum(left.values()) / sum(macs for macs, _, _ in layers.values())
+        return 1 - sum(left.values()) / whole
 
     low, high = 0.0, 1.0
     if saved(high) < amount:
