@@ -423,6 +423,8 @@ class TransferEstimator(FitInEpochs, BaseEstimator):
         super().__setstate__(state)
         if self._lends_stages():
             self.backbone_ = fill(self.backbone_, self.net_.module_.stages.state_dict())
+        elif hasattr(state.get("net_"), "left_behind"):  # a copy in memory has made room for what is not there
+            self.backbone_ = hollow(self.backbone_, self.net_.left_behind)
 
     def _outputs(self, X):
         """The head's outputs, ndarray (n, n_outputs), float32; the frozen stages run once per picture here too."""

@@ -50,8 +50,10 @@ class Int8Net:
     ----------
     device : str
         Where it runs: the CPU.
-    counts : tuple of int
+    counts : tuple of (int, int, int or None)
         Parameters, those that are not 0, and multiply-accumulates, of all stages: set by who knows the frozen ones.
+    left_behind : tuple of str
+        The tensors of the network that it was made of, which are nowhere any more.
 
     Notes
     -----
@@ -64,7 +66,8 @@ class Int8Net:
         self._compressed = zlib.compress(model)
         self.parameters = parameters
         self.nonzero = nonzero
-        self.counts = (parameters, nonzero, 0)
+        self.counts: tuple[int, int, int | None] = (parameters, nonzero, None)
+        self.left_behind: tuple[str, ...] = ()
 
     @property
     def model(self) -> bytes:
@@ -109,7 +112,7 @@ class Int8Net:
         return self._running
 
     def __getstate__(self) -> dict[str, Any]:
-        kept = ("_compressed", "parameters", "nonzero", "counts")
+        kept = ("_compressed", "parameters", "nonzero", "counts", "left_behind")
         return {name: self.__dict__[name] for name in kept}
 
     def __getattr__(self, name: str) -> Any:

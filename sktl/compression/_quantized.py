@@ -186,7 +186,8 @@ class QuantizedClassifier(CompressedClassifier):
             sum(int(torch.count_nonzero(parameter)) for parameter in frozen) + net.nonzero,
             macs,
         )
-        inner.backbone_ = hollow(inner.backbone_, network.stages.state_dict())
+        net.left_behind = tuple(network.stages.state_dict())
+        inner.backbone_ = hollow(inner.backbone_, net.left_behind)
         inner.net_ = net
 
     def _recover(self, inner, course):
