@@ -53,6 +53,9 @@ class TransferNet(NeuralNet):
         self.lr_decay = lr_decay
         self.weight_decay = weight_decay
 
+    _fused_size = 0
+    _fused: Sequence[RestNetwork] = ()
+
     def initialize_module(self):
         """Take the network as it is, and refer to it once only, so that a pickle holds it once."""
         super().initialize_module()
@@ -105,6 +108,7 @@ class TransferNet(NeuralNet):
             Where the loss is no finite number.
         """
         self._generator, self._valid = generator, valid
+        self._fused_size = 0  # what has been folded would not learn
         kept: list[tuple[str, Any]] = getattr(self, "callbacks_")  # noqa: B009, mypy does not know skorch's
         self.callbacks_ = [*first, *kept, *last]
         self.max_epochs, self.is_interrupted_ = epochs, False
@@ -202,6 +206,22 @@ class TransferNet(NeuralNet):
         parts = [torch.cat(column).cpu().numpy() for column in zip(*seen, strict=True)]
         return float(self.criterion_.score(*parts))
 
+    def run_fused(self, batch_size: int) -> None:
+        """Predict from now on, until it is trained again, as a prefix does: norms folded, channels last, few at once."""
+        self._fused_size, self._fused = batch_size, []
+
+    def _network(self) -> RestNetwork:
+        """What predicts."""
+        if not self._fused_size:
+            return self.module_
+        if not self._fused:  # a list, since skorch would take a network for one that is to be trained
+            self._fused = [self.module_.fused()]
+        return self._fused[0]
+
+    def __getstate__(self):
+        """What was folded is folded again where it is needed."""
+        return {**super().__getstate__(), "_fused": []}
+
     def _logits(self, x: dict[str, torch.Tensor]) -> torch.Tensor:
         outputs = self.infer(x)
         return outputs[0] if isinstance(outputs, tuple) else outputs
@@ -209,7 +229,8 @@ class TransferNet(NeuralNet):
     def outputs(self, activations: np.ndarray) -> np.ndarray:
         """Outputs (n, n_outputs) for rows of activations, in eval mode; each row's are its own, to the bit."""
         self.module_.eval()
-        chunks = (activations[start : start + self.batch_size] for start in range(0, len(activations), self.batch_size))
+        size = self._fused_size or self.batch_size
+        chunks = (activations[start : start + size] for start in range(0, len(activations), size))
         with torch.inference_mode():
             return torch.cat([self._chunk_outputs(torch.from_numpy(chunk)) for chunk in chunks]).numpy()
 
@@ -220,7 +241,10 @@ class TransferNet(NeuralNet):
         that are left over from a block. They round otherwise: so no row is alone, and all blocks are full.
         """
         n_rows = len(chunk)
-        features = self.module_.features((chunk if n_rows > 1 else chunk.repeat_interleave(2, 0)).to(self.device))
+        # Channels last, a batch of another size may round otherwise too: there all have the same.
+        wanted = self._fused_size or max(2, n_rows)
+        chunk = chunk if n_rows == wanted else chunk[torch.arange(wanted) % n_rows]
+        features = self._network().features(chunk.to(self.device))
         blocks = torch.nn.functional.pad(features[:n_rows], (0, 0, 0, -n_rows % _BLOCK))
         return self.module_.head(blocks)[:n_rows].float().cpu()
 

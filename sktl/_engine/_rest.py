@@ -8,8 +8,9 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from sktl._engine._network import Normalization, pool
+from sktl._engine._network import Normalization, fuse, pool
 from sktl.backbones import Backbone
+from sktl.backbones._graph import shadow
 
 Head = str | Sequence[int] | nn.Module
 
@@ -76,6 +77,15 @@ class RestNetwork(nn.Module):
     def features(self, x: Tensor) -> Tensor:
         """What reaches the head, (n, n_features)."""
         return self._run(x)[0]
+
+    def fused(self) -> "RestNetwork":
+        """The same function in eval mode, faster: batch norms folded, channels last; what is not folded is shared."""
+        other = object.__new__(type(self))
+        other.__dict__.update({**self.__dict__, "_modules": dict(self._modules)})
+        if isinstance(self.stages, torch.fx.GraphModule):
+            stages = fuse(shadow(self.stages, torch.Tensor.detach)).to(memory_format=torch.channels_last)
+            other._modules["stages"] = stages
+        return other
 
     def _run(self, x: Tensor) -> tuple[Tensor, tuple[Tensor, ...]]:
         outputs = self.stages(self.normalization(x))

@@ -23,7 +23,9 @@ from sktl._engine._backbone_parameter import leave_networks_behind
 from sktl._engine._classification import TransferClassifier
 from sktl._engine._epochs import FitInEpochs
 from sktl._engine._footprint import Footprints, footprints
+from sktl._engine._net import TransferNet
 from sktl._engine._rest import RestNetwork, adopt_statistics_quickly, last_linear
+from sktl._engine._runners import resolve_batch_size
 from sktl._engine._sparsity import sparse_weights
 from sktl._engine._training import GLOBAL_GENERATOR
 from sktl.backbones import Backbone
@@ -100,6 +102,7 @@ class CompressedClassifier(FitInEpochs, MetaEstimatorMixin, ClassifierMixin, Bas
                 self._forget()  # what is there is smaller in part, or not at all
                 raise
             self._remember(X)
+            run_fast(self.estimator_)
         return self
 
     def predict(self, X):
@@ -173,10 +176,10 @@ class CompressedClassifier(FitInEpochs, MetaEstimatorMixin, ClassifierMixin, Bas
         -------
         Footprints
             One row for the original and one for each step, of which there are several in a stack. It prints as a
-            table; ``to_dict()`` and ``to_frame()`` give the columns ``model``, ``parameters``, ``nonzero``, ``nbytes`` (on disk, pickled; a
-            network of your own that was a parameter is not in it), ``macs`` (multiply-accumulates that are executed for
-            one picture), ``milliseconds`` (for one of 16 pictures) and ``agreement`` (the share of equal labels, on at
-            most 256 pictures of the fit).
+            table; ``to_dict()`` and ``to_frame()`` give the columns ``model``, ``parameters``, ``nonzero``, ``nbytes``
+            (on disk, pickled; a network of your own that was a parameter is not in it), ``macs``
+            (multiply-accumulates that are executed for one picture), ``milliseconds`` (for one of 16 pictures) and
+            ``agreement`` (the share of equal labels, on at most 256 pictures of the fit).
         """
         check_is_fitted(self, "estimator_")
         if self._footprints is None:
@@ -257,7 +260,7 @@ class CompressedClassifier(FitInEpochs, MetaEstimatorMixin, ClassifierMixin, Bas
         return course
 
     def _retrain(self, inner, course, tasks, callbacks=()):
-        """Train the network of ``inner`` as it is now, with the estimator's own loss; False where that was interrupted."""
+        """Train the network of ``inner`` as it is now, with the estimator's own loss; False where Ctrl-C ended that."""
         settings = {
             "max_epochs": self.max_epochs,
             "lr": self.lr or inner.lr,
@@ -275,10 +278,10 @@ class CompressedClassifier(FitInEpochs, MetaEstimatorMixin, ClassifierMixin, Bas
             adopt_statistics_quickly(inner.net_.module_)
             self._recover(inner, course)
             inner._train(course, tasks, callbacks=callbacks)
-            return not inner.net_.is_interrupted_
         finally:
             inner.set_params(**before)
         inner._finish(course)
+        return not inner.net_.is_interrupted_
 
     def _recover(self, inner, course):
         """Bring back what a few passes without gradients can: statistics of batch norms, and a head that fits."""
@@ -407,6 +410,13 @@ def _without_parameter(model: Any) -> Any:
     """A model that is pickled as a compressed one is: without a network that was its parameter."""
     model = outermost(model)
     return bare(model) if isinstance(model, TransferClassifier) else model
+
+
+def run_fast(inner: TransferClassifier) -> None:
+    """Let what was trained predict as fast as what is frozen; a net of integers is fast as it is."""
+    if isinstance(inner.net_, TransferNet):
+        macs = sum(stage.macs for stage in inner.backbone_.stages[inner.freeze_depth_ :])
+        inner.net_.run_fused(resolve_batch_size("auto", macs, torch.device(inner.net_.device)))
 
 
 def taking_turns(inner: TransferClassifier) -> contextlib.AbstractContextManager:
