@@ -207,7 +207,7 @@ class TransferNet(NeuralNet):
         return float(self.criterion_.score(*parts))
 
     def run_fused(self, batch_size: int) -> None:
-        """Predict from now on, until it is trained again, as a prefix does: norms folded, channels last, few at once."""
+        """Predict from now on, until it is trained again, as a prefix does: folded, channels last, few at once."""
         self._fused_size, self._fused = batch_size, []
 
     def _network(self) -> RestNetwork:

@@ -270,11 +270,9 @@ class CompressedClassifier(FitInEpochs, MetaEstimatorMixin, ClassifierMixin, Bas
             "freeze_bn": inner.freeze_bn and min(len(course.rows), inner.batch_size) == 1,
         }
         before = {name: getattr(inner, name) for name in settings}
-        adopt_network(inner)
-        inner._prepare(course.table, course.depth, course.seed)
         try:
             inner.set_params(**settings)
-            inner.net_ = inner._make_net(course, inner.net_)
+            self._renew(inner, course)
             adopt_statistics_quickly(inner.net_.module_)
             self._recover(inner, course)
             inner._train(course, tasks, callbacks=callbacks)
@@ -282,6 +280,12 @@ class CompressedClassifier(FitInEpochs, MetaEstimatorMixin, ClassifierMixin, Bas
             inner.set_params(**before)
         inner._finish(course)
         return not inner.net_.is_interrupted_
+
+    def _renew(self, inner, course):
+        """A net for the network as it is now, with a loss that fits it."""
+        adopt_network(inner)
+        inner._prepare(course.table, course.depth, course.seed)
+        inner.net_ = inner._make_net(course, inner.net_)
 
     def _recover(self, inner, course):
         """Bring back what a few passes without gradients can: statistics of batch norms, and a head that fits."""

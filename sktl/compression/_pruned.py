@@ -166,6 +166,8 @@ class PrunedClassifier(CompressedClassifier):
         for number in range(1, self.n_rounds + 1):
             # What is left shrinks by the same factor in each round, and is in the end what was asked for.
             share = 1 - (1 - self.amount) ** (number / self.n_rounds)
+            if number > 1 and self.criterion == "taylor":  # what a loss had learnt it has forgotten after training
+                self._renew(inner, course)
             layers = self._layers(inner.net_.module_)
             with taking_turns(inner):
                 scores = importance(inner.net_, course.rows, layers, self.criterion, generator)
@@ -197,6 +199,7 @@ class PrunedClassifier(CompressedClassifier):
         network = inner.net_.module_
         with torch.no_grad():
             example = network.normalization(course.rows.activations.batch([0], 0).to(inner.net_.device))
+        before = sum(parameter.numel() for parameter in network.parameters())
         whole = whole or measure_whole(network, example)
         prune_filters(
             network,
@@ -207,6 +210,11 @@ class PrunedClassifier(CompressedClassifier):
             scope=self._resolve_scope(),
             score=scores.__getitem__,
         )
+        if self.n_rounds == 1 and before == sum(parameter.numel() for parameter in network.parameters()):
+            raise CompressionError(
+                f"amount={self.amount!r} is less than one filter of any layer: nothing can be taken out. Use a larger "
+                "one, or granularity='weight'."
+            )
         return whole
 
     def _check_parameters(self):
