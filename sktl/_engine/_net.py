@@ -1,5 +1,6 @@
 """The one training loop: skorch's, over stored or live activations, with weighted rows and groups of parameters."""
 
+import copy
 import warnings
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -222,6 +223,13 @@ class TransferNet(NeuralNet):
         """What was folded is folded again where it is needed."""
         return {**super().__getstate__(), "_fused": []}
 
+    def __deepcopy__(self, memo):
+        """A copy that is not made by pickling, where torch would trace graphs, and with them what other threads run."""
+        other = object.__new__(type(self))
+        memo[id(self)] = other
+        other.__dict__.update(copy.deepcopy({**self.__dict__, "_fused": []}, memo))
+        return other
+
     def _logits(self, x: dict[str, torch.Tensor]) -> torch.Tensor:
         outputs = self.infer(x)
         return outputs[0] if isinstance(outputs, tuple) else outputs
@@ -251,7 +259,7 @@ class TransferNet(NeuralNet):
     def hollow(self) -> "TransferNet":
         """The same net with a network that takes no room, to be pickled beside what is in it."""
         other = object.__new__(type(self))
-        other.__dict__.update(self.__dict__)
+        other.__dict__.update(self.__dict__, _fused=[])
         other.module_ = shadow(self.module_, hollow_tensor)
         for old, new in zip(self.module_.parameters(), other.module_.parameters(), strict=True):
             new.requires_grad_(old.requires_grad)

@@ -28,6 +28,7 @@ from sktl._engine._probe import Probe, probe_rows
 from sktl._engine._progress import PrintedProgress
 from sktl._engine._rest import RestNetwork, adopt_statistics_quickly, last_linear, make_head
 from sktl._engine._rows import Rows
+from sktl._engine._runners import resolve_batch_size
 from sktl._engine._schedules import OPTIMIZERS, SCHEDULES
 from sktl._engine._summary import TrainableSummary
 from sktl._engine._threads import bounded_threads
@@ -152,6 +153,7 @@ class TransferEstimator(FitInEpochs, BaseEstimator):
             self.freeze_depth_ = course.depth
             self._train(course, tasks)
             self._finish(course)
+            self._predict_fast()
         return self
 
     def _enroll(self, X, y, sample_weight, validation, *, reset, classes=None):
@@ -382,6 +384,12 @@ class TransferEstimator(FitInEpochs, BaseEstimator):
             self.n_iter_ = len(self.history_)
             self.best_epoch_ = best.best_epoch_ if best is not None else self.n_iter_
             self._lend_backbone()
+
+    def _predict_fast(self):
+        """Let what was trained predict as fast as what is frozen; a net of integers is fast as it is."""
+        if isinstance(self.net_, TransferNet):
+            macs = sum(stage.macs for stage in self.backbone_.stages[self.freeze_depth_ :])
+            self.net_.run_fused(resolve_batch_size("auto", macs, torch.device(self.net_.device)))
 
     def _unfreezing(self, is_step):
         """Gradual unfreezing, in the epochs of this fit, or in all steps of `partial_fit` so far."""

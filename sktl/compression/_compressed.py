@@ -23,9 +23,7 @@ from sktl._engine._backbone_parameter import leave_networks_behind
 from sktl._engine._classification import TransferClassifier
 from sktl._engine._epochs import FitInEpochs
 from sktl._engine._footprint import Footprints, footprints
-from sktl._engine._net import TransferNet
 from sktl._engine._rest import RestNetwork, adopt_statistics_quickly, last_linear
-from sktl._engine._runners import resolve_batch_size
 from sktl._engine._sparsity import sparse_weights
 from sktl._engine._training import GLOBAL_GENERATOR
 from sktl.backbones import Backbone
@@ -102,7 +100,7 @@ class CompressedClassifier(FitInEpochs, MetaEstimatorMixin, ClassifierMixin, Bas
                 self._forget()  # what is there is smaller in part, or not at all
                 raise
             self._remember(X)
-            run_fast(self.estimator_)
+            self.estimator_._predict_fast()
         return self
 
     def predict(self, X):
@@ -278,6 +276,7 @@ class CompressedClassifier(FitInEpochs, MetaEstimatorMixin, ClassifierMixin, Bas
             inner._train(course, tasks, callbacks=callbacks)
         finally:
             inner.set_params(**before)
+            inner.net_.module_._freeze_bn = inner.freeze_bn  # whoever trains it next says so himself
         inner._finish(course)
         return not inner.net_.is_interrupted_
 
@@ -414,13 +413,6 @@ def _without_parameter(model: Any) -> Any:
     """A model that is pickled as a compressed one is: without a network that was its parameter."""
     model = outermost(model)
     return bare(model) if isinstance(model, TransferClassifier) else model
-
-
-def run_fast(inner: TransferClassifier) -> None:
-    """Let what was trained predict as fast as what is frozen; a net of integers is fast as it is."""
-    if isinstance(inner.net_, TransferNet):
-        macs = sum(stage.macs for stage in inner.backbone_.stages[inner.freeze_depth_ :])
-        inner.net_.run_fused(resolve_batch_size("auto", macs, torch.device(inner.net_.device)))
 
 
 def taking_turns(inner: TransferClassifier) -> contextlib.AbstractContextManager:

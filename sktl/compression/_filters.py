@@ -113,6 +113,11 @@ def measure_whole(network: RestNetwork, example: Tensor) -> Whole:
     return Whole(n_filters, sum(macs for macs, _, _ in layers.values()))
 
 
+def import_torch_pruning() -> Any:
+    """The package, or the error that says how to install it."""
+    return import_optional("torch_pruning", extra="compress", purpose="granularity='filter'")
+
+
 def prune_filters(
     network: RestNetwork,
     example: Tensor,
@@ -247,7 +252,7 @@ def _read_groups(network: RestNetwork, example: Tensor) -> list[_Group]:
     CompressionError
         Where it cannot follow the network, or there is no such group.
     """
-    torch_pruning = import_optional("torch_pruning", extra="compress", purpose="granularity='filter'")
+    torch_pruning = import_torch_pruning()
     graph, trial = torch_pruning.DependencyGraph(), _trial_copy(network)
     entry = _EntryPruner(example.shape[1] if example.ndim == 4 else example.shape[-1])
     try:

@@ -15,7 +15,7 @@ from sktl.compression._compressed import (
     require_layers,
     taking_turns,
 )
-from sktl.compression._filters import measure_whole, prune_filters
+from sktl.compression._filters import import_torch_pruning, measure_whole, prune_filters
 from sktl.compression._masks import CRITERIA, importance, set_zeros, zero_masks
 from sktl.exceptions import CompressionError
 
@@ -219,6 +219,8 @@ class PrunedClassifier(CompressedClassifier):
 
     def _check_parameters(self):
         super()._check_parameters()
+        if self.granularity == "filter":  # before anything is fitted for hours
+            import_torch_pruning()
         if self.unit == "macs" and self.granularity == "weight":
             raise ValueError(
                 "unit='macs' with granularity='weight': zeros are multiplied like other weights. Use "
