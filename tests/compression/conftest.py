@@ -1,6 +1,7 @@
 """A network of three convolutions, a table that it learns in no time, and what can be seen of frozen stages."""
 
 import copy
+from collections import OrderedDict
 
 import pytest
 import torch
@@ -11,21 +12,19 @@ import sktl._engine._prefix as prefix_module
 from sktl import FineTunedClassifier
 from sktl._engine._cache import open_cache
 from sktl._engine._rows import Rows
+from sktl.compression import LotteryTicketClassifier, PrunedClassifier
 
 
-class Small(nn.Module):
-    """Three stages of a convolution with a batch norm each, and a dropout in the last one."""
+def make_small() -> nn.Module:
+    """Three stages of a convolution with a batch norm each, and a dropout in the last one; of torch's own classes.
 
-    def __init__(self):
-        super().__init__()
-        self.stem = nn.Sequential(nn.Conv2d(3, 8, 3, padding=1, bias=False), nn.BatchNorm2d(8), nn.ReLU())
-        self.layer1 = nn.Sequential(nn.Conv2d(8, 12, 3, stride=2), nn.BatchNorm2d(12), nn.ReLU())
-        self.layer2 = nn.Sequential(nn.Conv2d(12, 16, 3, padding=1), nn.BatchNorm2d(16), nn.ReLU(), nn.Dropout(0.2))
-        self.pool = nn.AdaptiveAvgPool2d(1)
-        self.fc = nn.Linear(16, 10)
-
-    def forward(self, x):
-        return self.fc(self.pool(self.layer2(self.layer1(self.stem(x)))).flatten(1))
+    So other processes can unpickle it.
+    """
+    stem = nn.Sequential(nn.Conv2d(3, 8, 3, padding=1, bias=False), nn.BatchNorm2d(8), nn.ReLU())
+    layer1 = nn.Sequential(nn.Conv2d(8, 12, 3, stride=2), nn.BatchNorm2d(12), nn.ReLU())
+    layer2 = nn.Sequential(nn.Conv2d(12, 16, 3, padding=1), nn.BatchNorm2d(16), nn.ReLU(), nn.Dropout(0.2))
+    parts = {"stem": stem, "layer1": layer1, "layer2": layer2, "pool": nn.AdaptiveAvgPool2d(1), "flat": nn.Flatten()}
+    return nn.Sequential(OrderedDict({**parts, "fc": nn.Linear(16, 10)}))
 
 
 @pytest.fixture(scope="session")
@@ -33,7 +32,7 @@ def backbone():
     """The network, which has learnt digits; it is shared by all tests, which do not change it."""
     with torch.random.fork_rng():
         torch.manual_seed(0)
-        module = Small()
+        module = make_small()
     X, y = load_digits(return_X_y=True)
     settings = {"freeze_depth": 0, "freeze_bn": False, "max_epochs": 8, "lr": 0.02, "random_state": 0}
     size = {"resize_size": 16, "crop_size": 16}
@@ -142,3 +141,25 @@ def state():
         return {name: tensor.numpy().copy() for name, tensor in model.net_.module_.state_dict().items()}
 
     return tensors
+
+
+@pytest.fixture
+def prune(make):
+    """Makes a compressor around a classifier, or what is given, that trains for an epoch."""
+    return lambda estimator=None, **params: PrunedClassifier(
+        make() if estimator is None else estimator, **{"max_epochs": 1, "random_state": 0, **params}
+    )
+
+
+@pytest.fixture
+def draw(make):
+    """Makes a lottery of one round."""
+    return lambda estimator=None, **params: LotteryTicketClassifier(
+        make() if estimator is None else estimator, **{"n_rounds": 1, "controls": False, "random_state": 0, **params}
+    )
+
+
+@pytest.fixture(params=["prune", "draw"])
+def compress(request, prune, draw):
+    """Makes either."""
+    return {"prune": prune, "draw": draw}[request.param]

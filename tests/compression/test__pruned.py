@@ -91,9 +91,10 @@ def test_counts_where_all_weights_are_equal(backbone, make, table, prune, zeros,
         assert n_zeros(found) == round(amount * n_weights(found))
 
 
-def test_the_smallest_go(fitted, prune, table, zeros, state):
+def test_the_smallest_go(make, prune, table, zeros, state):
     """Without training, what is left is what it was, and nothing that went was larger: NumPy's percentile says so."""
-    found = zeros(prune(amount=0.4, max_epochs=0, freeze_depth="all").fit(*table))
+    fitted = make(head=(7,)).fit(*table)
+    found = zeros(prune(FrozenEstimator(fitted), amount=0.4, max_epochs=0, freeze_depth="all").fit(*table))
     assert list(found) == ["head.0"]
     weight = np.abs(state(fitted)["head.0.weight"])
     np.testing.assert_array_equal(found["head.0"], weight <= np.percentile(weight, 40, method="lower"))
@@ -110,8 +111,9 @@ def test_rounds_are_nested(table, prune, zeros, monkeypatch):
     retrain = PrunedClassifier._retrain
 
     def watched(self, inner, *args, **kwargs):
-        retrain(self, inner, *args, **kwargs)
+        goes_on = retrain(self, inner, *args, **kwargs)
         seen.append(zeros(inner))
+        return goes_on
 
     monkeypatch.setattr(PrunedClassifier, "_retrain", watched)
     prune(amount=0.875, n_rounds=3, criterion="random").fit(*table)
@@ -237,7 +239,8 @@ class Scale(nn.Module):
 
 
 def test_nothing_to_prune(table, make):
-    """Where no convolution and no linear layer learns, the error says what would help."""
-    estimator = make(freeze_depth="all", head=Scale(), head_init="random", max_epochs=0)
-    with pytest.raises(CompressionError, match="freeze_depth"):
-        PrunedClassifier(estimator).fit(*table)
+    """Where no layer learns but the one that gives the outputs, or none at all, the error says what would help."""
+    for head in (Scale(), "linear"):
+        estimator = make(freeze_depth="all", head=head, head_init="random", max_epochs=0)
+        with pytest.raises(CompressionError, match="Freeze less"):
+            PrunedClassifier(estimator).fit(*table)
