@@ -41,7 +41,8 @@ class LowRankClassifier(CompressedClassifier):
         How many stages stay as they are, as in `sktl.FineTunedClassifier`; 0 makes the whole network smaller. None:
         those that the estimator has frozen, whose output stays in its cache.
     max_epochs : int, default=5
-        Epochs of training the smaller network, with the estimator's own loss and settings; 0 does not train.
+        Epochs of training the smaller network, with the estimator's own loss and optimizer, and with batch norms that
+        learn. With 0 only these and the head's start are fitted to it.
     lr : float, default=None
         Learning rate of that; None takes the estimator's.
     lr_decay : float, default=1.0

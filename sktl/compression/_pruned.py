@@ -56,7 +56,8 @@ class PrunedClassifier(CompressedClassifier):
         How many stages stay as they are, as in `sktl.FineTunedClassifier`; 0 prunes the whole network. None: those that
         the estimator has frozen, whose output stays in its cache.
     max_epochs : int, default=5
-        Epochs of training after each round, with the estimator's own loss and settings; 0 does not train.
+        Epochs of training after each round, with the estimator's own loss and optimizer, and with batch norms that
+        learn. With 0 only these and the head's start are fitted to what is left.
     lr : float, default=None
         Learning rate of that; None takes the estimator's.
     lr_decay : float, default=1.0

@@ -49,8 +49,8 @@ class QuantizedClassifier(CompressedClassifier):
         How many stages stay as they are, as in `sktl.FineTunedClassifier`; 0 quantises the whole network. None: those
         that the estimator has frozen, whose output stays in its cache.
     max_epochs : int, default=5
-        Of ``scheme="codebook"``: epochs of training the shared values, with the estimator's own loss and settings; 0
-        does not train. The other schemes do not train.
+        Of ``scheme="codebook"``: epochs of training the shared values, with the estimator's own loss and optimizer, and
+        with batch norms that learn. With 0 only these and the head's start are fitted. The other schemes do not train.
     lr : float, default=None
         Learning rate of that; None takes the estimator's.
     lr_decay : float, default=1.0
