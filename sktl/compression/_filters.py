@@ -8,6 +8,7 @@ proven on the copy before the network itself is touched.
 
 import copy
 import math
+import os
 import threading
 import warnings
 from collections.abc import Callable, Sequence
@@ -25,6 +26,8 @@ Score = Callable[[Any], Tensor]
 
 # torch-pruning notes along which axis it is about to cut in objects that all threads share.
 _LOCK = threading.Lock()
+if hasattr(os, "register_at_fork"):  # in a child, a lock that another thread of the parent held would stay locked
+    os.register_at_fork(after_in_child=_LOCK._at_fork_reinit)  # type: ignore[attr-defined]
 
 # What stays of each group where all groups are ranked together: a group without filters would cut the network in two.
 _SMALLEST_SHARE = 0.1

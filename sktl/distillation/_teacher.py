@@ -182,6 +182,8 @@ def _path_to_network(teacher: Any) -> "tuple[list[Any], Any] | None":
         return _path_to_network(teacher.estimator)
     if hasattr(teacher, "best_estimator_"):
         return _path_to_network(teacher.best_estimator_)
+    if hasattr(getattr(teacher, "estimator_", None), "backbone_"):  # of a compressor
+        return _path_to_network(teacher.estimator_)
     if len(calibrated) == 1:
         return _path_to_network(calibrated[0].estimator)
     steps = [step for _, step in getattr(teacher, "steps", ()) if step not in (None, "passthrough")]

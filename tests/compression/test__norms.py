@@ -55,12 +55,29 @@ def test_only_norms_behind_the_cut(backbone, make_rows):
     ]
 
 
-@pytest.mark.parametrize(("n", "batch_size"), [(1, 8), (5, 1)])
-def test_rows_one_by_one_have_no_variance(backbone, make_rows, n, batch_size):
-    """Where no batch has two rows, the statistics stay what they are."""
-    net = make_net(backbone, batch_size=batch_size)
+def test_one_at_a_time(backbone, make_rows):
+    """Statistics are measured on several rows where training takes one by one."""
+    one, all_at_once, rows = make_net(backbone, batch_size=1), make_net(backbone, batch_size=5), make_rows(5)
+    recalibrate(one, rows)
+    recalibrate(all_at_once, rows)
+    assert torch.equal(norms(one)[-1].running_var, norms(all_at_once)[-1].running_var)
+
+
+def test_a_constant_channel(backbone, make_rows):
+    """A channel that is the same everywhere keeps the variance that it had."""
+    net, rows = make_net(backbone), make_rows(16)
+    with torch.no_grad():
+        net.module_.stages.get_submodule("stem.0").weight[3] = 0.0
+    old = norms(net)[0].running_var[3].item()
+    recalibrate(net, rows)
+    assert norms(net)[0].running_var[3].item() == old
+
+
+def test_one_row_has_no_variance(backbone, make_rows):
+    """Where there is one row, the statistics stay what they are."""
+    net = make_net(backbone)
     before = copy.deepcopy(net.module_.state_dict())
-    recalibrate(net, make_rows(n))
+    recalibrate(net, make_rows(1))
     after = net.module_.state_dict()
     assert all(torch.equal(after[name], tensor) for name, tensor in before.items())
 
