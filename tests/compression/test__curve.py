@@ -25,9 +25,10 @@ def test_columns():
 
 
 def test_what_it_says():
-    """The best of the winning tickets is named, the first of several, beside the dense network; no control is."""
+    """The smallest of the winning tickets that are as good as the dense network is named; no control is."""
     text = str(LotteryCurve(POINTS))
-    assert text.startswith(
-        "The best of the winning tickets scores 0.950 with 25.0% of the weights, the dense network 0.900"
-    )
+    assert "dense network (0.900)" in text.splitlines()[0]
+    assert "6.2% of the weights" in text.splitlines()[0]
     assert text.splitlines()[-1].split() == ["winning", "2", "6.2%", "93.8%", "0.950", "-"]
+    worse = [POINTS[0], *(point._replace(score=0.8) for point in POINTS[2:])]
+    assert "6.2%" not in str(LotteryCurve(worse)).splitlines()[0]
