@@ -104,9 +104,9 @@ def test_partial_fit_keeps_the_first_calls_scale(ink, make):
 
 
 def test_cached_and_live_training_are_the_same(ink, make):
-    """For a regressor too."""
+    """For a regressor too; in one engine, since others round otherwise."""
     X, y = ink
-    cached, live = (make(freeze_depth=-1, cache=cache).fit(X, y) for cache in ("auto", None))
+    cached, live = (make(freeze_depth=-1, cache=cache, engine="torch").fit(X, y) for cache in ("auto", None))
     np.testing.assert_allclose(live.history_[:, "train_loss"], cached.history_[:, "train_loss"], rtol=1e-4)
     np.testing.assert_allclose(live.predict(X), cached.predict(X), rtol=1e-3)
 
