@@ -61,6 +61,17 @@ def clothes(part: str) -> tuple[np.ndarray, np.ndarray]:
     return X, np.frombuffer(labels, np.uint8, offset=8).astype(int)
 
 
+# A network of our own for them, trained from its beginning.
+CLOTHES = {
+    "freeze_depth": 0,
+    "head_init": "random",
+    "lr_decay": 1.0,
+    "weight_decay": 0.0,
+    "in_channels": 1,
+    "preprocessing": {"resize_size": 28, "crop_size": 28, "mean": (0.286,), "std": (0.353,)},
+}
+
+
 def eager_model(name: str, weights: Path | None) -> torch.nn.Module:
     """Torchvision's own network in eval mode, as a user would build it."""
     torch.manual_seed(0)
@@ -127,6 +138,12 @@ def show(title: str, header: Sequence[str], rows: Sequence[Sequence[object]]) ->
     for row in rows:
         print("| " + " | ".join(f"{x:.3g}" if isinstance(x, float) else str(x) for x in row) + " |")
     print(flush=True)
+
+
+def spread(values: Sequence[float], factor: float = 1.0, digits: int = 2) -> str:
+    """Mean and standard deviation, both times ``factor``."""
+    deviation = statistics.stdev(values) if len(values) > 1 else 0.0
+    return f"{factor * statistics.mean(values):.{digits}f} ± {factor * deviation:.{digits}f}"
 
 
 def machine() -> str:

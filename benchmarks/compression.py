@@ -16,19 +16,18 @@ import statistics
 import subprocess
 import sys
 import tempfile
-import time
 
 import numpy as np
 import torch
-from common import clothes, imagenet_paths, machine, pretrained, require_data, show, weights_path
-from lottery_ticket import SETTINGS, lenet, spread
+from common import clothes, imagenet_paths, machine, pretrained, require_data, show, spread, weights_path
+from lottery_ticket import SETTINGS, lenet
 from safetensors.torch import load_file
 from sklearn.base import clone
 from sklearn.frozen import FrozenEstimator
 from torch import nn
 
 from sktl import FineTunedClassifier
-from sktl._engine._cache import bypassed_caches
+from sktl._engine._footprint import footprints
 from sktl.compression import LowRankClassifier, PrunedClassifier, QuantizedClassifier
 
 
@@ -46,18 +45,9 @@ def ants_and_bees() -> FineTunedClassifier:
     return network.fit(*photos("train"))
 
 
-def milliseconds(models: dict[str, object], X, n_repeats: int = 7) -> dict[str, float]:
+def milliseconds(models: dict[str, object], X) -> dict[str, float]:
     """Median time for one picture of each model, in turn."""
-    seconds: dict[str, list[float]] = {name: [] for name in models}
-    with bypassed_caches():
-        for model in models.values():
-            model.predict(X)
-        for _ in range(n_repeats):
-            for name, model in models.items():
-                start = time.perf_counter()
-                model.predict(X)
-                seconds[name].append(time.perf_counter() - start)
-    return {name: 1000 * statistics.median(times) / len(X) for name, times in seconds.items()}
+    return {name: cost.milliseconds for name, cost in footprints(models, X, n_repeats=7).items()}
 
 
 def written(model) -> int:
@@ -123,7 +113,7 @@ def han(n_seeds: int) -> None:
     for name, entries in found.items():
         accuracies, left, sizes = zip(*entries, strict=True)
         worse = [a - b[0] for a, b in zip(accuracies, found[names[0]], strict=True)]
-        rows.append((name, f"{left[0]:.1%}", f"{sizes[0]:.3f}", spread(list(accuracies)), spread(worse)))
+        rows.append((name, f"{left[0]:.1%}", f"{sizes[0]:.3f}", spread(accuracies, 100), spread(worse, 100)))
     header = ("", "weights left", "bytes", "test accuracy (%)", "against dense (points)")
     show(f"LeNet-300-100, Fashion-MNIST, {n_seeds} seeds", header, rows)
 
@@ -246,7 +236,7 @@ def low_rank(n_seeds: int) -> None:
     rows = []
     for name, entries in found.items():
         accuracies, *ratios = zip(*entries, strict=True)
-        rows.append((name, spread(list(accuracies)), *(f"{statistics.median(column):.2f}" for column in ratios)))
+        rows.append((name, spread(accuracies, 100), *(f"{statistics.median(column):.2f}" for column in ratios)))
     show(f"A small VGG, rank=0.5, {n_seeds} seeds", ("", "test accuracy (%)", "parameters", "MACs", "time"), rows)
 
 

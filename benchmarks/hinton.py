@@ -8,11 +8,10 @@ Run: python benchmarks/hinton.py [--seeds 5]
 """
 
 import argparse
-import statistics
 
 import numpy as np
 import torch
-from common import clothes, machine, show
+from common import CLOTHES, clothes, machine, show, spread
 from sklearn.frozen import FrozenEstimator
 from torch import nn
 
@@ -20,16 +19,7 @@ from sktl import DistilledClassifier, FineTunedClassifier
 
 SIDE, N_CLASSES, UNSEEN = 28, 10, 3  # the class that the student never sees: dresses
 TEACHER, STUDENT = (800, 800), (400, 400)
-SETTINGS = {
-    "freeze_depth": 0,
-    "head_init": "random",
-    "lr": 1e-3,
-    "lr_decay": 1.0,
-    "weight_decay": 0.0,
-    "batch_size": 128,
-    "in_channels": 1,
-    "preprocessing": {"resize_size": SIDE, "crop_size": SIDE, "mean": (0.286,), "std": (0.353,)},
-}
+SETTINGS = {**CLOTHES, "lr": 1e-3, "batch_size": 128}
 
 
 def perceptron(widths: tuple[int, ...], seed: int, dropout: bool = False) -> nn.Module:
@@ -39,11 +29,6 @@ def perceptron(widths: tuple[int, ...], seed: int, dropout: bool = False) -> nn.
     for n_in, n_out in zip([SIDE * SIDE, *widths], widths, strict=False):
         layers += [nn.Linear(n_in, n_out), nn.ReLU(), *([nn.Dropout(0.5)] if dropout else [])]
     return nn.Sequential(*layers, nn.Linear(widths[-1], N_CLASSES))
-
-
-def spread(values: list[float]) -> str:
-    """Mean and standard deviation."""
-    return f"{statistics.mean(values):.1f} ± {statistics.stdev(values) if len(values) > 1 else 0:.1f}"
 
 
 def errors(model, X, y) -> int:
@@ -71,7 +56,7 @@ def main(n_seeds: int, n_epochs: int) -> None:
     for seed in range(n_seeds):
         student = FineTunedClassifier(perceptron(STUDENT, seed), max_epochs=n_epochs, random_state=seed, **SETTINGS)
         alone.append(errors(student.fit(X, y), X_test, y_test))
-    rows.append(("the student alone", spread(alone)))
+    rows.append(("the student alone", spread(alone, digits=1)))
     print(rows[-1], flush=True)
     for temperature in (2.0, 4.0):
         settings = {"max_epochs": n_epochs, "temperature": temperature, **SETTINGS}
@@ -83,7 +68,7 @@ def main(n_seeds: int, n_epochs: int) -> None:
             )
             for seed in range(n_seeds)
         ]
-        rows.append((f"distilled, temperature {temperature:g}", spread(distilled)))
+        rows.append((f"distilled, temperature {temperature:g}", spread(distilled, digits=1)))
         print(rows[-1], flush=True)
     show(f"{STUDENT} hidden units, {n_seeds} seeds", ("network", "errors of 10,000"), rows)
     unseen(frozen, n_seeds, n_epochs, (X, y), (X_test, y_test))
@@ -106,10 +91,10 @@ def unseen(frozen, n_seeds: int, n_epochs: int, train, test) -> None:
         others.append(100 * np.mean(logits[~is_test].argmax(1) == y_test[~is_test]))
         biases.append(bias)
     rows = [
-        ("recognised", spread(recognised)),
-        ("recognised, bias corrected", spread(after)),
-        ("accuracy on the other nine classes, then", spread(others)),
-        ("what was added to its logit", spread(biases)),
+        ("recognised", spread(recognised, digits=1)),
+        ("recognised, bias corrected", spread(after, digits=1)),
+        ("accuracy on the other nine classes, then", spread(others, digits=1)),
+        ("what was added to its logit", spread(biases, digits=1)),
     ]
     show(f"Class {UNSEEN}, of which the student saw no picture and no label (%)", ("", f"{n_seeds} seeds"), rows)
 

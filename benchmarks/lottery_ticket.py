@@ -5,30 +5,20 @@ clothes in place of MNIST's digits: layers of 300 and 100 units, Adam, a fifth o
 tenth of the last layer's). All networks are judged on the test pictures after their last epoch: nothing is chosen by
 them.
 
-Run: python benchmarks/lottery_ticket.py [--seeds 5] [--rounds 15] [--picture lottery.png]
+Run: python benchmarks/lottery_ticket.py [--seeds 5] [--rounds 15] [--epochs 10] [--batch-size 128]
+    [--picture lottery.png]
 """
 
 import argparse
-import statistics
 
 import torch
-from common import clothes, machine, show
+from common import CLOTHES, clothes, machine, show, spread
 from torch import nn
 
 from sktl import FineTunedClassifier
 from sktl.compression import LotteryTicketClassifier
 
-SETTINGS = {
-    "freeze_depth": 0,
-    "head_init": "random",
-    "optimizer": "adam",
-    "lr": 1.2e-3,
-    "lr_decay": 1.0,
-    "lr_schedule": "constant",
-    "weight_decay": 0.0,
-    "in_channels": 1,
-    "preprocessing": {"resize_size": 28, "crop_size": 28, "mean": (0.286,), "std": (0.353,)},
-}
+SETTINGS = {**CLOTHES, "optimizer": "adam", "lr": 1.2e-3, "lr_schedule": "constant"}
 
 
 def lenet(seed: int) -> nn.Module:
@@ -51,12 +41,6 @@ def search(seed: int, n_rounds: int, n_epochs: int, batch_size: int) -> LotteryT
     return lottery.fit(X, y, X_val=X_test, y_val=y_test)
 
 
-def spread(values: list[float], factor: float = 100) -> str:
-    """Mean and standard deviation, in per cent."""
-    deviation = statistics.stdev(values) if len(values) > 1 else 0.0
-    return f"{factor * statistics.mean(values):.2f} ± {factor * deviation:.2f}"
-
-
 def main(n_seeds: int, n_rounds: int, n_epochs: int, batch_size: int, picture: str) -> None:
     """Print accuracy and the epoch of early stopping by what is left of the weights."""
     found = []
@@ -64,20 +48,19 @@ def main(n_seeds: int, n_rounds: int, n_epochs: int, batch_size: int, picture: s
         found.append(search(seed, n_rounds, n_epochs, batch_size))
         print(f"\nseed {seed}: {found[-1].curve_}", flush=True)
     curves = [lottery.curve_.to_dict() for lottery in found]
+    places = {key: i for i, key in enumerate(zip(curves[0]["ticket"], curves[0]["round"], strict=True))}
     rows = []
     for number in range(n_rounds + 1):
         row = []
         for ticket in ("winning", "random_init", "random_mask"):
-            places = [
-                i
-                for i, key in enumerate(zip(curves[0]["ticket"], curves[0]["round"], strict=True))
-                if key == (ticket, number)
-            ]
-            for i in places:
-                row.append(spread([curve["score"][i] for curve in curves]))
-                row.append(spread([curve["early_stopping_epoch"][i] for curve in curves], factor=1))
-                left = curves[0]["weights_left"][i]
-        rows.append((f"{100 * left:.1f} %", *row, *["-"] * (6 - len(row))))
+            i = places.get((ticket, number))
+            if i is None:  # the dense network is of no kind
+                row += ["-", "-"]
+                continue
+            row.append(spread([curve["score"][i] for curve in curves], 100))
+            row.append(spread([curve["early_stopping_epoch"][i] for curve in curves]))
+        left = curves[0]["weights_left"][places["winning", number]]
+        rows.append((f"{100 * left:.1f} %", *row))
     headings = ("winning ticket", "its epoch", "random values", "their epoch", "random places", "their epoch")
     show(
         f"LeNet-300-100: test accuracy (%) after {n_epochs} epochs of {batch_size} in a batch, and the epoch of the "
