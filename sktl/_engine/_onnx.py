@@ -7,6 +7,7 @@ import tempfile
 import warnings
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -14,11 +15,12 @@ import xxhash
 from torch import nn
 
 from sktl._optional import import_optional, is_installed
-from sktl.exceptions import CacheWarning, EngineError
+from sktl.exceptions import CacheWarning, EngineError, MissingDependencyError
 
 _FORMAT = "1"  # raise it when PrefixNetwork or the file's layout changes
 _DIGEST_SIZE = 16
 _MAX_BYTES = 4 * 1024**3  # of all graphs together
+_FAILURE = "engine='onnxruntime' cannot run this network ({reason}). Use engine='torch'."
 
 
 def can_run() -> bool:
@@ -81,7 +83,7 @@ def _export(network: nn.Module, input_shape: tuple[int, int, int]) -> bytes:
     for package in ("onnx", "onnxscript"):
         import_optional(package, extra="onnx", purpose="exporting for engine='onnxruntime'")
     example = torch.zeros((2, *input_shape), dtype=torch.uint8)
-    with _quiet(), _named_failure():
+    with quiet(), named_failure(_FAILURE):
         program = torch.onnx.export(
             network, (example,), dynamo=True, dynamic_shapes=({0: torch.export.Dim("n")},), verbose=False
         )
@@ -90,17 +92,30 @@ def _export(network: nn.Module, input_shape: tuple[int, int, int]) -> bytes:
 
 
 @contextlib.contextmanager
-def _named_failure() -> Iterator[None]:
-    """Turn what the exporter or ONNX Runtime cannot do, which has many types, into one error with the way out."""
+def named_failure(message: str) -> Iterator[None]:
+    """Turn what the exporter or ONNX Runtime cannot do, which has many types, into one error with the way out.
+
+    Parameters
+    ----------
+    message : str
+        What it says, with ``{reason}`` for what went wrong.
+
+    Raises
+    ------
+    EngineError
+        In place of any error but that of a missing package.
+    """
     try:
         yield
+    except MissingDependencyError:
+        raise
     except Exception as error:
         reason = (str(error).strip() or repr(error)).splitlines()[0]
-        raise EngineError(f"engine='onnxruntime' cannot run this network ({reason}). Use engine='torch'.") from error
+        raise EngineError(message.format(reason=reason)) from error
 
 
 @contextlib.contextmanager
-def _quiet() -> Iterator[None]:
+def quiet() -> Iterator[None]:
     """Silence what the exporter says to its own developers."""
     loggers = [logging.getLogger(name) for name in ("torch.onnx", "onnxscript", "onnx_ir")]
     levels = [logger.level for logger in loggers]
@@ -151,6 +166,18 @@ def _make_room(folder: Path) -> None:
             file.unlink(missing_ok=True)
 
 
+def session_options(n_threads: int) -> Any:
+    """Options of a quiet session on this number of threads, which do not spin while they wait."""
+    import onnxruntime
+
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = n_threads
+    options.inter_op_num_threads = 1
+    options.log_severity_level = 3
+    options.add_session_config_entry("session.intra_op.allow_spinning", "0")
+    return options
+
+
 class OnnxRunner:
     """Runs an exported prefix in ONNX Runtime; may be called by several threads at once, each on one core."""
 
@@ -158,13 +185,10 @@ class OnnxRunner:
 
     def __init__(self, network: nn.Module, key: str, input_shape: tuple[int, int, int]):
         onnxruntime = import_optional("onnxruntime", extra="onnx", purpose="engine='onnxruntime'")
-        options = onnxruntime.SessionOptions()
         # Whole batches run side by side, one thread each: nobody waits at a barrier, and no thread spins when idle.
-        options.intra_op_num_threads = 1
-        options.inter_op_num_threads = 1
-        options.log_severity_level = 3
+        options = session_options(1)
         graph = load_or_export(network, key, input_shape)
-        with _named_failure():
+        with named_failure(_FAILURE):
             self._session = onnxruntime.InferenceSession(graph, options, providers=["CPUExecutionProvider"])
         self._input = self._session.get_inputs()[0].name
 

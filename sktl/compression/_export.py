@@ -1,21 +1,22 @@
 """The ONNX graph of a network in float: exported once for all networks of the same structure."""
 
-import contextlib
 import os
 import tempfile
 import threading
-from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
-from sktl._engine import _onnx
+from sktl._engine._onnx import named_failure, quiet, session_options
 from sktl._optional import import_optional
-from sktl.exceptions import EngineError, MissingDependencyError
 
 PURPOSE = "scheme='int8'"
+FAILURE = (
+    "scheme='int8' runs in ONNX Runtime, which cannot express this network ({reason}). Use scheme='float16' or "
+    "scheme='codebook', which any network can be stored in."
+)
 _MAX_TEMPLATES = 32  # kilobytes each: a graph without its weights
 
 # Most of an export is the same for all networks of one structure, and takes a second; what remains takes a twentieth of
@@ -24,21 +25,6 @@ _TEMPLATES: dict[str, bytes] = {}
 _LOCK = threading.Lock()  # the exporter is not made for several threads
 if hasattr(os, "register_at_fork"):  # in a child, a lock that another thread of the parent held would stay locked
     os.register_at_fork(after_in_child=_LOCK._at_fork_reinit)  # type: ignore[attr-defined]
-
-
-@contextlib.contextmanager
-def named_failure() -> Iterator[None]:
-    """Turn what exporter, quantizer or engine cannot do, which has many types, into one error with the way out."""
-    try:
-        yield
-    except MissingDependencyError:
-        raise
-    except Exception as error:
-        reason = (str(error).strip() or repr(error)).splitlines()[0]
-        raise EngineError(
-            f"scheme='int8' runs in ONNX Runtime, which cannot express this network ({reason}). Use scheme='float16' "
-            "or scheme='codebook', which any network can be stored in."
-        ) from error
 
 
 def check_engine() -> None:
@@ -75,7 +61,7 @@ def export_float(network: nn.Module, example: Tensor) -> Any:
         Where a package of the extra ``onnx`` is not installed.
     """
     check_engine()
-    with named_failure(), _LOCK, _onnx._quiet():
+    with named_failure(FAILURE), _LOCK, quiet():
         rows = torch.export.Dim("n")
         program = torch.export.export(network, (example,), dynamic_shapes=({0: rows},), strict=False)
         return _simplified(_translate(program))
@@ -146,15 +132,3 @@ def _simplified(model: Any) -> Any:
         options.optimized_model_filepath = os.path.join(folder, "model.onnx")
         onnxruntime.InferenceSession(model.SerializeToString(), options, providers=["CPUExecutionProvider"])
         return onnx.load(options.optimized_model_filepath)
-
-
-def session_options(n_threads: int) -> Any:
-    """Options of a quiet session on this number of threads, which do not spin while they wait."""
-    import onnxruntime
-
-    options = onnxruntime.SessionOptions()
-    options.intra_op_num_threads = n_threads
-    options.inter_op_num_threads = 1
-    options.log_severity_level = 3
-    options.add_session_config_entry("session.intra_op.allow_spinning", "0")
-    return options

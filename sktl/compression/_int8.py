@@ -14,9 +14,10 @@ import torch
 from torch import Tensor, fx, nn
 
 from sktl._engine._network import fuse
+from sktl._engine._onnx import named_failure, session_options
 from sktl._engine._rest import RestNetwork
 from sktl._optional import import_optional
-from sktl.compression._export import PURPOSE, export_float, named_failure, session_options
+from sktl.compression._export import FAILURE, PURPOSE, export_float
 from sktl.exceptions import EngineError
 
 # What is computed in integers, and what integers can pass through unchanged. All else (squeeze-excitation's products,
@@ -105,7 +106,7 @@ class Int8Net:
         made_for = os.getpid(), torch.get_num_threads()  # a child has none of its parent's threads
         if getattr(self, "_made_for", None) != made_for:
             onnxruntime = import_optional("onnxruntime", extra="onnx", purpose=PURPOSE)
-            with named_failure():
+            with named_failure(FAILURE):
                 options = session_options(torch.get_num_threads())
                 session = onnxruntime.InferenceSession(self.model, options, providers=["CPUExecutionProvider"])
             self._running, self._made_for = session, made_for
@@ -163,7 +164,7 @@ def quantize_int8(network: RestNetwork, calibration: Iterable[np.ndarray]) -> In
     folded = _Outputs(network)
     _balance(folded, batches)
     model = export_float(folded, torch.from_numpy(batches[0][:1]).repeat_interleave(2, 0))
-    with named_failure():
+    with named_failure(FAILURE):
         bounds = _bounds(model, batches)
     infinite = [name for name, bound in bounds.items() if not np.isfinite(bound).all()]
     if infinite:
@@ -171,7 +172,7 @@ def quantize_int8(network: RestNetwork, calibration: Iterable[np.ndarray]) -> In
             f"With the calibration pictures, {len(infinite)} layers of this network give no finite numbers, which have "
             "no place among integers. Train it with a smaller lr."
         )
-    with named_failure(), _silent_quantizer():
+    with named_failure(FAILURE), _silent_quantizer():
         quantized = _quantize(model, bounds)
     n_parameters = sum(parameter.numel() for parameter in folded.parameters())
     return Int8Net(

@@ -5,6 +5,7 @@ import pytest
 import torch
 from torch import nn
 
+from sktl._engine._onnx import session_options
 from sktl.compression import _export
 from sktl.exceptions import EngineError, MissingDependencyError
 
@@ -29,7 +30,7 @@ def exports(monkeypatch):
 
 
 def run(model, x):
-    session = onnxruntime.InferenceSession(model.SerializeToString(), _export.session_options(1))
+    session = onnxruntime.InferenceSession(model.SerializeToString(), session_options(1))
     return session.run(None, {session.get_inputs()[0].name: x.numpy()})[0]
 
 
