@@ -12,7 +12,7 @@ from sktl._engine._callbacks import EpochNumber, GradualUnfreezing, KeepBest, La
 from sktl._engine._checkpoint import Checkpoint
 from sktl._engine._net import TransferNet
 from sktl._engine._rows import Rows
-from sktl._engine._sparsity import KeepZeros, sparse_weights
+from sktl._engine._sparsity import KeepZeros, find_zeros
 from sktl.exceptions import DivergenceError
 
 # Dropout and augmentation draw from one generator for the whole process: in threads of one process they take turns.
@@ -76,7 +76,7 @@ def train(
         net.module_.freeze(depth)
     n_before = start.epoch if start is not None else 0
     own.append(("schedule", Schedule(schedule, n_before)))
-    if any(True for _ in sparse_weights(net.module_)):
+    if find_zeros(net.module_):
         own.append(("keep_zeros", KeepZeros()))
     if valid is not None:
         own.append(("valid_score", ValidScore()))

@@ -21,10 +21,11 @@ from torch import nn
 
 from sktl._engine._backbone_parameter import leave_networks_behind
 from sktl._engine._classification import TransferClassifier
+from sktl._engine._copies import WholeCopies
 from sktl._engine._epochs import FitInEpochs
 from sktl._engine._footprint import Footprints, footprints
 from sktl._engine._rest import RestNetwork, adopt_statistics_quickly, last_linear
-from sktl._engine._sparsity import sparse_weights
+from sktl._engine._sparsity import find_zeros, restore_zeros
 from sktl._engine._training import GLOBAL_GENERATOR
 from sktl.backbones import Backbone
 from sktl.compression._norms import recalibrate
@@ -45,7 +46,7 @@ COMPRESSION_CONSTRAINTS: dict = {
 }
 
 
-class CompressedClassifier(FitInEpochs, MetaEstimatorMixin, ClassifierMixin, BaseEstimator):
+class CompressedClassifier(WholeCopies, FitInEpochs, MetaEstimatorMixin, ClassifierMixin, BaseEstimator):
     """Makes the network of another classifier smaller.
 
     Subclass contract: the parameters of `COMPRESSION_CONSTRAINTS`, and
@@ -291,11 +292,9 @@ class CompressedClassifier(FitInEpochs, MetaEstimatorMixin, ClassifierMixin, Bas
         with taking_turns(inner):
             recalibrate(inner.net_, course.rows)
             if inner.head_init == "probe":
-                zeros = [(weight, weight == 0) for weight in sparse_weights(inner.net_.module_.head)]
+                zeros = find_zeros(inner.net_.module_.head)
                 inner._start_from_probe(inner.net_, course)
-                with torch.no_grad():
-                    for weight, mask in zeros:
-                        weight.masked_fill_(mask, 0.0)
+                restore_zeros(zeros)
 
     def _adopt(self, inner):
         """The attributes of a fitted classifier."""
@@ -323,19 +322,6 @@ class CompressedClassifier(FitInEpochs, MetaEstimatorMixin, ClassifierMixin, Bas
             state["estimator"] = leave_networks_behind(self.estimator)
             state["estimator_"] = Packed.of(self.estimator_)
         return state
-
-    def __copy__(self):
-        """Another object with the same attributes; callbacks of scikit-learn make one in each epoch."""
-        copied = type(self).__new__(type(self))
-        copied.__dict__.update(self.__dict__)
-        return copied
-
-    def __deepcopy__(self, memo):
-        """A copy in memory keeps the original."""
-        copied = type(self).__new__(type(self))
-        memo[id(self)] = copied
-        copied.__dict__.update(copy.deepcopy(self.__dict__, memo))
-        return copied
 
     def __setstate__(self, state):
         packed = state.get("estimator_")

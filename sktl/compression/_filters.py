@@ -126,7 +126,7 @@ def prune_filters(
     example: Tensor,
     *,
     amount: float,
-    unit: str = "filters",
+    unit: str = "count",
     scope: str = "layer",
     score: Score | None = None,
     round_to: int | None = None,
@@ -144,7 +144,7 @@ def prune_filters(
         first two are looked at.
     amount : float
         The share to remove, between 0 and 1. Of each group one filter stays in any case.
-    unit : {"filters", "macs"}, default="filters"
+    unit : {"count", "macs"}, default="count"
         What the share is of: the filters, or the multiply-accumulates of ``network``. For the latter, the
         smallest share of the filters is removed that saves as much.
     scope : {"layer", "global"}, default="layer"
@@ -157,7 +157,7 @@ def prune_filters(
     round_to : int, default=None
         What stays of a group is the nearest multiple of it, unless that is none, or more than there was. None is 8 for
         ``unit="macs"``, since processors work on channels by the eight and time is what is to be saved; and 1 for
-        ``unit="filters"``, which is exact.
+        ``unit="count"``, which is exact.
     whole : Whole, default=None
         Of what ``amount`` is a share, what is gone already counted in; None takes the network as it is.
 

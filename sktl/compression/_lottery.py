@@ -207,28 +207,32 @@ class LotteryTicketClassifier(CompressedClassifier):
         self._original = copy.deepcopy(inner)
         points = [self._point(inner, course, "winning", 0)]
         seeds = check_random_state(self.random_state)
-        trained, masks = {"winning": _outcome(inner)}, {}
+        outcomes, masks = {"winning": _outcome(inner)}, {}
         for number in range(1, self.n_rounds + 1):
-            wanted = self._masks(trained["winning"]["net_"], course, number)
-            of_round = {}
-            for ticket in self._tickets(number):
-                seed = int(seeds.randint(2**31 - 1))
-                inner.net_ = self._plant(inner, course, start, wanted, ticket, seed)
-                inner._train(course, tasks, start=start)
-                of_round[ticket] = _outcome(inner), self._point(inner, course, ticket, number)
-                if inner.net_.is_interrupted_:
-                    break
+            wanted = self._masks(outcomes["winning"]["net_"], course, number)
+            found = self._round(inner, course, tasks, start, wanted, number, seeds)
             if inner.net_.is_interrupted_:
                 break  # the rounds before it are whole
             masks = wanted
-            trained = {ticket: outcome for ticket, (outcome, _) in of_round.items()}
-            points += [point for _, point in of_round.values()]
+            outcomes = {ticket: outcome for ticket, (outcome, _) in found.items()}
+            points += [point for _, point in found.values()]
         self.curve_ = LotteryCurve(points)
         self._ticket = pack(self._plant(inner, course, start, masks, "winning", 0).tensors())
-        vars(inner).update(trained.get(self.ticket, trained["winning"]))
+        vars(inner).update(outcomes.get(self.ticket, outcomes["winning"]))
         adopt_network(inner)
         inner._finish(course)
         inner._is_judged = False  # when it is fitted again, that is its own affair
+
+    def _round(self, inner, course, tasks, start, masks, number, seeds):
+        """What comes of each ticket of a round, and its point of the curve; without those after an interruption."""
+        found = {}
+        for ticket in self._tickets(number):
+            inner.net_ = self._plant(inner, course, start, masks, ticket, int(seeds.randint(2**31 - 1)))
+            inner._train(course, tasks, start=start)
+            found[ticket] = _outcome(inner), self._point(inner, course, ticket, number)
+            if inner.net_.is_interrupted_:
+                break
+        return found
 
     def _begin_training(self, given):
         """The estimator at its beginning, and the rows."""

@@ -207,7 +207,7 @@ class PrunedClassifier(CompressedClassifier):
             example,
             amount=share,
             whole=whole,
-            unit="macs" if self.unit == "macs" else "filters",
+            unit=self.unit,
             scope=self._resolve_scope(),
             score=scores.__getitem__,
         )

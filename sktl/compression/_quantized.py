@@ -160,9 +160,9 @@ class QuantizedClassifier(CompressedClassifier):
         """Quantise as ``scheme`` says."""
         course = self._enroll(inner, given)
         if self.scheme == "codebook":
-            self._share(compressible(inner.net_.module_))
-            paths = list(compressible(inner.net_.module_))
-            self._retrain(inner, course, tasks, callbacks=[("keep_shared", KeepShared(paths))])
+            layers = compressible(inner.net_.module_)
+            self._share(layers)
+            self._retrain(inner, course, tasks, callbacks=[("keep_shared", KeepShared(list(layers)))])
             return
         if self.scheme == "float16":
             _round_to_half(inner.net_.module_)

@@ -1,6 +1,5 @@
 """What distilled classifiers and regressors share: a teacher in front of the flow of a fit, its knowledge beside it."""
 
-import copy
 from collections.abc import Sequence
 from numbers import Real
 from typing import Any
@@ -13,6 +12,7 @@ from sklearn.utils._param_validation import HasMethods, Interval
 from sklearn.utils.metadata_routing import MetadataRouter, MethodMapping
 from sklearn.utils.validation import check_is_fitted
 
+from sktl._engine._copies import WholeCopies
 from sktl._engine._footprint import Footprints, footprints
 from sktl._engine._labelled import is_missing
 from sktl._engine._transfer import TRANSFER_CONSTRAINTS, TransferEstimator
@@ -37,7 +37,7 @@ DISTILLATION_CONSTRAINTS: dict = {
 _NO_LABEL = object()  # stands for a label where no y was given
 
 
-class DistilledEstimator(TransferEstimator):
+class DistilledEstimator(WholeCopies, TransferEstimator):
     """Trains a student on a teacher's answers, on what its layers hold, and on labels.
 
     Subclass contract: beside what `TransferEstimator` asks for, the parameters of `DISTILLATION_CONSTRAINTS`, and
@@ -253,10 +253,3 @@ class DistilledEstimator(TransferEstimator):
             teacher = clone(self.teacher.estimator if is_fixed else self.teacher, safe=False)
             state["teacher"] = FrozenEstimator(teacher) if is_fixed else teacher
         return state
-
-    def __deepcopy__(self, memo):
-        """A copy in memory keeps its teacher."""
-        copied = type(self).__new__(type(self))
-        memo[id(self)] = copied
-        copied.__dict__.update(copy.deepcopy(self.__dict__, memo))
-        return copied

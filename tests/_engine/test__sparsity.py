@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from sktl._engine._callbacks import KeepBest
-from sktl._engine._sparsity import KeepZeros, keep_zeros, keeps_zeros, sparse_weights
+from sktl._engine._sparsity import KeepZeros, find_zeros, keep_zeros, keeps_zeros
 from sktl._engine._training import train
 
 OPTIMIZERS = {
@@ -105,9 +105,9 @@ def test_a_mark_goes_with_its_layer(tiny, make_net, how):
     assert set(copied.state_dict()) == names
     marked = [name for name, layer in copied.named_modules() if keeps_zeros(layer)]
     assert marked == ["stages.stem.0", "head.0"]
-    assert [weight.shape for weight in sparse_weights(copied)] == [(4, 3, 3, 3), (2, 8)]
+    assert [weight.shape for weight, _ in find_zeros(copied)] == [(4, 3, 3, 3), (2, 8)]
     own = {id(parameter) for parameter in copied.parameters()}
-    assert all(id(weight) in own for weight in sparse_weights(copied))
+    assert all(id(weight) in own for weight, _ in find_zeros(copied))
 
 
 def test_a_mark_is_no_part_of_a_fingerprint(tiny):

@@ -393,3 +393,14 @@ def test_interrupted(make, prune, table, zeros):
     assert len(model.estimator_.history_) == 2
     assert any(mask.any() for mask in zeros(model).values())
     assert model.predict(table[0]).shape == (40,)
+
+
+def test_interrupted_between_rounds(make, prune, table, zeros):
+    """Ctrl-C in a round ends that one with its zeros, and no other round begins."""
+    classifier = make(callbacks=[FailAt(KeyboardInterrupt(), 3)])
+    with pytest.warns(TrainingWarning, match="interrupted"):
+        model = prune(classifier, amount=0.875, n_rounds=3).fit(*table)
+    assert len(model.estimator_.history_) == 3  # two of the classifier, one of the first round
+    masks = [mask for path, mask in zeros(model).items() if path != "head.0"]
+    assert sum(mask.sum() for mask in masks) == round(0.75 * sum(mask.size for mask in masks))
+    assert model.predict(table[0]).shape == (40,)

@@ -12,6 +12,7 @@ from sklearn.frozen import FrozenEstimator
 from sklearn.linear_model import LogisticRegression
 from sklearn.model_selection import GridSearchCV
 from sklearn.utils.estimator_checks import parametrize_with_checks
+from skorch.callbacks import Callback
 from torch import nn
 
 from sktl import DistilledClassifier, FineTunedClassifier
@@ -19,7 +20,7 @@ from sktl._engine._sparsity import keeps_zeros
 from sktl._engine._training import seeded, train
 from sktl.compression import LotteryTicketClassifier, PrunedClassifier, _lottery
 from sktl.compression._compressed import compressible
-from sktl.exceptions import CompressionError
+from sktl.exceptions import CompressionError, TrainingWarning
 
 
 @parametrize_with_checks([LotteryTicketClassifier(FineTunedClassifier(max_epochs=1), n_rounds=1, controls=False)])
@@ -350,8 +351,10 @@ class Scale(nn.Module):
 
 def test_nothing_to_prune(table, make, draw):
     """Where no convolution and no linear layer learns, that is said before training."""
+    model = draw(make(freeze_depth="all", head=Scale(), head_init="random"))
     with pytest.raises(CompressionError, match="Freeze less"):
-        draw(make(freeze_depth="all", head=Scale(), head_init="random")).fit(*table)
+        model.fit(*table)
+    assert not hasattr(model, "estimator_")
 
 
 def test_only_the_head(table, make, draw, trainings):
@@ -360,3 +363,38 @@ def test_only_the_head(table, make, draw, trainings):
     assert pruned_names(model) == ["head.0.weight"]
     assert model.curve_.to_dict()["weights_left"][-1] == pytest.approx(0.75)
     assert model.winning_ticket_.fit(*table).score(*table) > 0.5
+
+
+class InterruptWhen(Callback):
+    """Ctrl-C in the first batch for which a function says so."""
+
+    def __init__(self, when):
+        self.when = when
+
+    def on_batch_begin(self, net, training=False, **kwargs):
+        if training and self.when():
+            raise KeyboardInterrupt
+
+
+@pytest.mark.parametrize(("controls", "n_whole", "n_rounds"), [(False, 2, 1), (True, 2, 0)])
+def test_interrupted(table, make, draw, trainings, zeros, controls, n_whole, n_rounds):
+    """Ctrl-C ends the search: what is left is as after the last round that was whole."""
+    interrupt = InterruptWhen(lambda: len(trainings) == n_whole)
+    with pytest.warns(TrainingWarning, match="interrupted"):
+        model = draw(make(callbacks=[interrupt]), n_rounds=3, controls=controls).fit(*table)
+    assert len(trainings) == n_whole + 1
+    assert model.curve_.to_dict()["round"] == list(range(n_rounds + 1))
+    assert any(mask.any() for mask in zeros(model).values()) == (n_rounds > 0)
+    if n_rounds:
+        whole = draw(make(), n_rounds=n_rounds, controls=controls).fit(*table)
+        np.testing.assert_array_equal(model.decision_function(table[0]), whole.decision_function(table[0]))
+        expected, found = (x.winning_ticket_.fit(*table).decision_function(table[0]) for x in (whole, model))
+        np.testing.assert_array_equal(found, expected)
+
+
+def test_interrupted_before_the_first_round(table, make, draw):
+    """Ctrl-C in the dense network's training: there is no ticket, and nothing that looks like one."""
+    model = draw(make(callbacks=[InterruptWhen(lambda: True)]))
+    with pytest.warns(TrainingWarning, match="interrupted"), pytest.raises(KeyboardInterrupt):
+        model.fit(*table)
+    assert not hasattr(model, "estimator_")

@@ -242,5 +242,7 @@ def test_nothing_to_prune(table, make):
     """Where no layer learns but the one that gives the outputs, or none at all, the error says what would help."""
     for head in (Scale(), "linear"):
         estimator = make(freeze_depth="all", head=head, head_init="random", max_epochs=0)
+        model = PrunedClassifier(estimator)
         with pytest.raises(CompressionError, match="Freeze less"):
-            PrunedClassifier(estimator).fit(*table)
+            model.fit(*table)
+        assert not hasattr(model, "estimator_")  # it would predict, and is not what was asked for

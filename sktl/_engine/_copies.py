@@ -1,0 +1,21 @@
+"""Copies of an estimator in memory, which are whole where its pickles are not."""
+
+import copy
+from typing import Any
+
+
+class WholeCopies:
+    """Copies have all attributes: what ``__getstate__`` leaves behind, it leaves behind in pickles only."""
+
+    def __copy__(self) -> Any:
+        """Another object with the same attributes; callbacks of scikit-learn make one in each epoch."""
+        copied = type(self).__new__(type(self))
+        vars(copied).update(vars(self))
+        return copied
+
+    def __deepcopy__(self, memo: dict) -> Any:
+        """Another object with copies of the attributes."""
+        copied = type(self).__new__(type(self))
+        memo[id(self)] = copied
+        vars(copied).update(copy.deepcopy(vars(self), memo))
+        return copied
