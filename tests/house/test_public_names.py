@@ -85,6 +85,16 @@ PUBLIC = {
     "sktl.preprocessing": [
         "PixelRowsToImages",
     ],
+    "sktl.selection": [
+        "gbc_score",
+        "h_score",
+        "leep_score",
+        "logme_score",
+        "nce_score",
+        "nleep_score",
+        "probe_score",
+        "transrate_score",
+    ],
 }
 
 

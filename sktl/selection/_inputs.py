@@ -1,0 +1,178 @@
+"""The door of the scores: what is given as features and labels is checked once, and in one form from here on."""
+
+from typing import Any, Literal, NamedTuple
+
+import numpy as np
+from scipy import sparse
+from sklearn.utils import check_array, column_or_1d
+
+Task = Literal["auto", "classification", "regression"]
+
+
+class Labels(NamedTuple):
+    """Labels as numbers without gaps.
+
+    Attributes
+    ----------
+    codes : ndarray of shape (n,)
+        The class number of each row, in the order of the sorted labels.
+    counts : ndarray of shape (n_classes,)
+        Rows of each class, at least 1.
+    """
+
+    codes: np.ndarray
+    counts: np.ndarray
+
+    def one_hot(self) -> sparse.csr_array:
+        """Table of shape (n, n_classes) with a 1 in each row, of which only the ones are stored."""
+        n = len(self.codes)
+        return sparse.csr_array((np.ones(n), self.codes, np.arange(n + 1)), shape=(n, len(self.counts)))
+
+
+def check_features(features: Any, name: str = "features") -> np.ndarray:
+    """Table of finite numbers in double precision, of at least two rows.
+
+    Parameters
+    ----------
+    features : array-like of shape (n, n_features)
+        What was given.
+    name : str, default="features"
+        How the parameter is called in an error.
+
+    Returns
+    -------
+    X : ndarray of shape (n, n_features), dtype float64
+        The same array where it was one already: not to be written to.
+    """
+    shape = np.shape(features)
+    if len(shape) > 2:
+        raise ValueError(
+            f"{name} has shape {shape}, and a score wants one row of numbers per picture. Pool maps of shape "
+            f"(n, channels, height, width) before, as in {name}.mean(axis=(2, 3)), or with the parameter `pooling` of "
+            "PretrainedFeatureExtractor."
+        )
+    X = check_array(features, dtype=np.float64, ensure_all_finite=False, ensure_min_samples=2, input_name=name)
+    wrong = ~np.isfinite(X).all(axis=1)
+    if wrong.any():
+        raise ValueError(
+            f"{name} has NaN or infinity in {wrong.sum()} of {len(X)} rows, the first of them row {wrong.argmax()}. "
+            "Leave these rows out, or impute them."
+        )
+    return X
+
+
+def check_labels(features: Any, y: Any, name: str = "features") -> tuple[np.ndarray, Labels]:
+    """Features and classes of the same rows, at least two classes.
+
+    Parameters
+    ----------
+    features : array-like of shape (n, n_features)
+        What was given.
+    y : array-like of shape (n,)
+        Labels of any kind that can be sorted: numbers with gaps, strings, booleans.
+    name : str, default="features"
+        How the first parameter is called in an error.
+
+    Returns
+    -------
+    X : ndarray of shape (n, n_features), dtype float64
+        The features.
+    labels : Labels
+        The classes.
+    """
+    X, y = check_features(features, name), column_or_1d(_without_nan(y))
+    _check_lengths(name, X, y)
+    if is_continuous(y):
+        raise ValueError(
+            f"y has values that are no classes, such as {_first_fraction(y)}, and this score knows classes only. For a "
+            "regression take logme_score or probe_score, or bin y before."
+        )
+    return X, encode(y, "y")
+
+
+def check_targets(features: Any, y: Any, task: Task) -> tuple[np.ndarray, Labels | np.ndarray]:
+    """Features and what is to be predicted from them: classes, or targets of a regression.
+
+    Parameters
+    ----------
+    features : array-like of shape (n, n_features)
+        What was given.
+    y : array-like of shape (n,) or (n, n_targets)
+        Labels or targets.
+    task : {"auto", "classification", "regression"}
+        "auto" is a regression where y has several columns, or numbers that are not whole.
+
+    Returns
+    -------
+    X : ndarray of shape (n, n_features), dtype float64
+        The features.
+    target : Labels or ndarray of shape (n, n_targets)
+        Targets are float64, and none is constant.
+    """
+    y = _without_nan(y)
+    columns = y.ndim == 2 and y.shape[1] > 1
+    if task == "classification" or (task == "auto" and not columns and not is_continuous(y)):
+        return check_labels(features, y)
+    X = check_features(features)
+    targets = check_array(y.reshape(-1, 1) if y.ndim == 1 else y, dtype=np.float64, input_name="y")
+    _check_lengths("features", X, targets)
+    constant = np.flatnonzero(targets.min(axis=0) == targets.max(axis=0))
+    if len(constant):
+        which = f"in column {constant[0]} " if columns else ""
+        raise ValueError(
+            f"y has the same value {which}for all rows ({targets[0, constant[0]]:g}), so that there is nothing to "
+            "predict. Leave it out."
+        )
+    return X, targets
+
+
+def encode(y: np.ndarray, name: str) -> Labels:
+    """Numbers of at least two classes."""
+    classes, codes = np.unique(y, return_inverse=True)
+    if len(classes) == 1:
+        raise ValueError(
+            f"{name} has one class only, {str(classes[0])!r}, and a score says how well classes are told apart. Give "
+            "rows of at least two classes."
+        )
+    return Labels(codes, np.bincount(codes))
+
+
+def unit_scale(X: np.ndarray) -> tuple[np.ndarray, float]:
+    """Divide by the largest magnitude, so that squares neither overflow nor vanish; also returns it, or 1 for zeros."""
+    largest = float(np.abs(X).max())
+    return (X / largest, largest) if largest > 0 else (X, 1.0)
+
+
+def centred(X: np.ndarray) -> np.ndarray:
+    """Less the mean of each column; a constant column gets exact zeros, where rounding would leave it a direction."""
+    Z = X - X.mean(axis=0)
+    Z[:, X.min(axis=0) == X.max(axis=0)] = 0.0
+    return Z
+
+
+def generator(random_state: int | np.random.RandomState | None) -> np.random.RandomState:
+    """A generator of one's own: numpy's global one is neither asked nor moved."""
+    return random_state if isinstance(random_state, np.random.RandomState) else np.random.RandomState(random_state)
+
+
+def _without_nan(y: Any) -> np.ndarray:
+    """Labels or targets as an array; an entry that is not equal to itself is missing, whatever its type."""
+    y = np.asarray(y)
+    missing = y != y
+    if np.any(missing):
+        raise ValueError(f"y has {np.sum(missing)} missing values. Leave these rows out, or impute them.")
+    return y
+
+
+def _check_lengths(name: str, X: np.ndarray, y: np.ndarray) -> None:
+    if len(X) != len(y):
+        raise ValueError(f"{name} has {len(X)} rows and y has {len(y)}. Give one entry of y for each row.")
+
+
+def is_continuous(y: np.ndarray) -> bool:
+    """Whether there are numbers that are not whole."""
+    return y.dtype.kind == "f" and bool(np.any(y != np.round(y)))
+
+
+def _first_fraction(y: np.ndarray) -> float:
+    return float(y[y != np.round(y)][0])

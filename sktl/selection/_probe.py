@@ -1,0 +1,127 @@
+"""The yardstick of the scores: the accuracy of a linear model, cross-validated."""
+
+import warnings
+from collections.abc import Iterator
+from numbers import Integral, Real
+from typing import Any
+
+import numpy as np
+from sklearn.base import BaseEstimator
+from sklearn.dummy import DummyClassifier, DummyRegressor
+from sklearn.exceptions import ConvergenceWarning
+from sklearn.linear_model import LogisticRegression, RidgeCV
+from sklearn.metrics import r2_score
+from sklearn.model_selection import check_cv
+from sklearn.pipeline import make_pipeline
+from sklearn.preprocessing import StandardScaler
+from sklearn.utils._param_validation import Interval, StrOptions, validate_params
+
+from sktl.selection._inputs import Labels, Task, check_targets, generator, unit_scale
+
+
+@validate_params(
+    {
+        "features": ["array-like"],
+        "y": ["array-like"],
+        "task": [StrOptions({"auto", "classification", "regression"})],
+        "cv": ["cv_object", Interval(Integral, 2, None, closed="left")],
+        "C": [Interval(Real, 0, None, closed="neither")],
+        "random_state": ["random_state"],
+    },
+    prefer_skip_nested_validation=True,
+)
+def probe_score(features, y, *, task: Task = "auto", cv: Any = 5, C: float = 1.0, random_state=0) -> float:
+    """Accuracy, or R², of a linear model on held-out rows.
+
+    Parameters
+    ----------
+    features : array-like of shape (n, n_features)
+        What a pretrained network makes of each picture.
+    y : array-like of shape (n,) or (n, n_targets)
+        Labels or targets.
+    task : {"auto", "classification", "regression"}, default="auto"
+        What y is. "auto" is a regression where y has several columns or numbers that are not whole; say "regression"
+        where the targets are whole numbers.
+    cv : int, cross-validation generator or iterable, default=5
+        Folds. A number gives shuffled ones with as many rows of each class as can be, and at most as many as rows.
+    C : float, default=1.0
+        Inverse strength of the penalty of the logistic regression. A regression chooses its own.
+    random_state : int, RandomState instance or None, default=0
+        How rows are shuffled into folds, where cv is a number. None shuffles anew in each call.
+
+    Returns
+    -------
+    score : float
+        Greater is better: the share of all held-out rows whose class is predicted, from 0 to 1, or the mean R² of the
+        targets over all held-out rows, at most 1.
+
+    Raises
+    ------
+    ValueError
+        Where features or y have missing values or do not fit together, or y has one class or value only.
+
+    See Also
+    --------
+    logme_score : Without training.
+
+    Notes
+    -----
+    Features are standardised by the rows that a model learns from; the models are `LogisticRegression` and `RidgeCV`.
+    A class with fewer rows than folds is in fewer folds, and one with a single row is never predicted when it is held
+    out; where one class is left to learn from, it is predicted. The scale of each feature does not matter.
+
+    This is what the other scores try to foretell, so it is the surest of them and the slowest, and it is no more than
+    that: fine-tuning may change the order. Duplicate rows may be in two folds, and are known then.
+
+    Constant features give about the share of the largest class, or an R² of about 0.
+
+    References
+    ----------
+    Alain and Bengio, "Understanding intermediate layers using linear classifier probes", ICLR workshop 2017.
+
+    Examples
+    --------
+    >>> from sklearn.datasets import load_iris
+    >>> from sktl.selection import probe_score
+    >>> X, y = load_iris(return_X_y=True)
+    >>> probe_score(X, y) > probe_score(X[:, :2], y)
+    True
+    """
+    X, target = check_targets(features, y, task)
+    X, _ = unit_scale(X)
+    is_classes = isinstance(target, Labels)
+    truth = target.codes if isinstance(target, Labels) else target / np.abs(target).max(axis=0)
+    if isinstance(cv, Integral):
+        folds = _folds(truth if is_classes else np.zeros(len(X)), int(cv), generator(random_state))
+    else:
+        folds = check_cv(cv, truth, classifier=is_classes).split(X, truth)
+    held, predicted = [], []
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", ConvergenceWarning)  # the accuracy has settled long before
+        warnings.filterwarnings("ignore", "The number of unique classes", UserWarning)  # so it is: few rows per class
+        for train, test in folds:
+            held.append(truth[test])
+            predicted.append(_model(truth[train], is_classes, C).fit(X[train], truth[train]).predict(X[test]))
+    answer, guess = np.concatenate(held), np.concatenate(predicted)
+    return float(np.mean(answer == guess)) if is_classes else float(r2_score(answer, guess))
+
+
+def _folds(codes: np.ndarray, n_folds: int, random: np.random.RandomState) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+    """Rows to learn from and to hold out: each class is dealt out like cards, going on where the last one ended."""
+    n = len(codes)
+    shuffled = random.permutation(n)
+    fold = np.empty(n, dtype=int)
+    fold[shuffled[np.argsort(codes[shuffled], kind="stable")]] = np.arange(n) % n_folds
+    for k in range(min(n_folds, n)):
+        yield np.flatnonzero(fold != k), np.flatnonzero(fold == k)
+
+
+def _model(truth: np.ndarray, is_classes: bool, C: float) -> BaseEstimator:
+    """What is fitted to these rows."""
+    if not is_classes:
+        if len(truth) < 3:  # too few for the penalty to be chosen
+            return DummyRegressor()
+        return make_pipeline(StandardScaler(), RidgeCV(alphas=np.logspace(-3, 5, 17)))
+    if len(np.unique(truth)) == 1:
+        return DummyClassifier()
+    return make_pipeline(StandardScaler(), LogisticRegression(C=C, max_iter=1000))
