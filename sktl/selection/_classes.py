@@ -109,7 +109,7 @@ def _ledoit_wolf(Z: np.ndarray, variances: np.ndarray) -> float:
     squares = np.square(variances).sum()
     distance = squares - variances.sum() ** 2 / n_features  # from the covariance to the multiple of the identity
     noise = (np.square(np.square(Z).sum(axis=1)).mean() - squares) / n  # of the estimate of the covariance
-    return float(min(max(noise, 0.0), distance) / distance) if distance > 1e-15 * squares else 0.0
+    return float(min(noise, distance) / distance) if distance > 1e-15 * squares else 0.0
 
 
 @validate_params(

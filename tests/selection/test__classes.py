@@ -60,13 +60,23 @@ def test_h_score_without_shrinkage_says_nothing_of_few_rows():
     assert h_score(noise, y) < 0.5 * h_score(X + 2 * class_means(X, y), y)
 
 
-@pytest.mark.parametrize(("n", "d"), [(50, 4), (10, 30), (3, 3), (20, 1), (2, 5)])
-def test_the_amount_of_shrinkage_is_scikit_learns(n, d):
-    """From the eigenvalues alone, for more rows, more features, and a single feature."""
-    Z = np.random.default_rng(n).normal(size=(n, d)) * np.linspace(1, 3, d)
+@pytest.mark.parametrize(("n", "d"), [(30, 4), (10, 30), (3, 3), (20, 1), (2, 5)])
+@pytest.mark.parametrize("widest", [1, 3])
+def test_the_amount_of_shrinkage_is_scikit_learns(n, d, widest):
+    """From the eigenvalues alone, for more rows, more features, a single one, and where all is shrunk."""
+    Z = np.random.default_rng(n).normal(size=(n, d)) * np.linspace(1, widest, d)
     Z -= Z.mean(axis=0)
     variances = np.linalg.svd(Z, compute_uv=False) ** 2 / n
     assert _ledoit_wolf(Z, variances) == pytest.approx(ledoit_wolf_shrinkage(Z), abs=1e-12)
+    if (n, widest) == (30, 1):
+        assert _ledoit_wolf(Z, variances) == 1
+
+
+def test_a_covariance_that_is_a_multiple_of_the_identity_is_not_shrunk():
+    """There is nothing to shrink it to, and rounding is not to decide."""
+    X = 0.1 * np.vstack([np.eye(3), -np.eye(3)] * 3)
+    y = np.arange(18) % 6 // 2
+    assert h_score(X + 0.3, y) == pytest.approx(h_score(X, y, shrinkage=False), rel=1e-9)
 
 
 def coding_rate(Z, epsilon):
@@ -180,10 +190,10 @@ def test_gbc_has_a_least_variance():
     random = np.random.default_rng(0)
     X = np.vstack([np.zeros((50, 2)), random.normal(size=(50, 2))])
     y = np.repeat([0, 1], 50)
-    least = 1e-4 * (X - X.mean(axis=0)).var()
-    cross = np.sqrt(2 * least) * np.array([[1, 0], [-1, 0], [0, 1], [0, -1]])  # with that variance in both directions
-    expected = gbc_score(np.vstack([np.tile(cross, (13, 1))[:52], X[50:]]), np.repeat([0, 1], [52, 50]))
-    assert_allclose([gbc_score(X, y), gbc_score(1e-30 * X, y), gbc_score(1e30 * X, y)], expected, rtol=1e-3)
+    least = 1e-4 * np.square(X - X.mean(axis=0)).mean()
+    wide = np.diag(np.full(2, X[50:].var(axis=0).mean()))
+    expected = -2 * np.exp(-bhattacharyya(np.zeros(2), X[50:].mean(axis=0), least * np.eye(2), wide))
+    assert_allclose([gbc_score(X, y), gbc_score(1e-30 * X, y), gbc_score(1e30 * X, y)], expected, rtol=1e-9)
 
 
 @pytest.mark.parametrize(

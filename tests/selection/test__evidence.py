@@ -69,6 +69,17 @@ def test_classes_equal_the_density(shape, signal):
     assert logme_score(X, y) == pytest.approx(slow_logme(X, y), abs=1e-7)
 
 
+@pytest.mark.parametrize("share", [0.9, 0.3, 0.02, 0.0102, 0.01001, 0.009, 0.0])
+def test_one_direction_has_a_closed_form(share):
+    """One feature, and a target with this share of its square along it: down to shares that are worth no weight."""
+    n = 100
+    along, across = np.linalg.qr(np.random.default_rng(0).normal(size=(n, 2)))[0].T
+    target = np.sqrt(share) * along + np.sqrt(1 - share) * across
+    kept = min(1.0, (1 - share) / (share * (n - 1))) if share else 1.0  # where the derivative of the evidence is 0
+    expected = -0.5 * np.log(2 * np.pi * (share * kept + 1 - share) / n) - 0.5 + np.log(kept) / (2 * n)
+    assert logme_score(along[:, None], target) == pytest.approx(expected, abs=1e-10)
+
+
 def test_targets_equal_the_density():
     """Numbers are modelled as they are, several targets by their mean, in any unit."""
     X, _ = problem(30, 4, 2, 0.5)
