@@ -1,0 +1,105 @@
+"""How far pictures are from those that a network was trained on, by what its batch norms remember of them."""
+
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from sktl._engine._network import Normalization
+from sktl.backbones import Backbone
+
+_AT_ONCE = 32  # pictures
+_IGNORED = 0.4  # of the norms, from the input on
+
+
+class NormShift(NamedTuple):
+    """How far the inputs of batch norms are from those that they were trained with.
+
+    Parameters
+    ----------
+    norms : list of str
+        Their paths in the network, in the order in which they run.
+    shifts : ndarray of shape (n_norms,)
+        Mean over the channels of the squared difference of the means, in units of the variance.
+    """
+
+    norms: list[str]
+    shifts: np.ndarray
+
+    @property
+    def distance(self) -> float:
+        """The root mean square over all norms but the first ones, in standard deviations.
+
+        The first layers see edges and colours, of which some kinds of pictures have more than others though the
+        network can do with them; and in published weights their statistics are often not those of the pictures as
+        they are read here.
+        """
+        return float(np.sqrt(self.shifts[int(_IGNORED * len(self.shifts)) :].mean()))
+
+
+@torch.no_grad()
+def norm_shift(backbone: Backbone, pictures: np.ndarray) -> "NormShift | None":
+    """Compare the channels' means with those that the batch norms have kept from the training of the network.
+
+    Parameters
+    ----------
+    backbone : Backbone
+        With weights that were trained.
+    pictures : ndarray of shape (n, height, width, n_channels), uint8
+        As the network sees them, two at least.
+
+    Returns
+    -------
+    NormShift or None
+        None where the network has no batch norms with statistics.
+
+    Notes
+    -----
+    The mean of a channel over a few pictures differs from that over all of them by chance, by its variance divided by
+    their number on average. That is subtracted, so that few pictures of the same kind are not far away; a norm whose
+    shift is less than chance has 0.
+
+    References
+    ----------
+    Li, Wang, Shi, Hou, Liu, "Adaptive Batch Normalization for practical domain adaptation", Pattern Recognition 2018:
+    batch norms hold what is particular to a domain.
+    """
+    graph = backbone.feature_graph(backbone.stages[-1].name).eval()
+    seen: dict[str, list[Tensor]] = {}
+    norms = {path: module for path, module in graph.named_modules() if _has_statistics(module)}
+    if not norms:
+        return None
+
+    def note(path: str) -> Callable[[nn.Module, Any], None]:
+        return lambda _, args: seen.setdefault(path, []).append(_channel_means(args[0]))
+
+    hooks = [norm.register_forward_pre_hook(note(path)) for path, norm in norms.items()]
+    normalization = Normalization(backbone.preprocessing)
+    try:
+        for start in range(0, len(pictures), _AT_ONCE):
+            graph(normalization(torch.from_numpy(pictures[start : start + _AT_ONCE])))
+    finally:
+        for hook in hooks:
+            hook.remove()
+    shifts = [_shift(norms[path], torch.cat(means)) for path, means in seen.items()]
+    return NormShift(list(seen), np.array(shifts))
+
+
+def _has_statistics(module: nn.Module) -> bool:
+    """Whether a module is a batch norm that has kept what it was trained with."""
+    return isinstance(module, nn.modules.batchnorm._BatchNorm) and module.running_mean is not None
+
+
+def _channel_means(x: Tensor) -> Tensor:
+    """The mean of each channel of each picture, (n, n_channels)."""
+    return x.flatten(2).mean(2) if x.ndim > 2 else x
+
+
+def _shift(norm: Any, means: Tensor) -> float:
+    """The squared distance of one norm's means, without what is chance."""
+    variance = norm.get_buffer("running_var") + norm.eps
+    squared = (means.mean(0) - norm.get_buffer("running_mean")).square()
+    by_chance = means.var(0) / len(means)
+    return float(((squared - by_chance) / variance).mean().clamp(min=0))
