@@ -139,7 +139,7 @@ def transrate_score(features, y, *, epsilon: float = 1e-4, normalize: bool = Fal
     Returns
     -------
     score : float
-        Greater is better, at least about 0.
+        Greater is better, at least 0.
 
     Raises
     ------
@@ -186,7 +186,7 @@ def transrate_score(features, y, *, epsilon: float = 1e-4, normalize: bool = Fal
         Z, scale = np.divide(Z, lengths, out=np.zeros_like(Z), where=lengths > 1e-12 * lengths.max()), 1.0
     unit = 2 * np.log(scale) - np.log(epsilon)
     within = sum(len(rows) / len(Z) * _coding_rate(rows, unit) for rows in _by_class(Z, labels))
-    return float(_coding_rate(Z, unit) - within)
+    return max(0.0, _coding_rate(Z, unit) - within)
 
 
 def _coding_rate(Z: np.ndarray, unit: float) -> float:

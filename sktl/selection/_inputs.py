@@ -5,6 +5,7 @@ from typing import Any, Literal, NamedTuple
 import numpy as np
 from scipy import sparse
 from sklearn.utils import check_array, column_or_1d
+from sklearn.utils._missing import is_pandas_na, is_scalar_nan
 
 Task = Literal["auto", "classification", "regression"]
 
@@ -80,7 +81,7 @@ def check_labels(features: Any, y: Any, name: str = "features") -> tuple[np.ndar
     labels : Labels
         The classes.
     """
-    X, y = check_features(features, name), column_or_1d(_without_nan(y))
+    X, y = check_features(features, name), column_or_1d(present(y))
     _check_lengths(name, X, y)
     if is_continuous(y):
         raise ValueError(
@@ -109,7 +110,7 @@ def check_targets(features: Any, y: Any, task: Task) -> tuple[np.ndarray, Labels
     target : Labels or ndarray of shape (n, n_targets)
         Targets are float64, and none is constant.
     """
-    y = _without_nan(y)
+    y = present(y)
     columns = y.ndim == 2 and y.shape[1] > 1
     if task == "classification" or (task == "auto" and not columns and not is_continuous(y)):
         return check_labels(features, y)
@@ -126,9 +127,25 @@ def check_targets(features: Any, y: Any, task: Task) -> tuple[np.ndarray, Labels
     return X, targets
 
 
+def present(y: Any, name: str = "y") -> np.ndarray:
+    """Labels or targets as an array, none of which is missing: neither NaN, nor None, nor pandas' NA."""
+    y = np.asarray(y)
+    if y.dtype == object:
+        n_missing = sum(label is None or is_pandas_na(label) or is_scalar_nan(label) for label in y.ravel())
+    else:
+        n_missing = int(np.sum(y != y))
+    if n_missing:
+        raise ValueError(f"{name} has {n_missing} missing values. Leave these rows out.")
+    return y
+
+
 def encode(y: np.ndarray, name: str) -> Labels:
     """Numbers of at least two classes."""
-    classes, codes = np.unique(y, return_inverse=True)
+    try:
+        classes, codes = np.unique(y, return_inverse=True)
+    except TypeError:
+        kinds = sorted({type(label).__name__ for label in y})
+        raise ValueError(f"{name} mixes labels of types {kinds}, which have no order. Make them all strings.") from None
     if len(classes) == 1:
         raise ValueError(
             f"{name} has one class only, {str(classes[0])!r}, and a score says how well classes are told apart. Give "
@@ -153,15 +170,6 @@ def centred(X: np.ndarray) -> np.ndarray:
 def generator(random_state: int | np.random.RandomState | None) -> np.random.RandomState:
     """A generator of one's own: numpy's global one is neither asked nor moved."""
     return random_state if isinstance(random_state, np.random.RandomState) else np.random.RandomState(random_state)
-
-
-def _without_nan(y: Any) -> np.ndarray:
-    """Labels or targets as an array; an entry that is not equal to itself is missing, whatever its type."""
-    y = np.asarray(y)
-    missing = y != y
-    if np.any(missing):
-        raise ValueError(f"y has {np.sum(missing)} missing values. Leave these rows out, or impute them.")
-    return y
 
 
 def _check_lengths(name: str, X: np.ndarray, y: np.ndarray) -> None:

@@ -9,7 +9,7 @@ from sklearn.mixture import GaussianMixture
 from sklearn.utils import column_or_1d
 from sklearn.utils._param_validation import Interval, StrOptions, validate_params
 
-from sktl.selection._inputs import Labels, centred, check_labels, generator, unit_scale
+from sktl.selection._inputs import Labels, centred, check_labels, generator, present, unit_scale
 from sktl.selection._spectrum import principal_components
 
 _ENERGY = 0.8  # share of the variance that the principal components of N-LEEP have
@@ -129,9 +129,7 @@ def nce_score(source_labels, y) -> float:
     >>> round(nce_score(["tabby", "tabby", "poodle", "poodle"], ["cat", "dog", "dog", "dog"]), 3)
     -0.347
     """
-    source = column_or_1d(np.asarray(source_labels))
-    if np.any(source != source):
-        raise ValueError(f"source_labels has {np.sum(source != source)} missing values. Leave these rows out.")
+    source = column_or_1d(present(source_labels, "source_labels"))
     _, source = np.unique(source, return_inverse=True)
     _, labels = check_labels(source.reshape(-1, 1), y, "source_labels")  # the numbers of the classes are their table
     pairs = np.bincount(source * len(labels.counts) + labels.codes)

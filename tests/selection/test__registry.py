@@ -41,6 +41,7 @@ DEGENERATE = {
     "fewer rows than features, full rank": (np.random.default_rng(0).normal(size=(12, 300)), Y[:12]),
     "as many rows as features": (X[:6], Y[:6]),
     "one feature": (X[:, :1], Y),
+    "a feature whose square vanishes": (np.column_stack([np.ones(120), 1e-200 * Y]), Y),
     "tiny": (1e-20 * X, Y),
     "huge": (1e20 * X, Y),
     "hardly representable": (1e-300 * X, Y),

@@ -152,6 +152,7 @@ def test_nleep_has_no_more_clusters_than_different_rows():
     X, y = np.repeat([[0.0, 1.0], [5.0, 5.0], [9.0, 0.0]], 10, axis=0), np.repeat([0, 1, 1], 10)
     assert nleep_score(X, y, n_components=12) == 0
     assert nleep_score(X, np.arange(30) % 2, n_components=12) == pytest.approx(-math.log(2), rel=1e-6)
+    assert nleep_score(X[::10], [0, 1, 1], n_components=12) == 0
 
 
 def test_nleep_is_repeatable():
