@@ -18,6 +18,8 @@ from sklearn.utils._param_validation import Interval, StrOptions, validate_param
 
 from sktl.selection._inputs import Labels, Task, check_targets, generator, unit_scale
 
+_MAX_ITER = 1000
+
 
 @validate_params(
     {
@@ -124,4 +126,4 @@ def _model(truth: np.ndarray, is_classes: bool, C: float) -> BaseEstimator:
         return make_pipeline(StandardScaler(), RidgeCV(alphas=np.logspace(-3, 5, 17)))
     if len(np.unique(truth)) == 1:
         return DummyClassifier()
-    return make_pipeline(StandardScaler(), LogisticRegression(C=C, max_iter=1000))
+    return make_pipeline(StandardScaler(), LogisticRegression(C=C, max_iter=_MAX_ITER))

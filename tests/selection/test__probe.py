@@ -73,6 +73,13 @@ def test_classes_with_fewer_rows_than_folds():
     assert probe_score(X[:3], ["a", "b", "c"]) == 0
 
 
+def test_a_regression_that_does_not_converge_is_no_news(monkeypatch):
+    """It is stopped, and its score is given without a warning."""
+    monkeypatch.setattr("sktl.selection._probe._MAX_ITER", 3)
+    X, y = load_iris(return_X_y=True)
+    assert 0.7 < probe_score(X, y) < 1
+
+
 def test_few_rows_of_a_regression():
     """Two rows in two folds have an R² all the same."""
     assert np.isfinite(probe_score([[0.0], [1.0]], [0.5, 1.0]))

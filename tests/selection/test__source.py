@@ -155,6 +155,13 @@ def test_nleep_has_no_more_clusters_than_different_rows():
     assert nleep_score(X[::10], [0, 1, 1], n_components=12) == 0
 
 
+def test_nleep_of_clusters_that_fall_together_has_no_warning():
+    """The principal components that are kept have two different rows only, and clusters are asked for ten."""
+    y = np.arange(100) % 2
+    X = np.column_stack([100.0 * y, np.random.default_rng(0).normal(size=100)])
+    assert nleep_score(X, y) == pytest.approx(0, abs=1e-12)
+
+
 def test_nleep_is_repeatable():
     """The same number each time, another with another seed; the global generator is not asked."""
     X, y = np.random.default_rng(0).normal(size=(100, 5)), np.arange(100) % 2
