@@ -1,9 +1,10 @@
 """LogME: how probable the labels are, given the features, under the best of all Bayesian linear models."""
 
 from collections.abc import Callable
+from numbers import Integral
 
 import numpy as np
-from sklearn.utils._param_validation import StrOptions, validate_params
+from sklearn.utils._param_validation import Interval, StrOptions, validate_params
 
 from sktl.selection._inputs import Labels, Task, check_targets, unit_scale
 from sktl.selection._spectrum import Spectrum, spectrum
@@ -19,10 +20,11 @@ _GOLDEN = (5**0.5 - 1) / 2
         "features": ["array-like"],
         "y": ["array-like"],
         "task": [StrOptions({"auto", "classification", "regression"})],
+        "max_iter": [Interval(Integral, 1, None, closed="left"), None],
     },
     prefer_skip_nested_validation=True,
 )
-def logme_score(features, y, *, task: Task = "auto") -> float:
+def logme_score(features, y, *, task: Task = "auto", max_iter: int | None = None) -> float:
     """LogME: the logarithm of the maximum evidence of a linear model of the labels.
 
     Parameters
@@ -34,6 +36,9 @@ def logme_score(features, y, *, task: Task = "auto") -> float:
     task : {"auto", "classification", "regression"}, default="auto"
         What y is. "auto" is a regression where y has several columns or numbers that are not whole; say "regression"
         where the targets are whole numbers.
+    max_iter : int or None, default=None
+        None finds the maximum. A number takes at most so many of the authors' iterations: 11 gives the values of their
+        program, to compare with published ones.
 
     Returns
     -------
@@ -65,9 +70,9 @@ def logme_score(features, y, *, task: Task = "auto") -> float:
     centred score lower than the same ones before: compare features that are treated alike.
 
     For given ``alpha/beta`` the best beta is known in closed form, so that one number is left to be found: by a grid
-    over all magnitudes, and golden sections around its best point. The authors' iterations approach the same maximum
-    (to 1e-7 where there are more rows than features), but their program ends them after 11 steps: with fewer rows than
-    features, or labels that have nothing to do with the features, it stays up to 0.1 below.
+    over all magnitudes, and golden sections around its best point. The authors' iterations approach the same maximum,
+    but their program ends them after 11: where there are fewer rows than features, or labels that have nothing to do
+    with them, it stays up to 0.1 below. Its iterations depend on the scale of the features.
 
     Where features fit a target exactly, its density would be infinite. The variance of the noise is therefore at least
     1e-8 of the target's mean square; of two features that fit exactly, the one that needs fewer or larger directions
@@ -94,14 +99,19 @@ def logme_score(features, y, *, task: Task = "auto") -> float:
     -0.395
     """
     X, target = check_targets(features, y, task)
-    X, _ = unit_scale(X)
+    X, scale = unit_scale(X)
     if isinstance(target, Labels):
-        squares = target.counts.astype(float)  # of a column of ones and zeros
-        return float(_evidence(spectrum(X, target.one_hot()), squares, len(X)).mean())
-    scales = np.abs(target).max(axis=0)
-    target = target / scales
+        found, squares = spectrum(X, target.one_hot()), target.counts.astype(float)
+        units = np.ones(len(squares))
+    else:
+        units = np.abs(target).max(axis=0)
+        found, squares = spectrum(X, target / units), np.square(target / units).sum(axis=0)
+    if max_iter is not None:
+        scale, units = np.clip(scale, 1e-30, 1e30), np.clip(units, 1e-30, 1e30)  # no square is to overflow on the way
+        found = Spectrum(found.energies * scale**2, found.projections * units)
+        return float(_published(found, squares * units**2, len(X), max_iter).mean())
     # The density of a target in another unit is divided by that unit.
-    return float(np.mean(_evidence(spectrum(X, target), np.square(target).sum(axis=0), len(X)) - np.log(scales)))
+    return float(np.mean(_evidence(found, squares, len(X)) - np.log(units)))
 
 
 def _evidence(found: Spectrum, squares: np.ndarray, n: int) -> np.ndarray:
@@ -121,8 +131,7 @@ def _evidence(found: Spectrum, squares: np.ndarray, n: int) -> np.ndarray:
     evidence : ndarray of shape (n_targets,)
         That of each target.
     """
-    energies, parts = found.energies, np.square(found.projections)
-    outside = np.clip(squares - parts.sum(axis=0), 0, None)  # what no direction of the features can say
+    energies, parts, outside = found.energies, np.square(found.projections), _outside(found, squares)
     least = _LEAST_NOISE * squares / n
     nothing = -0.5 * np.log(2 * np.pi * squares / n) - 0.5  # alpha is infinite: the features are left alone
     if not len(energies):
@@ -143,6 +152,45 @@ def _evidence(found: Spectrum, squares: np.ndarray, n: int) -> np.ndarray:
     kept = 1 / (1 + energies / np.exp(grid)[:, None])
     best = grid[judged(kept @ parts, np.log(kept).sum(axis=1, keepdims=True)).argmax(axis=0)]
     return np.maximum(_golden(evidence, best - _GRID, best + _GRID), nothing)
+
+
+def _outside(found: Spectrum, squares: np.ndarray) -> np.ndarray:
+    """Of the square of each target what no direction of the features can say."""
+    return np.clip(squares - np.square(found.projections).sum(axis=0), 0, None)
+
+
+def _published(found: Spectrum, squares: np.ndarray, n: int, max_iter: int) -> np.ndarray:
+    """Evidence where the authors' program ends: at a fixed point or before, with 1e-5 added to two denominators.
+
+    Parameters
+    ----------
+    found : Spectrum
+        Of the features and the targets, in their own units.
+    squares : ndarray of shape (n_targets,)
+        Sum of the squares of each target.
+    n : int
+        Number of rows.
+    max_iter : int
+        Steps at most.
+
+    Returns
+    -------
+    evidence : ndarray of shape (n_targets,)
+        That of each target.
+    """
+    energies, evidence = found.energies, []
+    for parts, outside in zip(np.square(found.projections).T, _outside(found, squares), strict=True):
+        ratio, moved, n_iter = 1.0, np.inf, 0
+        while n_iter < max_iter and moved > 1e-3:
+            used = (energies / (energies + ratio)).sum()  # directions, in effect
+            length = (energies * parts / (energies + ratio) ** 2).sum()  # square of the weights
+            residual = (parts / (1 + energies / ratio) ** 2).sum() + outside
+            alpha, beta = max(used, 1e-99) / (length + 1e-5), max(n - used, 1e-16) / (residual + 1e-5)
+            new = float(np.clip(alpha / beta, 1e-60, 1e60))
+            moved, ratio, n_iter = abs(new - ratio) / ratio, new, n_iter + 1
+        logs = n * np.log(beta / (2 * np.pi)) - np.log1p(energies * (beta / alpha)).sum()
+        evidence.append((logs - beta * residual - alpha * length) / (2 * n))
+    return np.array(evidence)
 
 
 def _golden(function: Callable[[np.ndarray], np.ndarray], low: np.ndarray, high: np.ndarray) -> np.ndarray:

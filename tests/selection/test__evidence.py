@@ -101,6 +101,7 @@ def test_it_equals_the_authors_program(shape, relu, seed):
     """Where their 11 steps are enough, to 1e-6."""
     X, y = problem(*shape, 0.5, seed, relu)
     assert logme_score(X, y) == pytest.approx(authors_logme(X, y), abs=1e-6)
+    assert logme_score(X, y, max_iter=11) == pytest.approx(authors_logme(X, y), abs=1e-10)
 
 
 @pytest.mark.parametrize("seed", range(3))
@@ -110,6 +111,28 @@ def test_it_equals_the_authors_iterations_at_their_end(seed):
     score = logme_score(X, y)
     assert score == pytest.approx(authors_logme(X, y, 100_000, 0.0, 1e-12), abs=1e-6)
     assert score > authors_logme(X, y) + 1e-3
+    assert logme_score(X, y, max_iter=11) == pytest.approx(authors_logme(X, y), abs=1e-10)
+    assert logme_score(X, y, max_iter=3) == pytest.approx(authors_logme(X, y, 3), abs=1e-10)
+
+
+def test_it_equals_the_authors_program_for_targets():
+    """In any unit, on which their program depends, and for fewer rows than features."""
+    random = np.random.default_rng(0)
+    for n, d in ((60, 10), (20, 50)):
+        X, Y = 3 * random.normal(size=(n, d)) + 1, 0.1 * random.normal(size=(n, 2))
+        for target in (Y, 1000 * Y, X[:, :2] + Y):
+            assert logme_score(X, target, max_iter=11) == pytest.approx(authors_logme(X, target), abs=1e-9)
+
+
+@pytest.mark.parametrize("scale", [0.0, 1e-300, 1e-20, 1e20, 1e300])
+@pytest.mark.parametrize("shape", [(60, 3, 3), (4, 10, 2)])
+def test_the_authors_iterations_on_degenerate_data(scale, shape):
+    """They give a finite number where their program gives none."""
+    X, y = problem(*shape, 3.0)
+    assert np.isfinite(logme_score(scale * X, y, max_iter=11))
+    assert np.isfinite(logme_score(scale * np.eye(shape[2])[y], y, max_iter=100))
+    if scale:
+        assert np.isfinite(logme_score(X, scale * X[:, 0], max_iter=100))
 
 
 def test_the_bounds():

@@ -94,6 +94,8 @@ def test_it_is_repeatable():
     scores = [probe_score(X, y, random_state=seed) for seed in (0, 0, 1, 2, 3, None)]
     assert scores[0] == scores[1] == probe_score(X, y)
     assert len(set(scores)) > 1
+    target = X[:, 0] + random.normal(size=60)
+    assert probe_score(X, target) == probe_score(X, target, random_state=0) != probe_score(X, target, random_state=1)
     assert repr(np.random.get_state()) == before  # noqa: NPY002
 
 
