@@ -52,9 +52,9 @@ def logme_score(features, y, *, task: Task = "auto", max_iter: int | None = None
     ValueError
         Where features or y have missing values or do not fit together, or y has one class or value only.
 
-    Warns
-    -----
-    It is not an accuracy. It ranks features for one set of labels.
+    Warnings
+    --------
+    It is not an accuracy, and says nothing across sets of labels: it ranks features for one of them.
 
     See Also
     --------
