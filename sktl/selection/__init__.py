@@ -1,6 +1,7 @@
 """Choosing before training: how well features of pretrained networks fit to a task."""
 
 from sktl.selection._classes import gbc_score, h_score, transrate_score
+from sktl.selection._domain import DomainDistance, domain_distance
 from sktl.selection._evidence import logme_score
 from sktl.selection._probe import probe_score
 from sktl.selection._selector import BackboneSelector
@@ -8,6 +9,8 @@ from sktl.selection._source import leep_score, nce_score, nleep_score
 
 __all__ = [
     "BackboneSelector",
+    "DomainDistance",
+    "domain_distance",
     "gbc_score",
     "h_score",
     "leep_score",
