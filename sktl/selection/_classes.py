@@ -62,9 +62,9 @@ def h_score(features, y, *, shrinkage: bool = True) -> float:
 
     References
     ----------
-    Bao et al., "An Information-Theoretic Approach to Transferability in Task Transfer Learning", ICIP 2019, definition
-    2; Ibrahim, Ponomareva and Mazumder, "Newer is not always better: Rethinking transferability metrics, their
-    peculiarities, stability and performance", ECML PKDD 2022, section 4; Ledoit and Wolf, "A Well-Conditioned Estimator
+    Bao et al., "An Information-Theoretic Approach to Transferability in Task Transfer Learning", ICIP 2019, the
+    definition of the H-score; Ibrahim, Ponomareva and Mazumder, "Newer is not always better: Rethinking transferability
+    metrics, their peculiarities, stability and performance", ECML PKDD 2022, the shrinkage-based one; Ledoit and Wolf, "A Well-Conditioned Estimator
     for Large-Dimensional Covariance Matrices", 2004.
 
     Examples
@@ -167,7 +167,7 @@ def transrate_score(features, y, *, epsilon: float = 1e-4, normalize: bool = Fal
 
     References
     ----------
-    Huang et al., "Frustratingly Easy Transferability Estimation", ICML 2022, equations 3 and 4.
+    Huang et al., "Frustratingly Easy Transferability Estimation", ICML 2022, the definition of TransRate.
 
     Examples
     --------
@@ -249,7 +249,7 @@ def gbc_score(features, y, *, covariance: str = "spherical", n_components: int |
 
     References
     ----------
-    Pándy et al., "Transferability Estimation using Bhattacharyya Class Separability", CVPR 2022, equations 2 to 4.
+    Pándy et al., "Transferability Estimation using Bhattacharyya Class Separability", CVPR 2022, the definition of GBC.
 
     Examples
     --------

@@ -85,7 +85,7 @@ def logme_score(features, y, *, task: Task = "auto", max_iter: int | None = None
     References
     ----------
     You, Liu, Wang and Long, "LogME: Practical Assessment of Pre-trained Models for Transfer Learning", ICML 2021,
-    equations 2 to 4 and algorithm 1; You et al., "Ranking and Tuning Pre-trained Models: A New Paradigm for Exploiting
+    algorithm 1; You et al., "Ranking and Tuning Pre-trained Models: A New Paradigm for Exploiting
     Model Hubs", JMLR 2022, arXiv 2110.10545.
 
     Examples

@@ -58,7 +58,7 @@ def leep_score(source_probabilities, y) -> float:
 
     References
     ----------
-    Nguyen et al., "LEEP: A New Measure to Evaluate Transferability of Learned Representations", ICML 2020, equation 2.
+    Nguyen et al., "LEEP: A New Measure to Evaluate Transferability of Learned Representations", ICML 2020, the definition of LEEP.
 
     Examples
     --------
@@ -121,7 +121,7 @@ def nce_score(source_labels, y) -> float:
 
     References
     ----------
-    Tran, Nguyen and Hassner, "Transferability and Hardness of Supervised Classification Tasks", ICCV 2019, equation 4.
+    Tran, Nguyen and Hassner, "Transferability and Hardness of Supervised Classification Tasks", ICCV 2019.
 
     Examples
     --------
@@ -193,7 +193,7 @@ def nleep_score(
 
     References
     ----------
-    Li et al., "Ranking Neural Checkpoints", CVPR 2021, section 4.
+    Li et al., "Ranking Neural Checkpoints", CVPR 2021, the definition of N-LEEP.
 
     Examples
     --------

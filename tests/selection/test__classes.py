@@ -123,7 +123,7 @@ def test_transrate_of_extreme_scales():
 
 
 def bhattacharyya(m1, m2, S1, S2):
-    """Equation 3 with full matrices."""
+    """The distance with full matrices."""
     S = (S1 + S2) / 2
     distance = (m1 - m2) @ np.linalg.inv(S) @ (m1 - m2) / 8
     return distance + 0.5 * np.log(np.linalg.det(S) / np.sqrt(np.linalg.det(S1) * np.linalg.det(S2)))

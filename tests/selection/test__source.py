@@ -14,7 +14,7 @@ from sktl.selection import leep_score, nce_score, nleep_score
 
 
 def slow_leep(P, y):
-    """Equation 2, as it is written, with source classes of no probability left out."""
+    """The definition as it is written, with source classes of no probability left out."""
     n = len(y)
     total = 0.0
     for i in range(n):
