@@ -64,8 +64,8 @@ def h_score(features, y, *, shrinkage: bool = True) -> float:
     ----------
     Bao et al., "An Information-Theoretic Approach to Transferability in Task Transfer Learning", ICIP 2019, the
     definition of the H-score; Ibrahim, Ponomareva and Mazumder, "Newer is not always better: Rethinking transferability
-    metrics, their peculiarities, stability and performance", ECML PKDD 2022, the shrinkage-based one; Ledoit and Wolf, "A Well-Conditioned Estimator
-    for Large-Dimensional Covariance Matrices", 2004.
+    metrics, their peculiarities, stability and performance", ECML PKDD 2022, the shrinkage-based one; Ledoit and Wolf,
+    "A Well-Conditioned Estimator for Large-Dimensional Covariance Matrices", 2004.
 
     Examples
     --------

@@ -58,7 +58,7 @@ def leep_score(source_probabilities, y) -> float:
 
     References
     ----------
-    Nguyen et al., "LEEP: A New Measure to Evaluate Transferability of Learned Representations", ICML 2020, the definition of LEEP.
+    Nguyen et al., "LEEP: A New Measure to Evaluate Transferability of Learned Representations", ICML 2020.
 
     Examples
     --------
