@@ -86,6 +86,9 @@ PUBLIC = {
         "PixelRowsToImages",
     ],
     "sktl.selection": [
+        "BackboneSelector",
+        "DomainDistance",
+        "domain_distance",
         "gbc_score",
         "h_score",
         "leep_score",
