@@ -12,6 +12,7 @@ from sktl._engine._callbacks import EpochNumber, GradualUnfreezing, KeepBest, La
 from sktl._engine._checkpoint import Checkpoint
 from sktl._engine._net import TransferNet
 from sktl._engine._rows import Rows
+from sktl._engine._soft_targets import SoftTargets
 from sktl._engine._sparsity import KeepZeros, find_zeros
 from sktl.exceptions import DivergenceError
 
@@ -34,6 +35,7 @@ def train(
     best: "KeepBest | None" = None,
     start: "Checkpoint | None" = None,
     callbacks: Sequence[tuple[str, Any]] = (),
+    soft_targets: "SoftTargets | None" = None,
 ) -> None:
     """Train a net from its present weights on.
 
@@ -62,6 +64,8 @@ def train(
         order of rows, moments and learning rates, but with the weights that the net has now.
     callbacks : sequence of (str, skorch callback), default=()
         What else happens in this training.
+    soft_targets : SoftTargets or None, default=None
+        What is learnt beside the loss, from answers that stand in the rows.
 
     Raises
     ------
@@ -94,6 +98,7 @@ def train(
                 generator=generator,
                 first=own,
                 last=after,
+                soft_targets=soft_targets,
             )
         except DivergenceError:
             (best or last_good).restore(net)
