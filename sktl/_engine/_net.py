@@ -106,7 +106,7 @@ class TransferNet(NeuralNet):
         first, last : sequence of (str, skorch callback)
             What happens in this training before and after the net's own callbacks.
         soft_targets : SoftTargets or None, default=None
-            What is learnt beside the loss.
+            Answers beside the rows that are learnt from as well.
 
         Raises
         ------

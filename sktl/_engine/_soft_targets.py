@@ -4,7 +4,7 @@ from typing import Any, NamedTuple
 
 from torch import Tensor
 
-ANSWERS, WEIGHT = "soft_target", "soft_target_weight"  # columns of the rows that are learnt from
+LOGITS, WEIGHT = "soft_target", "soft_target_weight"  # columns of the rows that are learnt from
 
 
 class SoftTargets(NamedTuple):
@@ -34,8 +34,10 @@ class SoftTargets(NamedTuple):
             What is known of the rows; among it their logits, and what each weighs, with a mean of one.
         """
         logits = outputs[0] if isinstance(outputs, tuple) else outputs
-        soft = soft_target_loss(logits, batch[ANSWERS].to(logits.device), self.temperature)
-        return (1 - self.alpha) * loss + self.alpha * (soft * batch[WEIGHT].to(logits.device)).mean()
+        soft = soft_target_loss(logits, batch[LOGITS].to(logits.device), self.temperature)
+        answers = (soft * batch[WEIGHT].to(logits.device)).mean()
+        # Nothing of the labels is nothing also where they are infinitely unlikely.
+        return answers if self.alpha == 1 else (1 - self.alpha) * loss + self.alpha * answers
 
 
 def soft_target_loss(student: Tensor, teacher: Tensor, temperature: float) -> Tensor:

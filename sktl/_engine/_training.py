@@ -13,7 +13,7 @@ from sktl._engine._checkpoint import Checkpoint
 from sktl._engine._net import TransferNet
 from sktl._engine._rows import Rows
 from sktl._engine._soft_targets import SoftTargets
-from sktl._engine._sparsity import KeepZeros, find_zeros
+from sktl._engine._sparsity import KeepZeros
 from sktl.exceptions import DivergenceError
 
 # Dropout and augmentation draw from one generator for the whole process: in threads of one process they take turns.
@@ -65,7 +65,7 @@ def train(
     callbacks : sequence of (str, skorch callback), default=()
         What else happens in this training.
     soft_targets : SoftTargets or None, default=None
-        What is learnt beside the loss, from answers that stand in the rows.
+        Answers beside the rows that are learnt from as well.
 
     Raises
     ------
@@ -80,8 +80,7 @@ def train(
         net.module_.freeze(depth)
     n_before = start.epoch if start is not None else 0
     own.append(("schedule", Schedule(schedule, n_before)))
-    if find_zeros(net.module_):
-        own.append(("keep_zeros", KeepZeros()))
+    own.append(("keep_zeros", KeepZeros()))
     if valid is not None:
         own.append(("valid_score", ValidScore()))
     # The others see an epoch before it may be the last one.

@@ -27,7 +27,7 @@ from sktl._engine._prefix import PREFIX_CONSTRAINTS, FrozenPrefix
 from sktl._engine._probe import Probe, probe_rows
 from sktl._engine._progress import PrintedProgress
 from sktl._engine._rest import RestNetwork, adopt_statistics_quickly, last_linear, make_head
-from sktl._engine._rows import Rows
+from sktl._engine._rows import Rows, unit_mean
 from sktl._engine._runners import resolve_batch_size
 from sktl._engine._schedules import OPTIMIZERS, SCHEDULES
 from sktl._engine._soft_targets import SoftTargets
@@ -266,8 +266,7 @@ class TransferEstimator(FitInEpochs, BaseEstimator):
         return Rows(
             activations,
             torch.from_numpy(table.y),
-            # A mean of one, over all rows: see WeightedLoss.
-            weight=torch.from_numpy(table.weight / table.weight.mean()).float(),
+            weight=unit_mean(table.weight),
             sample_weight=torch.from_numpy(table.sample_weight),
         )
 

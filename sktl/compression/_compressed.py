@@ -25,7 +25,8 @@ from sktl._engine._copies import WholeCopies
 from sktl._engine._epochs import FitInEpochs
 from sktl._engine._footprint import Footprints, footprints
 from sktl._engine._rest import RestNetwork, adopt_statistics_quickly, last_linear
-from sktl._engine._soft_targets import ANSWERS, WEIGHT, SoftTargets
+from sktl._engine._rows import unit_mean
+from sktl._engine._soft_targets import LOGITS, WEIGHT, SoftTargets
 from sktl._engine._sparsity import find_zeros, restore_zeros
 from sktl._engine._training import GLOBAL_GENERATOR
 from sktl.backbones import Backbone
@@ -263,9 +264,8 @@ class CompressedClassifier(WholeCopies, FitInEpochs, MetaEstimatorMixin, Classif
 
     def _with_answers(self, inner, course):
         """The rows with what the network that is still whole says of each beside them."""
-        weight = course.table.sample_weight  # weights of classes weigh labels
-        course.rows.columns[ANSWERS] = torch.from_numpy(inner._outputs_of(course.table.images))
-        course.rows.columns[WEIGHT] = torch.from_numpy(weight / weight.mean()).float()
+        course.rows.columns[LOGITS] = torch.from_numpy(inner._outputs_of(course.table.images))
+        course.rows.columns[WEIGHT] = unit_mean(course.table.sample_weight)  # weights of classes weigh labels
         return course._replace(soft_targets=SoftTargets(self.alpha, self.temperature))
 
     def _retrain(self, inner, course, tasks, callbacks=()):

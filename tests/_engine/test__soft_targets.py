@@ -23,3 +23,4 @@ def test_the_mixed_loss(has_taps):
     mixed = SoftTargets(alpha, temperature).mix(torch.tensor(2.5), seen, batch)
     torch.testing.assert_close(mixed, expected)
     torch.testing.assert_close(SoftTargets(0.0, 1.0).mix(torch.tensor(2.5), seen, batch), torch.tensor(2.5))
+    assert SoftTargets(1.0, 1.0).mix(torch.tensor(torch.inf), seen, batch).isfinite()  # 0 * inf would be no number
