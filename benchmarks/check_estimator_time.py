@@ -15,10 +15,11 @@ from sklearn.linear_model import LinearRegression, LogisticRegression
 from sklearn.utils.estimator_checks import check_estimator
 
 import sktl
-from sktl import compression
+from sktl import compression, selection
 
 NETWORK = {"estimator": sktl.FineTunedClassifier()}
 ESTIMATORS = {
+    "BackboneSelector": {},
     "DistilledClassifier": {"teacher": LogisticRegression()},
     "DistilledRegressor": {"teacher": LinearRegression()},
     "FineTunedClassifier": {},
@@ -38,7 +39,7 @@ def main() -> None:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # checks of odd input warn on purpose
             start = time.perf_counter()
-            room = sktl if hasattr(sktl, name) else compression
+            room = next(room for room in (sktl, compression, selection) if hasattr(room, name))
             checks = check_estimator(getattr(room, name)(**ESTIMATORS[name]), on_skip=None, on_fail=None)
             took = time.perf_counter() - start
         counts = Counter(check["status"] for check in checks)

@@ -92,7 +92,14 @@ def compared(title: str, models: dict[str, object], X_test, y_test, timed) -> No
 def han(n_seeds: int) -> None:
     """Han et al. 2015 and 2016: a twelfth of the weights of LeNet-300-100 is enough, and 16 values for each layer."""
     (X, y), (X_test, y_test) = clothes("train"), clothes("t10k")
-    names = ("dense, 12 epochs", "dense, 30 epochs", "pruned", "16 values", "16 values, of the pruned one")
+    names = (
+        "dense, 12 epochs",
+        "dense, 30 epochs",
+        "pruned, alpha=0",
+        "pruned",
+        "16 values",
+        "16 values, of the pruned one",
+    )
     found: dict[str, list[tuple[float, float, float]]] = {name: [] for name in names}
     for seed in range(n_seeds):
         settings = {**SETTINGS, "batch_size": 128, "random_state": seed, "lr_schedule": "cosine"}
@@ -100,8 +107,9 @@ def han(n_seeds: int) -> None:
         longer = FineTunedClassifier(lenet(seed), max_epochs=30, **settings).fit(X, y)
         amount = 1 - 1 / 12.6  # the last layer keeps its weights: 12 x of all
         pruned = PrunedClassifier(FrozenEstimator(dense), amount=amount, scope="layer", n_rounds=3, max_epochs=6)
+        by_labels = clone(pruned).set_params(alpha=0)
         shared = {"scheme": "codebook", "bits": 4, "max_epochs": 6, "lr": 3e-4}
-        models = (dense, longer, pruned.fit(X, y))
+        models = (dense, longer, by_labels.fit(X, y), pruned.fit(X, y))
         models += tuple(QuantizedClassifier(FrozenEstimator(model), **shared).fit(X, y) for model in (dense, pruned))
         for name, model in zip(names, models, strict=True):
             weights = [p for p in (network_of(model)).parameters() if p.ndim > 1]

@@ -13,6 +13,7 @@ from sktl._engine._activations import GivenActivations
 from sktl._engine._rest import RestNetwork
 from sktl._engine._rows import Rows, ordered_loader, shuffled_loader
 from sktl._engine._schedules import OPTIMIZERS, parameter_groups
+from sktl._engine._soft_targets import SoftTargets
 from sktl._engine._threads import loader_workers
 from sktl.backbones._graph import shadow
 from sktl.backbones._variants import hollow_tensor
@@ -56,6 +57,7 @@ class TransferNet(NeuralNet):
 
     _fused_size = 0
     _fused: Sequence[RestNetwork] = ()
+    _soft_targets: "SoftTargets | None" = None
 
     def initialize_module(self):
         """Take the network as it is, and refer to it once only, so that a pickle holds it once."""
@@ -87,6 +89,7 @@ class TransferNet(NeuralNet):
         generator: torch.Generator,
         first: Sequence[tuple[str, Any]] = (),
         last: Sequence[tuple[str, Any]] = (),
+        soft_targets: "SoftTargets | None" = None,
     ) -> None:
         """Train for some epochs on, from the present weights; nothing of what is given here stays in the net.
 
@@ -102,13 +105,15 @@ class TransferNet(NeuralNet):
             Where the order of the rows comes from.
         first, last : sequence of (str, skorch callback)
             What happens in this training before and after the net's own callbacks.
+        soft_targets : SoftTargets or None, default=None
+            Answers beside the rows that are learnt from as well.
 
         Raises
         ------
         DivergenceError
             Where the loss is no finite number.
         """
-        self._generator, self._valid = generator, valid
+        self._generator, self._valid, self._soft_targets = generator, valid, soft_targets
         self._fused_size = 0  # what has been folded would not learn
         kept: list[tuple[str, Any]] = getattr(self, "callbacks_")  # noqa: B009, mypy does not know skorch's
         self.callbacks_ = [*first, *kept, *last]
@@ -118,6 +123,7 @@ class TransferNet(NeuralNet):
         finally:
             self.callbacks_ = kept
             del self._generator, self._valid
+            self._soft_targets = None
             if self.history and "train_loss" not in self.history[-1]:
                 del self.history[-1]  # an epoch that did not come to its end
             self.module_.zero_grad(set_to_none=True)
@@ -188,6 +194,8 @@ class TransferNet(NeuralNet):
     def get_loss(self, y_pred, y_true, X=None, training=False):
         """The loss of a batch."""
         loss = self.criterion_(y_pred, y_true.to(self.device), X)
+        if training and self._soft_targets is not None:
+            loss = self._soft_targets.mix(loss, y_pred, X)
         if training and not torch.isfinite(loss):
             raise self.divergence(f"The loss became {loss.item()}")
         return loss

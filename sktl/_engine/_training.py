@@ -12,7 +12,8 @@ from sktl._engine._callbacks import EpochNumber, GradualUnfreezing, KeepBest, La
 from sktl._engine._checkpoint import Checkpoint
 from sktl._engine._net import TransferNet
 from sktl._engine._rows import Rows
-from sktl._engine._sparsity import KeepZeros, find_zeros
+from sktl._engine._soft_targets import SoftTargets
+from sktl._engine._sparsity import KeepZeros
 from sktl.exceptions import DivergenceError
 
 # Dropout and augmentation draw from one generator for the whole process: in threads of one process they take turns.
@@ -34,6 +35,7 @@ def train(
     best: "KeepBest | None" = None,
     start: "Checkpoint | None" = None,
     callbacks: Sequence[tuple[str, Any]] = (),
+    soft_targets: "SoftTargets | None" = None,
 ) -> None:
     """Train a net from its present weights on.
 
@@ -62,6 +64,8 @@ def train(
         order of rows, moments and learning rates, but with the weights that the net has now.
     callbacks : sequence of (str, skorch callback), default=()
         What else happens in this training.
+    soft_targets : SoftTargets or None, default=None
+        Answers beside the rows that are learnt from as well.
 
     Raises
     ------
@@ -76,8 +80,7 @@ def train(
         net.module_.freeze(depth)
     n_before = start.epoch if start is not None else 0
     own.append(("schedule", Schedule(schedule, n_before)))
-    if find_zeros(net.module_):
-        own.append(("keep_zeros", KeepZeros()))
+    own.append(("keep_zeros", KeepZeros()))
     if valid is not None:
         own.append(("valid_score", ValidScore()))
     # The others see an epoch before it may be the last one.
@@ -94,6 +97,7 @@ def train(
                 generator=generator,
                 first=own,
                 last=after,
+                soft_targets=soft_targets,
             )
         except DivergenceError:
             (best or last_good).restore(net)

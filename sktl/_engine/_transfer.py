@@ -27,9 +27,10 @@ from sktl._engine._prefix import PREFIX_CONSTRAINTS, FrozenPrefix
 from sktl._engine._probe import Probe, probe_rows
 from sktl._engine._progress import PrintedProgress
 from sktl._engine._rest import RestNetwork, adopt_statistics_quickly, last_linear, make_head
-from sktl._engine._rows import Rows
+from sktl._engine._rows import Rows, unit_mean
 from sktl._engine._runners import resolve_batch_size
 from sktl._engine._schedules import OPTIMIZERS, SCHEDULES
+from sktl._engine._soft_targets import SoftTargets
 from sktl._engine._summary import TrainableSummary
 from sktl._engine._threads import bounded_threads
 from sktl._engine._training import GLOBAL_GENERATOR, train
@@ -80,6 +81,7 @@ class Course(NamedTuple):
     valid: "Rows | None"
     depth: int  # how many stages are frozen
     seed: int
+    soft_targets: "SoftTargets | None" = None  # answers in the rows that are learnt from as well
 
 
 class TransferEstimator(FitInEpochs, BaseEstimator):
@@ -264,8 +266,7 @@ class TransferEstimator(FitInEpochs, BaseEstimator):
         return Rows(
             activations,
             torch.from_numpy(table.y),
-            # A mean of one, over all rows: see WeightedLoss.
-            weight=torch.from_numpy(table.weight / table.weight.mean()).float(),
+            weight=unit_mean(table.weight),
             sample_weight=torch.from_numpy(table.sample_weight),
         )
 
@@ -374,6 +375,7 @@ class TransferEstimator(FitInEpochs, BaseEstimator):
                 depth=self.freeze_depth_,
                 best=best,
                 start=start,
+                soft_targets=course.soft_targets,
                 callbacks=[*callbacks, ("epoch_tasks", tasks)],
             )
             keeps_moments = is_step  # the next step goes on with them; a fit is over
@@ -435,9 +437,12 @@ class TransferEstimator(FitInEpochs, BaseEstimator):
             self.backbone_ = hollow(self.backbone_, self.net_.left_behind)
 
     def _outputs(self, X):
-        """The head's outputs, ndarray (n, n_outputs), float32; the frozen stages run once per picture here too."""
+        """The head's outputs for what a user gives, ndarray (n, n_outputs), float32."""
         check_is_fitted(self, "net_")
-        images = check_images(self, X, reset=False)
+        return self._outputs_of(check_images(self, X, reset=False))
+
+    def _outputs_of(self, images):
+        """Those for checked pictures; the frozen stages run once per picture here too."""
         resolve_device(self.net_.device)  # a forked worker of a process with CUDA gets a clear error
         with bounded_threads():
             prefix = self._prefix(self.freeze_depth_, self.cache)

@@ -25,6 +25,8 @@ from sktl._engine._copies import WholeCopies
 from sktl._engine._epochs import FitInEpochs
 from sktl._engine._footprint import Footprints, footprints
 from sktl._engine._rest import RestNetwork, adopt_statistics_quickly, last_linear
+from sktl._engine._rows import unit_mean
+from sktl._engine._soft_targets import LOGITS, WEIGHT, SoftTargets
 from sktl._engine._sparsity import find_zeros, restore_zeros
 from sktl._engine._training import GLOBAL_GENERATOR
 from sktl.backbones import Backbone
@@ -42,6 +44,8 @@ COMPRESSION_CONSTRAINTS: dict = {
     "max_epochs": [Interval(Integral, 0, None, closed="left")],
     "lr": [Interval(Real, 0, None, closed="neither"), None],
     "lr_decay": [Interval(Real, 0, None, closed="neither")],
+    "alpha": [Interval(Real, 0, 1, closed="both")],
+    "temperature": [Interval(Real, 0, None, closed="neither")],
     "random_state": ["random_state"],
 }
 
@@ -256,10 +260,16 @@ class CompressedClassifier(WholeCopies, FitInEpochs, MetaEstimatorMixin, Classif
         course = inner._enroll(given.X, given.y, given.sample_weight, given.validation, reset=False)
         inner.net_ = inner._make_net(course, inner.net_)
         inner.freeze_depth_ = course.depth
-        return course
+        return self._with_answers(inner, course) if self.alpha and self._count_epochs() else course
+
+    def _with_answers(self, inner, course):
+        """The rows with what the network that is still whole says of each beside them."""
+        course.rows.columns[LOGITS] = torch.from_numpy(inner._outputs_of(course.table.images))
+        course.rows.columns[WEIGHT] = unit_mean(course.table.sample_weight)  # weights of classes weigh labels
+        return course._replace(soft_targets=SoftTargets(self.alpha, self.temperature))
 
     def _retrain(self, inner, course, tasks, callbacks=()):
-        """Train the network of ``inner`` as it is now, with the estimator's own loss; False where Ctrl-C ended that."""
+        """Train the network of ``inner`` as it is now; False where Ctrl-C ended that."""
         settings = {
             "max_epochs": self.max_epochs,
             "lr": self.lr or inner.lr,

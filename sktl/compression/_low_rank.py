@@ -41,12 +41,17 @@ class LowRankClassifier(CompressedClassifier):
         How many stages stay as they are, as in `sktl.FineTunedClassifier`; 0 makes the whole network smaller. None:
         those that the estimator has frozen, whose output stays in its cache.
     max_epochs : int, default=5
-        Epochs of training the smaller network, with the estimator's own loss and optimizer, and with batch norms that
-        learn. With 0 only these and the head's start are fitted to it.
+        Epochs of training the smaller network, with the estimator's own optimizer, and with batch norms that learn.
+        With 0 only these and the head's start are fitted to it.
     lr : float, default=None
         Learning rate of that; None takes the estimator's.
     lr_decay : float, default=1.0
         Factor of that from each stage to the one before. By default all learn alike: all have lost something.
+    alpha : float, default=0.5
+        Share of the loss, from 0 to 1, that asks for the answers that the network gave before it became smaller [4]_;
+        the rest is the estimator's own loss.
+    temperature : float, default=2.0
+        What softens these answers, as in `sktl.DistilledClassifier`.
     random_state : int, RandomState instance or None, default=None
         Seed of the estimator where it has none of its own.
 
@@ -94,6 +99,7 @@ class LowRankClassifier(CompressedClassifier):
        ICLR 2016.
     .. [3] Denton et al., "Exploiting Linear Structure Within Convolutional Networks for Efficient Evaluation", NIPS
        2014.
+    .. [4] Polino, Pascanu and Alistarh, "Model Compression via Distillation and Quantization", ICLR 2018.
 
     Examples
     --------
@@ -128,6 +134,8 @@ class LowRankClassifier(CompressedClassifier):
         max_epochs=5,
         lr=None,
         lr_decay=1.0,
+        alpha=0.5,
+        temperature=2.0,
         random_state=None,
     ):
         self.estimator = estimator
@@ -138,6 +146,8 @@ class LowRankClassifier(CompressedClassifier):
         self.max_epochs = max_epochs
         self.lr = lr
         self.lr_decay = lr_decay
+        self.alpha = alpha
+        self.temperature = temperature
         self.random_state = random_state
 
     def _check_parameters(self):

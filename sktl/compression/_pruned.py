@@ -56,12 +56,17 @@ class PrunedClassifier(CompressedClassifier):
         How many stages stay as they are, as in `sktl.FineTunedClassifier`; 0 prunes the whole network. None: those that
         the estimator has frozen, whose output stays in its cache.
     max_epochs : int, default=5
-        Epochs of training after each round, with the estimator's own loss and optimizer, and with batch norms that
-        learn. With 0 only these and the head's start are fitted to what is left.
+        Epochs of training after each round, with the estimator's own optimizer, and with batch norms that learn. With 0
+        only these and the head's start are fitted to what is left.
     lr : float, default=None
         Learning rate of that; None takes the estimator's.
     lr_decay : float, default=1.0
         Factor of that from each stage to the one before. By default all learn alike: all have lost something.
+    alpha : float, default=0.5
+        Share of the loss, from 0 to 1, that asks for the answers that the network gave before it became smaller [4]_;
+        the rest is the estimator's own loss.
+    temperature : float, default=2.0
+        What softens these answers, as in `sktl.DistilledClassifier`.
     random_state : int, RandomState instance or None, default=None
         Seed of ``criterion="random"``, and of the estimator where it has none of its own.
 
@@ -103,6 +108,7 @@ class PrunedClassifier(CompressedClassifier):
     .. [1] Han et al., "Learning both Weights and Connections for Efficient Neural Networks", NIPS 2015.
     .. [2] Molchanov et al., "Importance Estimation for Neural Network Pruning", CVPR 2019.
     .. [3] Fang et al., "DepGraph: Towards Any Structural Pruning", CVPR 2023.
+    .. [4] Polino, Pascanu and Alistarh, "Model Compression via Distillation and Quantization", ICLR 2018.
 
     Examples
     --------
@@ -141,6 +147,8 @@ class PrunedClassifier(CompressedClassifier):
         max_epochs=5,
         lr=None,
         lr_decay=1.0,
+        alpha=0.5,
+        temperature=2.0,
         random_state=None,
     ):
         self.estimator = estimator
@@ -154,6 +162,8 @@ class PrunedClassifier(CompressedClassifier):
         self.max_epochs = max_epochs
         self.lr = lr
         self.lr_decay = lr_decay
+        self.alpha = alpha
+        self.temperature = temperature
         self.random_state = random_state
 
     def _count_epochs(self):

@@ -49,12 +49,17 @@ class QuantizedClassifier(CompressedClassifier):
         How many stages stay as they are, as in `sktl.FineTunedClassifier`; 0 quantises the whole network. None: those
         that the estimator has frozen, whose output stays in its cache.
     max_epochs : int, default=5
-        Of ``scheme="codebook"``: epochs of training the shared values, with the estimator's own loss and optimizer, and
-        with batch norms that learn. With 0 only these and the head's start are fitted. The other schemes do not train.
+        Of ``scheme="codebook"``: epochs of training the shared values, with the estimator's own optimizer, and with
+        batch norms that learn. With 0 only these and the head's start are fitted. The other schemes do not train.
     lr : float, default=None
         Learning rate of that; None takes the estimator's.
     lr_decay : float, default=1.0
         Factor of that from each stage to the one before. By default all learn alike: all have lost something.
+    alpha : float, default=0.5
+        Share of the loss, from 0 to 1, that asks for the answers that the network gave before it became smaller [3]_;
+        the rest is the estimator's own loss.
+    temperature : float, default=2.0
+        What softens these answers, as in `sktl.DistilledClassifier`.
     random_state : int, RandomState instance or None, default=None
         Which pictures are calibrated with. Also the seed of the estimator where it has none of its own.
 
@@ -102,6 +107,7 @@ class QuantizedClassifier(CompressedClassifier):
        CVPR 2018.
     .. [2] Han, Mao and Dally, "Deep Compression: Compressing Deep Neural Networks with Pruning, Trained Quantization
        and Huffman Coding", ICLR 2016.
+    .. [3] Polino, Pascanu and Alistarh, "Model Compression via Distillation and Quantization", ICLR 2018.
 
     Examples
     --------
@@ -136,6 +142,8 @@ class QuantizedClassifier(CompressedClassifier):
         max_epochs=5,
         lr=None,
         lr_decay=1.0,
+        alpha=0.5,
+        temperature=2.0,
         random_state=None,
     ):
         self.estimator = estimator
@@ -146,6 +154,8 @@ class QuantizedClassifier(CompressedClassifier):
         self.max_epochs = max_epochs
         self.lr = lr
         self.lr_decay = lr_decay
+        self.alpha = alpha
+        self.temperature = temperature
         self.random_state = random_state
 
     def _check_parameters(self):

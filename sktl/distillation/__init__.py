@@ -1,5 +1,6 @@
 """Distillation: move what a large model knows into a small network."""
 
+from sktl._engine._soft_targets import soft_target_loss
 from sktl.distillation._classifier import DistilledClassifier
 from sktl.distillation._losses import (
     attention_loss,
@@ -9,7 +10,6 @@ from sktl.distillation._losses import (
     relational_angle_loss,
     relational_distance_loss,
     similarity_loss,
-    soft_target_loss,
 )
 from sktl.distillation._regressor import DistilledRegressor
 

@@ -15,6 +15,7 @@ from sklearn.utils.validation import check_is_fitted
 from sktl._engine._copies import WholeCopies
 from sktl._engine._footprint import Footprints, footprints
 from sktl._engine._labelled import is_missing
+from sktl._engine._rows import unit_mean
 from sktl._engine._transfer import TRANSFER_CONSTRAINTS, TransferEstimator
 from sktl.distillation._knowledge import ANSWERS, MAPS, RELATIONS, check_knowledge
 from sktl.distillation._layers import LayerPair, pair_layers
@@ -211,7 +212,7 @@ class DistilledEstimator(WholeCopies, TransferEstimator):
         if known > 0:  # each part keeps its share of the loss, however many rows have no label
             rows.columns["weight"] /= known
         # Weights of classes weigh labels; what they mean for a teacher's answers the loss knows.
-        rows.columns["teacher_weight"] = torch.from_numpy(table.sample_weight / table.sample_weight.mean()).float()
+        rows.columns["teacher_weight"] = unit_mean(table.sample_weight)
         rows.columns["teacher"] = torch.from_numpy(self._answers(table).astype(np.float32))
         if self._teacher_layers is not None:
             rows.columns.update(self._teacher_layers.columns(table))

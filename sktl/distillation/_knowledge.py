@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from sktl._engine._losses import ClassificationLoss, RegressionLoss, WeightedLoss
 from sktl._engine._rest import linear_layer
+from sktl._engine._soft_targets import soft_target_loss
 from sktl.backbones import Backbone
 from sktl.distillation._layers import LayerPair, as_map
 from sktl.distillation._losses import (
@@ -21,7 +22,6 @@ from sktl.distillation._losses import (
     relational_angle_loss,
     relational_distance_loss,
     similarity_loss,
-    soft_target_loss,
 )
 
 LEAST_PROBABILITY = 1e-7  # one of zero has no logarithm

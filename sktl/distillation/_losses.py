@@ -12,53 +12,9 @@ from torch import Tensor
 from torch.nn import functional
 from torch.utils.checkpoint import checkpoint
 
+from sktl._engine._soft_targets import check_logits, check_same_shape, divergence
+
 _BLOCK = 2**18  # angles that are compared at once: few enough to stay in a processor's cache
-
-
-def soft_target_loss(student: Tensor, teacher: Tensor, temperature: float) -> Tensor:
-    """How far the student's softened answers are from the teacher's.
-
-    Parameters
-    ----------
-    student : Tensor of shape (n, n_classes)
-        Logits.
-    teacher : Tensor of shape (n, n_classes)
-        Logits, or logarithms of probabilities. Finite: clip probabilities of zero before. Not detached here: compute
-        them without gradients.
-    temperature : float
-        What the logits are divided by, greater than 0. Higher ones say more about the unlikely classes.
-
-    Returns
-    -------
-    loss : Tensor of shape (n,)
-        ``T² · KL(teacher_T ‖ student_T)`` of each row, the sum over the classes.
-
-    Raises
-    ------
-    ValueError
-        Where the shapes differ, or the temperature is not positive.
-
-    Notes
-    -----
-    The gradient with respect to a logit is ``T · (softmax(student / T) - softmax(teacher / T))``; it tends to the
-    difference of the centred logits, divided by the number of classes, when ``T`` is large. Without the factor ``T²``
-    it would shrink as ``1 / T²``, and each temperature would want another learning rate.
-
-    References
-    ----------
-    Hinton, Vinyals and Dean, "Distilling the Knowledge in a Neural Network", 2015, sections 2 and 2.1.
-
-    Examples
-    --------
-    >>> import torch
-    >>> from sktl.distillation import soft_target_loss
-    >>> student = torch.tensor([[2.0, 0.0, 0.0], [0.0, 1.0, 3.0]])
-    >>> teacher = torch.tensor([[2.0, 1.0, 0.0], [0.0, 1.0, 3.0]])
-    >>> soft_target_loss(student, teacher, temperature=4.0)
-    tensor([0.1066, 0.0000])
-    """
-    _check_logits(student, teacher, temperature)
-    return temperature**2 * _divergence(student / temperature, teacher / temperature)
 
 
 def decoupled_loss(student: Tensor, teacher: Tensor, target: Tensor, temperature: float, beta: float = 8.0) -> Tensor:
@@ -107,10 +63,10 @@ def decoupled_loss(student: Tensor, teacher: Tensor, target: Tensor, temperature
     >>> decoupled_loss(student, teacher, torch.tensor([0, 2]), temperature=4.0)
     tensor([1.0268, 0.0000])
     """
-    _check_logits(student, teacher, temperature)
+    check_logits(student, teacher, temperature)
     n_classes = student.shape[1]
     if n_classes < 2:
-        return _divergence(student, teacher)  # of a single class all is known
+        return divergence(student, teacher)  # of a single class all is known
     target = target.unsqueeze(1)
     number = torch.arange(n_classes - 1, device=student.device)
     others = number + (number >= target)  # (n, n_classes - 1): all class numbers but the target's
@@ -121,7 +77,7 @@ def decoupled_loss(student: Tensor, teacher: Tensor, target: Tensor, temperature
         return torch.cat([softened.gather(1, target), rest.logsumexp(1, keepdim=True)], 1), rest
 
     (student_target, student_rest), (teacher_target, teacher_rest) = parts(student), parts(teacher)
-    tckd, nckd = _divergence(student_target, teacher_target), _divergence(student_rest, teacher_rest)
+    tckd, nckd = divergence(student_target, teacher_target), divergence(student_rest, teacher_rest)
     return temperature**2 * (tckd + beta * nckd)
 
 
@@ -161,7 +117,7 @@ def hint_loss(student: Tensor, teacher: Tensor) -> Tensor:
     >>> hint_loss(torch.tensor([[1.0, 2.0], [3.0, 3.0]]), torch.tensor([[1.0, 4.0], [3.0, 3.0]]))
     tensor([2., 0.])
     """
-    _check_same_shape(student, teacher)
+    check_same_shape(student, teacher)
     return (student - teacher).square().reshape(len(student), -1).mean(1)
 
 
@@ -234,7 +190,7 @@ def attention_loss(student_map: Tensor, teacher_map: Tensor) -> Tensor:
     >>> attention_loss(student_map, teacher_map).round(decimals=6)
     tensor([1., 0.])
     """
-    _check_same_shape(student_map, teacher_map)
+    check_same_shape(student_map, teacher_map)
     return (_unit(student_map) - _unit(teacher_map)).square().mean(1)
 
 
@@ -401,12 +357,6 @@ def similarity_loss(student: Tensor, teacher: Tensor, weight: Tensor | None = No
     return squares / _or_infinite(weight.sum())
 
 
-def _divergence(student: Tensor, teacher: Tensor) -> Tensor:
-    """KL(softmax(teacher) ‖ softmax(student)) of each row of logits (n, n_classes), shape (n,)."""
-    log_student, log_teacher = student.log_softmax(1), teacher.log_softmax(1)
-    return (log_teacher.exp() * (log_teacher - log_student)).sum(1)
-
-
 def _distances(x: Tensor) -> Tensor:
     """Distances between all rows, shape (n, n)."""
     # Not through scalar products, whose rounding puts equal rows apart.
@@ -472,20 +422,6 @@ def _shares(x: Tensor, weight: Tensor | None) -> Tensor:
     """Weights of the rows of ``x``, shape (n,), with a sum of 1."""
     weight = _weights(x, weight)
     return weight / _or_infinite(weight.sum())
-
-
-def _check_logits(student: Tensor, teacher: Tensor, temperature: float) -> None:
-    _check_same_shape(student, teacher)
-    if not temperature > 0:
-        raise ValueError(
-            f"temperature={temperature} is not positive. Take 1 for the answers as they are, more to soften."
-        )
-
-
-def _check_same_shape(student: Tensor, teacher: Tensor) -> None:
-    ours, theirs = tuple(student.shape), tuple(teacher.shape)
-    if ours != theirs:  # they might be broadcast to something without meaning
-        raise ValueError(f"student has the shape {ours} and teacher {theirs}. Give both the same shape.")
 
 
 def _check_same_rows(student: Tensor, teacher: Tensor) -> None:

@@ -19,7 +19,7 @@ from sklearn.preprocessing import FunctionTransformer
 from skorch.callbacks import Callback
 
 from sktl import DistilledClassifier, FineTunedClassifier, FineTunedRegressor
-from sktl.compression import LotteryTicketClassifier, PrunedClassifier
+from sktl.compression import LotteryTicketClassifier, LowRankClassifier, PrunedClassifier, QuantizedClassifier
 from sktl.distillation import _teacher
 from sktl.exceptions import DivergenceError, TrainingWarning
 
@@ -350,6 +350,45 @@ def test_before_fit(compress, table):
     for ask in (lambda model: model.predict(table[0]), lambda model: model.footprint_):
         with pytest.raises(NotFittedError):
             ask(compress())
+
+
+@pytest.mark.parametrize("kind", ["weights", "filters", "low_rank", "codebook"])
+def test_the_whole_network_teaches(make, table, kind):
+    """With alpha=1 labels say nothing, whoever compresses; with less they do."""
+    X, y = table
+    frozen = FrozenEstimator(make(head_init="random", augment="flip").fit(X, y))
+    compressor = {
+        "weights": PrunedClassifier(frozen, n_rounds=2),
+        "filters": PrunedClassifier(frozen, granularity="filter"),
+        "low_rank": LowRankClassifier(frozen),
+        "codebook": QuantizedClassifier(frozen, scheme="codebook"),
+    }[kind].set_params(max_epochs=1)
+    wrong = (y + 1) % 3
+    for alpha, is_heard in ((1.0, False), (0.5, True)):
+        right_and_wrong = (clone(compressor).set_params(alpha=alpha).fit(X, labels) for labels in (y, wrong))
+        first, second = (model.decision_function(X) for model in right_and_wrong)
+        assert np.array_equal(first, second) != is_heard
+
+
+def test_what_it_teaches(make, prune, table, monkeypatch):
+    """The rows have the whole network's answers for the pictures as they are, in all rounds, and their own weights."""
+    X, y = table
+    weight = np.r_[np.zeros(5), np.linspace(1, 3, 35)]
+    original = make(class_weight={0: 5, 1: 1, 2: 1}, augment="flip").fit(X, y)
+    courses = []
+    train = FineTunedClassifier._train
+    monkeypatch.setattr(FineTunedClassifier, "_train", lambda *a, **kw: courses.append(a[1]) or train(*a, **kw))
+    settings = {"alpha": 0.25, "temperature": 3.0, "freeze_depth": 0, "n_rounds": 2}
+    prune(FrozenEstimator(original), **settings).fit(X, y, sample_weight=weight)
+    assert len(courses) == 2
+    for course in courses:
+        assert course.soft_targets == (0.25, 3.0)
+        rows = course.table.images.positions
+        np.testing.assert_allclose(course.rows.columns["soft_target"], original._outputs(X[rows]), atol=1e-5)
+        np.testing.assert_allclose(course.rows.columns["soft_target_weight"], weight[rows] / 2, rtol=1e-6)
+    prune(FrozenEstimator(original), alpha=0).fit(X, y)
+    assert courses[-1].soft_targets is None
+    assert "soft_target" not in courses[-1].rows.columns
 
 
 class FailAt(Callback):

@@ -7,8 +7,8 @@ import pytest
 import torch
 from torch.nn import functional
 
-from sktl.distillation import _losses
-from sktl.distillation._losses import (
+from sktl.distillation import (
+    _losses,
     attention_loss,
     attention_map,
     decoupled_loss,
