@@ -53,7 +53,7 @@ def norm_shift(backbone: Backbone, pictures: np.ndarray) -> "NormShift | None":
     Returns
     -------
     NormShift or None
-        None where the network has no batch norms with statistics.
+        None where the network has no batch norms with statistics, each of which runs in one place.
 
     Notes
     -----
@@ -83,8 +83,11 @@ def norm_shift(backbone: Backbone, pictures: np.ndarray) -> "NormShift | None":
     finally:
         for hook in hooks:
             hook.remove()
-    shifts = [_shift(norms[path], torch.cat(means)) for path, means in seen.items()]
-    return NormShift(list(seen), np.array(shifts))
+    # One that runs in several places, or over tokens, has no mean for each picture.
+    means = {path: torch.cat(parts) for path, parts in seen.items() if sum(map(len, parts)) == len(pictures)}
+    if not means:
+        return None
+    return NormShift(list(means), np.array([_shift(norms[path], parts) for path, parts in means.items()]))
 
 
 def _has_statistics(module: nn.Module) -> bool:

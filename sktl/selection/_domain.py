@@ -1,21 +1,22 @@
 """How near the user's pictures are to those that a network learnt from."""
 
+from numbers import Integral
 from typing import Any
 
 import numpy as np
 from scipy.special import softmax
 from sklearn.base import clone
 from sklearn.utils import check_random_state
+from sklearn.utils._param_validation import Interval, validate_params
 
 from sktl._engine._domain import norm_shift
 from sktl._engine._prefix import PREFIX_CONSTRAINTS, FrozenPrefix
 from sktl._images import check_images
-from sktl.backbones import Backbone
 from sktl.feature_extraction import PretrainedFeatureExtractor
 
-# Between the photos and paintings, and the cartoons, sketches, clothes and enlarged thumbnails, that MobileNetV2 and
-# MobileNetV3 were measured on, see the user guide.
-NEAR = 0.3
+# Between the photos and paintings, and the cartoons, sketches and digits, that each was measured on; the scale is each
+# network's own.
+NEAR = {"mobilenet_v2": 0.25, "mobilenet_v3_small": 0.32, "sktl_mini": 0.42}
 
 
 class DomainDistance:
@@ -29,14 +30,15 @@ class DomainDistance:
         How many pictures were looked at.
     distance : float or None
         How far the means of the network's channels are from those that its batch norms keep from its training, in
-        standard deviations; None where it has no batch norms with statistics.
+        standard deviations; None where it has no batch norms that have learnt statistics.
     confidence : float or None
-        The mean of the highest probability that the network's source head gives to a picture; None without such a head.
+        The mean of the highest probability that a published classifier gives to a picture; None for other networks.
 
     Attributes
     ----------
     is_near : bool or None
-        Whether the distance is below 0.3; None where there is no distance.
+        Whether the distance is one of known pictures, where that was measured for the network (MobileNetV2 below 0.25,
+        MobileNetV3-Small below 0.32, ``sktl_mini`` below 0.42); None for all others.
     """
 
     def __init__(self, backbone: str, n_pictures: int, distance: "float | None", confidence: "float | None") -> None:
@@ -48,20 +50,30 @@ class DomainDistance:
     @property
     def is_near(self) -> "bool | None":
         """Whether the pictures are of a kind that the network knows."""
-        return None if self.distance is None else self.distance < NEAR
+        return None if self.distance is None or self.backbone not in NEAR else self.distance < NEAR[self.backbone]
 
     def __repr__(self) -> str:
         lines = [f"{self.n_pictures} pictures, as {self.backbone} sees them"]
         if self.distance is None:
-            lines.append("distance: unknown, for the network has no batch norms that keep statistics")
+            lines.append("distance: unknown, for the network has no batch norms that have learnt statistics")
         else:
-            verdict = "like those it learnt from" if self.is_near else "of another kind than those it learnt from"
+            verdict = "of another kind than those it learnt from"
+            if self.is_near is not False:
+                known, unknown = "like those it learnt from", "compare it with that of pictures of which you know it"
+                verdict = known if self.is_near else unknown
             lines.append(f"distance: {self.distance:.2f} standard deviations ({verdict})")
         if self.confidence is not None:
-            lines.append(f"confidence of its source head: {self.confidence:.2f}")
+            lines.append(f"confidence of its classifier: {self.confidence:.2f}")
         return "\n".join(lines)
 
 
+@validate_params(
+    {
+        "max_samples": [Interval(Integral, 2, None, closed="left")],
+        "random_state": ["random_state"],
+    },
+    prefer_skip_nested_validation=True,
+)
 def domain_distance(
     X: Any,
     backbone: Any = "sktl_mini",
@@ -79,7 +91,7 @@ def domain_distance(
         The network: whatever `sktl.PretrainedFeatureExtractor` takes as its ``backbone``, or such an extractor, which
         is cloned, where it has weights or settings of its own.
     max_samples : int, default=256
-        How many pictures are looked at, at most; a dozen says nearly the same.
+        How many pictures are looked at, at most. The distance of a dozen is nearly that of all.
     random_state : int, RandomState instance or None, default=0
         Which ones.
 
@@ -106,7 +118,7 @@ def domain_distance(
     It says whether the *pictures* are of a known kind, and nothing about whether the *labels* depend on what the
     network looks at: defects on known objects are near, and may be as hard as anything. Networks cannot be compared by
     it, for each knows other pictures; nor can those be judged that have no batch norms (VGG, vision transformers). Of a
-    network with random weights it means nothing. A source head can be certain and wrong: confidence orders less well
+    network with random weights it means nothing. A classifier can be certain and wrong: confidence orders less well
     than the distance, and is there as a second opinion.
 
     References
@@ -124,8 +136,8 @@ def domain_distance(
     >>> domain_distance(X[:50] / 16).is_near
     False
     """
-    extractor = clone(backbone) if isinstance(backbone, PretrainedFeatureExtractor) else None
-    extractor = (extractor or PretrainedFeatureExtractor(backbone)).fit(X)
+    is_own = isinstance(backbone, PretrainedFeatureExtractor)
+    extractor = (clone(backbone) if is_own else PretrainedFeatureExtractor(backbone)).fit(X)
     images = check_images(extractor, X, reset=False)
     if len(images) < 2:
         raise ValueError(f"X has {len(images)} picture, which has no variance. Give at least two.")
@@ -133,17 +145,15 @@ def domain_distance(
     images = images.take(some)
     settings = {name: getattr(extractor, name) for name in PREFIX_CONSTRAINTS}
     (pictures,) = FrozenPrefix(extractor.backbone_, (), **{**settings, "cache": None, "on_error": "raise"}).run(images)
-    shift = norm_shift(extractor.backbone_, pictures)
+    is_published = isinstance(extractor.backbone, str)
+    is_random = is_published and extractor.weights is None
+    shift = None if is_random else norm_shift(extractor.backbone_, pictures)
     confidence = None
-    if has_source_head(extractor.backbone_):
+    # Others' heads may be no classifiers: sktl_mini's, for one, gives principal components.
+    if is_published and not is_random and extractor.backbone != "sktl_mini":
         output = extractor.backbone_.layers[-1]
         (logits,) = FrozenPrefix(extractor.backbone_, (output,), pooling="flatten", **settings).run(images)
         confidence = float(softmax(logits.astype(np.float64), axis=1).max(axis=1).mean())
     return DomainDistance(
         extractor.backbone_.name, len(images), shift.distance if shift is not None else None, confidence
     )
-
-
-def has_source_head(backbone: Backbone) -> bool:
-    """Whether a network ends with something learnt behind its last stage."""
-    return any(True for _ in backbone.cut("all")[1].parameters())

@@ -17,6 +17,7 @@ from sklearn.utils.validation import _num_samples, check_is_fitted
 from sktl._engine._footprint import network_counts
 from sktl._engine._labelled import as_targets
 from sktl._engine._network import output_shapes
+from sktl._images import check_images
 from sktl._table import ReadableTable
 from sktl.feature_extraction import PretrainedFeatureExtractor
 from sktl.selection._registry import SCORES
@@ -88,7 +89,8 @@ class BackboneSelector(TransformerMixin, BaseEstimator):
     A score ranks; it is no accuracy. Two candidates whose scores are close may come in the other order once a model is
     trained on them, and scores of different kinds, or of different pictures, cannot be compared.
 
-    What was ranked is in the cache of the extractors: `transform` of the same pictures runs no network.
+    What was ranked is in the cache of the extractors, as far as that goes: `transform` of the same pictures runs no
+    network then.
 
     References
     ----------
@@ -158,14 +160,14 @@ class BackboneSelector(TransformerMixin, BaseEstimator):
                 f"This {type(self).__name__} estimator requires y to be passed, but the target y is None. Features are "
                 "judged by how well they suit labels."
             )
-        table, y = indexable(X, as_targets(y))
+        _, y = indexable(X, as_targets(y))
         random_state = check_random_state(self.random_state)
         rows = self._draw(y, random_state)
         self._seed = int(random_state.randint(2**31 - 1))
         candidates = [
             candidate
             for name, extractor in self._extractors()
-            for candidate in self._judge(name, extractor.fit(X), _safe_indexing(table, rows), _safe_indexing(y, rows))
+            for candidate in self._judge(name, extractor.fit(X), X, rows, _safe_indexing(y, rows))
         ]
         candidates.sort(key=lambda candidate: (-candidate.score, candidate.macs or 0))  # of equal ones the cheaper
         self.ranking_ = BackboneRanking(candidates, score=getattr(self.score_func, "__name__", str(self.score_func)))
@@ -205,17 +207,19 @@ class BackboneSelector(TransformerMixin, BaseEstimator):
         return self.extractor_.get_feature_names_out()
 
     def _draw(self, y, random_state):
-        """The rows that are looked at, in order; each class gives its share."""
+        """The rows that are looked at, in order; each class gives its share, and one at least where there is room."""
         n_rows = _num_samples(y)
         if self.max_samples is None or self.max_samples >= n_rows:
             return np.arange(n_rows)
         order = random_state.permutation(n_rows)
-        if type_of_target(y).startswith("continuous"):
+        if type_of_target(y).startswith("continuous") or (np.ndim(y) > 1 and np.shape(y)[1] > 1):
             return np.sort(order[: self.max_samples])
-        _, group, counts = np.unique(np.asarray(y)[order], return_inverse=True, return_counts=True)
+        labels = np.asarray(y).ravel()[order]
+        _, first, group, counts = np.unique(labels, return_index=True, return_inverse=True, return_counts=True)
         by_class = np.argsort(group, kind="stable")
         place = np.empty(n_rows)
         place[by_class] = (np.concatenate([np.arange(n) for n in counts]) + 0.5) / counts[group[by_class]]
+        place[first] = 0
         return np.sort(order[np.argsort(place, kind="stable")[: self.max_samples]])
 
     def _extractors(self):
@@ -233,13 +237,14 @@ class BackboneSelector(TransformerMixin, BaseEstimator):
                 raise ValueError("pooling='none' gives arrays, and scores judge rows. Use 'avg', or 'flatten'.")
             yield name if isinstance(self.backbones, Mapping) else None, extractor
 
-    def _judge(self, name, extractor, X, y):
+    def _judge(self, name, extractor, X, rows, y):
         """The candidates of one network, all of whose layers are computed in one pass."""
+        images = check_images(extractor, X, reset=False).take(rows)
         stages = [stage.name for stage in extractor.backbone_.stages]
         several = _with_layers(extractor, stages if self.layers == "all" else self.layers)
         widths = [shape[0] for shape in output_shapes(several.backbone_, several.layers_, several.pooling)]
         start = time.perf_counter()
-        tables = np.split(several.transform(X), np.cumsum(widths)[:-1], axis=1)
+        tables = np.split(several._features(images), np.cumsum(widths)[:-1], axis=1)
         passed = (time.perf_counter() - start) / len(tables)
         for layer, table in zip(several.layers_, tables, strict=True):
             candidate = _with_layers(extractor, layer)
@@ -272,6 +277,8 @@ class BackboneSelector(TransformerMixin, BaseEstimator):
         for name in _LEARNT:
             if hasattr(extractor, name):
                 setattr(self, name, getattr(extractor, name))
+            elif hasattr(self, name):
+                delattr(self, name)  # of an earlier fit
 
     def __sklearn_tags__(self):
         tags = super().__sklearn_tags__()

@@ -96,3 +96,23 @@ def test_without_norms():
     layers = [nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4, track_running_stats=False), nn.AdaptiveAvgPool2d(1), nn.Flatten()]
     for network in (nn.Sequential(layers[0], *layers[2:]), nn.Sequential(*layers)):
         assert norm_shift(load_backbone(network, preprocessing=SIZE), pictures_of(4, 0)) is None
+
+
+def test_a_norm_in_two_places():
+    """A norm that runs twice has no mean of its own for each picture, and is left out."""
+
+    class Twice(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.first, self.norm = nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4)
+            self.second, self.last = nn.Conv2d(4, 4, 3), nn.BatchNorm2d(4)
+            self.pool, self.flat = nn.AdaptiveAvgPool2d(1), nn.Flatten()
+
+        def forward(self, x):
+            """Features."""
+            x = self.norm(self.first(x))
+            return self.flat(self.pool(self.last(self.norm(self.second(x)))))
+
+    torch.manual_seed(0)
+    found = norm_shift(load_backbone(learn(Twice(), pictures_of(100, 0)), preprocessing=SIZE), pictures_of(4, 1))
+    assert found.norms == ["last"]

@@ -20,54 +20,42 @@ def digits():
     return X[:40] / 16, y[:40]
 
 
-class WithHead(nn.Module):
-    """A stage with a batch norm, and a head of two classes that is as sure as its bias says."""
-
-    def __init__(self, bias):
-        super().__init__()
-        self.stem = nn.Sequential(nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4), nn.ReLU())
-        self.layer1 = nn.Sequential(nn.Conv2d(4, 4, 3), nn.BatchNorm2d(4), nn.ReLU())
-        self.pool, self.flat = nn.AdaptiveAvgPool2d(1), nn.Flatten()
-        self.fc = nn.Linear(4, 2)
-        nn.init.zeros_(self.fc.weight)
-        self.fc.bias.data = torch.tensor([float(bias), 0.0])
-
-    def forward(self, x):
-        """Logits."""
-        return self.fc(self.flat(self.pool(self.layer1(self.stem(x)))))
+def make_network():
+    """Two stages with a batch norm each, and a head."""
+    torch.manual_seed(0)
+    stages = [nn.Sequential(nn.Conv2d(n, 4, 3), nn.BatchNorm2d(4), nn.ReLU()) for n in (3, 4)]
+    return nn.Sequential(*stages, nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(4, 2))
 
 
 def extractor(network):
     return PretrainedFeatureExtractor(network, preprocessing={"resize_size": 16, "crop_size": 16})
 
 
-def test_both_numbers(digits):
-    """The distance is that of the batch norms on the pictures as the network sees them, the confidence its head's."""
-    X, _ = digits
-    torch.manual_seed(0)
-    for bias in (0.0, 2.0):
-        reader = extractor(WithHead(bias))
-        found = domain_distance(X, reader)
-        images = [Image.fromarray(np.repeat((x * 255).round().astype(np.uint8).reshape(8, 8, 1), 3, 2)) for x in X]
-        pictures = np.stack([np.asarray(x.resize((16, 16), Image.Resampling.BILINEAR)) for x in images])
-        expected = norm_shift(reader.fit(X).backbone_, pictures).distance
-        assert found.distance == pytest.approx(expected, rel=0.02)
-        assert found.confidence == pytest.approx(1 / (1 + np.exp(-bias)), rel=1e-5)
-        assert found.n_pictures == 40
+def test_the_distance(digits):
+    """It is that of the batch norms on the pictures as the network sees them; of a network that nobody has measured no
+    verdict is given, and a head that may be no classifier has no confidence."""
+    X, y = digits
+    reader = extractor(make_network())
+    found = domain_distance(X, reader)
+    images = [Image.fromarray(np.repeat((x * 255).round().astype(np.uint8).reshape(8, 8, 1), 3, 2)) for x in X]
+    pictures = np.stack([np.asarray(x.resize((16, 16), Image.Resampling.BILINEAR)) for x in images])
+    assert found.distance == pytest.approx(norm_shift(reader.fit(X).backbone_, pictures).distance, rel=0.02)
+    assert found.n_pictures == 40
+    assert (found.confidence, found.is_near) == (None, None)
+    assert "compare it" in repr(found)
+    assert domain_distance(X).confidence is None
+    fitted = domain_distance(X, FineTunedClassifier(max_epochs=0).fit(X, y))
+    assert fitted.distance == pytest.approx(domain_distance(X).distance)
 
 
 def test_what_is_not_there(digits):
-    """Without batch norms there is no distance and no verdict, without a source head no confidence."""
-    X, y = digits
+    """Without batch norms there is no distance and no verdict, nor where weights are random."""
+    X, _ = digits
     plain = nn.Sequential(nn.Conv2d(3, 4, 3), nn.ReLU(), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(4, 2))
-    found = domain_distance(X, extractor(plain))
-    assert (found.distance, found.is_near) == (None, None)
-    assert found.confidence is not None
-    assert "unknown" in repr(found)
-    fitted = FineTunedClassifier(max_epochs=0).fit(X, y)
-    found = domain_distance(X, fitted)
-    assert found.confidence is None
-    assert found.distance is not None
+    for reader in (extractor(plain), PretrainedFeatureExtractor(weights=None, random_state=0)):
+        found = domain_distance(X, reader)
+        assert (found.distance, found.confidence, found.is_near) == (None, None, None)
+        assert "unknown" in repr(found)
 
 
 def test_a_sample(digits):
@@ -91,6 +79,9 @@ def test_near_and_far(shared_data):
     assert not found["sketch"].is_near
     assert "like those it learnt from" in repr(found["photo"])
     assert "of another kind" in repr(found["sketch"])
+    classes = PretrainedFeatureExtractor("mobilenet_v3_small", weights=weights, layers="classifier.3")
+    logits = torch.from_numpy(classes.fit_transform(paths))
+    assert found["sketch"].confidence == pytest.approx(logits.softmax(1).max(1).values.mean().item(), rel=1e-4)
 
 
 def test_what_cannot_be_measured(digits, tmp_path):
@@ -104,6 +95,15 @@ def test_what_cannot_be_measured(digits, tmp_path):
 
 
 def test_the_verdict():
-    """Below 0.3 standard deviations is near."""
-    assert DomainDistance("net", 5, 0.29, None).is_near
-    assert not DomainDistance("net", 5, 0.3, 0.5).is_near
+    """Each network has its own line, where one was measured."""
+    assert DomainDistance("mobilenet_v2", 5, 0.24, None).is_near
+    assert not DomainDistance("mobilenet_v2", 5, 0.25, 0.5).is_near
+    assert DomainDistance("sktl_mini", 5, 0.41, None).is_near
+    assert DomainDistance("resnet18", 5, 0.1, None).is_near is None
+
+
+@pytest.mark.parametrize("max_samples", [1, -1, 2.5])
+def test_bad_parameters(digits, max_samples):
+    """So few pictures have no variance."""
+    with pytest.raises(ValueError, match="max_samples"):
+        domain_distance(digits[0], max_samples=max_samples)

@@ -17,7 +17,7 @@ from sklearn.utils.estimator_checks import parametrize_with_checks
 import sktl._engine._prefix as prefix_module
 from sktl import FineTunedClassifier, PretrainedFeatureExtractor
 from sktl._engine._cache import open_cache
-from sktl.exceptions import BackboneError
+from sktl.exceptions import BackboneError, ImageError
 from sktl.selection import BackboneSelector, logme_score
 
 
@@ -145,6 +145,28 @@ def test_some_pictures(digits):
     assert len(set(seen[3])) == 10
 
 
+def test_rare_classes_are_in_the_sample(digits):
+    """Each class has a row at least; labels may be a column, and several targets are drawn by chance."""
+    X, _ = digits
+    y = np.r_[np.zeros(57, int), 1, 2, 2]
+    seen = []
+    selector = BackboneSelector(layers=-1, max_samples=6, score_func=lambda features, y: seen.append(y) or 1.0)
+    for labels in (y, y.reshape(-1, 1), np.c_[y, y[::-1]]):
+        selector.fit(X, labels)
+    assert np.bincount(seen[0]).tolist() == [4, 1, 1]
+    assert np.bincount(seen[1].ravel()).tolist() == [4, 1, 1]
+    assert seen[2].shape == (6, 2)
+
+
+def test_a_second_fit_forgets_the_first(digits):
+    """What was learnt of columns is gone when the next table has none."""
+    X, y = digits
+    selector = BackboneSelector(layers=-1).fit(X, y)
+    assert selector.n_features_in_ == 64
+    selector.fit([row.reshape(8, 8) for row in X], y)
+    assert not hasattr(selector, "n_features_in_")
+
+
 def test_in_a_search_and_a_pipeline(digits):
     """Its settings are tuned like any others, and labels reach it through a pipeline."""
     X, y = digits
@@ -182,6 +204,9 @@ def test_pictures_that_cannot_be_read(tmp_path, digits):
         selector.fit(paths, y)
     assert np.isfinite(seen[0][0]).all()
     assert seen[0][1] == np.delete(y, 7).tolist()
+    strict = BackboneSelector(layers=-1, max_samples=59, random_state=0)
+    with pytest.raises(ImageError, match=r"position 7.*07\.png|07\.png.*position 7|Image 7"):
+        strict.fit(paths, y)
 
 
 @pytest.mark.parametrize(
