@@ -4,14 +4,13 @@ Ten candidates: a late and a middle layer of four trained networks, and of one w
 pictures: ants and bees, photos, sketches, CIFAR-10, clothes. The yardstick is the accuracy of logistic regression on
 standardised features, fitted to the pictures that the scores saw, on pictures that they did not see. The last table
 has the cost of such a ranking beside training each candidate's head by 5-fold cross-validation in a plain loop, which
-runs the network again for each fold.
+runs the network again for each batch; after it, how far kinds of pictures are from what three networks learnt from.
 
-Run: OMP_NUM_THREADS=1 python benchmarks/transferability_ranking.py [ranking cost] [--size 500]
+Run: OMP_NUM_THREADS=1 python benchmarks/transferability_ranking.py [ranking cost domains] [--size 500]
 """
 
 import argparse
-import time
-from collections.abc import Callable
+import gzip
 from itertools import pairwise
 
 import numpy as np
@@ -20,14 +19,17 @@ from common import (
     clothes,
     eager_model,
     eager_transform,
+    imagenet_paths,
     machine,
     pooled_features,
     pretrained,
     require_data,
+    seconds,
     show,
     weights_path,
 )
 from PIL import Image
+from scipy.special import softmax
 from scipy.stats import kendalltau, weightedtau
 from sklearn.linear_model import LogisticRegression
 from sklearn.model_selection import StratifiedKFold, train_test_split
@@ -36,7 +38,7 @@ from sklearn.preprocessing import StandardScaler
 
 from sktl import PretrainedFeatureExtractor
 from sktl._engine._network import output_shapes
-from sktl.selection import BackboneSelector, leep_score, nce_score
+from sktl.selection import BackboneSelector, domain_distance, leep_score, nce_score
 from sktl.selection._registry import SCORES
 
 NETWORKS = ("mobilenet_v2", "mobilenet_v3_small", "squeezenet1_1", "sktl_mini", "random")
@@ -70,6 +72,12 @@ def garments(part: str) -> Table:
     """Fashion-MNIST as grey pictures."""
     X, y = clothes(part)
     return list(X.reshape(-1, 28, 28)), y
+
+
+def handwriting() -> list:
+    """MNIST's test set."""
+    (file,) = (require_data() / "mnist" / "MNIST" / "raw").glob("t10k-images*gz")
+    return list(np.frombuffer(gzip.decompress(file.read_bytes()), np.uint8, offset=16).reshape(-1, 28, 28))
 
 
 def some(table: Table, size: int) -> Table:
@@ -110,8 +118,8 @@ def ranking(size: int) -> None:
     """Kendall's tau of each score with the accuracy on other pictures."""
     taus: dict[str, list[str]] = {name: [] for name in (*SCORES, "leep", "nce")}
     weighted: dict[str, list[float]] = {name: [] for name in taus}
-    names = list(sets(size))
-    for title, ((X, y), (X_test, y_test)) in sets(size).items():
+    found_sets = sets(size)
+    for title, ((X, y), (X_test, y_test)) in found_sets.items():
         found: dict[tuple[str, str], dict[str, float]] = {}
         for network in NETWORKS:
             made = extractor(network).set_params(layers=[-1, LAYERS[network]]).fit(X)
@@ -125,8 +133,7 @@ def ranking(size: int) -> None:
                     entry[name] = score(features.astype(np.float64), y, **seed)
                 if layer == "last" and network in HEADS:
                     logits = extractor(network).set_params(layers=HEADS[network]).fit_transform(X).astype(np.float64)
-                    shares = np.exp(logits - logits.max(1, keepdims=True))
-                    entry["leep"] = leep_score(shares / shares.sum(1, keepdims=True), y)
+                    entry["leep"] = leep_score(softmax(logits, axis=1), y)
                     entry["nce"] = nce_score(logits.argmax(1), y)
                 found[network, layer] = entry
         header = ["network", "layer", "accuracy", *taus]
@@ -143,13 +150,11 @@ def ranking(size: int) -> None:
             taus[name].append(f"{tau:.2f} ({kendalltau(accuracies, scores).statistic:.2f})")
     rows = [(name, *taus[name], f"{np.mean(weighted[name]):.2f}") for name in taus]
     title = "Weighted Kendall's tau with the accuracy (the plain one); leep and nce of the three networks with a head"
-    show(title, ["score", *names, "mean, weighted"], rows)
+    show(title, ["score", *found_sets, "mean, weighted"], rows)
 
 
 def plain_cross_validation(network: str, paths: list[str], y: np.ndarray) -> float:
     """A head trained in each of five folds, in torch, with the network run for each batch of each epoch."""
-    if network in ("sktl_mini", "random"):
-        raise ValueError(f"{network} is not torchvision's")
     model, transform = eager_model(network, weights_path(network)), eager_transform()
     classes = {label: number for number, label in enumerate(np.unique(y))}
     targets = torch.tensor([classes[label] for label in y])
@@ -178,13 +183,6 @@ def plain_cross_validation(network: str, paths: list[str], y: np.ndarray) -> flo
     return float(np.mean(scores))
 
 
-def seconds(function: Callable[[], object]) -> float:
-    """Wall time of one call."""
-    start = time.perf_counter()
-    function()
-    return time.perf_counter() - start
-
-
 def cost(size: int) -> None:
     """A ranking of three networks and all their stages against the plain loop for their last ones alone."""
     X, y = folders("hymenoptera/train")
@@ -204,7 +202,27 @@ def cost(size: int) -> None:
     )
 
 
-PARTS = {"ranking": ranking, "cost": cost}
+def domains(_: int) -> None:
+    """How far 60 pictures of each kind are from what the networks learnt from, and the first dozen of them."""
+    found = {
+        "ImageNet's classes": imagenet_paths(),
+        **{name: folders(f"pacs/{name}")[0] for name in ("photo", "art_painting", "cartoon", "sketch")},
+        "ants and bees": folders("hymenoptera/train")[0],
+        "CIFAR-10": cifar("test")[0],
+        "clothes": garments("t10k")[0],
+        "handwriting": handwriting(),
+    }
+    networks = ("mobilenet_v2", "mobilenet_v3_small", "sktl_mini")
+    rows = []
+    for name, X in found.items():
+        order = np.random.default_rng(0).permutation(len(X))
+        few, many = ([X[i] for i in order[:n]] for n in (12, 60))
+        pairs = [[domain_distance(some, extractor(network)).distance for some in (many, few)] for network in networks]
+        rows.append((name, *(f"{of_many:.2f} ({of_few:.2f})" for of_many, of_few in pairs)))
+    show("Distance of 60 pictures (of 12 of them), standard deviations", ("pictures", *networks), rows)
+
+
+PARTS = {"ranking": ranking, "cost": cost, "domains": domains}
 
 if __name__ == "__main__":
     parser = argparse.ArgumentParser()

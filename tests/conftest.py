@@ -13,6 +13,9 @@ import torch
 from PIL import Image
 from sklearn.datasets import load_digits
 
+import sktl._engine._prefix as prefix_module
+from sktl._engine._cache import open_cache
+
 
 @pytest.fixture(scope="session")
 def shared_data() -> Path:
@@ -28,6 +31,25 @@ def digits():
     """Thirty digits of three kinds, (30, 8, 8) from 0 to 1, and their labels, 0 to 2."""
     X, y = load_digits(n_class=3, return_X_y=True)
     return X[:30].reshape(-1, 8, 8) / 16, y[:30]
+
+
+@pytest.fixture
+def n_run(monkeypatch):
+    """How many pictures have gone through a frozen prefix since the caches were emptied, in a list of one number."""
+    count = [0]
+    get_runner = prefix_module.get_runner
+
+    class Counted:
+        def __init__(self, runner):
+            self.runner, self.concurrent = runner, runner.concurrent
+
+        def __call__(self, pictures):
+            count[0] += len(pictures)
+            return self.runner(pictures)
+
+    monkeypatch.setattr(prefix_module, "get_runner", lambda *args, **kwargs: Counted(get_runner(*args, **kwargs)))
+    open_cache("auto").clear()
+    return count
 
 
 @pytest.fixture(scope="session")

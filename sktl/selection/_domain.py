@@ -91,7 +91,7 @@ def domain_distance(
         The network: whatever `sktl.PretrainedFeatureExtractor` takes as its ``backbone``, or such an extractor, which
         is cloned, where it has weights or settings of its own.
     max_samples : int, default=256
-        How many pictures are looked at, at most. The distance of a dozen is nearly that of all.
+        How many pictures are looked at, at most.
     random_state : int, RandomState instance or None, default=0
         Which ones.
 

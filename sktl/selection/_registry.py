@@ -16,6 +16,3 @@ SCORES: dict[str, Callable[..., float]] = {
     "gbc": gbc_score,
     "probe": probe_score,
 }
-
-# Those that know targets of a regression.
-REGRESSION_SCORES = ("logme", "probe")

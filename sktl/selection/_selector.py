@@ -3,6 +3,7 @@
 import copy
 import time
 from collections.abc import Mapping, Sequence
+from functools import partial
 from inspect import signature
 from numbers import Integral
 from typing import Any, NamedTuple
@@ -163,11 +164,11 @@ class BackboneSelector(TransformerMixin, BaseEstimator):
         _, y = indexable(X, as_targets(y))
         random_state = check_random_state(self.random_state)
         rows = self._draw(y, random_state)
-        self._seed = int(random_state.randint(2**31 - 1))
+        judge = self._score_function(int(random_state.randint(2**31 - 1)))
         candidates = [
             candidate
             for name, extractor in self._extractors()
-            for candidate in self._judge(name, extractor.fit(X), X, rows, _safe_indexing(y, rows))
+            for candidate in self._judge(name, extractor.fit(X), X, rows, _safe_indexing(y, rows), judge)
         ]
         candidates.sort(key=lambda candidate: (-candidate.score, candidate.macs or 0))  # of equal ones the cheaper
         self.ranking_ = BackboneRanking(candidates, score=getattr(self.score_func, "__name__", str(self.score_func)))
@@ -237,7 +238,7 @@ class BackboneSelector(TransformerMixin, BaseEstimator):
                 raise ValueError("pooling='none' gives arrays, and scores judge rows. Use 'avg', or 'flatten'.")
             yield name if isinstance(self.backbones, Mapping) else None, extractor
 
-    def _judge(self, name, extractor, X, rows, y):
+    def _judge(self, name, extractor, X, rows, y, judge):
         """The candidates of one network, all of whose layers are computed in one pass."""
         images = check_images(extractor, X, reset=False).take(rows)
         stages = [stage.name for stage in extractor.backbone_.stages]
@@ -249,27 +250,29 @@ class BackboneSelector(TransformerMixin, BaseEstimator):
         for layer, table in zip(several.layers_, tables, strict=True):
             candidate = _with_layers(extractor, layer)
             start = time.perf_counter()
-            score = self._score(table, y)
+            score = self._score(table, y, judge)
             seconds = passed + time.perf_counter() - start
             parameters, _, macs = network_counts(candidate)
             called = extractor.backbone_.name if name is None else name
             yield Candidate(called, layer, score, seconds, table.shape[1], parameters, macs, candidate)
 
-    def _score(self, features, y):
+    def _score(self, features, y, judge):
         """The score of the features; of pictures that could not be read nothing is known."""
         is_read = ~np.isnan(features).any(axis=1)
         features, y = features[is_read].astype(np.float64), _safe_indexing(y, np.flatnonzero(is_read))
-        if callable(self.score_func):
-            score = float(self.score_func(features, y))
-        else:
-            function = SCORES[self.score_func]
-            seed = {"random_state": self._seed} if "random_state" in signature(function).parameters else {}
-            score = float(function(features, y, **seed))
+        score = float(judge(features, y))
         if np.isnan(score):
             raise ValueError(
                 f"score_func={self.score_func!r} gave NaN for {features.shape[1]} features of {len(y)} pictures."
             )
         return score
+
+    def _score_function(self, seed):
+        """What judges features and labels; a score that draws has a seed of its own."""
+        if callable(self.score_func):
+            return self.score_func
+        function = SCORES[self.score_func]
+        return partial(function, random_state=seed) if "random_state" in signature(function).parameters else function
 
     def _adopt(self, extractor):
         """The best extractor, and what it has learnt."""

@@ -15,7 +15,6 @@ from sklearn.model_selection import GridSearchCV
 from skorch.callbacks import Callback
 from torch import nn
 
-import sktl._engine._prefix as prefix_module
 from sktl import FineTunedClassifier, FineTunedRegressor
 from sktl._engine._cache import open_cache
 from sktl.backbones import load_backbone
@@ -133,25 +132,6 @@ def test_what_one_fit_learns_does_not_reach_the_next(digits):
 
 
 # --- the cached prefix ----------------------------------------------------------------------------------------------
-
-
-@pytest.fixture
-def n_run(monkeypatch):
-    """How many pictures have gone through a frozen prefix, in a list of one number."""
-    count = [0]
-    get_runner = prefix_module.get_runner
-
-    class Counted:
-        def __init__(self, runner):
-            self.runner, self.concurrent = runner, runner.concurrent
-
-        def __call__(self, pictures):
-            count[0] += len(pictures)
-            return self.runner(pictures)
-
-    monkeypatch.setattr(prefix_module, "get_runner", lambda *args, **kwargs: Counted(get_runner(*args, **kwargs)))
-    open_cache("auto").clear()
-    return count
 
 
 @pytest.mark.parametrize("freeze_bn", [True, False])

@@ -8,9 +8,7 @@ import torch
 from sklearn.datasets import load_digits
 from torch import nn
 
-import sktl._engine._prefix as prefix_module
 from sktl import FineTunedClassifier
-from sktl._engine._cache import open_cache
 from sktl._engine._rows import Rows
 from sktl.compression import LotteryTicketClassifier, PrunedClassifier
 
@@ -99,25 +97,6 @@ def make_rows(as_rows):
         return as_rows(x, torch.arange(n) % 2)
 
     return make
-
-
-@pytest.fixture
-def n_run(monkeypatch):
-    """How many pictures have gone through a frozen prefix since the caches were emptied, in a list of one number."""
-    count = [0]
-    get_runner = prefix_module.get_runner
-
-    class Counted:
-        def __init__(self, runner):
-            self.runner, self.concurrent = runner, runner.concurrent
-
-        def __call__(self, pictures):
-            count[0] += len(pictures)
-            return self.runner(pictures)
-
-    monkeypatch.setattr(prefix_module, "get_runner", lambda *args, **kwargs: Counted(get_runner(*args, **kwargs)))
-    open_cache("auto").clear()
-    return count
 
 
 @pytest.fixture

@@ -14,9 +14,7 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 from sklearn.utils.estimator_checks import parametrize_with_checks
 
-import sktl._engine._prefix as prefix_module
 from sktl import FineTunedClassifier, PretrainedFeatureExtractor
-from sktl._engine._cache import open_cache
 from sktl.exceptions import BackboneError, ImageError
 from sktl.selection import BackboneSelector, logme_score
 
@@ -33,25 +31,6 @@ def digits():
     """Sixty digits of three kinds as rows of pixels from 0 to 1, and their labels."""
     X, y = load_digits(n_class=3, return_X_y=True)
     return X[:60] / 16, y[:60]
-
-
-@pytest.fixture
-def n_run(monkeypatch):
-    """How many pictures have gone through a network since the caches were emptied, in a list of one number."""
-    count = [0]
-    get_runner = prefix_module.get_runner
-
-    class Counted:
-        def __init__(self, runner):
-            self.runner, self.concurrent = runner, runner.concurrent
-
-        def __call__(self, pictures):
-            count[0] += len(pictures)
-            return self.runner(pictures)
-
-    monkeypatch.setattr(prefix_module, "get_runner", lambda *args, **kwargs: Counted(get_runner(*args, **kwargs)))
-    open_cache("auto").clear()
-    return count
 
 
 def test_the_ranking(digits):
@@ -198,7 +177,11 @@ def test_pictures_that_cannot_be_read(tmp_path, digits):
     (tmp_path / "07.png").write_bytes(b"broken")
     paths = [str(path) for path in sorted(tmp_path.iterdir())]
     seen = []
-    score = lambda features, y: seen.append((features, list(y))) or 1.0  # noqa: E731
+
+    def score(features, y):
+        seen.append((features, list(y)))
+        return 1.0
+
     selector = BackboneSelector(layers=-1, score_func=score, extractor=PretrainedFeatureExtractor(on_error="nan"))
     with pytest.warns(UserWarning, match="07.png"):
         selector.fit(paths, y)
