@@ -35,17 +35,19 @@ def photo_grid(ax: Any, n_photos: int) -> PhotoGrid:
     n_columns = math.ceil(math.sqrt(n_photos)) or 1
     n_rows = math.ceil(n_photos / n_columns)
     figure.draw_without_rendering()  # a layout knows the size of its axes only then
-    points = ax.get_window_extent().width / figure.dpi * 72 / n_columns
-    size = 9 if points > 100 else 7
+    extent = ax.get_window_extent()
+    width, height = (72 * extent.width / figure.dpi / n_columns, 72 * extent.height / figure.dpi / max(1, n_rows))
+    size = 9 if width > 100 else 7
+    share = max(0.5, 1 - (2.4 * size + 7) / height)  # of a row's height: the rest is for two lines
     # Children of their axes: so they keep to its place in every layout of the figure.
     panels = []
     for index in range(n_photos):
         row, column = divmod(index, n_columns)
-        box = [(column + 0.04) / n_columns, 1 - (row + 0.97) / n_rows, 0.92 / n_columns, 0.75 / n_rows]
+        box = [(column + 0.04) / n_columns, 1 - (row + 0.99) / n_rows, 0.92 / n_columns, (share - 0.02) / n_rows]
         panel = ax.inset_axes(box, anchor="N")  # titles of a row on one line
         panel.set_axis_off()
         panels.append(panel)
-    return PhotoGrid(panels, int(points / (0.6 * size)), size)
+    return PhotoGrid(panels, int(width / (0.6 * size)), size)
 
 
 def show_photo(panel: Any, photo: "np.ndarray | None") -> None:
