@@ -237,7 +237,8 @@ class GradCAMDisplay:
         """
         n_columns = math.ceil(math.sqrt(len(self.photos)))
         n_rows = math.ceil(len(self.photos) / n_columns)
-        self.figure_, self.ax_ = one_axes(self, ax, (max(4.0, 2.2 * n_columns) + 0.8, 2.4 * n_rows + 0.4))
+        side = 2.2 if n_columns > 1 else 3.2  # the heading is as wide
+        self.figure_, self.ax_ = one_axes(self, ax, (side * n_columns + 0.8, (side + 0.2) * n_rows + 0.6))
         self.ax_.set_title(self._heading(), fontsize="medium")
         self.photo_axes_, n_characters, size = photo_grid(self.ax_, len(self.photos))
         self.overlays_ = []
@@ -251,13 +252,15 @@ class GradCAMDisplay:
         return self
 
     def _heading(self):
-        of = f", {self.layer}" if self.layer is not None else ""
-        name = {"gradcam": f"Grad-CAM{of}", "occlusion": "occlusion"}[self.method]
+        name = "occlusion" if self.method == "occlusion" else "Grad-CAM" + (f", {self.layer}" if self.layer else "")
         labels = np.unique(self.targets)
-        is_predicted = np.array_equal(self.targets, self.predicted_labels)
-        if is_predicted:
-            return f"evidence for the predicted label ({name})"
-        return f"evidence for {short(labels[0])} ({name})" if len(labels) == 1 else f"evidence for a label ({name})"
+        if np.array_equal(self.targets, self.predicted_labels):
+            what = "the predicted label"
+        elif self.true_labels is not None and np.array_equal(self.targets, self.true_labels):
+            what = "the true label"
+        else:
+            what = short(labels[0]) if len(labels) == 1 else "a label of each"
+        return f"evidence for {what}\n{name}"
 
     def _title(self, index, n_characters):
         """What it is and what it was taken for; below, what the map is for and how much can be lost, if need be."""
@@ -277,7 +280,7 @@ class GradCAMDisplay:
         scale = self.overlays_[0]
         opaque = importlib.import_module("matplotlib.cm").ScalarMappable(scale.norm, scale.cmap)
         self.colorbar_ = self.figure_.colorbar(opaque, cax=self.ax_.inset_axes([1.02, 0.02, 0.02, 0.9]))
-        self.colorbar_.set_label("share of the picture's strongest evidence", fontsize="small", color=MUTED)
+        self.colorbar_.set_label("share of the picture's largest", fontsize="small", color=MUTED)
         self.colorbar_.ax.tick_params(labelsize=8)
 
 

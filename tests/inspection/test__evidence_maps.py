@@ -110,8 +110,9 @@ def test_against_finite_differences(layer, pictures):
         part.double()
     activations, gradients = network.gradients(X, classes)
     raised = _raised_logits(network, X, classes, activations.shape[1])
-    expected = raised / np.prod(activations.shape[2:])
-    assert_allclose(gradients.mean((2, 3)), expected, atol=1e-4 * np.abs(expected).max())
+    weights = raised / np.prod(activations.shape[2:])
+    expected = np.einsum("nk,nkhw->nhw", weights, activations).clip(0)
+    assert_allclose(grad_cam(activations, gradients), expected, atol=1e-4 * expected.max())
 
 
 def _raised_logits(network, X, classes, n_channels, step=1e-7):
@@ -156,6 +157,7 @@ def test_nothing_is_left_behind(fitted, pictures, method):
         assert all(x.grad is None for x in network.parameters())
         assert not any(module.training for module in network.modules())
     assert_array_equal(fitted.predict_proba(X), predicted)
+    assert all(x.requires_grad for x in fitted.net_.module_.head.parameters())  # since `fit`
 
 
 def test_occlusion_is_what_predictions_say(pictures):
@@ -215,6 +217,7 @@ def test_the_whole_network_is_the_one_that_predicts(model, pictures):
     """What is put together of frozen and trained stages gives the logits that the classifier gives, whatever it is."""
     model.fit(*pictures)
     fitted, X = find_network(model, pictures[0], "")
+    fitted.net_.module_.train()  # as a training that was interrupted may leave it
     network = _WatchedNetwork(fitted, "layer3")
     assert_allclose(network.run(X)[1].detach(), model.decision_function(X), rtol=1e-3, atol=1e-3)
     assert_allclose(class_probabilities(fitted, X), model.predict_proba(X), atol=1e-5)

@@ -51,7 +51,7 @@ def test_from_estimator(model, new):
     assert_allclose(drawn(display), display.maps / display.maps.max((1, 2), keepdims=True))
     for panel, photo in zip(display.photo_axes_, display.photos, strict=True):
         assert_array_equal(panel.images[0].get_array(), photo)
-    assert display.ax_.get_title() == "evidence for the predicted label (Grad-CAM, layer4)"
+    assert display.ax_.get_title() == "evidence for the predicted label\nGrad-CAM, layer4"
     assert (display.colorbar_.vmin, display.colorbar_.vmax) == (0, 1)
 
 
@@ -72,7 +72,7 @@ def test_occlusion(model, new):
     assert display.layer is None
     assert drawn(display).min() >= 0
     assert titles(display)[0].endswith(f"\nloses {display.maps[0].max():.2f}")
-    assert display.ax_.get_title() == "evidence for the predicted label (occlusion)"
+    assert display.ax_.get_title() == "evidence for the predicted label\nocclusion"
 
 
 @pytest.mark.parametrize("target", ["true", 3])
@@ -87,8 +87,8 @@ def test_other_targets(model, new, target):
     assert_allclose(display.maps, maps_of(model, X[:5], wanted))
     index = int(np.flatnonzero(display.predicted_labels != wanted)[0])
     assert titles(display)[index].endswith(f"for {wanted[index]} ({display.target_probabilities[index]:.2f})")
-    heading = "evidence for a label" if target == "true" else "evidence for 3"
-    assert display.ax_.get_title() == f"{heading} (Grad-CAM, layer4)"
+    heading = "evidence for the true label" if target == "true" else "evidence for 3"
+    assert display.ax_.get_title() == f"{heading}\nGrad-CAM, layer4"
 
 
 def test_titles():
