@@ -5,7 +5,9 @@ They need matplotlib, the extra ``plot``.
 
 from sktl.inspection._compression import CompressionDisplay
 from sktl.inspection._distillation import DistillationDisplay
+from sktl.inspection._evidence_maps import grad_cam
 from sktl.inspection._freeze_depth import FreezeDepthDisplay
+from sktl.inspection._gradcam import GradCAMDisplay
 from sktl.inspection._layer_probe import LayerProbeDisplay
 from sktl.inspection._lottery import LotteryTicketDisplay
 from sktl.inspection._lr_range import LRRangeDisplay
@@ -16,9 +18,11 @@ __all__ = [
     "CompressionDisplay",
     "DistillationDisplay",
     "FreezeDepthDisplay",
+    "GradCAMDisplay",
     "LRRangeDisplay",
     "LayerProbeDisplay",
     "LotteryTicketDisplay",
     "MisclassifiedDisplay",
     "TrainingCurveDisplay",
+    "grad_cam",
 ]

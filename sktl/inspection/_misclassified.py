@@ -1,7 +1,5 @@
 """Which classes are taken for which, and the pictures of the most confident mistakes."""
 
-import math
-
 import numpy as np
 from sklearn.base import is_classifier
 from sklearn.metrics import ConfusionMatrixDisplay, confusion_matrix
@@ -12,11 +10,11 @@ from sktl._engine._fitted import find_fitted
 from sktl._images import check_images
 from sktl.exceptions import ImageError
 from sktl.feature_extraction import PretrainedFeatureExtractor
-from sktl.inspection._axes import MUTED, check_matplotlib, two_axes
+from sktl.inspection._axes import check_matplotlib, two_axes
+from sktl.inspection._photos import photo_grid, photo_title, short, show_photo
 
 _FEW = 12  # classes of which the counts can be read in their cells
 _MANY = 30  # classes of which the names cannot be read any more
-_LONG = 16  # characters of a name
 
 
 class MisclassifiedDisplay:
@@ -248,7 +246,7 @@ class MisclassifiedDisplay:
 
     def _draw_matrix(self, cmap):
         n_classes = len(self.display_labels)
-        names = [_short(label) for label in self.display_labels]
+        names = [short(label) for label in self.display_labels]
         is_readable = n_classes <= _FEW
         turn = "horizontal" if n_classes * max(map(len, names)) <= 36 else "vertical"
         self.confusion_ = ConfusionMatrixDisplay(self.confusion_matrix, display_labels=names).plot(
@@ -264,21 +262,13 @@ class MisclassifiedDisplay:
             self.ax_.set(xticks=[], yticks=[], xlabel=f"Predicted label ({n_classes} classes)")
 
     def _draw_photos(self):
-        self.photos_ax_.set_axis_off()
         self.photos_ax_.set_title(self._heading(), fontsize="medium")
-        self.photo_axes_ = []
-        # Children of their axes: so they keep to its place in every layout of the figure.
-        n_columns = math.ceil(math.sqrt(len(self.photos))) or 1
-        n_rows = math.ceil(len(self.photos) / n_columns)
-        n_characters, size = self._title_room(n_columns)
-        for index, photo in enumerate(self.photos):
-            row, column = divmod(index, n_columns)
-            box = [(column + 0.04) / n_columns, 1 - (row + 0.97) / n_rows, 0.92 / n_columns, 0.75 / n_rows]
-            panel = self.photos_ax_.inset_axes(box, anchor="N")  # titles of a row on one line
-            panel.set_axis_off()
-            panel.set_title(self._title(index, n_characters), fontsize=size, pad=3)
-            self._show(panel, photo)
-            self.photo_axes_.append(panel)
+        self.photo_axes_, n_characters, size = photo_grid(self.photos_ax_, len(self.photos))
+        for index, (panel, photo) in enumerate(zip(self.photo_axes_, self.photos, strict=True)):
+            probability = None if self.probabilities is None else self.probabilities[index]
+            title = photo_title(self.true_labels[index], self.predicted_labels[index], probability, n_characters)
+            panel.set_title(title, fontsize=size, pad=3)
+            show_photo(panel, photo)
 
     def _heading(self):
         n_errors, n_shown = len(self.positions), len(self.photos)
@@ -287,30 +277,6 @@ class MisclassifiedDisplay:
         if n_shown == n_errors:
             return f"all {n_errors} mistakes"
         return f"the {'first' if self.probabilities is None else 'most confident'} {n_shown} of {n_errors} mistakes"
-
-    def _title_room(self, n_columns):
-        """How many characters of which size fit above a picture."""
-        self.figure_.draw_without_rendering()  # a layout knows the size of its axes only then
-        points = self.photos_ax_.get_window_extent().width / self.figure_.dpi * 72 / n_columns
-        size = 9 if points > 100 else 7
-        return int(points / (0.6 * size)), size
-
-    def _title(self, index, n_characters):
-        """What it is and what it was taken for, in one line of so many characters or in two."""
-        p = "" if self.probabilities is None else f" ({self.probabilities[index]:.2f})"
-        n_name = max(6, n_characters - len(p) - 2)
-        true, predicted = (_short(labels[index], n_name) for labels in (self.true_labels, self.predicted_labels))
-        line = f"{true} → {predicted}{p}"
-        return line if len(line) <= n_characters else f"{true}\n→ {predicted}{p}"
-
-    @staticmethod
-    def _show(panel, photo):
-        if photo is None:
-            panel.text(0.5, 0.5, "cannot be read", ha="center", va="center", color=MUTED, transform=panel.transAxes)
-        elif photo.shape[2] < 3:
-            panel.imshow(photo[:, :, 0], cmap="gray", vmin=0, vmax=255)
-        else:
-            panel.imshow(photo[:, :, :3])  # of other sensors' channels, the first three
 
 
 def _of_predicted(y_proba, y_pred, labels):
@@ -336,10 +302,3 @@ def _decode(images, position):
         return images[position].decode()
     except ImageError:  # it was classified all the same: by something else, or with on_error="nan"
         return None
-
-
-def _short(label, n_characters=_LONG):
-    """A name that fits; a dollar sign would begin a formula."""
-    name = " ".join(str(label).split())
-    name = name if len(name) <= n_characters else f"{name[: n_characters - 1]}…"
-    return name.replace("$", r"\$")

@@ -76,11 +76,13 @@ PUBLIC = {
         "CompressionDisplay",
         "DistillationDisplay",
         "FreezeDepthDisplay",
+        "GradCAMDisplay",
         "LRRangeDisplay",
         "LayerProbeDisplay",
         "LotteryTicketDisplay",
         "MisclassifiedDisplay",
         "TrainingCurveDisplay",
+        "grad_cam",
     ],
     "sktl.preprocessing": [
         "PixelRowsToImages",

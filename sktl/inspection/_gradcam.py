@@ -1,0 +1,304 @@
+"""Where in a picture a fitted classifier looks for its decision."""
+
+import importlib
+import math
+from numbers import Integral
+
+import numpy as np
+from sklearn.utils import check_consistent_length
+from sklearn.utils.validation import column_or_1d
+
+from sktl.inspection._axes import MUTED, check_matplotlib, one_axes
+from sktl.inspection._evidence_maps import (
+    class_probabilities,
+    find_network,
+    gradient_maps,
+    occlusion_maps,
+    read_pictures,
+)
+from sktl.inspection._photos import photo_grid, short, show_photo
+
+_METHODS = ("gradcam", "occlusion")
+
+
+class GradCAMDisplay:
+    """Pictures with the places from which a classifier takes its evidence for a class.
+
+    It is recommended to use `from_estimator` to create one. All parameters are stored as attributes.
+
+    Parameters
+    ----------
+    photos : ndarray of shape (n_photos, height, width, channels), dtype uint8
+        The pictures as the network sees them: resized and cropped.
+    maps : ndarray of shape (n_photos, height, width)
+        How much evidence each pixel has.
+    predicted_labels : ndarray of shape (n_photos,)
+        The most probable label of each picture.
+    probabilities : ndarray of shape (n_photos,)
+        Its probability.
+    targets : ndarray of shape (n_photos,)
+        The label that the evidence is for.
+    target_probabilities : ndarray of shape (n_photos,)
+        Its probability.
+    true_labels : ndarray of shape (n_photos,), default=None
+        What the pictures are.
+    method : {"gradcam", "occlusion"}, default="gradcam"
+        Where the maps are from.
+    layer : str, default=None
+        The layer whose places they are of, where they are from gradients.
+
+    Attributes
+    ----------
+    ax_ : matplotlib Axes
+        In whose place the pictures are.
+    photo_axes_ : list of matplotlib Axes
+        With one picture each.
+    overlays_ : list of matplotlib AxesImage
+        The maps over them.
+    colorbar_ : matplotlib Colorbar
+        What their colours mean.
+    figure_ : matplotlib Figure
+        With all of them.
+
+    See Also
+    --------
+    grad_cam : The map of one layer, from its output and gradients.
+    MisclassifiedDisplay : Which pictures are worth a look.
+
+    Notes
+    -----
+    ``"gradcam"`` takes one pass forward and one backward [1]_. Its maps are as coarse as the layer (7 × 7 places for
+    most networks and pictures of 224 × 224 pixels) and have no unit: those of two pictures cannot be compared.
+    ``"occlusion"`` covers one square after the other with the mean colour of the pictures that the network learnt from,
+    and asks what that does to the probability [2]_: some hundred passes for each picture, for every network, in a unit
+    that says how much a place matters. The most that is lost stands above each picture. Where a picture shows the same
+    evidence twice, covering one of them takes nothing away.
+
+    Each map is drawn as a share of its own largest value. Both methods say where the evidence is, not what it is, and
+    not that it is right.
+
+    References
+    ----------
+    .. [1] Selvaraju et al., "Grad-CAM: Visual Explanations from Deep Networks via Gradient-based Localization",
+       ICCV 2017.
+    .. [2] Zeiler and Fergus, "Visualizing and Understanding Convolutional Networks", ECCV 2014, section 4.2.
+
+    Examples
+    --------
+    >>> from sklearn.datasets import load_digits
+    >>> from sktl import FineTunedClassifier
+    >>> from sktl.inspection import GradCAMDisplay
+    >>> X, y = load_digits(return_X_y=True)
+    >>> model = FineTunedClassifier(max_epochs=1, random_state=0).fit(X[:200] / 16, y[:200])
+    >>> display = GradCAMDisplay.from_estimator(model, X[200:] / 16, y=y[200:], n_photos=4)
+    >>> display.maps.shape, display.layer
+    ((4, 64, 64), 'layer4')
+    """
+
+    def __init__(
+        self,
+        photos,
+        maps,
+        predicted_labels,
+        probabilities,
+        targets,
+        target_probabilities,
+        *,
+        true_labels=None,
+        method="gradcam",
+        layer=None,
+    ):
+        self.photos = photos
+        self.maps = maps
+        self.predicted_labels = predicted_labels
+        self.probabilities = probabilities
+        self.targets = targets
+        self.target_probabilities = target_probabilities
+        self.true_labels = true_labels
+        self.method = method
+        self.layer = layer
+
+    @classmethod
+    def from_estimator(
+        cls,
+        estimator,
+        X,
+        *,
+        y=None,
+        method="gradcam",
+        layer=None,
+        target="predicted",
+        n_photos=9,
+        patch_size=None,
+        stride=None,
+        ax=None,
+        cmap="magma",
+        alpha=0.75,
+    ):
+        """Find where a fitted classifier looks, and draw it.
+
+        Parameters
+        ----------
+        estimator : classifier
+            Fitted, with a network that ends in classes: a `sktl.FineTunedClassifier`, a `sktl.DistilledClassifier`, a
+            compressor, or a pipeline or search with one in it. It stays as it is.
+        X : array-like of pictures
+            Pictures of the kind that `fit` has seen.
+        y : array-like of shape (n_pictures,), default=None
+            Their labels.
+        method : {"gradcam", "occlusion"}, default="gradcam"
+            ``"gradcam"``: from the gradients of the class's logit. ``"occlusion"``: by covering places up, which works
+            for networks of integers too.
+        layer : str, default=None
+            Of ``method="gradcam"``: the stage or layer whose places are shown. None takes the last stage that has more
+            than one place and whose places the logits depend on.
+        target : {"predicted", "true"} or label, default="predicted"
+            The class that evidence is looked for: the most probable one of each picture, its own, or one and the same
+            for all. A label that is one of these two words means the word.
+        n_photos : int, default=9
+            How many pictures to show at most: the first ones.
+        patch_size : int, default=None
+            Of ``method="occlusion"``: side of the square, in pixels of what the network sees. None takes a seventh of
+            the picture's shorter side.
+        stride : int, default=None
+            Of ``method="occlusion"``: pixels from one square to the next. None takes half of a square's side.
+        ax : matplotlib Axes, default=None
+            Where to draw; None makes a new figure.
+        cmap : str or matplotlib Colormap, default="magma"
+            Colours of the maps.
+        alpha : float, default=0.75
+            How opaque they are where evidence is the strongest, from 0 to 1.
+
+        Returns
+        -------
+        display : GradCAMDisplay
+            With the data, and with what was drawn.
+
+        Raises
+        ------
+        NotFittedError
+            Where the estimator is not fitted.
+        ValueError
+            Where the estimator has no network that ends in classes, the method cannot be used with it, the target is no
+            class of it, or ``y`` does not match ``X`` in length.
+        BackboneError
+            Where there is no such layer.
+        ImageError
+            Where ``X`` is no table of pictures, or one cannot be read.
+        MissingDependencyError
+            Where matplotlib is not installed.
+        """
+        check_matplotlib(cls)
+        if method not in _METHODS:
+            raise ValueError(f"method={method!r} is unknown. Use one of {_METHODS}.")
+        if isinstance(n_photos, bool) or not isinstance(n_photos, Integral) or n_photos < 1:
+            raise ValueError(f"n_photos={n_photos!r} has to be a number of pictures, 1 or more.")
+        fitted, X = find_network(estimator, X, cls.__name__)
+        photos, n_pictures = read_pictures(fitted, X, int(n_photos))
+        if y is not None:
+            check_consistent_length(range(n_pictures), y)
+            y = column_or_1d(y)[: len(photos)]
+        probabilities = class_probabilities(fitted, photos)
+        predicted = probabilities.argmax(1)
+        classes = _find_targets(target, fitted.classes_, predicted, y)
+        if method == "gradcam":
+            maps, layer = gradient_maps(fitted, photos, classes, layer)
+        else:
+            maps, layer = occlusion_maps(fitted, photos, classes, patch_size, stride), None
+        display = cls(
+            photos,
+            maps,
+            fitted.classes_[predicted],
+            probabilities.max(1),
+            fitted.classes_[classes],
+            probabilities[np.arange(len(photos)), classes],
+            true_labels=y,
+            method=method,
+            layer=layer,
+        )
+        return display.plot(ax, cmap=cmap, alpha=alpha)
+
+    def plot(self, ax=None, *, cmap="magma", alpha=0.75):
+        """Draw the pictures with their maps.
+
+        Parameters
+        ----------
+        ax : matplotlib Axes, default=None
+            Where to draw; None makes a new figure.
+        cmap : str or matplotlib Colormap, default="magma"
+            Colours of the maps.
+        alpha : float, default=0.75
+            How opaque they are where evidence is the strongest, from 0 to 1.
+
+        Returns
+        -------
+        display : GradCAMDisplay
+            This object.
+        """
+        n_columns = math.ceil(math.sqrt(len(self.photos)))
+        n_rows = math.ceil(len(self.photos) / n_columns)
+        side = 2.2 if n_columns > 1 else 3.2  # the heading is as wide
+        self.figure_, self.ax_ = one_axes(self, ax, (side * n_columns + 0.8, (side + 0.2) * n_rows + 0.6))
+        self.ax_.set_title(self._heading(), fontsize="medium")
+        self.photo_axes_, n_characters, size = photo_grid(self.ax_, len(self.photos))
+        self.overlays_ = []
+        for index, (panel, photo, values) in enumerate(zip(self.photo_axes_, self.photos, self.maps, strict=True)):
+            panel.set_title(self._title(index, n_characters), fontsize=size, pad=3)
+            show_photo(panel, photo)
+            shares = np.clip(values, 0, None) / (values.max() if values.max() > 0 else 1)  # there may be no evidence
+            opacity = alpha * (0.4 + 0.6 * shares)  # what has no evidence remains to be seen
+            self.overlays_.append(panel.imshow(shares, cmap=cmap, alpha=opacity, vmin=0, vmax=1))
+        self._draw_scale()
+        return self
+
+    def _heading(self):
+        name = "occlusion" if self.method == "occlusion" else "Grad-CAM" + (f", {self.layer}" if self.layer else "")
+        labels = np.unique(self.targets)
+        if np.array_equal(self.targets, self.predicted_labels):
+            what = "the predicted label"
+        elif self.true_labels is not None and np.array_equal(self.targets, self.true_labels):
+            what = "the true label"
+        else:
+            what = short(labels[0]) if len(labels) == 1 else "a label of each"
+        return f"evidence for {what}\n{name}"
+
+    def _title(self, index, n_characters):
+        """What it is and what it was taken for; below, what the map is for and how much can be lost, if need be."""
+        predicted, target = self.predicted_labels[index], self.targets[index]
+        true = predicted if self.true_labels is None else self.true_labels[index]
+        names = [predicted] if true == predicted else [true, predicted]
+        room = max(6, (n_characters - 7) // len(names) - 3 * (len(names) - 1))
+        line = f"{' → '.join(short(name, room) for name in names)} ({self.probabilities[index]:.2f})"
+        most = f"loses {max(0.0, self.maps[index].max()):.2f}" if self.method == "occlusion" else ""
+        if target != predicted:
+            room = max(6, n_characters - 11 - bool(most) * (len(most) + 2))
+            most = f"for {short(target, room)} ({self.target_probabilities[index]:.2f})" + (most and f", {most}")
+        return f"{line}\n{most}" if most else line
+
+    def _draw_scale(self):
+        """Beside the pictures, as high as they are together."""
+        scale = self.overlays_[0]
+        opaque = importlib.import_module("matplotlib.cm").ScalarMappable(scale.norm, scale.cmap)
+        self.colorbar_ = self.figure_.colorbar(opaque, cax=self.ax_.inset_axes([1.02, 0.02, 0.02, 0.9]))
+        self.colorbar_.set_label("share of the picture's largest", fontsize="small", color=MUTED)
+        self.colorbar_.ax.tick_params(labelsize=8)
+
+
+def _find_targets(target, classes, predicted, y):
+    """The number of the class that evidence is looked for, of each picture."""
+    if isinstance(target, str) and target == "predicted":
+        return predicted
+    known = classes.tolist()
+    if isinstance(target, str) and target == "true":
+        if y is None:
+            raise ValueError("target='true' needs the labels of the pictures. Give y=, or use target='predicted'.")
+        wanted = y.tolist()
+    else:
+        wanted = [target] * len(predicted)
+    missing = [label for label in wanted if label not in known]
+    if missing:
+        raise ValueError(
+            f"target={target!r} asks for the label {missing[0]!r}, which is none of the classes {known}. Use one of "
+            "them, 'predicted', or 'true' with labels that were learnt."
+        )
+    return np.array([known.index(label) for label in wanted])
