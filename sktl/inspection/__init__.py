@@ -5,6 +5,7 @@ They need matplotlib, the extra ``plot``.
 
 from sktl.inspection._compression import CompressionDisplay
 from sktl.inspection._distillation import DistillationDisplay
+from sktl.inspection._embedding import EmbeddingDisplay
 from sktl.inspection._freeze_depth import FreezeDepthDisplay
 from sktl.inspection._layer_probe import LayerProbeDisplay
 from sktl.inspection._lottery import LotteryTicketDisplay
@@ -15,6 +16,7 @@ from sktl.inspection._training_curve import TrainingCurveDisplay
 __all__ = [
     "CompressionDisplay",
     "DistillationDisplay",
+    "EmbeddingDisplay",
     "FreezeDepthDisplay",
     "LRRangeDisplay",
     "LayerProbeDisplay",

@@ -75,6 +75,7 @@ PUBLIC = {
     "sktl.inspection": [
         "CompressionDisplay",
         "DistillationDisplay",
+        "EmbeddingDisplay",
         "FreezeDepthDisplay",
         "LRRangeDisplay",
         "LayerProbeDisplay",
