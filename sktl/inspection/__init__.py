@@ -12,6 +12,7 @@ from sktl.inspection._lottery import LotteryTicketDisplay
 from sktl.inspection._lr_range import LRRangeDisplay
 from sktl.inspection._misclassified import MisclassifiedDisplay
 from sktl.inspection._training_curve import TrainingCurveDisplay
+from sktl.inspection._transferability import TransferabilityDisplay
 
 __all__ = [
     "CompressionDisplay",
@@ -23,4 +24,5 @@ __all__ = [
     "LotteryTicketDisplay",
     "MisclassifiedDisplay",
     "TrainingCurveDisplay",
+    "TransferabilityDisplay",
 ]

@@ -82,6 +82,7 @@ PUBLIC = {
         "LotteryTicketDisplay",
         "MisclassifiedDisplay",
         "TrainingCurveDisplay",
+        "TransferabilityDisplay",
     ],
     "sktl.preprocessing": [
         "PixelRowsToImages",
