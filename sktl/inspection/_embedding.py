@@ -20,7 +20,8 @@ from sktl.inspection._thumbnails import place_thumbnails
 
 _METHODS = ("pca", "tsne")
 _TASKS = ("auto", "classification", "regression")
-_COLORS = 10  # in matplotlib's cycle; from then on a class has a marker of its own too
+# Matplotlib's but for grey, which means that there is no label; where all are used, a class has another marker too.
+_COLORS = [f"C{number}" for number in range(10) if number != 7]
 _MARKERS = "o^sDvP*X<>"
 _IN_LEGEND = 30  # classes of which the names can be read
 
@@ -363,8 +364,8 @@ class EmbeddingDisplay:
         classes, codes, counts = np.unique(known, return_inverse=True, return_counts=True)
         for number, label in enumerate(classes):
             mine = np.flatnonzero(is_known)[codes == number]
-            colors[mine] = f"C{number % _COLORS}"
-            marker = _MARKERS[number // _COLORS % len(_MARKERS)]
+            colors[mine] = _COLORS[number % len(_COLORS)]
+            marker = _MARKERS[number // len(_COLORS) % len(_MARKERS)]
             look = {"color": colors[mine[0]], "marker": marker, "label": short(label, 24), **style}
             self.points_.append(self._scatter(mine, look))
         handles = self.points_

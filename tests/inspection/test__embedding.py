@@ -16,6 +16,8 @@ from sktl import FineTunedClassifier, FineTunedRegressor, PretrainedFeatureExtra
 from sktl.exceptions import BackboneError, ImageError, ImageWarning
 from sktl.inspection import EmbeddingDisplay
 
+COLORS = ["C0", "C1", "C2", "C3", "C4", "C5", "C6", "C8", "C9"]  # grey means that there is no label
+
 
 @pytest.fixture
 def table():
@@ -58,7 +60,7 @@ def test_thumbnails_are_the_pictures_of_their_points(digits):
         row = display.positions[position]
         np.testing.assert_array_equal(box.offsetbox.get_data()[..., 0], np.rint(X[row].reshape(8, 8) * 255))
         np.testing.assert_allclose(box.xy, display.embedding[position])
-        assert box.patch.get_facecolor() == to_rgba(f"C{y[row]}")
+        assert box.patch.get_facecolor() == to_rgba(COLORS[y[row] % 9])
     none = EmbeddingDisplay.from_estimator("sktl_mini", X, y, max_thumbnails=0)
     assert none.thumbnails_ == none.thumbnail_positions_ == []
 
@@ -151,6 +153,15 @@ def test_samples(table):
     assert set(other.positions) != set(display.positions)
     whole = EmbeddingDisplay.from_features(table, y, max_samples=None)
     np.testing.assert_array_equal(whole.positions, np.arange(60))
+
+
+def test_samples_have_their_own_pictures(table):
+    """Pictures given beside features are those of the rows that were drawn."""
+    images = np.arange(60, dtype=np.uint8)[:, None, None].repeat(5, 1).repeat(5, 2)
+    display = EmbeddingDisplay.from_features(table, images=images, max_samples=20)
+    shown = [box.offsetbox.get_data()[0, 0, 0] for box in display.thumbnails_]
+    assert len(shown) > 5
+    np.testing.assert_array_equal(shown, display.positions[display.thumbnail_positions_])
 
 
 def test_the_network_runs_for_the_samples_only(digits, tmp_path):
