@@ -362,24 +362,29 @@ class EmbeddingDisplay:
 
     def _draw_classes(self, known, is_known, colors, style, cmap):
         classes, codes, counts = np.unique(known, return_inverse=True, return_counts=True)
+        collections = []
         for number, label in enumerate(classes):
             mine = np.flatnonzero(is_known)[codes == number]
             colors[mine] = _COLORS[number % len(_COLORS)]
             marker = _MARKERS[number // len(_COLORS) % len(_MARKERS)]
-            look = {"color": colors[mine[0]], "marker": marker, "label": short(label, 24), **style}
-            self.points_.append(self._scatter(mine, look))
-        handles = self.points_
+            name = short(label, 24)
+            name = f" {name}" if name.startswith("_") else name  # which matplotlib would keep out of the legend
+            collections.append(
+                self._scatter(mine, {"color": colors[mine[0]], "marker": marker, "label": name, **style})
+            )
+        in_legend, title = collections, None
         if len(classes) > _IN_LEGEND:
             most = np.sort(np.argsort(-counts, kind="stable")[: _IN_LEGEND - 1])
-            handles = [self.points_[place + len(self.points_) - len(classes)] for place in most]
+            in_legend, title = [collections[number] for number in most], f"{len(most)} of {len(classes)} classes"
         self.legend_ = self.ax_.legend(
-            handles=handles,
-            title=None if handles is self.points_ else f"{len(handles)} of {len(classes)} classes",
+            handles=[*self.points_, *in_legend],  # those without a label first
+            title=title,
             loc="upper left",
             bbox_to_anchor=(1.01, 1),
             borderaxespad=0,
             fontsize="small",
         )
+        self.points_ += collections
 
     def _scatter(self, which, look):
         return self.ax_.scatter(*np.asarray(self.embedding)[which].T, **look)

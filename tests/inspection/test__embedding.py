@@ -182,6 +182,15 @@ def test_many_classes(table):
     assert display.legend_.get_title().get_text() == "29 of 40 classes"
     assert set(legend(display)[:20]) == {f"{i:02d}" for i in range(20)}
     assert max(map(len, legend(display))) <= 24
+    some = EmbeddingDisplay.from_features(table, np.where(np.arange(60) == 59, None, y.astype(object)))
+    assert legend(some)[:20] == ["no label", *legend(display)[:19]]
+    assert len(some.points_) == 41
+
+
+def test_odd_names(table):
+    """A name that begins with an underscore is in the legend too, and a dollar sign begins no formula."""
+    display = EmbeddingDisplay.from_features(table, ["_background", "$x$"] * 30)
+    assert legend(display) == [r"\$x\$", " _background"]
 
 
 def test_labels_that_are_missing(table):
