@@ -1,5 +1,6 @@
 """Names beside points, where there is room for them."""
 
+import importlib
 from collections.abc import Iterator, Sequence
 from typing import Any, NamedTuple
 
@@ -74,6 +75,11 @@ def label_points(
         taken, crossed = np.concatenate([taken, boxes[best][0]]), np.concatenate([crossed, boxes[best][1]])
         labels.append(_write(ax, point, name, places[best], radius, color))
     return labels
+
+
+def text_color(color: Any) -> tuple[float, ...]:
+    """A colour for a name, darker than that of its marker: thin strokes look pale."""
+    return tuple(0.7 * np.array(importlib.import_module("matplotlib.colors").to_rgb(color)))
 
 
 def _places(radius: float) -> Iterator[Place]:

@@ -8,18 +8,11 @@ from sklearn.model_selection import check_cv, cross_val_score
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 from sklearn.utils import check_consistent_length
-from sklearn.utils.multiclass import type_of_target
 
-from sktl._engine._backbone_parameter import resolve_backbone
-from sktl._engine._fitted import find_fitted
-from sktl._engine._prefix import FrozenPrefix
 from sktl._engine._probe import PROBE_PENALTY
-from sktl._engine._threads import bounded_threads
-from sktl._images import check_images
-from sktl.backbones import Backbone
-from sktl.feature_extraction import PretrainedFeatureExtractor
 from sktl.inspection._axes import MUTED, check_matplotlib, one_axes
 from sktl.inspection._score import score_name
+from sktl.inspection._subject import understand
 
 
 class LayerProbeDisplay:
@@ -153,14 +146,12 @@ class LayerProbeDisplay:
         check_matplotlib(cls)
         if pooling not in ("avg", "max", "gem"):
             raise ValueError(f"pooling={pooling!r} does not fit every stage. Use 'avg', 'max' or 'gem'.")
-        owner, backbone, images = _understand(estimator, X)
-        check_consistent_length(range(len(images)), y)
+        subject = understand(estimator, X)
+        check_consistent_length(range(len(subject.images)), y)
         y = np.asarray(y)
-        probe = _default_probe(owner, y) if probe is None else probe
-        stages = [stage.name for stage in backbone.stages]
-        settings = {name: getattr(owner, name) for name in ("engine", "precision", "cache", "device", "n_jobs")}
-        with bounded_threads():
-            features = FrozenPrefix(backbone, stages, pooling=pooling, **settings).run(images)
+        probe = _default_probe(subject.is_regression(y)) if probe is None else probe
+        stages = [stage.name for stage in subject.backbone.stages]
+        features = subject.features(stages, pooling)
         # One list of folds: a random splitter would judge each stage on other pictures.
         folds = list(check_cv(cv, y, classifier=is_classifier(probe)).split(features[0], y))
         judging = {"cv": folds, "scoring": scoring, "n_jobs": n_jobs}
@@ -172,7 +163,7 @@ class LayerProbeDisplay:
             np.array(scores),
             chance=float(cross_val_score(dummy, features[0], y, **judging).mean()),
             n_features=[table.shape[1] for table in features],
-            name=backbone.name,
+            name=subject.backbone.name,
             score_name=score_name(probe, scoring),
         )
         return display.plot(ax, errorbar_kw=errorbar_kw)
@@ -214,22 +205,7 @@ class LayerProbeDisplay:
         return self
 
 
-def _understand(estimator, X):
-    """An estimator with the settings, the network, and the pictures."""
-    fitted = find_fitted(estimator, "backbone_")
-    if fitted is not None:
-        return fitted, fitted.backbone_, check_images(fitted, X, reset=False)
-    if hasattr(estimator, "get_params") and "backbone" in estimator.get_params(deep=False):
-        owner = clone(estimator).set_params(backbone=estimator.backbone)  # which a clone would have made unfitted
-    else:
-        in_channels = estimator.in_channels if isinstance(estimator, Backbone) else 3
-        owner = PretrainedFeatureExtractor(estimator, in_channels=in_channels)
-    images = check_images(owner, X, reset=True)
-    return owner, resolve_backbone(owner), images
-
-
-def _default_probe(owner, y):
+def _default_probe(is_regression):
     """A linear model for labels or for numbers."""
-    is_numbers = is_regressor(owner) or (not is_classifier(owner) and type_of_target(y).startswith("continuous"))
-    model = Ridge(alpha=PROBE_PENALTY) if is_numbers else LogisticRegression(C=1 / PROBE_PENALTY, max_iter=1000)
+    model = Ridge(alpha=PROBE_PENALTY) if is_regression else LogisticRegression(C=1 / PROBE_PENALTY, max_iter=1000)
     return make_pipeline(StandardScaler(), model)

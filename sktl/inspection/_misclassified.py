@@ -8,10 +8,9 @@ from sklearn.utils.validation import check_is_fitted, column_or_1d
 
 from sktl._engine._fitted import find_fitted
 from sktl._images import check_images
-from sktl.exceptions import ImageError
-from sktl.feature_extraction import PretrainedFeatureExtractor
 from sktl.inspection._axes import check_matplotlib, two_axes
 from sktl.inspection._photos import photo_grid, photo_title, short, show_photo
+from sktl.inspection._pictures import decode, read_anew
 
 _FEW = 12  # classes of which the counts can be read in their cells
 _MANY = 30  # classes of which the names cannot be read any more
@@ -134,7 +133,7 @@ class MisclassifiedDisplay:
         if hasattr(estimator, "predict_proba"):
             y_proba = _of_predicted(estimator.predict_proba(X), y_pred, estimator.classes_)
         reader = find_fitted(estimator, "image_format_")
-        images = check_images(reader, X, reset=False) if reader is not None else _read_anew(X)
+        images = check_images(reader, X, reset=False) if reader is not None else read_anew(X)
         display = cls._from_images(images, y, y_pred, y_proba, estimator.classes_, n_photos)
         return display.plot(ax, cmap=cmap)
 
@@ -201,7 +200,7 @@ class MisclassifiedDisplay:
         if y_proba is not None:
             check_consistent_length(y_pred, y_proba)
             y_proba = _of_predicted(np.asarray(y_proba), y_pred, labels)
-        images = _read_anew(X, image_shape=image_shape, channels=channels, in_channels=in_channels)
+        images = read_anew(X, image_shape=image_shape, channels=channels, in_channels=in_channels)
         return cls._from_images(images, y_true, y_pred, y_proba, labels, n_photos).plot(ax, cmap=cmap)
 
     def plot(self, ax=None, *, cmap="Blues"):
@@ -241,7 +240,7 @@ class MisclassifiedDisplay:
             y_true[positions],
             y_pred[positions],
             probabilities=None if y_proba is None else y_proba[positions],
-            photos=[_decode(images, position) for position in positions[:n_photos]],
+            photos=[decode(images, position) for position in positions[:n_photos]],
         )
 
     def _draw_matrix(self, cmap):
@@ -290,15 +289,3 @@ def _of_predicted(y_proba, y_pred, labels):
         )
     columns = {label: column for column, label in enumerate(labels)}
     return y_proba[np.arange(len(y_pred)), [columns[label] for label in y_pred]]
-
-
-def _read_anew(X, **settings):
-    """Pictures of a table that no estimator knows."""
-    return check_images(PretrainedFeatureExtractor(**settings), X, reset=True)
-
-
-def _decode(images, position):
-    try:
-        return images[position].decode()
-    except ImageError:  # it was classified all the same: by something else, or with on_error="nan"
-        return None

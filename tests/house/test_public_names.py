@@ -75,6 +75,7 @@ PUBLIC = {
     "sktl.inspection": [
         "CompressionDisplay",
         "DistillationDisplay",
+        "EmbeddingDisplay",
         "FreezeDepthDisplay",
         "GradCAMDisplay",
         "LRRangeDisplay",
@@ -82,6 +83,7 @@ PUBLIC = {
         "LotteryTicketDisplay",
         "MisclassifiedDisplay",
         "TrainingCurveDisplay",
+        "TransferabilityDisplay",
         "grad_cam",
     ],
     "sktl.preprocessing": [

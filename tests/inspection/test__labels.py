@@ -5,7 +5,7 @@ import pytest
 from matplotlib import pyplot as plt
 from matplotlib.text import Text
 
-from sktl.inspection._labels import label_points
+from sktl.inspection._labels import label_points, text_color
 
 RADIUS = 4.0
 
@@ -115,3 +115,9 @@ def test_no_room_at_all():
         [0.5] * 3, [0.5] * 3, ["a long name", "a longer name", "the longest name"], size=(1, 1), layout=None
     )
     assert len(labels) == 3
+
+
+def test_text_is_darker_than_its_marker():
+    """A name has the hue of its point, and less light."""
+    assert text_color("white") == pytest.approx((0.7, 0.7, 0.7))
+    assert text_color((1.0, 0.5, 0.0)) == pytest.approx((0.7, 0.35, 0.0))

@@ -1,0 +1,112 @@
+"""What a display is given to look at: a network, the pictures, and the settings to run the one on the other."""
+
+from typing import Any, NamedTuple
+
+import numpy as np
+from sklearn.base import clone, is_classifier, is_regressor
+from sklearn.utils.multiclass import type_of_target
+
+from sktl._engine._backbone_parameter import resolve_backbone
+from sktl._engine._fitted import find_fitted
+from sktl._engine._prefix import FrozenPrefix
+from sktl._engine._threads import bounded_threads
+from sktl._images import Images, check_images
+from sktl.backbones import Backbone
+from sktl.feature_extraction import PretrainedFeatureExtractor
+
+_SETTINGS = ("engine", "precision", "cache", "device", "n_jobs")
+
+
+class Subject(NamedTuple):
+    """An estimator, its network, and pictures.
+
+    Attributes
+    ----------
+    owner : estimator
+        With the settings: how pictures are read, what runs the network, what is kept.
+    backbone : Backbone
+        The network.
+    images : Images
+        The pictures.
+    """
+
+    owner: Any
+    backbone: Backbone
+    images: Images
+
+    def is_regression(self, y: Any) -> bool:
+        """Whether targets are numbers: the estimator says what it learns; an extractor learns nothing, so they do."""
+        if is_classifier(self.owner) or is_regressor(self.owner):
+            return is_regressor(self.owner)
+        return type_of_target(y).startswith("continuous")
+
+    def features(self, layers: list[str], pooling: str, *, on_error: str = "raise") -> list[np.ndarray]:
+        """A table of shape (n_pictures, n_features) for each layer, from one pass over the pictures."""
+        settings = {name: getattr(self.owner, name) for name in _SETTINGS}
+        with bounded_threads():
+            return FrozenPrefix(self.backbone, layers, pooling=pooling, on_error=on_error, **settings).run(self.images)
+
+
+def understand(estimator: Any, X: Any) -> Subject:
+    """The network and the pictures that a user means.
+
+    Parameters
+    ----------
+    estimator : str, Module, Backbone or sktl estimator
+        A fitted one, or a pipeline or search with one in it, gives the network with what it learnt, and reads pictures
+        as it learnt to. One that is not fitted gives the network that it would start from, and the name of a network
+        its best published weights.
+    X : array-like of pictures
+        Paths, pictures, a batch array or rows of pixels.
+
+    Raises
+    ------
+    ValueError
+        Where the network of a fitted estimator was quantized to integers.
+    BackboneError
+        Where there is no such network.
+    ImageError
+        Where ``X`` is no table of pictures.
+    """
+    fitted = find_fitted(estimator, "backbone_")
+    if fitted is not None:
+        fitted = getattr(fitted, "extractor_", fitted)  # a selector has its settings in the extractor that it chose
+        if hasattr(fitted, "net_") and not hasattr(fitted.net_, "module_"):
+            raise ValueError(
+                f"{type(estimator).__name__} has a network of integers, which has no layers to be looked at. Give the "
+                "estimator that was quantized."
+            )
+        return Subject(fitted, fitted.backbone_, check_images(fitted, X, reset=False))
+    if hasattr(estimator, "get_params") and "backbone" in estimator.get_params(deep=False):
+        owner = clone(estimator).set_params(backbone=estimator.backbone)  # which a clone would have made unfitted
+    else:
+        in_channels = estimator.in_channels if isinstance(estimator, Backbone) else 3
+        owner = PretrainedFeatureExtractor(estimator, in_channels=in_channels)
+    images = check_images(owner, X, reset=True)
+    return Subject(owner, resolve_backbone(owner), images)
+
+
+def read_layers(subject: Subject, layer: Any = None) -> tuple[list[str], str]:
+    """The layers that are read, by their names, and how they are pooled.
+
+    Parameters
+    ----------
+    subject : Subject
+        Whose they are.
+    layer : int, str, list of these, or None
+        As ``layers`` of `PretrainedFeatureExtractor`. None takes those that the estimator itself reads: an extractor's
+        own, and of all others the last stage.
+
+    Raises
+    ------
+    BackboneError
+        Where there is no such layer.
+    """
+    owner, backbone, _ = subject
+    pooling = getattr(owner, "_pooling", owner.pooling)
+    own = owner.layers if isinstance(owner, PretrainedFeatureExtractor) else -1
+    reader = PretrainedFeatureExtractor(
+        backbone, layers=own if layer is None else layer, pooling="flatten" if pooling == "none" else pooling
+    )
+    reader.backbone_ = backbone
+    return reader._resolve_layers(), reader.pooling

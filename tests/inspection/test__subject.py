@@ -1,0 +1,79 @@
+"""What is understood of an estimator: its network, its layers, its pooling, and how it reads pictures."""
+
+import numpy as np
+import pytest
+from sklearn.frozen import FrozenEstimator
+from sklearn.linear_model import LogisticRegression
+from sklearn.model_selection import GridSearchCV
+from sklearn.pipeline import make_pipeline
+
+from sktl import FineTunedClassifier, FineTunedRegressor, PretrainedFeatureExtractor
+from sktl.compression import QuantizedClassifier
+from sktl.exceptions import BackboneError
+from sktl.inspection._subject import read_layers, understand
+from sktl.selection import BackboneSelector
+
+
+@pytest.mark.parametrize(
+    ("make", "layers", "pooling"),
+    [
+        (lambda X, y: "sktl_mini", ["layer4"], "avg"),
+        (lambda X, y: PretrainedFeatureExtractor(layers=["stem", 2], pooling="max"), ["stem", "layer2"], "max"),
+        (lambda X, y: PretrainedFeatureExtractor(layers=1, pooling="none").fit(X), ["layer1"], "flatten"),
+        (lambda X, y: make_pipeline(PretrainedFeatureExtractor(layers=0), LogisticRegression()), ["stem"], "avg"),
+        (lambda X, y: BackboneSelector(layers=["layer2"]), ["layer2"], "avg"),
+        (lambda X, y: FineTunedClassifier(max_epochs=0, pooling="max"), ["layer4"], "max"),
+        (
+            lambda X, y: GridSearchCV(FineTunedClassifier(max_epochs=0), {"pooling": ["gem"]}, cv=2),
+            ["layer4"],
+            "gem",
+        ),
+    ],
+)
+def test_the_layers_that_it_reads_itself(digits, make, layers, pooling):
+    """An extractor's own, also inside a pipeline or a selector; of others the last stage, as they pool it."""
+    X, y = digits[0][:20], digits[1][:20] % 2
+    estimator = make(X, y)
+    if not isinstance(estimator, str | PretrainedFeatureExtractor):
+        estimator.fit(X, y)
+    subject = understand(estimator, X)
+    assert read_layers(subject) == (layers, pooling)
+    assert read_layers(subject, 1) == (["layer1"], pooling)
+    assert read_layers(subject, ["stem", -1]) == (["stem", "layer4"], pooling)
+    assert subject.features(layers, pooling)[0].shape[0] == 20
+
+
+def test_a_frozen_estimator(digits):
+    """What wraps one estimator is looked through, and the network is the very one that was trained."""
+    model = FineTunedClassifier(max_epochs=0).fit(digits[0][:20], digits[1][:20])
+    assert understand(FrozenEstimator(model), digits[0]).backbone is model.backbone_
+
+
+def test_numbers_or_classes(digits):
+    """A classifier or regressor says what its targets are; with an extractor the targets say it."""
+    X, y = digits[0][:20], digits[1][:20].astype(float)
+    assert understand(FineTunedRegressor(max_epochs=0).fit(X, y), X).is_regression(y)
+    assert not understand(FineTunedClassifier(max_epochs=0).fit(X, y), X).is_regression(y + 0.5)
+    assert not understand("sktl_mini", X).is_regression(y)
+    assert understand("sktl_mini", X).is_regression(y + 0.5)
+    assert not understand("sktl_mini", X).is_regression(y.astype(str))
+
+
+def test_what_cannot_be_looked_at(digits):
+    """Integers have no layers; a layer that is not there, and an estimator that is not fitted, are named."""
+    X, y = digits[0][:20], digits[1][:20] % 2
+    model = FineTunedClassifier(max_epochs=0).fit(X, y)
+    with pytest.raises(ValueError, match="network of integers"):
+        understand(QuantizedClassifier(FrozenEstimator(model)).fit(X, y), X)
+    with pytest.raises(BackboneError, match="does not name layers"):
+        read_layers(understand("sktl_mini", X), 7)
+    with pytest.raises(ValueError, match="Fit it first"):
+        understand(BackboneSelector(), X)
+
+
+def test_features_are_those_of_an_extractor(digits):
+    """One table for each layer, in order."""
+    X = digits[0][:20]
+    first, last = understand("sktl_mini", X).features(["stem", "layer4"], "max")
+    both = PretrainedFeatureExtractor(layers=["stem", "layer4"], pooling="max").fit_transform(X)
+    np.testing.assert_allclose(np.hstack([first, last]), both)
