@@ -78,7 +78,7 @@ class BackboneSelector(CallbackSupportMixin, TransformerMixin, BaseEstimator):
         What `fit` learnt about ``X``.
     n_features_in_ : int
         Number of columns seen during `fit`. Defined only where ``X`` is a table of pixels.
-    feature_names_in_ : ndarray of shape (n_features_in_,)
+    feature_names_in_ : ndarray of str
         Names of columns seen during `fit`. Defined only where ``X`` has string column names.
 
     Raises
@@ -102,7 +102,8 @@ class BackboneSelector(CallbackSupportMixin, TransformerMixin, BaseEstimator):
     trained on them, and scores of different kinds, or of different pictures, cannot be compared.
 
     What was ranked is in the cache of the extractors, as far as that goes: `transform` of the same pictures runs no
-    network then. Of the networks themselves only the best so far is kept in memory, beside the one that is looked at.
+    network then. Of the networks themselves only the best so far is kept in memory, beside the one that is looked at
+    (and the four that `sktl.backbones.load_backbone` remembers by their names).
 
     Callbacks of scikit-learn (`set_callbacks`) hear of one task for each network, and in it of the pass over the
     pictures. One that asks to stop ends the ranking there: it has the networks so far.
@@ -233,10 +234,12 @@ class BackboneSelector(CallbackSupportMixin, TransformerMixin, BaseEstimator):
 
     # What the extractor has not learnt, the selector has not.
     backbone_ = property(attrgetter("extractor_.backbone_"), doc="The network of the best candidate.")
-    layers_ = property(attrgetter("extractor_.layers_"), doc="Its layer.")
+    layers_ = property(attrgetter("extractor_.layers_"), doc="Its layer, in a list.")
     image_format_ = property(attrgetter("extractor_.image_format_"), doc="What `fit` learnt about ``X``.")
-    n_features_in_ = property(attrgetter("extractor_.n_features_in_"), doc="Number of columns seen during `fit`.")
-    feature_names_in_ = property(attrgetter("extractor_.feature_names_in_"), doc="Names of columns seen during `fit`.")
+    n_features_in_ = property(attrgetter("extractor_.n_features_in_"), doc="Number of columns, of a table of pixels.")
+    feature_names_in_ = property(
+        attrgetter("extractor_.feature_names_in_"), doc="Names of columns, where ``X`` has some."
+    )
 
     def _draw(self, y, random_state):
         """The rows that are looked at, in order; each class gives its share, and one at least where there is room."""
