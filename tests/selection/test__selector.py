@@ -111,6 +111,7 @@ def test_a_score_of_ones_own(digits):
     selector.fit(X, labels)
     assert calls == [(np.float64, labels.tolist())] * 5
     assert selector.layers_ == ["stem"]
+    assert " by <lambda>, which ranks" in repr(selector.ranking_)
     for number in (np.nan, np.inf, -np.inf):
         with pytest.raises(ValueError, match=f"gave {number} for 32 features of 60 pictures .sktl_mini, layer stem"):
             selector.set_params(score_func=lambda features, y, number=number: number).fit(X, labels)
@@ -130,8 +131,12 @@ def test_some_pictures(digits):
     assert seen[0].tolist() == seen[1].tolist()
     selector.set_params(max_samples=1000).fit(X, y)
     assert len(seen[2]) == 60
-    selector.set_params(max_samples=10).fit(X, np.linspace(0, 1, 60))
+    features = []
+    selector.set_params(max_samples=10, score_func=lambda a, y: features.append(a) or seen.append(y) or 1.0)
+    selector.fit(X, np.arange(60) / 7)
     assert len(set(seen[3])) == 10
+    drawn = np.round(7 * seen[3]).astype(int)
+    np.testing.assert_array_equal(features[0], PretrainedFeatureExtractor().fit_transform(X)[drawn])
 
 
 def test_rare_classes_are_in_the_sample(digits):
@@ -261,9 +266,11 @@ def test_a_module(digits):
 def test_a_network_that_gives_no_numbers(digits):
     """It is said which layer of which network, and that the pictures are not at fault; also where these may be."""
     own, extractor = small_network(scale=2e38)
-    for on_error in ("raise", "nan"):
+    for on_error, looked_at in (("raise", "60"), ("nan", r"\d+")):
         extractor.set_params(on_error=on_error)
-        with pytest.raises(ValueError, match=r"own, layer 0, gives NaN or infinity for \d+ of \d+ pictures.*float32"):
+        with pytest.raises(
+            ValueError, match=r"own, layer 0, gives NaN or infinity for \d+ of " + looked_at + " pictures.*float32"
+        ):
             BackboneSelector({"own": own}, layers="0", extractor=extractor).fit(*digits)
 
 
@@ -314,9 +321,10 @@ def test_a_frozen_extractor_is_used_as_it_is(digits):
     """Its pooling and what it has learnt of its pictures stay, and nothing of it is changed."""
     X, y = digits
     frozen = PretrainedFeatureExtractor(pooling="max", weights=None).fit(X)
+    network, image_format = frozen.backbone_, frozen.image_format_
     selector = BackboneSelector(FrozenEstimator(frozen), layers="layer1").fit(X, y)
-    assert selector.backbone_ is frozen.backbone_
-    assert selector.image_format_ is frozen.image_format_
+    assert selector.backbone_ is frozen.backbone_ is network
+    assert selector.image_format_ is frozen.image_format_ is image_format
     assert selector.extractor_.pooling == "max"
     assert frozen.layers_ == ["layer4"]
     frozen.layers_ = ["layer1"]
