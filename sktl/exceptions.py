@@ -17,7 +17,8 @@
     └── SktlWarning
         ├── ImageWarning                         input that was understood by a guess worth knowing
         ├── CacheWarning                         a cache that could not be read or written; results are right
-        └── TrainingWarning                      training that ended before its time; what was learnt is kept
+        ├── TrainingWarning                      training that ended before its time; what was learnt is kept
+        └── TransferWarning                      a network that tells no more of the pictures than their pixels do
 """
 
 __all__ = [
@@ -32,6 +33,7 @@ __all__ = [
     "SktlError",
     "SktlWarning",
     "TrainingWarning",
+    "TransferWarning",
     "WeightsDownloadError",
     "WeightsError",
     "WeightsMismatchError",
@@ -95,3 +97,7 @@ class CacheWarning(SktlWarning):
 
 class TrainingWarning(SktlWarning):
     """Training ended before its time (Ctrl-C); what was learnt is kept."""
+
+
+class TransferWarning(SktlWarning):
+    """The features of a network tell a linear model no more of the pictures than their pixels do."""

@@ -9,6 +9,9 @@ from torch import Tensor, nn
 
 from sktl._device import resolve_device
 from sktl._engine._network import Normalization
+from sktl._engine._prefix import FrozenPrefix
+from sktl._engine._threads import bounded_threads
+from sktl._images import Images
 from sktl.backbones import Backbone
 
 _AT_ONCE = 32  # pictures
@@ -42,6 +45,24 @@ class NormShift(NamedTuple):
         they are read here.
         """
         return float(np.sqrt(self.shifts[int(_IGNORED * len(self.shifts)) :].mean()))
+
+
+def source_distance(owner: Any, images: Images) -> "float | None":
+    """How far pictures are from those that a network learnt from, in standard deviations; see `norm_shift`.
+
+    Parameters
+    ----------
+    owner : estimator
+        With the network, ``backbone_``, whose weights were trained, and where it runs and what is kept: ``device``,
+        ``cache``, ``n_jobs``.
+    images : Images
+        Two at least.
+    """
+    with bounded_threads():
+        prefix = FrozenPrefix(owner.backbone_, (), device=owner.device, cache=owner.cache, n_jobs=owner.n_jobs)
+        (pictures,) = prefix.run(images)
+        shift = norm_shift(owner.backbone_, pictures, owner.device)
+    return None if shift is None else shift.distance
 
 
 @torch.no_grad()

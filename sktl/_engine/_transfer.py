@@ -164,7 +164,7 @@ class TransferEstimator(FitInEpochs, BaseEstimator):
         learning, judging = self._split(table, validation)
         if reset:
             self._resolve_network()
-        depth = self.backbone_.stage_index(self.freeze_depth)
+        depth = self._resolve_depth(learning, is_new=reset)
         seed = self._draw_seed()
         self._prepare(learning, depth, seed)
         rows = self._rows(learning, depth, self._augmentation(seed))
@@ -178,7 +178,7 @@ class TransferEstimator(FitInEpochs, BaseEstimator):
             table = self._check(X, y, sample_weight, reset=is_first, classes=classes)
             if is_first:
                 self._resolve_network()
-                self.freeze_depth_ = self.backbone_.stage_index(self.freeze_depth)
+                self.freeze_depth_ = self._resolve_depth(table, is_new=True)
             seed = self._draw_seed()
             rows = self._rows(table, self.freeze_depth_, self._augmentation(seed))
             course = Course(table, rows, None, self.freeze_depth_, seed)
@@ -192,6 +192,10 @@ class TransferEstimator(FitInEpochs, BaseEstimator):
         self.backbone_ = resolve_backbone(self, self._network_parameter).body
         check_pooling(self.backbone_, self.backbone_.stages[-1].name, self.pooling)
         self._pooling = self.pooling
+
+    def _resolve_depth(self, learning, is_new):
+        """How many stages are frozen; ``is_new`` says that the network has learnt nothing yet."""
+        return self.backbone_.stage_index(self.freeze_depth)
 
     def _prepare(self, learning, depth, seed):
         """What has to be there before the rows are, made from those to learn from; nothing here."""

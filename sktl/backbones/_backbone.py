@@ -365,12 +365,7 @@ class Backbone:
     @cached_property
     def body(self) -> "Backbone":
         """The network without its source head, of which nothing is left that takes room."""
-        if self._given_ends is not None:
-            return self
-        inside = _graph.ancestors([list(self._stage_ends.values())[-1]])
-        used = {str(node.target) for node in inside}
-        behind = {str(node.target) for node in self._full_graph.nodes if node.op == "call_module"} - used
-        return _variants.rebuilt(self, {path: nn.Identity() for path in behind}, self._stage_ends)
+        return self if self._given_ends is not None else _variants.up_to(self, len(self._stage_ends))
 
     def with_modules(self, rest: fx.GraphModule) -> "Backbone":
         """The network with other layers behind a cut, and without its source head.

@@ -4,7 +4,7 @@ from collections.abc import Iterable, Mapping
 from typing import Any, TypeVar
 
 import torch
-from torch import fx
+from torch import fx, nn
 
 from sktl.backbones import _graph
 
@@ -34,6 +34,23 @@ def rebuilt(backbone: BackboneT, parts: Mapping[str, Any], stage_ends: Mapping[s
         in_channels=backbone.in_channels,
         stage_ends={name: end.meta["layer"] for name, end in stage_ends.items()},
     )
+
+
+def up_to(backbone: BackboneT, n_stages: int) -> BackboneT:
+    """The network that ends with one of its stages; of what is behind it nothing is left that takes room.
+
+    Parameters
+    ----------
+    backbone : Backbone
+        Whose layers it shares.
+    n_stages : int
+        How many of its stages are left, one at least.
+    """
+    ends = dict(list(backbone._stage_ends.items())[:n_stages])
+    inside = _graph.ancestors([list(ends.values())[-1]])
+    used = {str(node.target) for node in inside}
+    behind = {str(node.target) for node in backbone._full_graph.nodes if node.op == "call_module"} - used
+    return rebuilt(backbone, {path: nn.Identity() for path in behind}, ends)
 
 
 def hollow(backbone: BackboneT, names: Iterable[str]) -> BackboneT:

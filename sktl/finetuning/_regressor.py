@@ -5,9 +5,10 @@ from sklearn.callback import with_callbacks
 
 from sktl._engine._regression import TransferRegressor
 from sktl._engine._transfer import TRANSFER_CONSTRAINTS
+from sktl.finetuning._depth import DepthByData
 
 
-class FineTunedRegressor(TransferRegressor):
+class FineTunedRegressor(DepthByData, TransferRegressor):
     """Adapt a pretrained network to predict numbers: new head, first stages frozen, the rest trained.
 
     The frozen stages run once per picture and depth, over all epochs, folds and other candidates of a grid search; only
@@ -26,7 +27,9 @@ class FineTunedRegressor(TransferRegressor):
     freeze_depth : int or str, default=-1
         How many stages are frozen, counted from the input: 0 trains all, a negative number counts from the end (-1:
         all but the last stage are frozen), ``"all"`` trains the head alone, a stage's name freezes up to and including
-        it. What is frozen runs once per picture and is bit-identical after `fit`.
+        it, and ``"auto"`` goes by the number of pictures and by how near they are to what the network knows, as
+        `sktl.selection.recommend_strategy` does. What is frozen runs once per picture and is bit-identical after
+        `fit`.
     head : "linear", tuple of int or Module, default="linear"
         What is put on the network: one linear layer, hidden layers of these widths with ReLU in front of it, or a
         network of your own, which is copied and maps features (n, n_features) to outputs (n, n_targets).

@@ -7,11 +7,13 @@ from sktl.selection._probe import probe_score
 from sktl.selection._ranking import BackboneRanking
 from sktl.selection._selector import BackboneSelector
 from sktl.selection._source import leep_score, nce_score, nleep_score
+from sktl.selection._strategy import StrategyAdvice, recommend_strategy
 
 __all__ = [
     "BackboneRanking",
     "BackboneSelector",
     "DomainDistance",
+    "StrategyAdvice",
     "domain_distance",
     "gbc_score",
     "h_score",
@@ -20,5 +22,6 @@ __all__ = [
     "nce_score",
     "nleep_score",
     "probe_score",
+    "recommend_strategy",
     "transrate_score",
 ]

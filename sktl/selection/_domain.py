@@ -6,15 +6,11 @@ from typing import Any
 
 import numpy as np
 from scipy.special import softmax
-from sklearn.base import clone
 from sklearn.utils import check_random_state
 from sklearn.utils._param_validation import Interval, validate_params
 
-from sktl._engine._domain import NEAR, norm_shift
-from sktl._engine._prefix import PREFIX_CONSTRAINTS, FrozenPrefix
-from sktl._engine._threads import bounded_threads
-from sktl._images import Images, check_images
-from sktl.feature_extraction import PretrainedFeatureExtractor
+from sktl._engine._domain import NEAR, source_distance
+from sktl.selection._reading import class_layer, is_random, read_pictures, run_layers
 
 
 @dataclass(frozen=True, repr=False)
@@ -137,49 +133,15 @@ def domain_distance(
     >>> domain_distance(X[:50] / 16).is_near
     False
     """
-    extractor, images = _read(X, backbone)
+    extractor, images = read_pictures(X, backbone)
     if len(images) < 2:
         raise ValueError(f"X has {len(images)} picture, which has no variance. Give at least two.")
     some = np.sort(check_random_state(random_state).permutation(len(images))[:max_samples])
     images = images.take(some)
-    with bounded_threads():
-        shift = (
-            None
-            if _is_random(extractor)
-            else norm_shift(extractor.backbone_, _run(extractor, (), images), extractor.device)
-        )
-        head = class_layer(extractor)
-        logits = None if head is None else _run(extractor, (head,), images)
-    confidence = None if logits is None else float(softmax(logits.astype(np.float64), axis=1).max(axis=1).mean())
-    return DomainDistance(extractor.backbone_.name, len(some), None if shift is None else shift.distance, confidence)
-
-
-def class_layer(extractor: PretrainedFeatureExtractor) -> "str | None":
-    """The layer of a fitted extractor's network that gives the logits of the classes that it learnt, if there is one.
-
-    None for a network that is no name: its head may be no classifier; and for random weights. That of ``sktl_mini``
-    gives principal components.
-    """
-    is_published = isinstance(extractor.backbone, str) and extractor.weights is not None
-    return extractor.backbone_.layers[-1] if is_published and extractor.backbone != "sktl_mini" else None
-
-
-def _read(X: Any, backbone: Any) -> tuple[PretrainedFeatureExtractor, Images]:
-    """The network, and the pictures as it reads them; a fitted extractor reads them as it has learnt to."""
-    if isinstance(backbone, PretrainedFeatureExtractor) and hasattr(backbone, "image_format_"):
-        return backbone, check_images(backbone, X, reset=False)
-    is_own = isinstance(backbone, PretrainedFeatureExtractor)
-    extractor = (clone(backbone) if is_own else PretrainedFeatureExtractor(backbone)).fit(X)
-    return extractor, check_images(extractor, X, reset=False)
-
-
-def _is_random(extractor: PretrainedFeatureExtractor) -> bool:
-    """Whether nobody has trained the network."""
-    return isinstance(extractor.backbone, str) and extractor.weights is None
-
-
-def _run(extractor: PretrainedFeatureExtractor, layers: "tuple[str, ...]", images: Images) -> np.ndarray:
-    """What a layer gives for the pictures, or without one the pictures as the network sees them."""
-    settings = {name: getattr(extractor, name) for name in PREFIX_CONSTRAINTS}
-    (found,) = FrozenPrefix(extractor.backbone_, layers, **{**settings, "on_error": "raise"}).run(images)
-    return found
+    distance = None if is_random(extractor) else source_distance(extractor, images)
+    confidence = None
+    head = class_layer(extractor)
+    if head is not None:
+        (logits,) = run_layers(extractor, [head], images)
+        confidence = float(softmax(logits.astype(np.float64), axis=1).max(axis=1).mean())
+    return DomainDistance(extractor.backbone_.name, len(images), distance, confidence)

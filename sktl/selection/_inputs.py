@@ -6,6 +6,7 @@ from typing import Any, Literal, NamedTuple
 import numpy as np
 from scipy import sparse
 from sklearn.utils import check_array, column_or_1d
+from sklearn.utils.validation import _num_samples
 
 from sktl._engine._labelled import is_missing
 
@@ -145,6 +146,22 @@ def has_classes(y: np.ndarray, task: Task) -> bool:
     """Whether these are labels of classes; if not, they are targets of a regression."""
     is_column = y.ndim == 1 or y.shape[1] == 1
     return task == "classification" or (task == "auto" and is_column and not is_continuous(y))
+
+
+def draw_rows(y: Any, max_samples: "int | None", task: Task, random: np.random.RandomState) -> np.ndarray:
+    """The rows that are looked at, in order; each class gives its share, and one at least where there is room."""
+    n_rows = _num_samples(y)
+    if max_samples is None or max_samples >= n_rows:
+        return np.arange(n_rows)
+    y, order = present(y), random.permutation(n_rows)
+    if not has_classes(y, task):
+        return np.sort(order[:max_samples])
+    _, group = numbered(y.ravel()[order], "y")
+    by_class, counts = np.argsort(group, kind="stable"), np.bincount(group)
+    number = np.empty(n_rows)  # of each row in its class
+    number[by_class] = np.concatenate([np.arange(n) for n in counts])
+    place = np.where(number == 0, 0, (number + 0.5) / counts[group])
+    return np.sort(order[np.argsort(place, kind="stable")[:max_samples]])
 
 
 def numbered(y: np.ndarray, name: str) -> tuple[np.ndarray, np.ndarray]:

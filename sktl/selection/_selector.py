@@ -9,21 +9,20 @@ from operator import attrgetter
 from typing import Any
 
 import numpy as np
-from sklearn.base import BaseEstimator, TransformerMixin, _fit_context, clone
+from sklearn.base import BaseEstimator, TransformerMixin, _fit_context
 from sklearn.callback import CallbackSupportMixin, with_callbacks
-from sklearn.frozen import FrozenEstimator
 from sklearn.utils import _safe_indexing, check_random_state, indexable
 from sklearn.utils._param_validation import Interval, StrOptions
-from sklearn.utils.validation import _num_samples, check_is_fitted
+from sklearn.utils.validation import check_is_fitted
 
 from sktl._engine._footprint import network_counts
 from sktl._engine._labelled import as_targets
 from sktl._engine._progress import CallbackProgress
 from sktl._images import check_images
 from sktl.feature_extraction import PretrainedFeatureExtractor
-from sktl.selection._domain import class_layer
-from sktl.selection._inputs import has_classes, numbered, present
+from sktl.selection._inputs import draw_rows
 from sktl.selection._ranking import BackboneRanking, Candidate, Race
+from sktl.selection._reading import class_layer, fitted_extractor
 from sktl.selection._registry import HEAD_SCORES, SCORES, score_name, takes
 
 
@@ -182,7 +181,7 @@ class BackboneSelector(CallbackSupportMixin, TransformerMixin, BaseEstimator):
             )
         _, y = indexable(X, as_targets(y))
         random_state = check_random_state(self.random_state)
-        sample = (X, y, self._draw(y, random_state))
+        sample = (X, y, draw_rows(y, self.max_samples, self.task, random_state))
         judge = self._make_judge(random_state)
         networks = self._networks()
         context = self._init_callback_context(max_subtasks=len(networks))
@@ -241,21 +240,6 @@ class BackboneSelector(CallbackSupportMixin, TransformerMixin, BaseEstimator):
         attrgetter("extractor_.feature_names_in_"), doc="Names of columns, where ``X`` has some."
     )
 
-    def _draw(self, y, random_state):
-        """The rows that are looked at, in order; each class gives its share, and one at least where there is room."""
-        n_rows = _num_samples(y)
-        if self.max_samples is None or self.max_samples >= n_rows:
-            return np.arange(n_rows)
-        y, order = present(y), random_state.permutation(n_rows)
-        if not has_classes(y, self.task):
-            return np.sort(order[: self.max_samples])
-        _, group = numbered(y.ravel()[order], "y")
-        by_class, counts = np.argsort(group, kind="stable"), np.bincount(group)
-        number = np.empty(n_rows)  # of each row in its class
-        number[by_class] = np.concatenate([np.arange(n) for n in counts])
-        place = np.where(number == 0, 0, (number + 0.5) / counts[group])
-        return np.sort(order[np.argsort(place, kind="stable")[: self.max_samples]])
-
     def _make_judge(self, random_state):
         """What judges features and labels; a score that draws has the same seed for all candidates."""
         is_own = callable(self.score_func)
@@ -282,25 +266,12 @@ class BackboneSelector(CallbackSupportMixin, TransformerMixin, BaseEstimator):
             raise ValueError(f"backbones={self.backbones!r} names no network. Give at least one.")
         return named
 
-    def _fitted(self, backbone, X):
-        """An extractor with this network: a frozen one as it is, any other one fitted to ``X``."""
-        frozen = getattr(backbone, "estimator", None) if isinstance(backbone, FrozenEstimator) else None
-        if isinstance(frozen, PretrainedFeatureExtractor):
-            check_is_fitted(frozen, "layers_")
-            extractor = frozen
-        elif isinstance(backbone, PretrainedFeatureExtractor):
-            extractor = clone(backbone)
-        else:
-            common = PretrainedFeatureExtractor() if self.extractor is None else self.extractor
-            extractor = clone(common).set_params(backbone=backbone)
-        if extractor.pooling == "none":
-            raise ValueError("pooling='none' gives arrays, and scores judge rows. Use 'avg', or 'flatten'.")
-        return extractor if extractor is frozen else extractor.fit(X)
-
     def _rank(self, name, backbone, sample, judge, race, progress):
         """Judge the layers of one network, all of them by one pass; what is left of it is what ``race`` keeps."""
         X, y, rows = sample
-        extractor = self._fitted(backbone, X)
+        extractor = fitted_extractor(backbone, X, self.extractor)
+        if extractor.pooling == "none":
+            raise ValueError("pooling='none' gives arrays, and scores judge rows. Use 'avg', or 'flatten'.")
         name = race.free_name(extractor.backbone_.name) if name is None else str(name)
         layers, head = self._layers(extractor, name)
         images = check_images(extractor, X, reset=False).take(rows)

@@ -59,6 +59,7 @@ PUBLIC = {
         "SktlError",
         "SktlWarning",
         "TrainingWarning",
+        "TransferWarning",
         "WeightsDownloadError",
         "WeightsError",
         "WeightsMismatchError",
@@ -93,6 +94,7 @@ PUBLIC = {
         "BackboneRanking",
         "BackboneSelector",
         "DomainDistance",
+        "StrategyAdvice",
         "domain_distance",
         "gbc_score",
         "h_score",
@@ -101,6 +103,7 @@ PUBLIC = {
         "nce_score",
         "nleep_score",
         "probe_score",
+        "recommend_strategy",
         "transrate_score",
     ],
 }

@@ -1,0 +1,24 @@
+"""``freeze_depth="auto"``: as deep as suits the pictures and labels."""
+
+from typing import Any
+
+from sklearn.base import is_classifier
+
+from sktl._engine._labelled import LabelledImages
+from sktl._engine._strategy import look, strategy_params
+
+
+class DepthByData:
+    """Gives an estimator that trains a network ``freeze_depth="auto"``; a mixin."""
+
+    def _resolve_depth(self: Any, learning: LabelledImages, is_new: bool) -> int:
+        """How many stages are frozen; a network that has begun to learn keeps what was chosen for it."""
+        if self.freeze_depth != "auto":
+            return super()._resolve_depth(learning, is_new)  # type: ignore[misc]
+        if not is_new:
+            return self.freeze_depth_
+        if self.weights is None and isinstance(self.backbone, str):
+            return 0  # nothing has been learnt that could be kept
+        situation = look(self, learning.images, len(self.classes_) if is_classifier(self) else None)
+        params = strategy_params(situation.strategy, len(self.backbone_.stages))
+        return self.backbone_.stage_index(params["freeze_depth"])

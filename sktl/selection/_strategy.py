@@ -1,0 +1,335 @@
+"""Which way to use a network, before anything is trained: freeze it, train its end, train all of it, or leave it."""
+
+import warnings
+from dataclasses import dataclass, field
+from html import escape
+from numbers import Integral
+from typing import Any
+
+import numpy as np
+import torch
+from sklearn.utils import _safe_indexing, check_random_state, indexable
+from sklearn.utils._param_validation import Interval, StrOptions, validate_params
+from torch import nn
+
+from sktl._engine._labelled import as_targets
+from sktl._engine._probe import PROBE_PENALTY
+from sktl._engine._strategy import Situation, look, strategy_params
+from sktl._images import Images
+from sktl.backbones._variants import up_to
+from sktl.exceptions import TransferWarning
+from sktl.feature_extraction import PretrainedFeatureExtractor
+from sktl.selection._evidence import logme_score
+from sktl.selection._inputs import Task, draw_rows, has_classes
+from sktl.selection._probe import probe_score
+from sktl.selection._reading import is_random, read_pictures, run_layers
+
+_N_STAGES = 5  # whose features are looked at
+_SIDE = 16  # of the small pictures that a model of pixels sees
+_AT_ONCE = 256  # pictures, as large as the network sees them
+
+_NETWORK = ("weights", "in_channels", "preprocessing")
+_SETTINGS = ("image_shape", "channels", "engine", "precision", "cache", "device", "n_jobs")
+
+_TITLES = {
+    "freeze_all": "Freeze all stages, and train a head on what they give",
+    "earlier_layer": "Freeze all, and train a head on what an earlier stage gives",
+    "last_stages": "Fine-tune the last stages, and freeze those before",
+    "train_all": "Train all stages, at a tenth of the rate",
+    "no_transfer": "Do not transfer: the network sees no more than the pixels say",
+}
+_CELLS = {
+    ("little", "similar"): "freeze all",
+    ("little", "different"): "an earlier stage if it fits better, else the last stages",
+    ("much", "similar"): "the last stages",
+    ("much", "different"): "the last stages",
+}
+
+
+@dataclass(frozen=True, repr=False)
+class StrategyAdvice:
+    """How to use a pretrained network for some pictures and labels; made by `recommend_strategy`.
+
+    It prints as a page of its own, in a notebook too.
+
+    Parameters
+    ----------
+    strategy : {"freeze_all", "earlier_layer", "last_stages", "train_all", "no_transfer"}
+        What to do.
+    params : dict
+        The parameters that do it: ``FineTunedClassifier(**advice.params)``, or `FineTunedRegressor` for numbers.
+    backbone : str
+        The name of the network.
+    n_pictures : int
+        How many there are.
+    n_classes : int or None
+        How many classes they have; None for a regression.
+    amount : {"little", "much"}
+        Whether there are fewer than 100 pictures of each class on average; of a regression, fewer than 1,000.
+    domain : {"similar", "different", "unknown"}
+        Whether the pictures are of a kind that the network knows, by `domain_distance`; unknown for networks whose line
+        nobody has measured.
+    distance : float or None
+        From what it learnt from, in standard deviations; None where it cannot be told.
+    logme : dict of str to float
+        How well the features of some stages suit the labels, by `logme_score`, the last stage last.
+    probes : dict of str to float
+        The accuracy, or R², of a linear model on held-out pictures, with the features of the last stage and of the
+        best one, by `probe_score`.
+    pixels : float
+        The same with nothing but the pixels of the picture, 16 × 16.
+    """
+
+    strategy: str
+    params: dict[str, Any] = field(hash=False)
+    backbone: str
+    n_pictures: int
+    n_classes: "int | None"
+    amount: str
+    domain: str
+    distance: "float | None"
+    logme: dict[str, float] = field(hash=False)
+    probes: dict[str, float] = field(hash=False)
+    pixels: float
+
+    def __repr__(self) -> str:
+        rows = [["", "similar pictures", "different pictures"], *self._cells()]
+        widths = [max(len(row[column]) for row in rows) for column in range(3)]
+        table = ["  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows]
+        return "\n".join([self._title(), self._call(), "", *table, "", *(f"- {line}" for line in self._evidence())])
+
+    def _repr_html_(self) -> str:
+        head, *rows = [["", "similar pictures", "different pictures"], *self._cells()]
+        cells = "".join(
+            f"<tr><th>{escape(row[0])}</th>" + "".join(f"<td>{_marked(cell)}</td>" for cell in row[1:]) + "</tr>"
+            for row in rows
+        )
+        return (
+            f"<div><p><b>{escape(self._title())}</b></p><p><code>{escape(self._call())}</code></p>"
+            f"<table><thead><tr>{''.join(f'<th>{escape(cell)}</th>' for cell in head)}</tr></thead>"
+            f"<tbody>{cells}</tbody></table>"
+            f"<ul>{''.join(f'<li>{escape(line)}</li>' for line in self._evidence())}</ul></div>"
+        )
+
+    def _title(self) -> str:
+        return _TITLES[self.strategy]
+
+    def _call(self) -> str:
+        """The estimator, as one would write it."""
+        kind = "Regressor" if self.n_classes is None else "Classifier"
+        return f"FineTuned{kind}({', '.join(f'{name}={value!r}' for name, value in self.params.items())})"
+
+    def _cells(self) -> list[list[str]]:
+        """The table, with an arrow where the pictures are."""
+        return [
+            [
+                f"{amount} data",
+                *(
+                    ("→ " if (self.amount, self.domain) == (amount, domain) else "") + _CELLS[amount, domain]
+                    for domain in ("similar", "different")
+                ),
+            ]
+            for amount in ("little", "much")
+        ]
+
+    def _evidence(self) -> list[str]:
+        """What the advice goes by, as sentences."""
+        score = "R²" if self.n_classes is None else "accuracy"
+        lines = [f"{self.n_pictures:,} pictures: {self.amount} data"]
+        if self.n_classes is not None:
+            each = self.n_pictures / self.n_classes
+            lines = [
+                f"{self.n_pictures:,} pictures, {each:.3g} of each of {self.n_classes} classes: {self.amount} data"
+            ]
+        if self.distance is None:
+            lines.append(f"how near they are to what {self.backbone} learnt from cannot be told: unknown")
+        else:
+            known = "nobody has measured where its line is: " if self.domain == "unknown" else ""
+            lines.append(
+                f"{self.distance:.2f} standard deviations from what {self.backbone} learnt from: {known}{self.domain}"
+            )
+        fits = ", ".join(f"{stage} {value:.3g}" for stage, value in self.logme.items())
+        lines.append(f"LogME of the features of each stage: {fits}")
+        reached = ", ".join(f"{value:.2f} with {stage}" for stage, value in self.probes.items())
+        lines.append(f"{score} of a linear model on held-out pictures: {reached}, {self.pixels:.2f} with pixels alone")
+        return lines
+
+
+@validate_params(
+    {
+        "task": [StrOptions({"auto", "classification", "regression"})],
+        "max_samples": [Interval(Integral, 2, None, closed="left")],
+        "random_state": ["random_state"],
+    },
+    prefer_skip_nested_validation=True,
+)
+def recommend_strategy(
+    X: Any,
+    y: Any,
+    backbone: Any = "sktl_mini",
+    *,
+    task: Task = "auto",
+    max_samples: int = 1000,
+    random_state: "int | np.random.RandomState | None" = 0,
+) -> StrategyAdvice:
+    """Recommend how a pretrained network is best used for pictures and labels. Only linear models are trained for that.
+
+    Parameters
+    ----------
+    X : array-like of pictures
+        Paths, pictures, a batch array or rows of pixels, see the user guide. Two at least.
+    y : array-like of shape (n_pictures,) or (n_pictures, n_targets)
+        Labels, or targets of a regression.
+    backbone : str, Module, Backbone or estimator, default="sktl_mini"
+        The network: whatever `sktl.PretrainedFeatureExtractor` takes as its ``backbone``, or such an extractor, where
+        the network has weights or settings (device, cache ...) of its own; one that is fitted reads the pictures as it
+        has learnt to.
+    task : {"auto", "classification", "regression"}, default="auto"
+        What y is. "auto" is a regression where y has several columns or numbers that are not whole.
+    max_samples : int, default=1000
+        How many pictures are looked at, at most, drawn in the shares of the classes. All of them are counted.
+    random_state : int, RandomState instance or None, default=0
+        Which ones, and how they are shuffled into folds.
+
+    Returns
+    -------
+    StrategyAdvice
+        Prints as a page; ``params`` are ready for `sktl.FineTunedClassifier`.
+
+    Raises
+    ------
+    ValueError
+        Where there are fewer than two pictures, or y has missing values or one class only; where the weights are
+        random, for then there is nothing to transfer.
+    ImageError
+        Where a picture cannot be read.
+    BackboneError
+        Where there is no such network.
+
+    Warns
+    -----
+    TransferWarning
+        Where no stage's features suit a linear model better than the pixels themselves.
+
+    See Also
+    --------
+    BackboneSelector : Which network, and which of its layers.
+    domain_distance : How near the pictures are to what it knows.
+
+    Notes
+    -----
+    The cells of the table are much and little data (100 pictures of each class on average), and pictures that are
+    similar to those that the network learnt from, or different, by `domain_distance`. What stands in a cell was
+    measured; the user guide has the figures, and says how often another strategy was better. Where little data are
+    different, LogME decides between the features of an earlier stage and fine-tuning. Where it is unknown whether
+    they are different, they are taken for it. Lines drawn on a few sets of pictures are rules of thumb: where time
+    allows, search over ``freeze_depth``.
+
+    A regression has no classes: 1,000 pictures are much. No regression was measured.
+
+    References
+    ----------
+    .. [1] Yosinski, Clune, Bengio and Lipson, "How transferable are features in deep neural networks?", NIPS 2014.
+    .. [2] Karpathy, "CS231n: Transfer Learning", course notes, Stanford: the table.
+
+    Examples
+    --------
+    >>> from sklearn.datasets import load_digits
+    >>> from sktl import FineTunedClassifier
+    >>> from sktl.selection import recommend_strategy
+    >>> X, y = load_digits(return_X_y=True)
+    >>> advice = recommend_strategy(X[:200] / 16, y[:200])
+    >>> advice.amount, advice.domain
+    ('little', 'different')
+    >>> model = FineTunedClassifier(**advice.params).fit(X[:200] / 16, y[:200])
+    """
+    _, y = indexable(X, as_targets(y))
+    extractor, images = read_pictures(X, backbone)
+    if is_random(extractor):
+        raise ValueError("weights=None is a network with random weights, from which there is nothing to transfer.")
+    random = check_random_state(random_state)
+    rows = draw_rows(y, max_samples, task, random)
+    is_classes = has_classes(np.asarray(y), task)
+    seed = int(random.randint(2**31 - 1))
+    n_classes = len(np.unique(np.asarray(y))) if is_classes else None
+    situation = look(extractor, images, n_classes, seed)
+
+    images, y = images.take(rows), _safe_indexing(y, rows)
+    known: dict = {"task": "classification" if is_classes else "regression"}
+    tables = _stage_features(extractor, images)
+    logme = {stage: logme_score(table, y, **known) for stage, table in tables.items()}
+    known |= {"C": 1 / PROBE_PENALTY, "random_state": seed}
+    best, last = max(logme, key=logme.__getitem__), list(logme)[-1]
+    probes = {stage: probe_score(tables[stage], y, **known) for stage in dict.fromkeys([best, last])}
+    pixels = probe_score(_small_pictures(extractor, images), y, **known)
+
+    strategy = _decide(situation, best == last, max(probes.values()), pixels)
+    return StrategyAdvice(
+        strategy,
+        _params(strategy, extractor, best),
+        extractor.backbone_.name,
+        situation.n_pictures,
+        n_classes,
+        situation.amount,
+        situation.domain,
+        situation.distance,
+        logme,
+        probes,
+        pixels,
+    )
+
+
+def _decide(situation: Situation, fits_best_at_the_end: bool, reached: float, pixels: float) -> str:
+    """The strategy, by the cell and by what linear models reach."""
+    if pixels >= reached:
+        warnings.warn(
+            f"A linear model of {_SIDE} x {_SIDE} pixels reaches {pixels:.2f} on held-out pictures, and one of the "
+            f"network's features {reached:.2f}: transfer looks useless here. Try another network, or a model of your "
+            "pictures alone.",
+            TransferWarning,
+            stacklevel=4,
+        )
+        return "no_transfer"
+    is_little_and_far = situation.amount == "little" and situation.domain != "similar"
+    return "earlier_layer" if is_little_and_far and not fits_best_at_the_end else situation.strategy
+
+
+def _params(strategy: str, extractor: PretrainedFeatureExtractor, best: str) -> dict[str, Any]:
+    """What carries the strategy out with the extractor's network and settings, as far as they are not default ones."""
+    backbone = extractor.backbone_
+    params = strategy_params(strategy, len(backbone.stages))
+    default = PretrainedFeatureExtractor().get_params()
+    own = {name: getattr(extractor, name) for name in (*_NETWORK, *_SETTINGS)}
+    own = {name: value for name, value in own.items() if value is not default[name] and value != default[name]}
+    own["backbone"] = extractor.backbone
+    if strategy == "earlier_layer":
+        own = {name: value for name, value in own.items() if name not in _NETWORK}
+        own["backbone"] = up_to(backbone, backbone.stage_index(best))
+    if strategy == "no_transfer" and not isinstance(extractor.backbone, str):
+        del params["weights"]  # a network that is given has its own
+    return {"backbone": own.pop("backbone")} | own | params
+
+
+def _stage_features(extractor: PretrainedFeatureExtractor, images: Images) -> dict[str, np.ndarray]:
+    """What the last stage gives for each picture, and up to four of those before it, pooled; by one pass."""
+    stages = [stage.name for stage in extractor.backbone_.stages]
+    late = stages[len(stages) // 3 :]
+    chosen = [late[i] for i in np.unique(np.linspace(0, len(late) - 1, _N_STAGES).round().astype(int))]
+    tables = run_layers(extractor, chosen, images)
+    return {stage: table.astype(np.float64) for stage, table in zip(chosen, tables, strict=True)}
+
+
+def _small_pictures(extractor: PretrainedFeatureExtractor, images: Images) -> np.ndarray:
+    """The pictures as rows of pixels from 0 to 1, as much of them as the network sees."""
+    rows = []
+    for start in range(0, len(images), _AT_ONCE):
+        block = images.take(np.arange(start, min(start + _AT_ONCE, len(images))))
+        (pictures,) = run_layers(extractor, (), block)
+        small = nn.functional.adaptive_avg_pool2d(torch.from_numpy(pictures).permute(0, 3, 1, 2).float(), _SIDE)
+        rows.append(small.flatten(1).numpy() / 255)
+    return np.concatenate(rows).astype(np.float64)
+
+
+def _marked(cell: str) -> str:
+    """A cell of the table, in bold where the pictures are."""
+    return f"<b>{escape(cell)}</b>" if cell.startswith("→") else escape(cell)
