@@ -108,7 +108,8 @@ class LayerProbeDisplay:
             to; one that is not fitted, such as ``PretrainedFeatureExtractor("resnet18", weights=..., cache=...)``, the
             network that it would start from.
         X : array-like of pictures
-            Paths, pictures, a batch array or rows of pixels, see the user guide.
+            Paths, pictures, a batch array or rows of pixels, see the user guide; of a fitted pipeline, what its first
+            step takes.
         y : array-like of shape (n_pictures,) or (n_pictures, n_targets)
             Targets: labels, or numbers.
         cv : int, cross-validation generator or iterable, default=None
