@@ -1,5 +1,6 @@
 """How near the user's pictures are to those that a network learnt from."""
 
+from dataclasses import dataclass
 from numbers import Integral
 from typing import Any
 
@@ -9,16 +10,14 @@ from sklearn.base import clone
 from sklearn.utils import check_random_state
 from sklearn.utils._param_validation import Interval, validate_params
 
-from sktl._engine._domain import norm_shift
+from sktl._engine._domain import NEAR, norm_shift
 from sktl._engine._prefix import PREFIX_CONSTRAINTS, FrozenPrefix
-from sktl._images import check_images
+from sktl._engine._threads import bounded_threads
+from sktl._images import Images, check_images
 from sktl.feature_extraction import PretrainedFeatureExtractor
 
-# Between the photos and paintings, and the cartoons, sketches and digits, that each was measured on; the scale is each
-# network's own.
-NEAR = {"mobilenet_v2": 0.25, "mobilenet_v3_small": 0.32, "sktl_mini": 0.42}
 
-
+@dataclass(frozen=True, repr=False)
 class DomainDistance:
     """How near pictures are to those that a network learnt from; made by `domain_distance`.
 
@@ -41,11 +40,10 @@ class DomainDistance:
         MobileNetV3-Small below 0.32, ``sktl_mini`` below 0.42); None for all others.
     """
 
-    def __init__(self, backbone: str, n_pictures: int, distance: "float | None", confidence: "float | None") -> None:
-        self.backbone = backbone
-        self.n_pictures = n_pictures
-        self.distance = distance
-        self.confidence = confidence
+    backbone: str
+    n_pictures: int
+    distance: "float | None"
+    confidence: "float | None"
 
     @property
     def is_near(self) -> "bool | None":
@@ -55,7 +53,9 @@ class DomainDistance:
     def __repr__(self) -> str:
         lines = [f"{self.n_pictures} pictures, as {self.backbone} sees them"]
         if self.distance is None:
-            lines.append("distance: unknown, for the network has no batch norms that have learnt statistics")
+            lines.append(
+                "distance: unknown, for the network has no batch norms with learnt statistics that can be read"
+            )
         else:
             verdict = "of another kind than those it learnt from"
             if self.is_near is not False:
@@ -88,8 +88,9 @@ def domain_distance(
     X : array-like of pictures
         Paths, pictures, a batch array or rows of pixels, see the user guide. Two at least.
     backbone : str, Module, Backbone or estimator, default="sktl_mini"
-        The network: whatever `sktl.PretrainedFeatureExtractor` takes as its ``backbone``, or such an extractor, which
-        is cloned, where it has weights or settings of its own.
+        The network: whatever `sktl.PretrainedFeatureExtractor` takes as its ``backbone``, or such an extractor, where
+        the network has weights or settings (device, cache ...) of its own; one that is fitted reads the pictures as it
+        has learnt to.
     max_samples : int, default=256
         How many pictures are looked at, at most.
     random_state : int, RandomState instance or None, default=0
@@ -136,24 +137,49 @@ def domain_distance(
     >>> domain_distance(X[:50] / 16).is_near
     False
     """
-    is_own = isinstance(backbone, PretrainedFeatureExtractor)
-    extractor = (clone(backbone) if is_own else PretrainedFeatureExtractor(backbone)).fit(X)
-    images = check_images(extractor, X, reset=False)
+    extractor, images = _read(X, backbone)
     if len(images) < 2:
         raise ValueError(f"X has {len(images)} picture, which has no variance. Give at least two.")
     some = np.sort(check_random_state(random_state).permutation(len(images))[:max_samples])
     images = images.take(some)
+    with bounded_threads():
+        shift = (
+            None
+            if _is_random(extractor)
+            else norm_shift(extractor.backbone_, _run(extractor, (), images), extractor.device)
+        )
+        head = class_layer(extractor)
+        logits = None if head is None else _run(extractor, (head,), images)
+    confidence = None if logits is None else float(softmax(logits.astype(np.float64), axis=1).max(axis=1).mean())
+    return DomainDistance(extractor.backbone_.name, len(some), None if shift is None else shift.distance, confidence)
+
+
+def class_layer(extractor: PretrainedFeatureExtractor) -> "str | None":
+    """The layer of a fitted extractor's network that gives the logits of the classes that it learnt, if there is one.
+
+    None for a network that is no name: its head may be no classifier; and for random weights. That of ``sktl_mini``
+    gives principal components.
+    """
+    is_published = isinstance(extractor.backbone, str) and extractor.weights is not None
+    return extractor.backbone_.layers[-1] if is_published and extractor.backbone != "sktl_mini" else None
+
+
+def _read(X: Any, backbone: Any) -> tuple[PretrainedFeatureExtractor, Images]:
+    """The network, and the pictures as it reads them; a fitted extractor reads them as it has learnt to."""
+    if isinstance(backbone, PretrainedFeatureExtractor) and hasattr(backbone, "image_format_"):
+        return backbone, check_images(backbone, X, reset=False)
+    is_own = isinstance(backbone, PretrainedFeatureExtractor)
+    extractor = (clone(backbone) if is_own else PretrainedFeatureExtractor(backbone)).fit(X)
+    return extractor, check_images(extractor, X, reset=False)
+
+
+def _is_random(extractor: PretrainedFeatureExtractor) -> bool:
+    """Whether nobody has trained the network."""
+    return isinstance(extractor.backbone, str) and extractor.weights is None
+
+
+def _run(extractor: PretrainedFeatureExtractor, layers: "tuple[str, ...]", images: Images) -> np.ndarray:
+    """What a layer gives for the pictures, or without one the pictures as the network sees them."""
     settings = {name: getattr(extractor, name) for name in PREFIX_CONSTRAINTS}
-    (pictures,) = FrozenPrefix(extractor.backbone_, (), **{**settings, "cache": None, "on_error": "raise"}).run(images)
-    is_published = isinstance(extractor.backbone, str)
-    is_random = is_published and extractor.weights is None
-    shift = None if is_random else norm_shift(extractor.backbone_, pictures)
-    confidence = None
-    # Others' heads may be no classifiers: sktl_mini's, for one, gives principal components.
-    if is_published and not is_random and extractor.backbone != "sktl_mini":
-        output = extractor.backbone_.layers[-1]
-        (logits,) = FrozenPrefix(extractor.backbone_, (output,), pooling="flatten", **settings).run(images)
-        confidence = float(softmax(logits.astype(np.float64), axis=1).max(axis=1).mean())
-    return DomainDistance(
-        extractor.backbone_.name, len(images), shift.distance if shift is not None else None, confidence
-    )
+    (found,) = FrozenPrefix(extractor.backbone_, layers, **{**settings, "on_error": "raise"}).run(images)
+    return found

@@ -116,3 +116,23 @@ def test_a_norm_in_two_places():
     torch.manual_seed(0)
     found = norm_shift(load_backbone(learn(Twice(), pictures_of(100, 0)), preprocessing=SIZE), pictures_of(4, 1))
     assert found.norms == ["last"]
+
+
+def test_a_channel_that_was_constant(backbone):
+    """It has no standard deviation to measure by: the others say how far the pictures are, or nobody does."""
+    module = copy.deepcopy(backbone.module)
+    module[3][1].running_var[2] = 0
+    others = np.arange(8) != 2
+    pictures = pictures_of(40, 1, brightness=30)
+    whole, part = (norm_shift(load_backbone(x, preprocessing=SIZE), pictures) for x in (backbone.module, module))
+    assert part.shifts[0] == whole.shifts[0]
+    assert 0 < part.shifts[1] < 100
+    with torch.no_grad():
+        x = (torch.from_numpy(pictures).permute(0, 3, 1, 2) / 255 - 0.5) / 0.25
+        means = module[3][0](module[:3](x)).mean((2, 3))
+    norm = module[3][1]
+    shifts = (means.mean(0) - norm.running_mean).square() - means.var(0) / 40
+    expected = (shifts / (norm.running_var + norm.eps))[torch.from_numpy(others)].mean()
+    assert part.shifts[1] == pytest.approx(expected.item(), rel=1e-3)
+    module[3][1].running_var[:] = 0
+    assert norm_shift(load_backbone(module, preprocessing=SIZE), pictures).shifts[1] == 0

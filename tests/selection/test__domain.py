@@ -9,7 +9,7 @@ from torch import nn
 
 from sktl import FineTunedClassifier, PretrainedFeatureExtractor
 from sktl._engine._domain import norm_shift
-from sktl.exceptions import ImageError
+from sktl.exceptions import ImageError, ImageWarning
 from sktl.selection import DomainDistance, domain_distance
 
 
@@ -107,3 +107,14 @@ def test_bad_parameters(digits, max_samples):
     """So few pictures have no variance."""
     with pytest.raises(ValueError, match="max_samples"):
         domain_distance(digits[0], max_samples=max_samples)
+
+
+def test_a_fitted_extractor_reads_as_it_has_learnt_to(digits):
+    """Pictures of its range 0-255 that are nearly black are not taken for ones in 0-1; it is as it was."""
+    X, _ = digits
+    reader = PretrainedFeatureExtractor().fit(X * 255)
+    before = dict(vars(reader))
+    with pytest.warns(ImageWarning, match="nearly black"):
+        found = domain_distance(X, reader)
+    assert found.distance != pytest.approx(domain_distance(X).distance, rel=0.1)
+    assert vars(reader) == before
