@@ -407,7 +407,8 @@ class EmbeddingDisplay:
         low, high = np.min(self.embedding, axis=0), np.max(self.embedding, axis=0)
         scale = ((high - low) / np.maximum(lengths - 2 * np.maximum(room, 0.05 * lengths), 0.1 * lengths)).max() or 1
         low, high = (low + high - scale * lengths) / 2, (low + high + scale * lengths) / 2
-        self.ax_.set(xlim=(low[0], high[0]), ylim=(low[1], high[1]))
+        self.ax_.set_xlim(low[0], high[0], auto=None)  # limits that were fixed could not follow another layout
+        self.ax_.set_ylim(low[1], high[1], auto=None)
 
 
 def _check(method, task, max_samples):

@@ -117,8 +117,8 @@ class LayerProbeDisplay:
         scoring : str or callable, default=None
             The score; None takes the probe's own: accuracy, or the coefficient of determination.
         probe : estimator, default=None
-            The linear model. None takes `StandardScaler` with `LogisticRegression` where ``estimator`` is a classifier
-            or ``y`` looks like labels, and with `Ridge` otherwise; both with a penalty of 30.
+            The linear model. None takes `StandardScaler` with `LogisticRegression` where ``estimator`` is a classifier,
+            or no regressor and ``y`` looks like labels, and with `Ridge` otherwise; both with a penalty of 30.
         pooling : {"avg", "max", "gem"}, default="avg"
             What is kept of each stage, as in `PretrainedFeatureExtractor`.
         n_jobs : int, default=None

@@ -65,7 +65,7 @@ def test_thumbnails_are_the_pictures_of_their_points(digits):
     assert none.thumbnails_ == none.thumbnail_positions_ == []
 
 
-def test_pictures_at_the_margin_have_room(digits):
+def test_pictures_at_the_margin_have_room(digits, caplog):
     """The limits are so wide that the outermost points can have their pictures, in small axes too."""
     for size in ((4, 4), (8, 8), (4, 7), (7, 4)):
         _, ax = plt.subplots(figsize=size, layout="constrained")
@@ -78,6 +78,11 @@ def test_pictures_at_the_margin_have_room(digits):
         assert (pixels.max(0) + half < ax.bbox.p1).all()
         one, two = np.diff(ax.transData.transform([[0, 0], [1, 1]]), axis=0)[0]
         assert one == pytest.approx(two)  # what looks near is near
+        ax.figure.set_size_inches(5, 3)
+        ax.figure.canvas.draw()
+        one, two = np.diff(ax.transData.transform([[0, 0], [1, 1]]), axis=0)[0]
+        assert one == pytest.approx(two)
+    assert not caplog.records  # such as matplotlib's, of limits that it has to ignore
 
 
 @pytest.mark.parametrize("layer", [0, "layer2", ["stem", -1]])
