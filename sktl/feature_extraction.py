@@ -307,8 +307,12 @@ class PretrainedFeatureExtractor(CallbackSupportMixin, TransformerMixin, BaseEst
 
     def _features(self, images, *listeners):
         """Run the prefix and join its layers."""
-        outputs = self._prefix().run(images, [*listeners, *([PrintedProgress(self)] if self.verbose else [])])
+        outputs = self._tables(images, *listeners)
         return outputs[0] if len(outputs) == 1 else np.concatenate(outputs, axis=1)
+
+    def _tables(self, images, *listeners):
+        """Run the prefix: one array for each layer."""
+        return self._prefix().run(images, [*listeners, *([PrintedProgress(self)] if self.verbose else [])])
 
     def _prefix(self):
         """The frozen prefix with this extractor's settings."""

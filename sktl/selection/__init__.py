@@ -4,10 +4,12 @@ from sktl.selection._classes import gbc_score, h_score, transrate_score
 from sktl.selection._domain import DomainDistance, domain_distance
 from sktl.selection._evidence import logme_score
 from sktl.selection._probe import probe_score
+from sktl.selection._ranking import BackboneRanking
 from sktl.selection._selector import BackboneSelector
 from sktl.selection._source import leep_score, nce_score, nleep_score
 
 __all__ = [
+    "BackboneRanking",
     "BackboneSelector",
     "DomainDistance",
     "domain_distance",

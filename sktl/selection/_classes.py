@@ -53,8 +53,9 @@ def h_score(features, y, *, shrinkage: bool = True) -> float:
 
     Without shrinkage the score is ``n_classes - 1`` for any features that are linearly independent, as they are where
     there are fewer rows than features: it says nothing then. Near that it is still much too high for features that are
-    noise. Constant features give 0. A class with a single row counts by its distance from the others, and each of
-    several equal rows is one more row.
+    noise. Directions whose singular value is below about 1e-7 of the largest are lost in rounding, so that features of
+    very different scales get less than that. Constant features give 0. A class with a single row counts by its distance
+    from the others, and each of several equal rows is one more row.
 
     It assumes that classes differ in their means and have one covariance. It misleads for classes that consist of
     several clusters, and with shrinkage for features whose covariance is nearly a multiple of the identity: the

@@ -1,11 +1,13 @@
 """The door of the scores: what is given as features and labels is checked once, and in one form from here on."""
 
+from numbers import Real
 from typing import Any, Literal, NamedTuple
 
 import numpy as np
 from scipy import sparse
 from sklearn.utils import check_array, column_or_1d
-from sklearn.utils._missing import is_pandas_na, is_scalar_nan
+
+from sktl._engine._labelled import is_missing
 
 Task = Literal["auto", "classification", "regression"]
 
@@ -111,15 +113,14 @@ def check_targets(features: Any, y: Any, task: Task) -> tuple[np.ndarray, Labels
         Targets are float64, and none is constant.
     """
     y = present(y)
-    columns = y.ndim == 2 and y.shape[1] > 1
-    if task == "classification" or (task == "auto" and not columns and not is_continuous(y)):
+    if has_classes(y, task):
         return check_labels(features, y)
     X = check_features(features)
     targets = check_array(y.reshape(-1, 1) if y.ndim == 1 else y, dtype=np.float64, input_name="y")
     _check_lengths("features", X, targets)
     constant = np.flatnonzero(targets.min(axis=0) == targets.max(axis=0))
     if len(constant):
-        which = f"in column {constant[0]} " if columns else ""
+        which = f"in column {constant[0]} " if targets.shape[1] > 1 else ""
         raise ValueError(
             f"y has the same value {which}for all rows ({targets[0, constant[0]]:g}), so that there is nothing to "
             "predict. Leave it out."
@@ -128,24 +129,36 @@ def check_targets(features: Any, y: Any, task: Task) -> tuple[np.ndarray, Labels
 
 
 def present(y: Any, name: str = "y") -> np.ndarray:
-    """Labels or targets as an array, none of which is missing: neither NaN, nor None, nor pandas' NA."""
+    """Labels or targets as an array, none of which is missing: neither NaN, nor None, nor pandas' NA.
+
+    Objects that all are numbers, as in a column that had a missing value once, become an array of numbers.
+    """
     y = np.asarray(y)
-    if y.dtype == object:
-        n_missing = sum(label is None or is_pandas_na(label) or is_scalar_nan(label) for label in y.ravel())
-    else:
-        n_missing = int(np.sum(y != y))
+    n_missing = sum(map(is_missing, y.ravel())) if y.dtype == object else int(np.sum(y != y))
     if n_missing:
         raise ValueError(f"{name} has {n_missing} missing values. Leave these rows out.")
-    return y
+    is_numbers = y.dtype == object and all(isinstance(label, Real) for label in y.ravel())
+    return np.array(y.tolist()) if is_numbers else y
+
+
+def has_classes(y: np.ndarray, task: Task) -> bool:
+    """Whether these are labels of classes; if not, they are targets of a regression."""
+    is_column = y.ndim == 1 or y.shape[1] == 1
+    return task == "classification" or (task == "auto" and is_column and not is_continuous(y))
+
+
+def numbered(y: np.ndarray, name: str) -> tuple[np.ndarray, np.ndarray]:
+    """The different labels in their order, and for each row the number of its own."""
+    try:
+        return np.unique(y, return_inverse=True)
+    except TypeError:
+        kinds = sorted({type(label).__name__ for label in y})
+        raise ValueError(f"{name} mixes labels of types {kinds}, which have no order. Make them all strings.") from None
 
 
 def encode(y: np.ndarray, name: str) -> Labels:
     """Numbers of at least two classes."""
-    try:
-        classes, codes = np.unique(y, return_inverse=True)
-    except TypeError:
-        kinds = sorted({type(label).__name__ for label in y})
-        raise ValueError(f"{name} mixes labels of types {kinds}, which have no order. Make them all strings.") from None
+    classes, codes = numbered(y, name)
     if len(classes) == 1:
         raise ValueError(
             f"{name} has one class only, {str(classes[0])!r}, and a score says how well classes are told apart. Give "
@@ -165,11 +178,6 @@ def centred(X: np.ndarray) -> np.ndarray:
     Z = X - X.mean(axis=0)
     Z[:, X.min(axis=0) == X.max(axis=0)] = 0.0
     return Z
-
-
-def generator(random_state: int | np.random.RandomState | None) -> np.random.RandomState:
-    """A generator of one's own: numpy's global one is neither asked nor moved."""
-    return random_state if isinstance(random_state, np.random.RandomState) else np.random.RandomState(random_state)
 
 
 def _check_lengths(name: str, X: np.ndarray, y: np.ndarray) -> None:

@@ -14,9 +14,10 @@ from sklearn.metrics import r2_score
 from sklearn.model_selection import check_cv
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
+from sklearn.utils import check_random_state
 from sklearn.utils._param_validation import Interval, StrOptions, validate_params
 
-from sktl.selection._inputs import Labels, Task, check_targets, generator, unit_scale
+from sktl.selection._inputs import Labels, Task, check_targets, unit_scale
 
 _MAX_ITER = 1000
 
@@ -94,7 +95,7 @@ def probe_score(features, y, *, task: Task = "auto", cv: Any = 5, C: float = 1.0
     is_classes = isinstance(target, Labels)
     truth = target.codes if isinstance(target, Labels) else target / np.abs(target).max(axis=0)
     if isinstance(cv, Integral):
-        folds = _folds(truth if is_classes else np.zeros(len(X)), int(cv), generator(random_state))
+        folds = _folds(truth if is_classes else np.zeros(len(X)), int(cv), check_random_state(random_state))
     else:
         folds = check_cv(cv, truth, classifier=is_classes).split(X, truth)
     held, predicted = [], []

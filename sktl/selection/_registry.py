@@ -1,12 +1,17 @@
-"""The scores by name, of those that need features and labels alone."""
+"""The scores by name: those of features and labels, and those of the answers of a network's own head."""
 
 from collections.abc import Callable
 from functools import partial
+from inspect import signature
+from typing import Any
+
+import numpy as np
+from scipy.special import softmax
 
 from sktl.selection._classes import gbc_score, h_score, transrate_score
 from sktl.selection._evidence import logme_score
 from sktl.selection._probe import probe_score
-from sktl.selection._source import nleep_score
+from sktl.selection._source import leep_score, nce_score, nleep_score
 
 SCORES: dict[str, Callable[..., float]] = {
     "logme": logme_score,
@@ -16,3 +21,30 @@ SCORES: dict[str, Callable[..., float]] = {
     "gbc": gbc_score,
     "probe": probe_score,
 }
+
+
+def _leep_of_logits(logits: np.ndarray, y: Any) -> float:
+    return leep_score(softmax(logits, axis=1), y)
+
+
+def _nce_of_logits(logits: np.ndarray, y: Any) -> float:
+    return nce_score(logits.argmax(axis=1), y)
+
+
+HEAD_SCORES: dict[str, Callable[..., float]] = {"leep": _leep_of_logits, "nce": _nce_of_logits}
+
+
+def takes(function: Callable[..., float], name: str) -> bool:
+    """Whether a score has a parameter of that name, which no `functools.partial` has bound already."""
+    try:
+        return name in signature(function).parameters and name not in getattr(function, "keywords", {})
+    except (TypeError, ValueError):  # of what is written in C there may be no signature
+        return False
+
+
+def score_name(score_func: "str | Callable[..., float]") -> str:
+    """What a score is called: the name that was given, or that of the function, also inside a `functools.partial`."""
+    if isinstance(score_func, str):
+        return score_func
+    function = getattr(score_func, "func", score_func)
+    return getattr(function, "__name__", type(function).__name__)

@@ -2,31 +2,32 @@
 
 import copy
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from functools import partial
-from inspect import signature
 from numbers import Integral
-from typing import Any, NamedTuple
+from operator import attrgetter
+from typing import Any
 
 import numpy as np
 from sklearn.base import BaseEstimator, TransformerMixin, _fit_context, clone
+from sklearn.callback import CallbackSupportMixin, with_callbacks
+from sklearn.frozen import FrozenEstimator
 from sklearn.utils import _safe_indexing, check_random_state, indexable
 from sklearn.utils._param_validation import Interval, StrOptions
-from sklearn.utils.multiclass import type_of_target
 from sklearn.utils.validation import _num_samples, check_is_fitted
 
 from sktl._engine._footprint import network_counts
 from sktl._engine._labelled import as_targets
-from sktl._engine._network import output_shapes
+from sktl._engine._progress import CallbackProgress
 from sktl._images import check_images
-from sktl._table import ReadableTable
 from sktl.feature_extraction import PretrainedFeatureExtractor
-from sktl.selection._registry import SCORES
+from sktl.selection._domain import class_layer
+from sktl.selection._inputs import has_classes, numbered, present
+from sktl.selection._ranking import BackboneRanking, Candidate, Race
+from sktl.selection._registry import HEAD_SCORES, SCORES, score_name, takes
 
-_LEARNT = ("backbone_", "layers_", "image_format_", "n_features_in_", "feature_names_in_")
 
-
-class BackboneSelector(TransformerMixin, BaseEstimator):
+class BackboneSelector(CallbackSupportMixin, TransformerMixin, BaseEstimator):
     """Find the network and the layer whose features suit the pictures and labels best, and give these features.
 
     Each network sees each picture once; all of its layers are judged by what that pass gives. No network is trained.
@@ -37,22 +38,31 @@ class BackboneSelector(TransformerMixin, BaseEstimator):
     ----------
     backbones : str, Module, Backbone, estimator, list of these, or dict of str to these, default="sktl_mini"
         The networks to compare: whatever `sktl.PretrainedFeatureExtractor` takes as its ``backbone``, or such an
-        extractor, which is cloned, where a network has weights or settings of its own. The keys of a dict are the names
-        in the ranking; in a list the networks' own names are.
+        extractor where a network has weights or settings of its own. It is cloned and fitted; a `FrozenEstimator`
+        around a fitted one is used as it is. The keys of a dict are the names in the ranking; in a list the networks'
+        own names are, with a number behind the second of one name: ``"resnet18"``, ``"resnet18 (2)"``.
     layers : "all", int, str, or list of int and str, default="all"
-        The layers of each network that are candidates: all of its stages, or these stages by their numbers (-1 is the
-        last one) or layers by their names.
+        The layers of each network that are candidates, each by itself: all of its stages, or these stages by their
+        numbers (-1 is the last one) or layers by their names. An extractor whose own ``layers`` are not the default
+        -1 has these as its candidates instead, each by itself as well.
     score_func : str or callable, default="logme"
         How well features suit labels: ``"logme"``, ``"h_score"``, ``"nleep"``, ``"transrate"``, ``"gbc"`` or
         ``"probe"``, see the functions of `sktl.selection`; or a function of features of shape (n, n_features) and
-        ``y`` that gives a number, a greater one for better features.
+        ``y`` that gives a finite number, a greater one for better features. ``"leep"`` and ``"nce"`` look at the
+        classes that the network's own head sees in the pictures. They judge the network as a whole, so that its last
+        stage is its one candidate (``layers`` "all" or -1), and want published classifiers only.
+    task : {"auto", "classification", "regression"}, default="auto"
+        What ``y`` is. "auto" is a regression where y has several columns or numbers that are not whole; say
+        "regression" where the targets are whole numbers, with ``"logme"``, ``"probe"``, or a function of your own: it
+        is handed on to a function that has a parameter ``task``.
     extractor : PretrainedFeatureExtractor, default=None
-        Whose settings (pooling, engine, cache, image_shape, verbose ...) hold for all networks that are given without
-        an extractor of their own. None takes the default ones.
+        Whose settings (layers, pooling, engine, cache, image_shape, verbose ...) hold for all networks that are given
+        without an extractor of their own. None takes the default ones.
     max_samples : int, default=None
         How many pictures are looked at, drawn in the shares of the classes; None looks at all.
     random_state : int, RandomState instance or None, default=None
-        Which pictures are drawn, and the seed of scores that draw.
+        Which pictures are drawn, and the seed of scores that draw: of functions that have a parameter
+        ``random_state``. Without either, nothing is drawn.
 
     Attributes
     ----------
@@ -68,13 +78,14 @@ class BackboneSelector(TransformerMixin, BaseEstimator):
         What `fit` learnt about ``X``.
     n_features_in_ : int
         Number of columns seen during `fit`. Defined only where ``X`` is a table of pixels.
-    feature_names_in_ : ndarray of shape (n_features_in_,)
+    feature_names_in_ : ndarray of str
         Names of columns seen during `fit`. Defined only where ``X`` has string column names.
 
     Raises
     ------
     ValueError
-        From `fit`, where there is no candidate, fewer than two classes, or a score that is no number.
+        From `fit`, where there is no candidate, fewer than two classes, a score that is no finite number, a network
+        that gives NaN, or, for ``"leep"`` and ``"nce"``, a network without a published classifier.
     BackboneError
         From `fit`, where a network or a layer is unknown.
     ImageError
@@ -91,7 +102,11 @@ class BackboneSelector(TransformerMixin, BaseEstimator):
     trained on them, and scores of different kinds, or of different pictures, cannot be compared.
 
     What was ranked is in the cache of the extractors, as far as that goes: `transform` of the same pictures runs no
-    network then.
+    network then. Of the networks themselves only the best so far is kept in memory, beside the one that is looked at
+    (and the four that `sktl.backbones.load_backbone` remembers by their names).
+
+    Callbacks of scikit-learn (`set_callbacks`) hear of one task for each network, and in it of the pass over the
+    pictures. One that asks to stop ends the ranking there: it has the networks so far.
 
     References
     ----------
@@ -117,7 +132,8 @@ class BackboneSelector(TransformerMixin, BaseEstimator):
     _parameter_constraints: dict = {
         "backbones": "no_validation",  # the extractor says what they may be
         "layers": [str, Integral, list, tuple],
-        "score_func": [StrOptions(set(SCORES)), callable],
+        "score_func": [StrOptions({*SCORES, *HEAD_SCORES}), callable],
+        "task": [StrOptions({"auto", "classification", "regression"})],
         "extractor": [PretrainedFeatureExtractor, None],
         "max_samples": [Interval(Integral, 2, None, closed="left"), None],
         "random_state": ["random_state"],
@@ -129,6 +145,7 @@ class BackboneSelector(TransformerMixin, BaseEstimator):
         *,
         layers="all",
         score_func="logme",
+        task="auto",
         extractor=None,
         max_samples=None,
         random_state=None,
@@ -136,10 +153,12 @@ class BackboneSelector(TransformerMixin, BaseEstimator):
         self.backbones = backbones
         self.layers = layers
         self.score_func = score_func
+        self.task = task
         self.extractor = extractor
         self.max_samples = max_samples
         self.random_state = random_state
 
+    @with_callbacks
     @_fit_context(prefer_skip_nested_validation=True)
     def fit(self, X, y):
         """Rank the candidates.
@@ -163,16 +182,21 @@ class BackboneSelector(TransformerMixin, BaseEstimator):
             )
         _, y = indexable(X, as_targets(y))
         random_state = check_random_state(self.random_state)
-        rows = self._draw(y, random_state)
-        judge = self._score_function(int(random_state.randint(2**31 - 1)))
-        candidates = [
-            candidate
-            for name, extractor in self._extractors()
-            for candidate in self._judge(name, extractor.fit(X), X, rows, _safe_indexing(y, rows), judge)
-        ]
-        candidates.sort(key=lambda candidate: (-candidate.score, candidate.macs or 0))  # of equal ones the cheaper
-        self.ranking_ = BackboneRanking(candidates, score=getattr(self.score_func, "__name__", str(self.score_func)))
-        self._adopt(candidates[0].extractor)
+        sample = (X, y, self._draw(y, random_state))
+        judge = self._make_judge(random_state)
+        networks = self._networks()
+        context = self._init_callback_context(max_subtasks=len(networks))
+        context.call_on_fit_task_begin(estimator=self, X=X, y=y)
+        race = Race()
+        for name, backbone in networks:
+            step = context.subcontext(task_name="network", max_subtasks=CallbackProgress.N_STEPS)
+            step.call_on_fit_task_begin(estimator=self, X=X, y=y)
+            self._rank(name, backbone, sample, judge, race, CallbackProgress(self, step, X, y))
+            if step.call_on_fit_task_end(estimator=self, X=X, y=y):
+                break  # a callback may ask for it
+        self.ranking_ = BackboneRanking(race.candidates, score=score_name(self.score_func))
+        self.extractor_ = race.extractor
+        context.call_on_fit_task_end(estimator=self, X=X, y=y)
         return self
 
     def transform(self, X):
@@ -189,7 +213,8 @@ class BackboneSelector(TransformerMixin, BaseEstimator):
             One row per picture.
         """
         check_is_fitted(self, "extractor_")
-        return self.extractor_.transform(X)
+        # Not by its transform, which would wrap them in a table where the selector itself was told not to.
+        return self.extractor_._features(check_images(self.extractor_, X, reset=False))
 
     def get_feature_names_out(self, input_features=None):
         """Names of the features, as the extractor names them.
@@ -207,81 +232,126 @@ class BackboneSelector(TransformerMixin, BaseEstimator):
         check_is_fitted(self, "extractor_")
         return self.extractor_.get_feature_names_out()
 
+    # What the extractor has not learnt, the selector has not.
+    backbone_ = property(attrgetter("extractor_.backbone_"), doc="The network of the best candidate.")
+    layers_ = property(attrgetter("extractor_.layers_"), doc="Its layer, in a list.")
+    image_format_ = property(attrgetter("extractor_.image_format_"), doc="What `fit` learnt about ``X``.")
+    n_features_in_ = property(attrgetter("extractor_.n_features_in_"), doc="Number of columns, of a table of pixels.")
+    feature_names_in_ = property(
+        attrgetter("extractor_.feature_names_in_"), doc="Names of columns, where ``X`` has some."
+    )
+
     def _draw(self, y, random_state):
         """The rows that are looked at, in order; each class gives its share, and one at least where there is room."""
         n_rows = _num_samples(y)
         if self.max_samples is None or self.max_samples >= n_rows:
             return np.arange(n_rows)
-        order = random_state.permutation(n_rows)
-        if type_of_target(y).startswith("continuous") or (np.ndim(y) > 1 and np.shape(y)[1] > 1):
+        y, order = present(y), random_state.permutation(n_rows)
+        if not has_classes(y, self.task):
             return np.sort(order[: self.max_samples])
-        labels = np.asarray(y).ravel()[order]
-        _, first, group, counts = np.unique(labels, return_index=True, return_inverse=True, return_counts=True)
-        by_class = np.argsort(group, kind="stable")
-        place = np.empty(n_rows)
-        place[by_class] = (np.concatenate([np.arange(n) for n in counts]) + 0.5) / counts[group[by_class]]
-        place[first] = 0
+        _, group = numbered(y.ravel()[order], "y")
+        by_class, counts = np.argsort(group, kind="stable"), np.bincount(group)
+        number = np.empty(n_rows)  # of each row in its class
+        number[by_class] = np.concatenate([np.arange(n) for n in counts])
+        place = np.where(number == 0, 0, (number + 0.5) / counts[group])
         return np.sort(order[np.argsort(place, kind="stable")[: self.max_samples]])
 
-    def _extractors(self):
-        """One for each network, with its name where it was given one."""
-        named = self.backbones
-        if not isinstance(named, Mapping):
-            named = dict(enumerate(named if isinstance(named, list | tuple) else [named]))
+    def _make_judge(self, random_state):
+        """What judges features and labels; a score that draws has the same seed for all candidates."""
+        is_own = callable(self.score_func)
+        function = self.score_func if is_own else {**SCORES, **HEAD_SCORES}[self.score_func]
+        settings = {}
+        if takes(function, "random_state"):
+            settings["random_state"] = int(random_state.randint(2**31 - 1))
+        if takes(function, "task"):
+            settings["task"] = self.task
+        elif self.task == "regression" and not is_own:
+            raise ValueError(
+                f"task='regression', and score_func={self.score_func!r} knows classes only. Use 'logme' or 'probe'."
+            )
+        return partial(function, **settings)
+
+    def _networks(self):
+        """The networks to compare, each with its name where it was given one."""
+        if isinstance(self.backbones, Mapping):
+            named = list(self.backbones.items())
+        else:
+            several = self.backbones if isinstance(self.backbones, list | tuple) else [self.backbones]
+            named = [(None, backbone) for backbone in several]
         if not named:
             raise ValueError(f"backbones={self.backbones!r} names no network. Give at least one.")
-        common = PretrainedFeatureExtractor() if self.extractor is None else self.extractor
-        for name, backbone in named.items():
-            is_own = isinstance(backbone, PretrainedFeatureExtractor)
-            extractor = clone(backbone) if is_own else clone(common).set_params(backbone=backbone)
-            if extractor.pooling == "none":
-                raise ValueError("pooling='none' gives arrays, and scores judge rows. Use 'avg', or 'flatten'.")
-            yield name if isinstance(self.backbones, Mapping) else None, extractor
+        return named
 
-    def _judge(self, name, extractor, X, rows, y, judge):
-        """The candidates of one network, all of whose layers are computed in one pass."""
+    def _fitted(self, backbone, X):
+        """An extractor with this network: a frozen one as it is, any other one fitted to ``X``."""
+        frozen = getattr(backbone, "estimator", None) if isinstance(backbone, FrozenEstimator) else None
+        if isinstance(frozen, PretrainedFeatureExtractor):
+            check_is_fitted(frozen, "layers_")
+            extractor = frozen
+        elif isinstance(backbone, PretrainedFeatureExtractor):
+            extractor = clone(backbone)
+        else:
+            common = PretrainedFeatureExtractor() if self.extractor is None else self.extractor
+            extractor = clone(common).set_params(backbone=backbone)
+        if extractor.pooling == "none":
+            raise ValueError("pooling='none' gives arrays, and scores judge rows. Use 'avg', or 'flatten'.")
+        return extractor if extractor is frozen else extractor.fit(X)
+
+    def _rank(self, name, backbone, sample, judge, race, progress):
+        """Judge the layers of one network, all of them by one pass; what is left of it is what ``race`` keeps."""
+        X, y, rows = sample
+        extractor = self._fitted(backbone, X)
+        name = race.free_name(extractor.backbone_.name) if name is None else str(name)
+        layers, head = self._layers(extractor, name)
         images = check_images(extractor, X, reset=False).take(rows)
-        stages = [stage.name for stage in extractor.backbone_.stages]
-        several = _with_layers(extractor, stages if self.layers == "all" else self.layers)
-        widths = [shape[0] for shape in output_shapes(several.backbone_, several.layers_, several.pooling)]
         start = time.perf_counter()
-        tables = np.split(several._features(images), np.cumsum(widths)[:-1], axis=1)
-        passed = (time.perf_counter() - start) / len(tables)
-        for layer, table in zip(several.layers_, tables, strict=True):
-            candidate = _with_layers(extractor, layer)
+        tables = _with_layers(extractor, [*layers, *head])._tables(images, progress)
+        passed = (time.perf_counter() - start) / len(layers)
+        # A picture that could not be read is NaN in all tables; nothing is known of it.
+        is_read = ~np.isnan(tables[0]).all(axis=1) if extractor.on_error == "nan" else np.ones(len(rows), bool)
+        y = _safe_indexing(y, rows[is_read])
+        for layer, table, judged in zip(layers, tables, tables[len(layers) :] or tables, strict=False):
             start = time.perf_counter()
-            score = self._score(table, y, judge)
+            score = self._score(judged[is_read], y, judge, f"{name}, layer {layer}")
             seconds = passed + time.perf_counter() - start
-            parameters, _, macs = network_counts(candidate)
-            called = extractor.backbone_.name if name is None else name
-            yield Candidate(called, layer, score, seconds, table.shape[1], parameters, macs, candidate)
+            one = _with_layers(extractor, layer)
+            parameters, _, macs = network_counts(one)
+            race.add(Candidate(name, layer, score, seconds, table.shape[1], parameters, macs), one)
 
-    def _score(self, features, y, judge):
-        """The score of the features; of pictures that could not be read nothing is known."""
-        is_read = ~np.isnan(features).any(axis=1)
-        features, y = features[is_read].astype(np.float64), _safe_indexing(y, np.flatnonzero(is_read))
-        score = float(judge(features, y))
-        if np.isnan(score):
+    def _layers(self, extractor, name):
+        """The names of the layers that are candidates, and of the one whose answers are judged in their place."""
+        layers = self.layers if extractor.layers == -1 else extractor.layers  # nobody chose it: it is the default
+        if not callable(self.score_func) and self.score_func in HEAD_SCORES:
+            if layers not in ("all", -1):
+                raise ValueError(
+                    f"score_func={self.score_func!r} judges a network as a whole, by the answers of its own head, and "
+                    f"not its layers={layers!r}. Use layers='all' or -1: the last stage is the candidate then."
+                )
+            head = class_layer(extractor)
+            if head is None:
+                raise ValueError(
+                    f"score_func={self.score_func!r} needs the answers of a published classifier, and {name} has none. "
+                    "Leave this network out, or use a score of features, such as 'logme'."
+                )
+            return [extractor.backbone_.stages[-1].name], [head]
+        stages = [stage.name for stage in extractor.backbone_.stages]
+        return _with_layers(extractor, stages if layers == "all" else layers).layers_, []
+
+    def _score(self, features, y, judge, whose):
+        """The score of the features, a number."""
+        lacking = ~np.isfinite(features).all(axis=1)
+        if lacking.any():
             raise ValueError(
-                f"score_func={self.score_func!r} gave NaN for {features.shape[1]} features of {len(y)} pictures."
+                f"{whose}, gives NaN or infinity for {lacking.sum()} of {len(y)} pictures, all of which could be read: "
+                "it is the network. Leave it out, or compute it with precision='float32'."
+            )
+        score = float(judge(features.astype(np.float64), y))
+        if not np.isfinite(score):
+            raise ValueError(
+                f"score_func={score_name(self.score_func)} gave {score} for {features.shape[1]} features of {len(y)} "
+                f"pictures ({whose}). A score has to be a finite number."
             )
         return score
-
-    def _score_function(self, seed):
-        """What judges features and labels; a score that draws has a seed of its own."""
-        if callable(self.score_func):
-            return self.score_func
-        function = SCORES[self.score_func]
-        return partial(function, random_state=seed) if "random_state" in signature(function).parameters else function
-
-    def _adopt(self, extractor):
-        """The best extractor, and what it has learnt."""
-        self.extractor_ = extractor
-        for name in _LEARNT:
-            if hasattr(extractor, name):
-                setattr(self, name, getattr(extractor, name))
-            elif hasattr(self, name):
-                delattr(self, name)  # of an earlier fit
 
     def __sklearn_tags__(self):
         tags = super().__sklearn_tags__()
@@ -290,46 +360,6 @@ class BackboneSelector(TransformerMixin, BaseEstimator):
         tags.target_tags.required = True
         tags.transformer_tags.preserves_dtype = []
         return tags
-
-
-class Candidate(NamedTuple):
-    """A layer of a network, and what is known of it."""
-
-    backbone: str
-    layer: str
-    score: float
-    seconds: float
-    n_features: int
-    parameters: int | None
-    macs: int | None
-    extractor: PretrainedFeatureExtractor
-
-
-class BackboneRanking(ReadableTable):
-    """The candidates of a `BackboneSelector`, the best one first.
-
-    The columns are ``backbone``, ``layer``, ``score``, ``seconds`` (to score it, with its share of the network's pass
-    over the pictures), ``n_features``, ``parameters`` and ``macs`` (of the network up to that layer, for one picture).
-
-    Parameters
-    ----------
-    candidates : sequence of Candidate
-        In this order.
-    score : str
-        What the score is.
-    """
-
-    def __init__(self, candidates: Sequence[Candidate], *, score: str) -> None:
-        names = ["backbone", "layer", "score", "seconds", "n_features", "parameters", "macs"]
-        best = candidates[0]
-        super().__init__(
-            f"{best.backbone}, layer {best.layer}, is the best of {len(candidates)} by {score}, which ranks and is no "
-            "accuracy",
-            {name: [getattr(candidate, name) for candidate in candidates] for name in names},
-            ["backbone", "layer", score, "seconds", "features", "parameters", "multiply-accumulates"],
-            [str, str, "{:.4g}".format, "{:.2f}".format, *["{:,}".format] * 3],
-            names="layer",
-        )
 
 
 def _with_layers(extractor: PretrainedFeatureExtractor, layers: Any) -> PretrainedFeatureExtractor:

@@ -9,7 +9,7 @@ from sklearn.mixture import GaussianMixture
 from sklearn.utils import column_or_1d
 from sklearn.utils._param_validation import Interval, StrOptions, validate_params
 
-from sktl.selection._inputs import Labels, centred, check_labels, generator, present, unit_scale
+from sktl.selection._inputs import Labels, centred, check_labels, numbered, present, unit_scale
 from sktl.selection._spectrum import principal_components
 
 _ENERGY = 0.8  # share of the variance that the principal components of N-LEEP have
@@ -130,7 +130,7 @@ def nce_score(source_labels, y) -> float:
     -0.347
     """
     source = column_or_1d(present(source_labels, "source_labels"))
-    _, source = np.unique(source, return_inverse=True)
+    _, source = numbered(source, "source_labels")
     _, labels = check_labels(source.reshape(-1, 1), y, "source_labels")  # the numbers of the classes are their table
     pairs = np.bincount(source * len(labels.counts) + labels.codes)
     pairs, totals = pairs[pairs > 0], np.bincount(source)
@@ -212,7 +212,7 @@ def nleep_score(
     if n_clusters == 1 or not Z.size:
         return _leep(np.ones((n, 1)), labels)
     Z = Z / np.sqrt(np.square(Z).mean())  # so that the mixture's least variance is a millionth of the mean one
-    mixture = GaussianMixture(n_clusters, covariance_type=covariance_type, random_state=generator(random_state))
+    mixture = GaussianMixture(n_clusters, covariance_type=covariance_type, random_state=random_state)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", ConvergenceWarning)  # clusters that are nearly right will do
         posteriors = mixture.fit(Z).predict_proba(Z)

@@ -90,6 +90,7 @@ PUBLIC = {
         "PixelRowsToImages",
     ],
     "sktl.selection": [
+        "BackboneRanking",
         "BackboneSelector",
         "DomainDistance",
         "domain_distance",

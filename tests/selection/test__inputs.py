@@ -6,7 +6,7 @@ import pytest
 import torch
 from numpy.testing import assert_array_equal
 
-from sktl.selection._inputs import Labels, centred, check_features, check_labels, check_targets, generator, unit_scale
+from sktl.selection._inputs import Labels, centred, check_features, check_labels, check_targets, unit_scale
 
 X = np.arange(8.0).reshape(4, 2)
 
@@ -40,9 +40,11 @@ def test_features_of_any_kind(given):
         (np.array(["b", "a", "b", "c"], dtype=object), [1, 0, 1, 2], [1, 2, 1]),
         ([True, False, True, True], [1, 0, 1, 1], [1, 3]),
         ([1.0, -2.0, 1.0, 5.0], [1, 0, 1, 2], [1, 2, 1]),
+        (np.array([1.0, -2, 1.0, 5], dtype=object), [1, 0, 1, 2], [1, 2, 1]),
+        (np.array([True, False, True, True], dtype=object), [1, 0, 1, 1], [1, 3]),
         (torch.tensor([7, 3, 7, 100]), [1, 0, 1, 2], [1, 2, 1]),
     ],
-    ids=["gaps", "strings", "series", "objects", "booleans", "whole floats", "tensor"],
+    ids=["gaps", "strings", "series", "objects", "booleans", "whole floats", "numbers", "truths", "tensor"],
 )
 def test_labels_of_any_kind(y, codes, counts):
     """Labels become numbers without gaps, in their order, each with rows."""
@@ -59,6 +61,7 @@ def test_what_is_to_be_predicted():
     assert isinstance(check_targets(X, np.array(whole, dtype=float), "auto")[1], Labels)
     assert_array_equal(check_targets(X, whole, "regression")[1], np.reshape(whole, (4, 1)))
     assert_array_equal(check_targets(X, parts, "auto")[1], np.reshape(parts, (4, 1)))
+    assert_array_equal(check_targets(X, np.array(parts, dtype=object), "auto")[1], np.reshape(parts, (4, 1)))
     columns = np.column_stack([whole, parts[::-1]])
     assert_array_equal(check_targets(X, columns, "auto")[1], columns)
     assert_array_equal(check_targets(X, columns.astype(int), "auto")[1], columns.astype(int))
@@ -119,13 +122,3 @@ def test_scale_and_centre():
     table = np.column_stack([np.full(7, 0.1), np.arange(7.0)])
     assert (table[:, 0] - table[:, 0].mean()).any()  # what rounding would leave
     assert_array_equal(centred(table), np.column_stack([np.zeros(7), np.arange(7) - 3.0]))
-
-
-def test_the_global_generator_is_not_touched():
-    """Neither a number nor None asks it; an instance is used as it is."""
-    before = repr(np.random.get_state())  # noqa: NPY002, the global one is what is watched
-    assert generator(0).rand() == generator(0).rand()
-    assert generator(None).rand() != generator(None).rand()
-    instance = np.random.RandomState(1)
-    assert generator(instance) is instance
-    assert repr(np.random.get_state()) == before  # noqa: NPY002

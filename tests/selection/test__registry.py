@@ -1,12 +1,14 @@
 """What all scores have in common: finite on degenerate data, in a sensible order, and blind to what does not matter."""
 
+from functools import partial
+
 import numpy as np
 import pytest
 from sklearn.datasets import load_digits
 
 import sktl.selection
-from sktl.selection import gbc_score, leep_score, nce_score
-from sktl.selection._registry import SCORES
+from sktl.selection import gbc_score, leep_score, nce_score, nleep_score, probe_score
+from sktl.selection._registry import HEAD_SCORES, SCORES, score_name, takes
 
 # Without those whose folds or clusters start elsewhere when rows move.
 STEADY = ["logme", "h_score", "transrate", "gbc"]
@@ -174,3 +176,38 @@ def test_regression():
 def test_all_are_public():
     """Each score of the table is in the package, under its own name."""
     assert {getattr(score, "func", score).__name__ for score in SCORES.values()} < set(sktl.selection.__all__)
+
+
+def test_answers_of_a_head():
+    """Logits of any size become probabilities, or the most probable class."""
+    logits = np.array([[800.0, 0, 0], [2, 1, 0], [0, -1, 3], [0, 900, 0]])
+    y = [0, 0, 1, 1]
+    weights = np.exp(logits - logits.max(axis=1, keepdims=True))
+    expected = leep_score(weights / weights.sum(axis=1, keepdims=True), y)
+    assert HEAD_SCORES["leep"](logits, y) == pytest.approx(expected, rel=1e-12)
+    assert HEAD_SCORES["nce"](logits, y) == nce_score([0, 0, 2, 1], y)
+    assert not set(HEAD_SCORES) & set(SCORES)
+
+
+def test_what_a_score_takes():
+    """What it has and what nobody has bound, whatever kind of callable it is."""
+    assert takes(probe_score, "task")
+    assert takes(partial(probe_score, cv=3), "task")
+    assert not takes(partial(probe_score, task="regression"), "task")
+    assert takes(nleep_score, "random_state")
+    assert not takes(nleep_score, "task")
+    assert not takes(dict.fromkeys, "task")  # written in C: it may have no signature
+    assert not takes(type, "task")
+
+
+def test_the_name_of_a_score():
+    """A name as it was given, and that of a function, of the one in a partial, and of an object's class."""
+
+    class Judge:
+        def __call__(self, features, y):
+            return 1.0
+
+    assert score_name("logme") == "logme"
+    assert score_name(gbc_score) == "gbc_score"
+    assert score_name(partial(partial(gbc_score, n_components=3), covariance="diagonal")) == "gbc_score"
+    assert score_name(Judge()) == score_name(partial(Judge())) == "Judge"
