@@ -9,7 +9,7 @@ from sklearn.utils.validation import check_is_fitted
 
 from sktl._engine._footprint import footprints
 from sktl.inspection._axes import MUTED, check_matplotlib, two_axes
-from sktl.inspection._labels import label_points, text_color
+from sktl.inspection._labels import label_points
 from sktl.inspection._score import score_name
 
 # Two of nearly the same size and score are still seen as two.
@@ -207,7 +207,7 @@ class CostDisplay:
 
     def _draw_labels(self, ax, points):
         places = points.get_offsets()
-        colors = [text_color(f"C{number % 10}") for number in range(len(self.names))]
+        colors = [f"C{number % 10}" for number in range(len(self.names))]
         lines = [(places[first], places[then]) for first, then in self._steps()]
         bottom, top = ax.get_ylim()
         lines += [((places[first][0], bottom), (places[first][0], top)) for first in self._began()]

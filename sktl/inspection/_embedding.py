@@ -1,5 +1,7 @@
 """A map of pictures: those that have like features lie near each other."""
 
+from numbers import Integral, Real
+
 import numpy as np
 from sklearn.base import clone
 from sklearn.decomposition import PCA
@@ -8,14 +10,13 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 from sklearn.utils import check_array, check_consistent_length, check_random_state
 from sklearn.utils.multiclass import type_of_target
-from sklearn.utils.validation import column_or_1d
 
-from sktl._engine._labelled import as_targets, is_missing
+from sktl._engine._labelled import is_missing
 from sktl._engine._threads import bounded_threads
 from sktl.inspection._axes import MUTED, check_matplotlib, one_axes
-from sktl.inspection._photos import short
-from sktl.inspection._pictures import Photos, read_anew
-from sktl.inspection._subject import read_layers, understand
+from sktl.inspection._labels import in_legend
+from sktl.inspection._photos import Photos, read_anew
+from sktl.inspection._subject import as_labels, read_layers, understand
 from sktl.inspection._thumbnails import place_thumbnails
 
 _METHODS = ("pca", "tsne")
@@ -140,7 +141,8 @@ class EmbeddingDisplay:
             to; one that is not fitted, such as ``PretrainedFeatureExtractor("resnet18", weights=...)``, the network
             that it would start from.
         X : array-like of pictures
-            Paths, pictures, a batch array or rows of pixels, see the user guide.
+            Paths, pictures, a batch array or rows of pixels, see the user guide; of a fitted pipeline, what its first
+            step takes.
         y : array-like of shape (n_pictures,), default=None
             Labels or targets, which give the colours and nothing else.
         layer : int, str, or list of int and str, default=None
@@ -174,8 +176,8 @@ class EmbeddingDisplay:
         Raises
         ------
         ValueError
-            Where ``method``, ``task`` or ``max_samples`` is out of its range, ``X`` and ``y`` differ in length, or
-            there is nothing to make a map of: fewer than three pictures, or features that are the same for all.
+            Where a parameter is out of its range, ``X`` and ``y`` differ in length, or there is nothing to make a map
+            of: fewer than three pictures, or features that are the same for all.
         BackboneError
             Where there is no such network, or no such layer.
         ImageError
@@ -185,6 +187,7 @@ class EmbeddingDisplay:
         """
         check_matplotlib(cls)
         _check(method, task, max_samples)
+        _check_thumbnails(max_thumbnails, thumbnail_size)
         subject = understand(estimator, X)
         if y is not None:
             check_consistent_length(range(len(subject.images)), y)
@@ -195,7 +198,7 @@ class EmbeddingDisplay:
         features = np.concatenate(tables, axis=1)
         is_read = ~np.isnan(features).any(1)
         rows, images = rows[is_read], subject.images.take(np.flatnonzero(is_read))
-        y = None if y is None else _labels(y)[rows]
+        y = None if y is None else as_labels(y)[rows]
         if y is not None and task == "auto" and _is_known(y).any() and subject.is_regression(y[_is_known(y)].tolist()):
             task = "regression"
         embedding, axis_names = _embed(features[is_read], method, seed)
@@ -278,6 +281,7 @@ class EmbeddingDisplay:
         """
         check_matplotlib(cls)
         _check(method, task, max_samples)
+        _check_thumbnails(max_thumbnails, thumbnail_size)
         features = check_array(features, input_name="features")
         if images is not None:
             images = read_anew(images, image_shape=image_shape, channels=channels, in_channels=in_channels)
@@ -286,7 +290,7 @@ class EmbeddingDisplay:
         embedding, axis_names = _embed(features[rows], method, seed)
         display = cls(
             embedding,
-            None if y is None else _labels(y)[rows],
+            None if y is None else as_labels(y)[rows],
             photos=() if images is None else Photos(images.take(rows)),
             positions=rows,
             task=task,
@@ -316,16 +320,22 @@ class EmbeddingDisplay:
         -------
         display : EmbeddingDisplay
             This object.
+
+        Raises
+        ------
+        ValueError
+            Where ``max_thumbnails`` or ``thumbnail_size`` is out of its range.
         """
+        _check_thumbnails(max_thumbnails, thumbnail_size)
         self.figure_, self.ax_ = one_axes(self, ax, (7.8, 6.5))
         self.points_, self.legend_, self.colorbar_ = [], None, None
         colors = self._draw_points({"s": 16, "alpha": 0.75, "linewidths": 0, **(scatter_kw or {})}, cmap)
         first, second = self.axis_names or ("", "")
-        self.ax_.set(xlabel=first, ylabel=second, xticks=[], yticks=[], title=self._title())
+        self.ax_.set(xlabel=first, ylabel=second, xticks=[], yticks=[])
+        self.ax_.set_title(self._title(), fontsize="medium")
         self.ax_.set_aspect("equal", adjustable="datalim")  # what looks near is near
         most = min(max_thumbnails, len(self.photos))
-        if most:
-            self._leave_room(thumbnail_size)
+        self._set_limits(thumbnail_size / 2 + 3 if most else 0)
         self.thumbnail_positions_, self.thumbnails_ = place_thumbnails(
             self.ax_, np.asarray(self.embedding), self.photos, size=thumbnail_size, most=most, colors=colors
         )
@@ -333,11 +343,11 @@ class EmbeddingDisplay:
 
     def _title(self):
         n = f"{len(self.embedding):,} pictures"
-        return f"{n}, {self.name}" if self.name else n
+        return f"{n}\n{self.name}" if self.name else n
 
     def _draw_points(self, style, cmap):
         """Draw all points; the colour of each, for its thumbnail."""
-        y = np.full(len(self.embedding), None) if self.y is None else _labels(self.y)
+        y = np.full(len(self.embedding), None) if self.y is None else as_labels(self.y)
         is_known = _is_known(y)
         if not is_known.all():
             label = "no label" if is_known.any() else None
@@ -367,17 +377,14 @@ class EmbeddingDisplay:
             mine = np.flatnonzero(is_known)[codes == number]
             colors[mine] = _COLORS[number % len(_COLORS)]
             marker = _MARKERS[number // len(_COLORS) % len(_MARKERS)]
-            name = short(label, 24)
-            name = f" {name}" if name.startswith("_") else name  # which matplotlib would keep out of the legend
-            collections.append(
-                self._scatter(mine, {"color": colors[mine[0]], "marker": marker, "label": name, **style})
-            )
-        in_legend, title = collections, None
+            look = {"color": colors[mine[0]], "marker": marker, "label": in_legend(label), **style}
+            collections.append(self._scatter(mine, look))
+        named, title = collections, None
         if len(classes) > _IN_LEGEND:
             most = np.sort(np.argsort(-counts, kind="stable")[: _IN_LEGEND - 1])
-            in_legend, title = [collections[number] for number in most], f"{len(most)} of {len(classes)} classes"
+            named, title = [collections[number] for number in most], f"{len(most)} of {len(classes)} classes"
         self.legend_ = self.ax_.legend(
-            handles=[*self.points_, *in_legend],  # those without a label first
+            handles=[*self.points_, *named],  # those without a label first
             title=title,
             loc="upper left",
             bbox_to_anchor=(1.01, 1),
@@ -389,13 +396,19 @@ class EmbeddingDisplay:
     def _scatter(self, which, look):
         return self.ax_.scatter(*np.asarray(self.embedding)[which].T, **look)
 
-    def _leave_room(self, size):
-        """Limits so wide that a picture at the margin is inside."""
+    def _set_limits(self, room):
+        """Limits so wide that each point has so much room, in points of 1/72 inch: a picture at the margin is inside.
+
+        Matplotlib's own margins would not do: for an equal scale it takes from them what the other axis needs.
+        """
         figure = self.figure_.canvas.figure
         figure.draw_without_rendering()  # the layout decides how large the axes are
         lengths = self.ax_.bbox.size * 72 / figure.dpi
-        needed = size / 2 + 3
-        self.ax_.margins(*np.maximum(0.05, needed / np.maximum(lengths - 2 * needed, needed)))
+        low, high = np.min(self.embedding, axis=0), np.max(self.embedding, axis=0)
+        scale = ((high - low) / np.maximum(lengths - 2 * np.maximum(room, 0.05 * lengths), 0.1 * lengths)).max() or 1
+        low, high = (low + high - scale * lengths) / 2, (low + high + scale * lengths) / 2
+        self.ax_.set_xlim(low[0], high[0], auto=None)  # limits that were fixed could not follow another layout
+        self.ax_.set_ylim(low[1], high[1], auto=None)
 
 
 def _check(method, task, max_samples):
@@ -404,13 +417,15 @@ def _check(method, task, max_samples):
         raise ValueError(f"method={method!r} is none of {_METHODS}, nor an estimator with fit_transform.")
     if task not in _TASKS:
         raise ValueError(f"task={task!r} has to be one of {_TASKS}.")
-    if max_samples is not None and max_samples < 3:
-        raise ValueError(f"max_samples={max_samples!r} is too few for a map. Use 3 or more, or None for all.")
+    if max_samples is not None and not (isinstance(max_samples, Integral) and int(max_samples) >= 3):
+        raise ValueError(f"max_samples={max_samples!r} has to be a number of pictures, 3 or more, or None for all.")
 
 
-def _labels(y):
-    """Labels or targets as an array of one dimension, of its own kind."""
-    return column_or_1d(np.asarray(as_targets(y)))
+def _check_thumbnails(max_thumbnails, thumbnail_size):
+    if not isinstance(max_thumbnails, Integral) or int(max_thumbnails) < 0:
+        raise ValueError(f"max_thumbnails={max_thumbnails!r} has to be a number of pictures, 0 for none.")
+    if not isinstance(thumbnail_size, Real) or not 0 < float(thumbnail_size) < np.inf:
+        raise ValueError(f"thumbnail_size={thumbnail_size!r} has to be a length in points of 1/72 inch, such as 32.")
 
 
 def _is_known(y):
@@ -448,7 +463,8 @@ def _embed(features, method, seed):
         pca = PCA(n_components, random_state=seed)
         reduced = make_pipeline(StandardScaler(), pca).fit_transform(features)
         if method == "pca":
-            first, second = (f"{share:.0%} of the variance" for share in pca.explained_variance_ratio_)
-            return reduced, (f"first principal component ({first})", f"second principal component ({second})")
+            shares = pca.explained_variance_ratio_
+            names = zip(("first", "second"), shares, strict=True)
+            return reduced, tuple(f"{name} principal component\n{share:.0%} of the variance" for name, share in names)
         tsne = TSNE(perplexity=min(30, (len(features) - 1) / 3), random_state=seed)
         return tsne.fit_transform(reduced), ("first dimension of t-SNE", "second dimension of t-SNE")

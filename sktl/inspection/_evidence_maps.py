@@ -1,27 +1,28 @@
 """Where in a picture the evidence for a class lies: by the gradient of its logit, and by covering places up."""
 
 import copy
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
+from numbers import Integral
 from typing import Any
 
 import numpy as np
 import torch
 from scipy.special import softmax
 from sklearn.base import is_regressor
-from sklearn.frozen import FrozenEstimator
-from sklearn.pipeline import Pipeline
 from torch import Tensor, fx, nn
 
 from sktl._device import resolve_device
 from sktl._engine._classification import TransferClassifier
-from sktl._engine._fitted import find_fitted, require_fitted
+from sktl._engine._fitted import require_fitted
 from sktl._engine._network import Normalization, pool
 from sktl._engine._prefix import FrozenPrefix
 from sktl._engine._runners import get_runner, resolve_batch_size
 from sktl._engine._threads import bounded_threads
 from sktl._images import check_images
 from sktl.backbones import Backbone
+from sktl.inspection._subject import name_layers, reach
 
+_AT_ONCE = 256  # copies of a picture, each with another place covered: for a small stride there are tens of thousands
 _CELLS = 7  # the sides of a picture in squares that cover it, by default: as many as a usual network's last stage has
 
 
@@ -85,15 +86,8 @@ def find_network(estimator: Any, X: Any, what: str) -> tuple[TransferClassifier,
     ValueError
         Where there is none in it, or a regressor.
     """
-    if isinstance(estimator, FrozenEstimator):
-        return find_network(estimator.estimator, X, what)
-    if isinstance(estimator, Pipeline):
-        before, last = estimator[:-1], estimator[-1]
-        return find_network(last, before.transform(X) if len(before) else X, what)
-    for name in ("best_estimator_", "estimator_"):
-        if find_fitted(getattr(estimator, name, None), "net_") is not None:
-            return find_network(getattr(estimator, name), X, what)
-    fitted = require_fitted(estimator, "net_", "it has no network of its own that ends in classes")
+    require_fitted(estimator, "net_", "it has no network of its own that ends in classes")
+    fitted, X = reach(estimator, X, "net_")
     if not isinstance(fitted, TransferClassifier):
         kind = "a regressor" if is_regressor(fitted) else "no classifier"
         raise ValueError(
@@ -123,13 +117,13 @@ def class_probabilities(fitted: TransferClassifier, pictures: np.ndarray) -> np.
     run = get_runner(
         prefix.backbone, prefix.layers, prefix.pooling, engine="torch", precision=prefix.precision, device=prefix.device
     )
-    size = resolve_batch_size("auto", sum(stage.macs for stage in fitted.backbone_.stages), prefix.device)
-    parts = [fitted.net_.outputs(run(pictures[start : start + size])[0]) for start in range(0, len(pictures), size)]
+    size = _batch_size(fitted.backbone_, prefix.device)
+    parts = [fitted.net_.outputs(run(batch)[0]) for (batch,) in _batches(size, pictures)]
     return softmax(np.concatenate(parts), axis=1)
 
 
 def gradient_maps(
-    fitted: TransferClassifier, pictures: np.ndarray, classes: np.ndarray, layer: "str | None" = None
+    fitted: TransferClassifier, pictures: np.ndarray, classes: np.ndarray, layer: "int | str | None" = None
 ) -> tuple[np.ndarray, str]:
     """Grad-CAM's map of each picture, as large as the picture, and the layer that it is of.
 
@@ -141,7 +135,7 @@ def gradient_maps(
         As the network sees them.
     classes : ndarray of shape (n,)
         The number of the class that evidence is looked for, of each picture.
-    layer : str, default=None
+    layer : int or str, default=None
         A stage or layer; None takes the last stage with more than one place that the logits depend on.
 
     Returns
@@ -163,9 +157,10 @@ def gradient_maps(
             "the estimator that was quantized."
         )
     for name in _candidates(fitted.backbone_, layer):
-        with bounded_threads():
+        # A user's inference mode would leave no gradients at all.
+        with bounded_threads(), torch.inference_mode(False):
             network = _WatchedNetwork(fitted, name)
-            size = resolve_batch_size("auto", fitted.backbone_.macs(name), network.device)
+            size = _batch_size(fitted.backbone_, network.device)
             parts = [network.gradients(*batch) for batch in _batches(size, pictures, classes)]
         if any(bool(gradients.any()) for _, gradients in parts):
             maps = torch.cat([grad_cam(*part) for part in parts])[:, None]
@@ -227,12 +222,13 @@ def occlusion_maps(
     with bounded_threads():
         before = class_probabilities(fitted, pictures)
         for picture, index, whole, total in zip(pictures, classes, before, maps, strict=True):
-            covered = np.repeat(picture[None], len(places), axis=0)
-            for copied, place in zip(covered, places, strict=True):
-                copied[place] = grey
-            lost = whole[index] - class_probabilities(fitted, covered)[:, index]
-            for place, drop in zip(places, lost, strict=True):
-                total[place] += drop
+            for (some,) in _batches(_AT_ONCE, places):
+                covered = np.repeat(picture[None], len(some), axis=0)
+                for copied, place in zip(covered, some, strict=True):
+                    copied[place] = grey
+                lost = whole[index] - class_probabilities(fitted, covered)[:, index]
+                for place, drop in zip(some, lost, strict=True):
+                    total[place] += drop
     return maps / covers
 
 
@@ -308,9 +304,12 @@ def places(backbone: Backbone, layer: str) -> tuple[int, int]:
     return (n_rows, n_columns) if is_grid else (1, 1)
 
 
-def _candidates(backbone: Backbone, layer: "str | None") -> list[str]:
+def _candidates(backbone: Backbone, layer: "int | str | None") -> list[str]:
     """The layers to try: the one named, or the stages with several places, the last one first."""
     if layer is not None:
+        if not isinstance(layer, str | Integral):
+            raise ValueError(f"layer={layer!r} has to be one stage, by its number or name, or one layer by its name.")
+        (layer,) = name_layers(backbone, layer)
         found = [layer] if places(backbone, layer) != (1, 1) else []
     else:
         found = [stage.name for stage in reversed(backbone.stages) if places(backbone, stage.name) != (1, 1)]
@@ -324,7 +323,11 @@ def _candidates(backbone: Backbone, layer: "str | None") -> list[str]:
     return found
 
 
-def _batches(size: int, *arrays: np.ndarray) -> Iterator[Sequence[np.ndarray]]:
+def _batch_size(backbone: Backbone, device: torch.device) -> int:
+    return resolve_batch_size("auto", sum(stage.macs for stage in backbone.stages), device)
+
+
+def _batches(size: int, *arrays: Any) -> Iterator[list[Any]]:
     for start in range(0, len(arrays[0]), size):
         yield [array[start : start + size] for array in arrays]
 

@@ -6,8 +6,8 @@ from numbers import Integral
 
 import numpy as np
 from sklearn.utils import check_consistent_length
-from sklearn.utils.validation import column_or_1d
 
+from sktl._engine._labelled import is_missing
 from sktl.inspection._axes import MUTED, check_matplotlib, one_axes
 from sktl.inspection._evidence_maps import (
     class_probabilities,
@@ -16,7 +16,9 @@ from sktl.inspection._evidence_maps import (
     occlusion_maps,
     read_pictures,
 )
-from sktl.inspection._photos import photo_grid, short, show_photo
+from sktl.inspection._labels import short
+from sktl.inspection._photo_grid import photo_grid, show_photo
+from sktl.inspection._subject import as_labels
 
 _METHODS = ("gradcam", "occlusion")
 
@@ -68,7 +70,9 @@ class GradCAMDisplay:
     Notes
     -----
     ``"gradcam"`` takes one pass forward and one backward [1]_. Its maps are as coarse as the layer (7 × 7 places for
-    most networks and pictures of 224 × 224 pixels) and have no unit: those of two pictures cannot be compared.
+    most networks and pictures of 224 × 224 pixels) and have no unit: those of two pictures cannot be compared. Each
+    place is drawn where it lies in the layer; behind convolutions that skip pixels it looks up to half a place further
+    up and to the left (15 of 224 pixels for MobileNetV3-small, none for VGG).
     ``"occlusion"`` covers one square after the other with the mean colour of the pictures that the network learnt from,
     and asks what that does to the probability [2]_: some hundred passes for each picture, for every network, in a unit
     that says how much a place matters. The most that is lost stands above each picture. Where a picture shows the same
@@ -145,13 +149,13 @@ class GradCAMDisplay:
         X : array-like of pictures
             Pictures of the kind that `fit` has seen.
         y : array-like of shape (n_pictures,), default=None
-            Their labels.
+            Their labels; None, NaN and ``pandas.NA`` mean that one has none.
         method : {"gradcam", "occlusion"}, default="gradcam"
             ``"gradcam"``: from the gradients of the class's logit. ``"occlusion"``: by covering places up, which works
             for networks of integers too.
-        layer : str, default=None
-            Of ``method="gradcam"``: the stage or layer whose places are shown. None takes the last stage that has more
-            than one place and whose places the logits depend on.
+        layer : int or str, default=None
+            Of ``method="gradcam"``: whose places are shown: a stage by its number or name, or any layer by its
+            name. None takes the last stage that has more than one place and whose places the logits depend on.
         target : {"predicted", "true"} or label, default="predicted"
             The class that evidence is looked for: the most probable one of each picture, its own, or one and the same
             for all. A label that is one of these two words means the word.
@@ -197,7 +201,7 @@ class GradCAMDisplay:
         photos, n_pictures = read_pictures(fitted, X, int(n_photos))
         if y is not None:
             check_consistent_length(range(n_pictures), y)
-            y = column_or_1d(y)[: len(photos)]
+            y = as_labels(y)[: len(photos)]
         probabilities = class_probabilities(fitted, photos)
         predicted = probabilities.argmax(1)
         classes = _find_targets(target, fitted.classes_, predicted, y)
@@ -266,6 +270,7 @@ class GradCAMDisplay:
         """What it is and what it was taken for; below, what the map is for and how much can be lost, if need be."""
         predicted, target = self.predicted_labels[index], self.targets[index]
         true = predicted if self.true_labels is None else self.true_labels[index]
+        true = predicted if is_missing(true) else true
         names = [predicted] if true == predicted else [true, predicted]
         room = max(6, (n_characters - 7) // len(names) - 3 * (len(names) - 1))
         line = f"{' → '.join(short(name, room) for name in names)} ({self.probabilities[index]:.2f})"
@@ -295,7 +300,7 @@ def _find_targets(target, classes, predicted, y):
         wanted = y.tolist()
     else:
         wanted = [target] * len(predicted)
-    missing = [label for label in wanted if label not in known]
+    missing = [label for label in wanted if np.ndim(label) > 0 or label not in known]
     if missing:
         raise ValueError(
             f"target={target!r} asks for the label {missing[0]!r}, which is none of the classes {known}. Use one of "

@@ -1,4 +1,4 @@
-"""Names beside points, where there is room for them."""
+"""Names that fit: in a title or a legend, and beside points where there is room for them."""
 
 import importlib
 from collections.abc import Iterator, Sequence
@@ -8,12 +8,28 @@ import numpy as np
 
 Boxes = np.ndarray  # (n, 2, 2): [[x0, y0], [x1, y1]] of each, in pixels
 
+_LONG = 16  # characters of a name
+_IN_LEGEND = 24  # of one in a legend
+
 _GAP = 3.0  # between a marker and its label
 _RINGS = (0.0, 10.0, 22.0, 36.0, 52.0, 70.0)  # how much further out a label may have to go
 _SIDES = ((1, 0), (-1, 0), (0, 1), (0, -1))  # beside a point a name is read best
 _CORNERS = ((1, 1), (-1, 1), (-1, -1), (1, -1))
 _BETWEEN = tuple((x, y) for one in (0.5, -0.5) for other in (1, -1) for x, y in ((one, other), (other, one)))
 _ALIGNMENTS = {"ha": {0.0: "left", 0.5: "center", 1.0: "right"}, "va": {0.0: "bottom", 0.5: "center", 1.0: "top"}}
+
+
+def short(label: Any, n_characters: int = _LONG) -> str:
+    """A name that fits; a dollar sign would begin a formula."""
+    name = " ".join(str(label).split())
+    name = name if len(name) <= n_characters else f"{name[: n_characters - 1]}…"
+    return name.replace("$", r"\$")
+
+
+def in_legend(label: Any) -> str:
+    """A name for a legend, out of which matplotlib would keep one that begins with an underscore."""
+    name = short(label, _IN_LEGEND)
+    return f" {name}" if name.startswith("_") else name
 
 
 class Place(NamedTuple):
@@ -49,7 +65,7 @@ def label_points(
     radius : float
         Of the markers, in points of 1/72 inch, as all lengths here.
     colors : sequence of matplotlib colours
-        Of the names.
+        Of the markers: names have the same, only further from the background, since thin strokes look pale.
     lines : sequence of ((x, y), (x, y)), default=()
         Lines that are drawn already, which names and their own lines had better not cross.
 
@@ -73,13 +89,18 @@ def label_points(
         costs = [_cost(text, line, frame, taken, crossed) for text, line in boxes]
         best = costs.index(min(costs))  # of equals the nearest
         taken, crossed = np.concatenate([taken, boxes[best][0]]), np.concatenate([crossed, boxes[best][1]])
-        labels.append(_write(ax, point, name, places[best], radius, color))
+        labels.append(_write(ax, point, name, places[best], radius, _text_color(ax, color)))
     return labels
 
 
-def text_color(color: Any) -> tuple[float, ...]:
-    """A colour for a name, darker than that of its marker: thin strokes look pale."""
-    return tuple(0.7 * np.array(importlib.import_module("matplotlib.colors").to_rgb(color)))
+def _text_color(ax: Any, color: Any) -> tuple[float, ...]:
+    """A colour for a name: darker than that of its marker where the background is light, and else lighter."""
+    colors = importlib.import_module("matplotlib.colors")
+    background = np.ones(3)
+    for patch in (ax.figure.canvas.figure, ax):  # what is transparent shows what is behind it, at last the paper
+        *rgb, alpha = colors.to_rgba(patch.get_facecolor())
+        background = alpha * np.array(rgb) + (1 - alpha) * background
+    return tuple(0.7 * np.array(colors.to_rgb(color)) + 0.3 * float(background.mean() < 0.5))
 
 
 def _places(radius: float) -> Iterator[Place]:

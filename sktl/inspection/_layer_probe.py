@@ -108,7 +108,8 @@ class LayerProbeDisplay:
             to; one that is not fitted, such as ``PretrainedFeatureExtractor("resnet18", weights=..., cache=...)``, the
             network that it would start from.
         X : array-like of pictures
-            Paths, pictures, a batch array or rows of pixels, see the user guide.
+            Paths, pictures, a batch array or rows of pixels, see the user guide; of a fitted pipeline, what its first
+            step takes.
         y : array-like of shape (n_pictures,) or (n_pictures, n_targets)
             Targets: labels, or numbers.
         cv : int, cross-validation generator or iterable, default=None
@@ -116,8 +117,8 @@ class LayerProbeDisplay:
         scoring : str or callable, default=None
             The score; None takes the probe's own: accuracy, or the coefficient of determination.
         probe : estimator, default=None
-            The linear model. None takes `StandardScaler` with `LogisticRegression` where ``estimator`` is a classifier
-            or ``y`` looks like labels, and with `Ridge` otherwise; both with a penalty of 30.
+            The linear model. None takes `StandardScaler` with `LogisticRegression` where ``estimator`` is a classifier,
+            or no regressor and ``y`` looks like labels, and with `Ridge` otherwise; both with a penalty of 30.
         pooling : {"avg", "max", "gem"}, default="avg"
             What is kept of each stage, as in `PretrainedFeatureExtractor`.
         n_jobs : int, default=None

@@ -6,11 +6,12 @@ from sklearn.metrics import ConfusionMatrixDisplay, confusion_matrix
 from sklearn.utils import check_consistent_length
 from sklearn.utils.validation import check_is_fitted, column_or_1d
 
-from sktl._engine._fitted import find_fitted
 from sktl._images import check_images
 from sktl.inspection._axes import check_matplotlib, two_axes
-from sktl.inspection._photos import photo_grid, photo_title, short, show_photo
-from sktl.inspection._pictures import decode, read_anew
+from sktl.inspection._labels import short
+from sktl.inspection._photo_grid import photo_grid, photo_title, show_photo
+from sktl.inspection._photos import Photos, read_anew
+from sktl.inspection._subject import reach
 
 _FEW = 12  # classes of which the counts can be read in their cells
 _MANY = 30  # classes of which the names cannot be read any more
@@ -97,7 +98,8 @@ class MisclassifiedDisplay:
         estimator : classifier
             Fitted on pictures: an estimator of sktl, or a pipeline or search with one in it.
         X : array-like of pictures
-            Pictures of the kind that `fit` has seen.
+            Pictures of the kind that `fit` has seen. Of a pipeline with steps before the network, those are shown that
+            reach it.
         y : array-like of shape (n_pictures,)
             Their labels.
         n_photos : int, default=9
@@ -132,7 +134,7 @@ class MisclassifiedDisplay:
         y_proba = None
         if hasattr(estimator, "predict_proba"):
             y_proba = _of_predicted(estimator.predict_proba(X), y_pred, estimator.classes_)
-        reader = find_fitted(estimator, "image_format_")
+        reader, X = reach(estimator, X, "image_format_")
         images = check_images(reader, X, reset=False) if reader is not None else read_anew(X)
         display = cls._from_images(images, y, y_pred, y_proba, estimator.classes_, n_photos)
         return display.plot(ax, cmap=cmap)
@@ -240,7 +242,7 @@ class MisclassifiedDisplay:
             y_true[positions],
             y_pred[positions],
             probabilities=None if y_proba is None else y_proba[positions],
-            photos=[decode(images, position) for position in positions[:n_photos]],
+            photos=list(Photos(images.take(positions[:n_photos]))),
         )
 
     def _draw_matrix(self, cmap):

@@ -1,75 +1,44 @@
-"""Pictures side by side in the place of one axes, each with a line or two above it."""
+"""The pictures that a display keeps: read again, decoded where they can be, in colours that can be drawn."""
 
-import math
-from typing import Any, NamedTuple
+from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 
-from sktl.inspection._axes import MUTED
+from sktl._images import Images, check_images
+from sktl.exceptions import ImageError
+from sktl.feature_extraction import PretrainedFeatureExtractor
 
-_LONG = 16  # characters of a name
+
+def read_anew(X: Any, **settings: Any) -> Images:
+    """Pictures of a table that no estimator knows; the settings are those of an extractor."""
+    return check_images(PretrainedFeatureExtractor(**settings), X, reset=True)
 
 
-class PhotoGrid(NamedTuple):
-    """Where pictures are drawn.
+class Photos(Sequence[Any]):
+    """The pictures of a table, uint8 of shape (height, width, channels) each, decoded when it is asked for.
+
+    None stands for one that cannot be read.
 
     Parameters
     ----------
-    panels : list of matplotlib Axes
-        One for each picture.
-    n_characters : int
-        How many characters fit above a picture.
-    size : int
-        Of their font.
+    images : Images
+        The pictures.
     """
 
-    panels: list[Any]
-    n_characters: int
-    size: int
+    def __init__(self, images: Images) -> None:
+        self._images = images
+
+    def __len__(self) -> int:
+        return len(self._images)
+
+    def __getitem__(self, position: int) -> "np.ndarray | None":  # type: ignore[override]  # no slices
+        try:
+            return self._images[position].decode()
+        except ImageError:  # it was looked at all the same: by something else, or with on_error="nan"
+            return None
 
 
-def photo_grid(ax: Any, n_photos: int) -> PhotoGrid:
-    """Panels in rows and columns in the place of ``ax``, whose frame vanishes, with room for two lines above each."""
-    ax.set_axis_off()
-    figure = ax.figure.canvas.figure
-    n_columns = math.ceil(math.sqrt(n_photos)) or 1
-    n_rows = math.ceil(n_photos / n_columns)
-    figure.draw_without_rendering()  # a layout knows the size of its axes only then
-    extent = ax.get_window_extent()
-    width, height = (72 * extent.width / figure.dpi / n_columns, 72 * extent.height / figure.dpi / max(1, n_rows))
-    size = 9 if width > 100 else 7
-    share = max(0.5, 1 - (2.4 * size + 7) / height)  # of a row's height: the rest is for two lines
-    # Children of their axes: so they keep to its place in every layout of the figure.
-    panels = []
-    for index in range(n_photos):
-        row, column = divmod(index, n_columns)
-        box = [(column + 0.04) / n_columns, 1 - (row + 0.99) / n_rows, 0.92 / n_columns, (share - 0.02) / n_rows]
-        panel = ax.inset_axes(box, anchor="N")  # titles of a row on one line
-        panel.set_axis_off()
-        panels.append(panel)
-    return PhotoGrid(panels, int(width / (0.6 * size)), size)
-
-
-def show_photo(panel: Any, photo: "np.ndarray | None") -> None:
-    """Draw a picture of any number of channels, (height, width, channels), uint8; None says that there is none."""
-    if photo is None:
-        panel.text(0.5, 0.5, "cannot be read", ha="center", va="center", color=MUTED, transform=panel.transAxes)
-    elif photo.shape[2] < 3:
-        panel.imshow(photo[:, :, 0], cmap="gray", vmin=0, vmax=255)
-    else:
-        panel.imshow(photo[:, :, :3])  # of other sensors' channels, the first three
-
-
-def photo_title(true: Any, predicted: Any, probability: "float | None", n_characters: int) -> str:
-    """What it is and what it was taken for, in one line of so many characters or in two."""
-    p = "" if probability is None else f" ({probability:.2f})"
-    n_name = max(6, n_characters - len(p) - 2)
-    line = f"{short(true, n_name)} → {short(predicted, n_name)}{p}"
-    return line if len(line) <= n_characters else f"{short(true, n_name)}\n→ {short(predicted, n_name)}{p}"
-
-
-def short(label: Any, n_characters: int = _LONG) -> str:
-    """A name that fits; a dollar sign would begin a formula."""
-    name = " ".join(str(label).split())
-    name = name if len(name) <= n_characters else f"{name[: n_characters - 1]}…"
-    return name.replace("$", r"\$")
+def in_colour(photo: np.ndarray) -> np.ndarray:
+    """A picture to be drawn, (height, width, 3): grey as grey, of other sensors' channels the first three."""
+    return np.repeat(photo[:, :, :1], 3, axis=2) if photo.shape[2] < 3 else photo[:, :, :3]

@@ -4,10 +4,14 @@ from typing import Any, NamedTuple
 
 import numpy as np
 from sklearn.base import clone, is_classifier, is_regressor
+from sklearn.frozen import FrozenEstimator
+from sklearn.pipeline import Pipeline
 from sklearn.utils.multiclass import type_of_target
+from sklearn.utils.validation import column_or_1d
 
 from sktl._engine._backbone_parameter import resolve_backbone
 from sktl._engine._fitted import find_fitted
+from sktl._engine._labelled import as_targets, is_missing
 from sktl._engine._prefix import FrozenPrefix
 from sktl._engine._threads import bounded_threads
 from sktl._images import Images, check_images
@@ -22,22 +26,25 @@ class Subject(NamedTuple):
 
     Attributes
     ----------
+    learner : estimator
+        Which learns labels or numbers from the pictures, if it learns anything.
     owner : estimator
-        With the settings: how pictures are read, what runs the network, what is kept.
+        With the settings: how pictures are read, what runs the network, what is kept. It may be a part of the learner.
     backbone : Backbone
         The network.
     images : Images
         The pictures.
     """
 
+    learner: Any
     owner: Any
     backbone: Backbone
     images: Images
 
     def is_regression(self, y: Any) -> bool:
         """Whether targets are numbers: the estimator says what it learns; an extractor learns nothing, so they do."""
-        if is_classifier(self.owner) or is_regressor(self.owner):
-            return is_regressor(self.owner)
+        if is_classifier(self.learner) or is_regressor(self.learner):
+            return is_regressor(self.learner)
         return type_of_target(y).startswith("continuous")
 
     def features(self, layers: list[str], pooling: str, *, on_error: str = "raise") -> list[np.ndarray]:
@@ -45,6 +52,42 @@ class Subject(NamedTuple):
         settings = {name: getattr(self.owner, name) for name in _SETTINGS}
         with bounded_threads():
             return FrozenPrefix(self.backbone, layers, pooling=pooling, on_error=on_error, **settings).run(self.images)
+
+
+def reach(estimator: Any, X: Any, attribute: str) -> tuple[Any, Any]:
+    """The part of an estimator that has a fitted attribute, and what reaches it of ``X``.
+
+    It is the part that `find_fitted` finds; of the pipelines around it, the steps before it are run.
+
+    Parameters
+    ----------
+    estimator : estimator
+        Fitted or not.
+    X : array-like
+        What the estimator is given.
+    attribute : str
+        Such as ``"net_"``.
+
+    Returns
+    -------
+    part : estimator or None
+        None where no part has the attribute.
+    X : array-like
+        What the part is given; as it came where there is none.
+    """
+    if isinstance(estimator, FrozenEstimator):  # it passes off its estimator's attributes as its own
+        return reach(estimator.estimator, X, attribute)
+    if isinstance(estimator, Pipeline):
+        for index, (_, step) in reversed(list(enumerate(estimator.steps))):
+            if find_fitted(step, attribute) is not None:
+                return reach(step, estimator[:index].transform(X) if index else X, attribute)
+    elif not hasattr(estimator, attribute):
+        calibrated: Any = getattr(estimator, "calibrated_classifiers_", ())
+        inner = [getattr(estimator, name, None) for name in ("best_estimator_", "regressor_", "estimator_")]
+        for part in [*inner, calibrated[0].estimator] if len(calibrated) == 1 else inner:
+            if find_fitted(part, attribute) is not None:
+                return reach(part, X, attribute)
+    return find_fitted(estimator, attribute), X
 
 
 def understand(estimator: Any, X: Any) -> Subject:
@@ -57,7 +100,7 @@ def understand(estimator: Any, X: Any) -> Subject:
         as it learnt to. One that is not fitted gives the network that it would start from, and the name of a network
         its best published weights.
     X : array-like of pictures
-        Paths, pictures, a batch array or rows of pixels.
+        Paths, pictures, a batch array or rows of pixels; of a fitted pipeline what its first step is given.
 
     Raises
     ------
@@ -68,7 +111,7 @@ def understand(estimator: Any, X: Any) -> Subject:
     ImageError
         Where ``X`` is no table of pictures.
     """
-    fitted = find_fitted(estimator, "backbone_")
+    fitted, X = reach(estimator, X, "backbone_")
     if fitted is not None:
         fitted = getattr(fitted, "extractor_", fitted)  # a selector has its settings in the extractor that it chose
         if hasattr(fitted, "net_") and not hasattr(fitted.net_, "module_"):
@@ -76,14 +119,22 @@ def understand(estimator: Any, X: Any) -> Subject:
                 f"{type(estimator).__name__} has a network of integers, which has no layers to be looked at. Give the "
                 "estimator that was quantized."
             )
-        return Subject(fitted, fitted.backbone_, check_images(fitted, X, reset=False))
+        return Subject(estimator, fitted, fitted.backbone_, check_images(fitted, X, reset=False))
     if hasattr(estimator, "get_params") and "backbone" in estimator.get_params(deep=False):
         owner = clone(estimator).set_params(backbone=estimator.backbone)  # which a clone would have made unfitted
     else:
         in_channels = estimator.in_channels if isinstance(estimator, Backbone) else 3
         owner = PretrainedFeatureExtractor(estimator, in_channels=in_channels)
     images = check_images(owner, X, reset=True)
-    return Subject(owner, resolve_backbone(owner), images)
+    return Subject(owner, owner, resolve_backbone(owner), images)
+
+
+def as_labels(y: Any) -> np.ndarray:
+    """Labels or targets as an array (n,), of its own kind; what is missing among texts stays missing."""
+    y = column_or_1d(np.asarray(as_targets(y)))
+    if y.dtype == object and len({isinstance(label, str) for label in y.tolist() if not is_missing(label)}) == 2:
+        raise ValueError("y has both texts and numbers for labels, which have no order. Use one kind of them.")
+    return y
 
 
 def read_layers(subject: Subject, layer: Any = None) -> tuple[list[str], str]:
@@ -102,11 +153,21 @@ def read_layers(subject: Subject, layer: Any = None) -> tuple[list[str], str]:
     BackboneError
         Where there is no such layer.
     """
-    owner, backbone, _ = subject
+    owner = subject.owner
     pooling = getattr(owner, "_pooling", owner.pooling)
+    pooling = "flatten" if pooling == "none" else pooling
     own = owner.layers if isinstance(owner, PretrainedFeatureExtractor) else -1
-    reader = PretrainedFeatureExtractor(
-        backbone, layers=own if layer is None else layer, pooling="flatten" if pooling == "none" else pooling
-    )
+    return name_layers(subject.backbone, own if layer is None else layer, pooling), pooling
+
+
+def name_layers(backbone: Backbone, layers: Any, pooling: str = "avg") -> list[str]:
+    """The names of layers that are given as ``layers`` of `PretrainedFeatureExtractor`, and can be pooled like this.
+
+    Raises
+    ------
+    BackboneError
+        Where there is no such layer.
+    """
+    reader = PretrainedFeatureExtractor(backbone, layers=layers, pooling=pooling)
     reader.backbone_ = backbone
-    return reader._resolve_layers(), reader.pooling
+    return reader._resolve_layers()

@@ -7,6 +7,8 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
+from sktl.inspection._photos import in_colour
+
 _BORDER = 2.0  # in points of 1/72 inch, as all lengths here
 _GAP = 3.0  # between two of them
 _SHARPNESS = 4  # pixels that are kept for each point: enough for 288 per inch
@@ -69,7 +71,7 @@ def place_thumbnails(
 def _add(ax: Any, point: np.ndarray, photo: np.ndarray, size: float, color: Any) -> Any:
     """One picture, its longer side of this size, with a border."""
     offsetbox = importlib.import_module("matplotlib.offsetbox")
-    picture = Image.fromarray(_in_colour(photo))
+    picture = Image.fromarray(in_colour(photo))
     picture.thumbnail((int(_SHARPNESS * size), int(_SHARPNESS * size)))  # the figure need not keep the whole one
     image = offsetbox.OffsetImage(np.asarray(picture), zoom=size / max(picture.size))
     # A plate behind the picture: a line around it would lie half below it.
@@ -77,8 +79,3 @@ def _add(ax: Any, point: np.ndarray, photo: np.ndarray, size: float, color: Any)
     box = offsetbox.AnnotationBbox(image, tuple(point), pad=_BORDER, fontsize=1, bboxprops=plate, zorder=4)
     box.set_in_layout(False)  # it lies inside the frame
     return ax.add_artist(box)
-
-
-def _in_colour(photo: np.ndarray) -> np.ndarray:
-    """A picture in colour, (height, width, 3): grey as grey, of other sensors' channels the first three."""
-    return np.repeat(photo[:, :, :1], 3, axis=2) if photo.shape[2] < 3 else photo[:, :, :3]

@@ -8,8 +8,9 @@ from sklearn.utils import check_consistent_length
 from sklearn.utils.validation import column_or_1d
 
 from sktl.inspection._axes import check_matplotlib, one_axes
-from sktl.inspection._labels import label_points, text_color
+from sktl.inspection._labels import in_legend, label_points, short
 
+_IN_PICTURE = 32  # characters of a name beside its point
 _SIZE = 45.0  # of a marker, in square points of 1/72 inch
 
 
@@ -187,9 +188,10 @@ class TransferabilityDisplay:
         for group, color in colors.items():
             mine = [one == group for one in groups]
             self.points_.append(
-                self.ax_.scatter(scores[mine], accuracies[mine], **{"color": color, "label": group, **style})
+                self.ax_.scatter(scores[mine], accuracies[mine], **{"color": color, "label": in_legend(group), **style})
             )
-        self.ax_.set(xlabel=f"{self.score_name}, before training", ylabel=self.accuracy_name, title=self._title())
+        self.ax_.set(xlabel=f"{self.score_name}, before training", ylabel=self.accuracy_name)
+        self.ax_.set_title(self._title(), fontsize="medium")
         self.ax_.margins(0.12)
         self.ax_.grid(alpha=0.3)
         self.legend_ = None
@@ -203,9 +205,9 @@ class TransferabilityDisplay:
             self.ax_,
             scores,
             accuracies,
-            list(self.names),
+            [short(name, _IN_PICTURE) for name in self.names],
             radius=radius,
-            colors=[text_color(colors[one]) for one in groups],
+            colors=[colors[one] for one in groups],
         )
         return self
 
@@ -237,6 +239,4 @@ def _finite(name, values):
 
 def _tau(scores, accuracies):
     """The weighted Kendall's tau; NaN where there is no order."""
-    if np.ptp(scores) == 0 or np.ptp(accuracies) == 0:
-        return np.nan
-    return float(weightedtau(scores, accuracies).statistic)
+    return float(weightedtau(scores, accuracies).statistic) if len(scores) > 1 else np.nan

@@ -43,9 +43,9 @@ def test_pca_by_hand(digits):
     expected = pca.fit_transform(StandardScaler().fit_transform(features))
     np.testing.assert_allclose(display.embedding, expected, atol=1e-4)
     shares = pca.explained_variance_ratio_
-    assert display.ax_.get_xlabel() == f"first principal component ({shares[0]:.0%} of the variance)"
-    assert display.ax_.get_ylabel() == f"second principal component ({shares[1]:.0%} of the variance)"
-    assert display.ax_.get_title() == "100 pictures, layer4 of sktl_mini"
+    assert display.ax_.get_xlabel() == f"first principal component\n{shares[0]:.0%} of the variance"
+    assert display.ax_.get_ylabel() == f"second principal component\n{shares[1]:.0%} of the variance"
+    assert display.ax_.get_title() == "100 pictures\nlayer4 of sktl_mini"
     for label, points in enumerate(offsets(display)):
         np.testing.assert_allclose(points, display.embedding[y == label])
     assert legend(display) == [str(label) for label in range(10)]
@@ -65,16 +65,24 @@ def test_thumbnails_are_the_pictures_of_their_points(digits):
     assert none.thumbnails_ == none.thumbnail_positions_ == []
 
 
-def test_pictures_at_the_margin_have_room(digits):
+def test_pictures_at_the_margin_have_room(digits, caplog):
     """The limits are so wide that the outermost points can have their pictures, in small axes too."""
-    for size in (4, 8):
-        _, ax = plt.subplots(figsize=(size, size), layout="constrained")
+    for size in ((4, 4), (8, 8), (4, 7), (7, 4)):
+        _, ax = plt.subplots(figsize=size, layout="constrained")
         display = EmbeddingDisplay.from_estimator("sktl_mini", digits[0][:60], ax=ax, max_thumbnails=1)
+        ax.figure.canvas.draw()
         assert display.ax_ is ax
         pixels = ax.transData.transform(display.embedding)
         half = 16 * ax.figure.dpi / 72
         assert (pixels.min(0) - half > ax.bbox.p0).all()
         assert (pixels.max(0) + half < ax.bbox.p1).all()
+        one, two = np.diff(ax.transData.transform([[0, 0], [1, 1]]), axis=0)[0]
+        assert one == pytest.approx(two)  # what looks near is near
+        ax.figure.set_size_inches(5, 3)
+        ax.figure.canvas.draw()
+        one, two = np.diff(ax.transData.transform([[0, 0], [1, 1]]), axis=0)[0]
+        assert one == pytest.approx(two)
+    assert not caplog.records  # such as matplotlib's, of limits that it has to ignore
 
 
 @pytest.mark.parametrize("layer", [0, "layer2", ["stem", -1]])
@@ -272,7 +280,11 @@ def test_drawn_again(table):
         ({"method": "umap"}, ValueError, "method='umap' is none of"),
         ({"method": PCA(1)}, ValueError, "not two dimensions"),
         ({"task": "ranking"}, ValueError, "task='ranking'"),
-        ({"max_samples": 2}, ValueError, "max_samples=2 is too few"),
+        ({"max_samples": 2}, ValueError, "max_samples=2 has to be a number of pictures, 3 or more"),
+        ({"max_samples": 30.5}, ValueError, "max_samples=30.5"),
+        ({"max_thumbnails": -1}, ValueError, "max_thumbnails=-1 has to be a number of pictures"),
+        ({"thumbnail_size": 0}, ValueError, "thumbnail_size=0 has to be a length"),
+        ({"y": ["a", 1, None] * 20}, ValueError, "both texts and numbers"),
         ({"y": [0, 1]}, ValueError, "inconsistent numbers of samples"),
         ({"images": np.zeros((3, 5, 5, 3), np.uint8)}, ValueError, "inconsistent numbers of samples"),
         ({"features": np.ones((5, 4))}, ValueError, "are the same"),
@@ -294,6 +306,8 @@ def test_bad_features(table, change, error, message):
         ({"y": [0, 1]}, ValueError, "inconsistent numbers of samples"),
         ({"X": []}, ImageError, "X is empty"),
         ({"method": 3}, ValueError, "method=3"),
+        ({"max_thumbnails": None}, ValueError, "max_thumbnails=None"),
+        ({"thumbnail_size": "large"}, ValueError, "thumbnail_size='large'"),
     ],
 )
 def test_bad_input(digits, change, error, message):

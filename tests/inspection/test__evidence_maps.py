@@ -19,6 +19,7 @@ from sktl._engine._rest import last_linear
 from sktl.backbones import load_backbone
 from sktl.compression import LowRankClassifier, PrunedClassifier, QuantizedClassifier
 from sktl.exceptions import BackboneError
+from sktl.inspection import _evidence_maps
 from sktl.inspection._evidence_maps import (
     _WatchedNetwork,
     class_probabilities,
@@ -175,10 +176,45 @@ def test_occlusion_is_what_predictions_say(pictures):
     assert_allclose(occlusion_maps(model, X, classes, 30, 15), expected / covers, atol=1e-5)
 
 
+def test_many_squares(fitted, pictures, monkeypatch):
+    """They are judged some at a time, so that a small stride needs no more memory, with the same map."""
+    X, classes = pictures[0][:2], np.array([2, 0])
+    expected = occlusion_maps(fitted, X, classes, 32, 16)
+    most = []
+    judge = _evidence_maps.class_probabilities
+    monkeypatch.setattr(_evidence_maps, "class_probabilities", lambda f, X: most.append(len(X)) or judge(f, X))
+    monkeypatch.setattr(_evidence_maps, "_AT_ONCE", 4)
+    assert_allclose(occlusion_maps(fitted, X, classes, 32, 16), expected, atol=1e-6)
+    assert max(most) == 4
+
+
 def test_squares_by_default(fitted, pictures):
     """A square is a seventh of the picture, and overlaps half of the next one."""
     X, classes = pictures[0][:1], np.array([0])
     assert_array_equal(occlusion_maps(fitted, X, classes, None, None), occlusion_maps(fitted, X, classes, 9, 4))
+
+
+def test_oblong_pictures(pictures):
+    """The shorter side says how large a square is; maps have the sides of the pictures, rows first."""
+    size = {"resize_size": 64, "crop_size": (64, 32)}
+    model = FineTunedClassifier(preprocessing=size, max_epochs=0, random_state=0).fit(*pictures)
+    X, classes = read_pictures(model, pictures[0], 2)[0], np.array([0, 1])
+    maps = occlusion_maps(model, X, classes, None, None)
+    assert maps.shape == (2, 64, 32)
+    assert_array_equal(maps, occlusion_maps(model, X, classes, 4, 2))
+    with pytest.raises(ValueError, match="patch_size=33 has to be a number of pixels from 1 to 32"):
+        occlusion_maps(model, X, classes, 33, None)
+    assert gradient_maps(model, X, classes)[0].shape == (2, 64, 32)
+
+
+def test_numerics_of_a_map_are_those_of_predictions(pictures):
+    """What is lost is lost by the precision in which the classifier predicts."""
+    model = FineTunedClassifier(precision="bfloat16", max_epochs=0, random_state=0).fit(*pictures)
+    probabilities = class_probabilities(model, pictures[0])
+    assert_array_equal(probabilities, model.predict_proba(pictures[0]))
+    assert_allclose(probabilities.sum(1), 1, rtol=1e-5)
+    exact = FineTunedClassifier(max_epochs=0, random_state=0).fit(*pictures)
+    assert np.abs(probabilities - class_probabilities(exact, pictures[0])).max() > 1e-6
 
 
 @pytest.mark.parametrize(
@@ -261,6 +297,47 @@ def test_tokens_lie_row_by_row(pictures):
     assert_allclose(maps, cam, atol=1e-5)
 
 
+class ChannelsLast(nn.Module):
+    """Maps of shape (n, height, width, channels), as inside of a Swin Transformer."""
+
+    def __init__(self):
+        super().__init__()
+        self.patches, self.mix, self.fc = nn.Conv2d(3, 8, 8, 8), nn.Linear(8, 8), nn.Linear(8, 4)
+
+    def forward(self, x):
+        return self.fc(self.mix(self.patches(x).permute(0, 2, 3, 1)).mean((1, 2)))
+
+
+def test_channels_last(pictures):
+    """Where channels are the last axis, the map is that of the places all the same."""
+    torch.manual_seed(0)
+    size = {"resize_size": 32, "crop_size": 32}
+    model = FineTunedClassifier(ChannelsLast(), preprocessing=size, max_epochs=0, random_state=0).fit(*pictures)
+    X, classes = shrunk(pictures[0]), np.arange(12) % 3
+    maps, _ = gradient_maps(model, X, classes, "mix")
+    inputs = torch.from_numpy(X).permute(0, 3, 1, 2) / 255
+    as_learnt = model.backbone_.preprocessing
+    mean, std = (torch.tensor(values)[:, None, None] for values in (as_learnt.mean, as_learnt.std))
+    with torch.no_grad():
+        (values,) = model.backbone_.feature_graph("mix")((inputs - mean) / std)
+        weight = last_linear(model.net_.module_.head).weight[torch.from_numpy(classes)]
+        cam = torch.einsum("nk,nhwk->nhw", weight, values).clamp(min=0) / 16
+        cam = interpolate(cam[:, None], size=(32, 32), mode="bilinear")[:, 0]
+    assert_allclose(maps, cam, atol=1e-5)
+
+
+@pytest.mark.parametrize("mode", [torch.no_grad, torch.inference_mode])
+def test_where_nobody_wants_gradients(fitted, pictures, mode):
+    """A user's mode without gradients changes nothing, and is still on afterwards; a stage may be named by number."""
+    X, classes = pictures[0][:2], np.array([0, 1])
+    expected, layer = gradient_maps(fitted, X, classes, "layer3")
+    with mode():
+        maps, found = gradient_maps(fitted, X, classes, 3)
+        assert not torch.is_grad_enabled()
+    assert layer == found == "layer3"
+    assert_array_equal(maps, expected)
+
+
 def test_places():
     """Rows and columns of maps, of tokens, of maps with channels last, of oblong pictures; a vector has one place."""
     mini = load_backbone("sktl_mini", preprocessing={"crop_size": (64, 32)})
@@ -304,6 +381,10 @@ def test_layers_without_places(pictures):
         gradient_maps(fitted, X, classes, "2")
     with pytest.raises(BackboneError, match="no layer of"):
         gradient_maps(fitted, X, classes, "nowhere")
+    with pytest.raises(BackboneError, match="does not name layers"):
+        gradient_maps(fitted, X, classes, 9)
+    with pytest.raises(ValueError, match=r"layer=\['1'\] has to be one stage, by its number or name"):
+        gradient_maps(fitted, X, classes, ["1"])
     assert occlusion_maps(fitted, X[:1], classes[:1], 16, 16).shape == (1, 32, 32)
 
 
@@ -327,7 +408,7 @@ def test_no_network_inside(pictures):
     with pytest.raises(ValueError, match="FineTunedRegressor is a regressor"):
         find_network(FineTunedRegressor(**INNER).fit(X, np.arange(12.0)), X, "GradCAMDisplay")
     pipe = make_pipeline(PretrainedFeatureExtractor(), LogisticRegression()).fit(X, y)
-    with pytest.raises(ValueError, match="LogisticRegression has no net_: it has no network of its own"):
+    with pytest.raises(ValueError, match="Pipeline has no net_: it has no network of its own"):
         find_network(pipe, X, "GradCAMDisplay")
     with pytest.raises(NotFittedError):
         find_network(FineTunedClassifier(), X, "GradCAMDisplay")

@@ -126,6 +126,17 @@ def test_labels_that_are_texts(digits):
     assert_array_equal(GradCAMDisplay.from_estimator(model, X, y=y, n_photos=3, target="true").targets, y[:3])
 
 
+def test_labels_that_are_missing(model, new):
+    """A picture of which nobody says what it is has the title of one without labels."""
+    X, y = new
+    without = titles(GradCAMDisplay.from_estimator(model, X, n_photos=2))
+    for missing in (None, np.nan, pd.NA):
+        display = GradCAMDisplay.from_estimator(model, X, y=[missing, *y[1:]], n_photos=2)
+        assert titles(display)[0] == without[0]
+    with pytest.raises(ValueError, match="asks for the label None"):
+        GradCAMDisplay.from_estimator(model, X, y=[None, *y[1:]], target="true")
+
+
 def test_where_it_is_drawn(model, new):
     """Axes that are given are filled, and what was drawn can be drawn again elsewhere."""
     figure, (left, right) = plt.subplots(1, 2)
@@ -150,7 +161,8 @@ def test_grey_pictures(digits):
     """A network of one channel has its pictures shown as grey ones."""
     model = FineTunedClassifier(in_channels=1, max_epochs=0, random_state=0).fit(digits[0][:40], digits[1][:40])
     display = GradCAMDisplay.from_estimator(model, digits[0], n_photos=1)
-    assert display.photo_axes_[0].images[0].get_array().shape == (64, 64)
+    shown = display.photo_axes_[0].images[0].get_array()
+    assert_array_equal(shown, display.photos[0].repeat(3, axis=2))
 
 
 def test_a_series_keeps_its_order(model, digits, tmp_path):
@@ -172,6 +184,7 @@ def test_a_series_keeps_its_order(model, digits, tmp_path):
         ({"n_photos": 0}, "n_photos=0 has to be a number of pictures, 1 or more"),
         ({"target": "true"}, r"target='true' needs the labels of the pictures\. Give y="),
         ({"target": 77}, r"target=77 asks for the label 77, which is none of the classes \[0, 1"),
+        ({"target": np.array([3, 3])}, r"target=array\(\[3, 3\]\) asks for the label"),
         ({"target": "true", "y": [77] * 10}, "asks for the label 77, which is none"),
         ({"y": [1, 2]}, "inconsistent numbers of samples"),
         ({"method": "occlusion", "patch_size": 99}, "patch_size=99 has to be"),

@@ -5,7 +5,7 @@ import pytest
 from matplotlib import pyplot as plt
 from matplotlib.text import Text
 
-from sktl.inspection._labels import label_points, text_color
+from sktl.inspection._labels import in_legend, label_points, short
 
 RADIUS = 4.0
 
@@ -106,7 +106,7 @@ def test_in_a_figure_inside_a_figure():
     ax.scatter([0.5, 0.5], [0.5, 0.5])
     labels = label_points(ax, [0.5, 0.5], [0.5, 0.5], ["one", "two"], radius=RADIUS, colors=["C0", "C1"])
     assert not labels[0].get_window_extent().overlaps(labels[1].get_window_extent())
-    assert [label.get_color() for label in labels] == ["C0", "C1"]
+    assert labels[0].get_color() != labels[1].get_color()
 
 
 def test_no_room_at_all():
@@ -117,7 +117,32 @@ def test_no_room_at_all():
     assert len(labels) == 3
 
 
-def test_text_is_darker_than_its_marker():
-    """A name has the hue of its point, and less light."""
-    assert text_color("white") == pytest.approx((0.7, 0.7, 0.7))
-    assert text_color((1.0, 0.5, 0.0)) == pytest.approx((0.7, 0.35, 0.0))
+@pytest.mark.parametrize(
+    ("background", "expected"),
+    [
+        (("white", "white"), (0.7, 0.35, 0)),
+        (("white", "black"), (1, 0.65, 0.3)),
+        (("black", "none"), (1, 0.65, 0.3)),
+        (("none", "none"), (0.7, 0.35, 0)),
+    ],
+)
+def test_text_is_further_from_the_background_than_its_marker(background, expected):
+    """A name has the hue of its point, with less light on a light ground, and more on a dark one; none is white."""
+    _, ax = plt.subplots(facecolor=background[0])
+    ax.set_facecolor(background[1])
+    (label,) = label_points(ax, [0.5], [0.5], ["name"], radius=3, colors=[(1.0, 0.5, 0.0)])
+    assert label.get_color() == pytest.approx(expected)
+
+
+def test_names_fit():
+    """They are cut, white space becomes one blank, and a dollar sign begins no formula."""
+    assert short("a very long\tname", 8) == "a very …"
+    assert short("$x") == r"\$x"
+
+
+def test_names_in_a_legend():
+    """One that begins with an underscore is there too; long ones are cut."""
+    _, ax = plt.subplots()
+    for name in ("_background", "w" * 30):
+        ax.plot([0, 1], label=in_legend(name))
+    assert [text.get_text() for text in ax.legend().get_texts()] == [" _background", "w" * 23 + "…"]

@@ -72,7 +72,7 @@ def test_all_stages_are_judged_on_the_same_folds(digits):
         lambda X: PretrainedFeatureExtractor(cache=None),
         lambda X: PretrainedFeatureExtractor(PretrainedFeatureExtractor().fit(X)),
         lambda X: PretrainedFeatureExtractor(layers=0).fit(X),
-        lambda X: make_pipeline(PretrainedFeatureExtractor(layers=0), Ridge()).fit(X, X[:, 20]),
+        lambda X: make_pipeline(PretrainedFeatureExtractor(layers=0), LogisticRegression()).fit(X, X[:, 20] > 0.5),
         lambda X: FineTunedClassifier(max_epochs=0).fit(X, np.arange(len(X)) % 2),
     ],
 )

@@ -1,5 +1,7 @@
 """The confusion view: which mistakes, in which order, with which pictures."""
 
+import operator
+
 import numpy as np
 import pandas as pd
 import pytest
@@ -8,6 +10,7 @@ from sklearn.exceptions import NotFittedError
 from sklearn.linear_model import LogisticRegression
 from sklearn.metrics import confusion_matrix
 from sklearn.pipeline import make_pipeline
+from sklearn.preprocessing import FunctionTransformer
 from sklearn.svm import LinearSVC
 
 from sktl import FineTunedClassifier, FineTunedRegressor, PretrainedFeatureExtractor
@@ -49,6 +52,17 @@ def test_the_pictures_are_read_as_at_fit(digits):
     dim = X[:10] / 4
     display = MisclassifiedDisplay.from_estimator(pipe, dim, (y[:10] + 1) % 10)
     assert max(photo.max() for photo in display.photos) == 64
+
+
+def test_the_pictures_that_reach_the_network(digits):
+    """Where a pipeline has a step before it, those are shown that the step gives: a column of a table, for one."""
+    pictures = [np.rint(row.reshape(8, 8) * 255).astype(np.uint8) for row in digits[0][:20]]
+    table, y = pd.DataFrame({"photo": pictures, "price": range(20)}), digits[1][:20] % 2
+    choose = FunctionTransformer(operator.itemgetter("photo"))
+    pipe = make_pipeline(choose, FineTunedClassifier(max_epochs=0)).fit(table, y)
+    display = MisclassifiedDisplay.from_estimator(pipe, table, 1 - pipe.predict(table), n_photos=3)
+    for position, photo in zip(display.positions, display.photos, strict=False):
+        np.testing.assert_array_equal(photo[..., 0], pictures[position])
 
 
 def test_every_kind_of_pictures(image_source):
@@ -138,7 +152,8 @@ def test_any_number_of_channels(n_channels):
     X = pixels(1, n_channels)
     display = MisclassifiedDisplay.from_predictions(X, [0], [1], in_channels=n_channels, channels="last")
     shown = np.asarray(display.photo_axes_[0].images[0].get_array())
-    np.testing.assert_array_equal(shown, X[0, :, :, 0] if n_channels < 3 else X[0, :, :, :3])
+    expected = X[0, :, :, :1] if n_channels < 3 else X[0, :, :, :3]
+    np.testing.assert_array_equal(shown, np.broadcast_to(expected, (10, 14, 3)))
 
 
 def test_long_and_odd_names_fit():

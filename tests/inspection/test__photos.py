@@ -1,44 +1,33 @@
-"""Pictures in the place of one axes: how many, where, with which titles."""
+"""Pictures that a display keeps: decoded or not, when, and in which colours."""
 
 import numpy as np
 import pytest
-from matplotlib import pyplot as plt
 
-from sktl.inspection._photos import photo_grid, photo_title, short, show_photo
-
-
-@pytest.mark.parametrize(("n_photos", "n_columns"), [(0, 0), (1, 1), (2, 2), (5, 3), (9, 3), (10, 4)])
-def test_panels_lie_side_by_side(n_photos, n_columns):
-    """There is a panel for each picture, in nearly as many columns as rows, and none covers another."""
-    figure, ax = plt.subplots()
-    panels = photo_grid(ax, n_photos).panels
-    figure.draw_without_rendering()
-    boxes = [panel.get_position() for panel in panels]
-    assert len({round(box.x0, 6) for box in boxes}) == n_columns
-    assert not any(one.overlaps(other) for i, one in enumerate(boxes) for other in boxes[:i])
-    assert not ax.axison
+from sktl.inspection._photos import Photos, in_colour, read_anew
 
 
-@pytest.mark.parametrize("n_channels", [1, 2, 3, 5])
-def test_any_number_of_channels(n_channels):
-    """Grey is shown as grey, and of more channels than three the first ones in colour."""
-    photo = np.random.default_rng(0).integers(0, 256, (4, 6, n_channels), dtype=np.uint8)
-    _, ax = plt.subplots()
-    show_photo(ax, photo)
-    np.testing.assert_array_equal(ax.images[0].get_array(), photo[..., 0] if n_channels < 3 else photo[..., :3])
+def pixels(n_channels=3):
+    return np.random.default_rng(0).integers(0, 256, (3, 4, 5, n_channels), dtype=np.uint8)
 
 
-def test_no_picture():
-    """What cannot be read is a line that says so."""
-    _, ax = plt.subplots()
-    show_photo(ax, None)
-    assert [text.get_text() for text in ax.texts] == ["cannot be read"]
+def test_decoded_where_it_can_be(tmp_path):
+    """A picture has its pixels, one that is not there is None, and the settings say how many channels there are."""
+    photos = Photos(read_anew([str(tmp_path / "not there.png"), pixels(1)[0]], in_channels=1))
+    assert photos[0] is None
+    np.testing.assert_array_equal(photos[1], pixels(1)[0])
 
 
-def test_titles_fit():
-    """A title takes one line where it fits, else two; names are cut, and a dollar sign begins no formula."""
-    assert photo_title("ant", "bee", 0.5, 20) == "ant → bee (0.50)"
-    assert photo_title("ant", "bee", None, 20) == "ant → bee"
-    assert photo_title("wood ant", "honey bee", 0.5, 20) == "wood ant\n→ honey bee (0.50)"
-    assert short("a very long\tname", 8) == "a very …"
-    assert short("$x") == r"\$x"
+def test_photos_are_decoded_when_asked_for(tmp_path):
+    """There are as many as pictures, and each is read only then."""
+    path = tmp_path / "later.png"
+    photos = Photos(read_anew([str(path), pixels()[1]]))
+    assert len(photos) == 2
+    assert photos[0] is None
+    np.testing.assert_array_equal(photos[1], pixels()[1])
+
+
+@pytest.mark.parametrize(("n_channels", "expected"), [(1, [0, 0, 0]), (2, [0, 0, 0]), (3, [0, 1, 2]), (5, [0, 1, 2])])
+def test_any_number_of_channels(n_channels, expected):
+    """Grey is grey, whatever the colour map; of more channels than three the first ones are shown."""
+    photo = pixels(n_channels)[0]
+    np.testing.assert_array_equal(in_colour(photo), photo[:, :, expected])

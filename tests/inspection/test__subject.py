@@ -2,15 +2,18 @@
 
 import numpy as np
 import pytest
+from sklearn.calibration import CalibratedClassifierCV
+from sklearn.compose import TransformedTargetRegressor
 from sklearn.frozen import FrozenEstimator
-from sklearn.linear_model import LogisticRegression
+from sklearn.linear_model import LogisticRegression, Ridge
 from sklearn.model_selection import GridSearchCV
 from sklearn.pipeline import make_pipeline
+from sklearn.preprocessing import FunctionTransformer
 
 from sktl import FineTunedClassifier, FineTunedRegressor, PretrainedFeatureExtractor
 from sktl.compression import QuantizedClassifier
 from sktl.exceptions import BackboneError
-from sktl.inspection._subject import read_layers, understand
+from sktl.inspection._subject import as_labels, name_layers, reach, read_layers, understand
 from sktl.selection import BackboneSelector
 
 
@@ -47,6 +50,78 @@ def test_a_frozen_estimator(digits):
     """What wraps one estimator is looked through, and the network is the very one that was trained."""
     model = FineTunedClassifier(max_epochs=0).fit(digits[0][:20], digits[1][:20])
     assert understand(FrozenEstimator(model), digits[0]).backbone is model.backbone_
+
+
+def turned(X):
+    """Pictures upside down, as a step of a pipeline gives them."""
+    return np.asarray(X)[:, ::-1]
+
+
+@pytest.mark.parametrize(
+    "wrap",
+    [
+        lambda pipe, X, y: pipe.fit(X, y),
+        lambda pipe, X, y: FrozenEstimator(pipe.fit(X, y)),
+        lambda pipe, X, y: GridSearchCV(pipe, {"finetunedclassifier__lr": [0.1]}, cv=2).fit(X, y),
+        lambda pipe, X, y: CalibratedClassifierCV(FrozenEstimator(pipe.fit(X, y)), cv=2).fit(X, y),
+        lambda pipe, X, y: make_pipeline(FunctionTransformer(turned), FunctionTransformer(turned), pipe).fit(X, y),
+    ],
+    ids=["pipeline", "frozen", "search", "calibrated", "pipeline in a pipeline"],
+)
+def test_pictures_go_through_the_steps_before_the_network(digits, wrap):
+    """Wherever the pipeline is, the network gets what the step before it gives."""
+    X, y = digits[0][:20], digits[1][:20] % 2
+    pipe = make_pipeline("passthrough", FunctionTransformer(turned), FineTunedClassifier(max_epochs=0))
+    part, seen = reach(wrap(pipe, X, y), X, "net_")
+    assert isinstance(part, FineTunedClassifier)
+    np.testing.assert_array_equal(seen, X[:, ::-1])
+
+
+def test_what_cannot_be_reached_is_as_it_came(digits):
+    """Without such a part there is none, and no step is run; nor where there is one for each fold."""
+    X, y = digits[0][:20], digits[1][:20] % 2
+    pipe = make_pipeline(FunctionTransformer(turned), LogisticRegression()).fit(X, y)
+    assert reach(pipe, X, "net_") == (None, X)
+    folds = CalibratedClassifierCV(FineTunedClassifier(max_epochs=0), cv=2).fit(X, y)
+    assert reach(folds, X, "net_") == (None, X)
+    target = TransformedTargetRegressor(FineTunedRegressor(max_epochs=0)).fit(X, y.astype(float))
+    assert reach(target, X, "net_")[0] is target.regressor_
+
+
+def test_features_behind_the_steps(digits):
+    """So the features are those that the last step of the pipeline is given."""
+    X, y = digits[0][:20], digits[1][:20] % 2
+    pipe = make_pipeline(FunctionTransformer(turned), PretrainedFeatureExtractor(), LogisticRegression()).fit(X, y)
+    (features,) = understand(pipe, X).features(["layer4"], "avg")
+    np.testing.assert_allclose(features, pipe[:-1].transform(X), rtol=1e-5)
+
+
+def test_the_last_step_says_what_is_learnt(digits):
+    """Whole numbers are numbers where the pipeline around an extractor is a regressor."""
+    X, y = digits[0][:20], digits[1][:20]
+    for last, is_regression in ((Ridge(), True), (LogisticRegression(max_iter=2000), False)):
+        pipe = make_pipeline(PretrainedFeatureExtractor(), last).fit(X, y)
+        assert understand(pipe, X).is_regression(y) == is_regression
+
+
+def test_labels_of_any_kind():
+    """Missing ones among texts stay missing; texts and numbers together are refused."""
+    assert as_labels(["a", None, "b"]).tolist() == ["a", None, "b"]
+    labels = as_labels(["a", np.nan])
+    assert labels[0] == "a"
+    assert np.isnan(labels[1])
+    assert as_labels([[True], [False]]).dtype == bool
+    with pytest.raises(ValueError, match=r"y has both texts and numbers for labels.*Use one kind"):
+        as_labels(["a", 1, None])
+
+
+def test_names_of_layers(digits):
+    """Numbers of stages and names mean layers, whatever is read of them."""
+    backbone = understand("sktl_mini", digits[0][:2]).backbone
+    assert name_layers(backbone, -1) == ["layer4"]
+    assert name_layers(backbone, [0, "layer1.bn1"]) == ["stem", "layer1.bn1"]
+    with pytest.raises(BackboneError, match="class token"):
+        name_layers(backbone, 0, "cls")
 
 
 def test_numbers_or_classes(digits):

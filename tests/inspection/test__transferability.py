@@ -84,6 +84,15 @@ def test_groups():
     assert colors[0] == colors[2] != colors[1]
 
 
+def test_odd_and_long_names():
+    """They are cut, a dollar sign begins no formula, and a group's underscore keeps it not out of the legend."""
+    names, groups = ["$a$", "b" * 90], ["_mine", "g" * 90]
+    display = TransferabilityDisplay([0.1, 0.2], [0.5, 0.6], names=names, groups=groups).plot()
+    assert [text.get_text() for text in display.legend_.get_texts()] == [" _mine", "g" * 23 + "…"]
+    assert [label.get_text() for label in display.labels_] == [r"\$a\$", "b" * 31 + "…"]
+    assert display.names == names
+
+
 def test_accuracies_by_name():
     """A dict is looked up by network and layer, in whatever order it is, and may hold more."""
     measured = {("small", "b"): 0.7, ("other", "a"): 0.1, ("large", "a"): 0.8, ("small", "a"): 0.9}
