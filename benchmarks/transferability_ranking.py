@@ -74,18 +74,22 @@ def garments(part: str) -> Table:
     return list(X.reshape(-1, 28, 28)), y
 
 
-def handwriting() -> list:
+def handwriting() -> Table:
     """MNIST's test set."""
-    (file,) = (require_data() / "mnist" / "MNIST" / "raw").glob("t10k-images*gz")
-    return list(np.frombuffer(gzip.decompress(file.read_bytes()), np.uint8, offset=16).reshape(-1, 28, 28))
+    folder = require_data() / "mnist" / "MNIST" / "raw"
+    pixels, labels = (
+        gzip.decompress(next(folder.glob(f"t10k-{name}*gz")).read_bytes()) for name in ("images", "labels")
+    )
+    X = np.frombuffer(pixels, np.uint8, offset=16).reshape(-1, 28, 28)
+    return list(X), np.frombuffer(labels, np.uint8, offset=8).astype(int)
 
 
-def some(table: Table, size: int) -> Table:
+def some(table: Table, size: int, seed: int = 0) -> Table:
     """As many rows of each class."""
     X, y = table
     if size >= len(y):
         return table
-    rows, _ = train_test_split(np.arange(len(y)), train_size=size, stratify=y, random_state=0)
+    rows, _ = train_test_split(np.arange(len(y)), train_size=size, stratify=y, random_state=seed)
     return [X[i] for i in rows], y[rows]
 
 

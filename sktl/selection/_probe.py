@@ -10,7 +10,6 @@ from sklearn.base import BaseEstimator
 from sklearn.dummy import DummyClassifier, DummyRegressor
 from sklearn.exceptions import ConvergenceWarning
 from sklearn.linear_model import LogisticRegression, RidgeCV
-from sklearn.metrics import r2_score
 from sklearn.model_selection import check_cv
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
@@ -90,6 +89,15 @@ def probe_score(features, y, *, task: Task = "auto", cv: Any = 5, C: float = 1.0
     >>> probe_score(X, y) > probe_score(X[:, :2], y)
     True
     """
+    return float(held_out_scores(features, y, task=task, cv=cv, C=C, random_state=random_state).mean())
+
+
+def held_out_scores(features: Any, y: Any, *, task: Task, C: float, random_state: Any, cv: Any = 5) -> np.ndarray:
+    """What each held-out row adds to `probe_score`, which is their mean; (n,), in an order that the folds give.
+
+    A class that is predicted is 1 and another one 0; of numbers it is 1 less the squared error in units of the
+    variance, the mean of which is R².
+    """
     X, target = check_targets(features, y, task)
     X, _ = unit_scale(X)
     is_classes = isinstance(target, Labels)
@@ -104,9 +112,12 @@ def probe_score(features, y, *, task: Task = "auto", cv: Any = 5, C: float = 1.0
         warnings.filterwarnings("ignore", "The number of unique classes", UserWarning)  # so it is: few rows per class
         for train, test in folds:
             held.append(truth[test])
-            predicted.append(_model(truth[train], is_classes, C).fit(X[train], truth[train]).predict(X[test]))
-    answer, guess = np.concatenate(held), np.concatenate(predicted)
-    return float(np.mean(answer == guess)) if is_classes else float(r2_score(answer, guess))
+            guess = _model(truth[train], is_classes, C).fit(X[train], truth[train]).predict(X[test])
+            predicted.append(guess.reshape(held[-1].shape))
+    answers, guesses = np.concatenate(held), np.concatenate(predicted)
+    if is_classes:
+        return (answers == guesses).astype(np.float64)
+    return (1 - np.square(answers - guesses) / np.square(answers - answers.mean(axis=0)).mean(axis=0)).mean(axis=1)
 
 
 def _folds(codes: np.ndarray, n_folds: int, random: np.random.RandomState) -> Iterator[tuple[np.ndarray, np.ndarray]]:

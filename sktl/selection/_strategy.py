@@ -21,9 +21,10 @@ from sktl.exceptions import TransferWarning
 from sktl.feature_extraction import PretrainedFeatureExtractor
 from sktl.selection._evidence import logme_score
 from sktl.selection._inputs import Task, draw_rows, has_classes
-from sktl.selection._probe import probe_score
+from sktl.selection._probe import held_out_scores
 from sktl.selection._reading import is_random, read_pictures, run_layers
 
+_WORTH_IT = 0.05  # features may be better than pixels by so much where it is not known that they are not
 _N_STAGES = 5  # whose features are looked at
 _SIDE = 16  # of the small pictures that a model of pixels sees
 _AT_ONCE = 256  # pictures, as large as the network sees them
@@ -209,7 +210,8 @@ def recommend_strategy(
     Warns
     -----
     TransferWarning
-        Where no stage's features suit a linear model better than the pixels themselves.
+        Where features are no better than pixels: a linear model of the pixels is right on as many held-out pictures,
+        or more, and there are enough of them to say that the network's features are not 5 points better.
 
     See Also
     --------
@@ -260,10 +262,10 @@ def recommend_strategy(
     logme = {stage: logme_score(table, y, **known) for stage, table in tables.items()}
     known |= {"C": 1 / PROBE_PENALTY, "random_state": seed}
     best, last = max(logme, key=logme.__getitem__), list(logme)[-1]
-    probes = {stage: probe_score(tables[stage], y, **known) for stage in dict.fromkeys([best, last])}
-    pixels = probe_score(_small_pictures(extractor, images), y, **known)
+    probes = {stage: held_out_scores(tables[stage], y, **known) for stage in dict.fromkeys([best, last])}
+    pixels = held_out_scores(_small_pictures(extractor, images), y, **known)
 
-    strategy = _decide(situation, best == last, max(probes.values()), pixels)
+    strategy = _decide(situation, best == last, max(probes.values(), key=np.mean), pixels)
     return StrategyAdvice(
         strategy,
         _params(strategy, extractor, best),
@@ -274,18 +276,21 @@ def recommend_strategy(
         situation.domain,
         situation.distance,
         logme,
-        probes,
-        pixels,
+        {stage: float(scores.mean()) for stage, scores in probes.items()},
+        float(pixels.mean()),
     )
 
 
-def _decide(situation: Situation, fits_best_at_the_end: bool, reached: float, pixels: float) -> str:
-    """The strategy, by the cell and by what linear models reach."""
-    if pixels >= reached:
+def _decide(situation: Situation, fits_best_at_the_end: bool, features: np.ndarray, pixels: np.ndarray) -> str:
+    """The strategy, by the cell and by what linear models of features and of pixels reach on each held-out picture."""
+    gain = features - pixels
+    error = gain.std() / np.sqrt(len(gain))
+    # Of few pictures chance decides which model is right more often.
+    if gain.mean() <= 0 and gain.mean() + 2 * error < _WORTH_IT:
         warnings.warn(
-            f"A linear model of {_SIDE} x {_SIDE} pixels reaches {pixels:.2f} on held-out pictures, and one of the "
-            f"network's features {reached:.2f}: transfer looks useless here. Try another network, or a model of your "
-            "pictures alone.",
+            f"A linear model of {_SIDE} x {_SIDE} pixels reaches {pixels.mean():.2f} on held-out pictures, and one of "
+            f"the network's features {features.mean():.2f}: transfer looks useless here. Try another network, or a "
+            "model of your pictures alone.",
             TransferWarning,
             stacklevel=4,
         )
