@@ -9,6 +9,7 @@ Run: OMP_NUM_THREADS=1 python benchmarks/strategies.py [mobilenet_v3_small sktl_
 """
 
 import argparse
+import warnings
 
 import numpy as np
 from common import machine, show
@@ -20,6 +21,7 @@ from transferability_ranking import Table, cifar, extractor, folders, garments, 
 from sktl import FineTunedClassifier, PretrainedFeatureExtractor
 from sktl._engine._strategy import strategy_params
 from sktl.backbones._variants import up_to
+from sktl.exceptions import TransferWarning
 from sktl.selection import StrategyAdvice, recommend_strategy
 from sktl.selection._strategy import _small_pictures
 
