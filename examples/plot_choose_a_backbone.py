@@ -59,7 +59,7 @@ candidates = {
 # the labels are under a Bayesian linear model of the features.
 
 selector = BackboneSelector(candidates).fit(X, y)
-print(selector.ranking_)
+selector.ranking_
 
 # %%
 # Does it hold?
