@@ -284,8 +284,9 @@ def recommend_strategy(
 def _decide(situation: Situation, fits_best_at_the_end: bool, features: np.ndarray, pixels: np.ndarray) -> str:
     """The strategy, by the cell and by what linear models of features and of pixels reach on each held-out picture."""
     gain = features - pixels
-    error = gain.std() / np.sqrt(len(gain))
-    # Of few pictures chance decides which model is right more often.
+    # Of few pictures chance decides which model is right more often; that both are right of all proves little, so that
+    # one is counted of which only one of them is.
+    error = np.sqrt((np.square(gain - gain.mean()).sum() + 1) / len(gain)) / np.sqrt(len(gain))
     if gain.mean() <= 0 and gain.mean() + 2 * error < _WORTH_IT:
         warnings.warn(
             f"A linear model of {_SIDE} x {_SIDE} pixels reaches {pixels.mean():.2f} on held-out pictures, and one of "
