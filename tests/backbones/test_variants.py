@@ -8,7 +8,7 @@ import torch
 from torch import nn
 
 from sktl.backbones import Backbone, Preprocessing, load_backbone
-from sktl.backbones._variants import fill, hollow, hollow_tensor, is_hollow
+from sktl.backbones._variants import fill, hollow, hollow_tensor, is_hollow, up_to
 
 
 class Net(nn.Module):
@@ -170,3 +170,21 @@ def test_a_hollow_tensor(tensor):
     assert empty.untyped_storage().nbytes() == tensor.element_size()
     assert is_hollow(empty)
     assert not is_hollow(tensor)
+
+
+def test_up_to(backbone, x):
+    """The network that ends with a stage gives what that stage gives, has the fingerprints that it had there, and what
+    was behind it takes no room."""
+    for n_stages in (1, 2, 3):
+        part = up_to(backbone, n_stages)
+        assert [stage.name for stage in part.stages] == ["stem", "layer1", "layer2"][:n_stages]
+        last = part.stages[-1].name
+        assert part.fingerprint(last) == backbone.fingerprint(last)
+        (expected,) = backbone.feature_graph(last)(x)
+        torch.testing.assert_close(part.feature_graph(last)(x)[0], expected, rtol=0, atol=0)
+        again = pickle.loads(pickle.dumps(part))
+        torch.testing.assert_close(again.feature_graph(last)(x)[0], expected, rtol=0, atol=0)
+        _, rest = part.cut(n_stages - 1)
+        assert sum(p.numel() for p in rest.parameters()) == part.stages[-1].n_parameters
+    assert sum(p.numel() for p in up_to(backbone, 1).module.parameters()) == backbone.stages[0].n_parameters
+    assert backbone.module.fc.out_features == 1000
