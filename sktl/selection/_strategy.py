@@ -12,6 +12,7 @@ from sklearn.utils import check_consistent_length, check_random_state
 from sklearn.utils._param_validation import Interval, StrOptions, validate_params
 from torch import nn
 
+from sktl._engine._domain import NEAR
 from sktl._engine._labelled import LabelledImages, as_targets, distinct
 from sktl._engine._probe import PROBE_PENALTY
 from sktl._engine._strategy import Situation, look, strategy_params
@@ -145,11 +146,11 @@ class StrategyAdvice:
         if self.distance is None:
             lines.append(f"how near they are to what {self.backbone} learnt from cannot be told: unknown")
         else:
-            known = "nobody has measured where its line is: " if self.domain == "unknown" else ""
-            lines.append(
-                f"{self.distance:.2f} standard deviations from what {self.backbone} learnt from: {known}{self.domain}"
-            )
-        fits = ", ".join(f"{stage} {value:.3g}" for stage, value in self.logme.items())
+            line = NEAR.get(self.backbone)
+            where = "nobody has measured up to where others are similar" if line is None else f"similar is below {line}"
+            from_there = f"{self.distance:.2f} standard deviations from what {self.backbone} learnt from"
+            lines.append(f"{from_there} ({where}): {self.domain}")
+        fits = ", ".join(f"{stage} {value:.3f}" for stage, value in self.logme.items())
         lines.append(f"LogME of the features of each stage: {fits}")
         reached = ", ".join(f"{value:.2f} with {stage}" for stage, value in self.probes.items())
         lines.append(f"{score} of a linear model on held-out pictures: {reached}, {self.pixels:.2f} with pixels alone")
