@@ -47,6 +47,8 @@ def test_the_depth_is_that_of_the_advice(table, distance):
     distance[0] = None
     assert auto().fit(X, y).freeze_depth_ == 5
     assert auto(weights=None, random_state=0).fit(X, y).freeze_depth_ == 0
+    lent = auto().fit(X, y).backbone_
+    assert auto(backbone=lent, weights=None).fit(X, y).freeze_depth_ == 5  # a network has the weights that it has
 
 
 def test_as_the_recommendation_says(table, monkeypatch):
