@@ -81,7 +81,7 @@ def norm_shift(backbone: Backbone, pictures: np.ndarray, device: "str | torch.de
     Returns
     -------
     NormShift or None
-        None where the network has no batch norms with statistics, each of which runs in one place.
+        None where the network has no batch norms with learnt statistics, each of which runs in one place.
 
     Notes
     -----
@@ -125,7 +125,8 @@ def norm_shift(backbone: Backbone, pictures: np.ndarray, device: "str | torch.de
 
 def _has_statistics(module: nn.Module) -> bool:
     """Whether a module is a batch norm that has kept what it was trained with."""
-    return isinstance(module, nn.modules.batchnorm._BatchNorm) and module.running_mean is not None
+    is_norm = isinstance(module, nn.modules.batchnorm._BatchNorm) and module.running_mean is not None
+    return is_norm and bool(module.get_buffer("running_mean").any())  # they begin as zeros
 
 
 def _channel_means(x: Tensor) -> Tensor:

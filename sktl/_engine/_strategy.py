@@ -58,7 +58,7 @@ class Situation(NamedTuple):
         return "last_stages" if self.amount == "much" or self.domain == "different" else "freeze_all"
 
 
-def look(owner: Any, images: Images, n_classes: "int | None", seed: int = 0) -> Situation:
+def look(owner: Any, images: Images, n_classes: "int | None") -> Situation:
     """See how near some of the pictures are to what the network knows.
 
     Parameters
@@ -66,13 +66,11 @@ def look(owner: Any, images: Images, n_classes: "int | None", seed: int = 0) -> 
     owner : estimator
         As in `source_distance`.
     images : Images
-        All pictures; 64 of them are looked at.
+        All pictures, different ones; 64 of them are looked at, the same ones each time.
     n_classes : int or None
         None for a regression.
-    seed : int, default=0
-        Of the choice.
     """
-    some = np.sort(np.random.default_rng(seed).permutation(len(images))[:_LOOKED_AT])
+    some = np.sort(np.random.default_rng(0).permutation(len(images))[:_LOOKED_AT])
     distance = source_distance(owner, images.take(some)) if len(some) > 1 else None
     return Situation(len(images), n_classes, distance, NEAR.get(owner.backbone_.name))
 

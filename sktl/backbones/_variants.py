@@ -37,7 +37,7 @@ def rebuilt(backbone: BackboneT, parts: Mapping[str, Any], stage_ends: Mapping[s
 
 
 def up_to(backbone: BackboneT, n_stages: int) -> BackboneT:
-    """The network that ends with one of its stages; of what is behind it nothing is left that takes room.
+    """The network that ends with one of its stages; of the modules behind it nothing is left that takes room.
 
     Parameters
     ----------

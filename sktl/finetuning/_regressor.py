@@ -28,8 +28,8 @@ class FineTunedRegressor(DepthByData, TransferRegressor):
         How many stages are frozen, counted from the input: 0 trains all, a negative number counts from the end (-1:
         all but the last stage are frozen), ``"all"`` trains the head alone, a stage's name freezes up to and including
         it, and ``"auto"`` goes by the number of pictures and by how near they are to what the network knows, as
-        `sktl.selection.recommend_strategy` does. What is frozen runs once per picture and is bit-identical after
-        `fit`.
+        `sktl.selection.recommend_strategy` does (`partial_fit`: by those of its first call). What is
+        frozen runs once per picture and is bit-identical after `fit`.
     head : "linear", tuple of int or Module, default="linear"
         What is put on the network: one linear layer, hidden layers of these widths with ReLU in front of it, or a
         network of your own, which is copied and maps features (n, n_features) to outputs (n, n_targets).

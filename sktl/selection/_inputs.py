@@ -84,14 +84,9 @@ def check_labels(features: Any, y: Any, name: str = "features") -> tuple[np.ndar
     labels : Labels
         The classes.
     """
-    X, y = check_features(features, name), column_or_1d(present(y))
-    _check_lengths(name, X, y)
-    if is_continuous(y):
-        raise ValueError(
-            f"y has values that are no classes, such as {_first_fraction(y)}, and this score knows classes only. For a "
-            "regression take logme_score or probe_score, or bin y before."
-        )
-    return X, encode(y, "y")
+    X, labels = check_features(features, name), _as_labels(present(y))
+    _check_lengths(name, X, labels.codes)
+    return X, labels
 
 
 def check_targets(features: Any, y: Any, task: Task) -> tuple[np.ndarray, Labels | np.ndarray]:
@@ -113,12 +108,17 @@ def check_targets(features: Any, y: Any, task: Task) -> tuple[np.ndarray, Labels
     target : Labels or ndarray of shape (n, n_targets)
         Targets are float64, and none is constant.
     """
+    X, target = check_features(features), as_target(y, task)
+    _check_lengths("features", X, target.codes if isinstance(target, Labels) else target)
+    return X, target
+
+
+def as_target(y: Any, task: Task) -> Labels | np.ndarray:
+    """What is to be predicted, as `check_targets` gives it, before there are any features."""
     y = present(y)
     if has_classes(y, task):
-        return check_labels(features, y)
-    X = check_features(features)
+        return _as_labels(y)
     targets = check_array(y.reshape(-1, 1) if y.ndim == 1 else y, dtype=np.float64, input_name="y")
-    _check_lengths("features", X, targets)
     constant = np.flatnonzero(targets.min(axis=0) == targets.max(axis=0))
     if len(constant):
         which = f"in column {constant[0]} " if targets.shape[1] > 1 else ""
@@ -126,7 +126,7 @@ def check_targets(features: Any, y: Any, task: Task) -> tuple[np.ndarray, Labels
             f"y has the same value {which}for all rows ({targets[0, constant[0]]:g}), so that there is nothing to "
             "predict. Leave it out."
         )
-    return X, targets
+    return targets
 
 
 def present(y: Any, name: str = "y") -> np.ndarray:
@@ -195,6 +195,17 @@ def centred(X: np.ndarray) -> np.ndarray:
     Z = X - X.mean(axis=0)
     Z[:, X.min(axis=0) == X.max(axis=0)] = 0.0
     return Z
+
+
+def _as_labels(y: np.ndarray) -> Labels:
+    """Classes, where y has any."""
+    y = column_or_1d(y)
+    if is_continuous(y):
+        raise ValueError(
+            f"y has values that are no classes, such as {_first_fraction(y)}, and this score knows classes only. For a "
+            "regression take logme_score or probe_score, or bin y before."
+        )
+    return encode(y, "y")
 
 
 def _check_lengths(name: str, X: np.ndarray, y: np.ndarray) -> None:

@@ -8,12 +8,12 @@ from typing import Any
 
 import numpy as np
 import torch
-from sklearn.utils import _safe_indexing, check_random_state, indexable
+from sklearn.utils import check_consistent_length, check_random_state
 from sklearn.utils._param_validation import Interval, StrOptions, validate_params
 from torch import nn
 
 from sktl._engine._domain import NEAR
-from sktl._engine._labelled import as_targets
+from sktl._engine._labelled import LabelledImages, as_targets, distinct
 from sktl._engine._probe import PROBE_PENALTY
 from sktl._engine._strategy import Situation, look, strategy_params
 from sktl._images import Images
@@ -21,17 +21,17 @@ from sktl.backbones._variants import up_to
 from sktl.exceptions import TransferWarning
 from sktl.feature_extraction import PretrainedFeatureExtractor
 from sktl.selection._evidence import logme_score
-from sktl.selection._inputs import Task, draw_rows, has_classes
+from sktl.selection._inputs import Labels, Task, as_target, draw_rows
 from sktl.selection._probe import held_out_scores
 from sktl.selection._reading import is_random, read_pictures, run_layers
 
-_WORTH_IT = 0.05  # features may be better than pixels by so much where it is not known that they are not
+_WORTH_IT = 0.05  # of what pixels get wrong; a network of which it is not known that it saves less may be of use
 _N_STAGES = 5  # whose features are looked at
 _SIDE = 16  # of the small pictures that a model of pixels sees
 _AT_ONCE = 256  # pictures, as large as the network sees them
 
-_NETWORK = ("weights", "in_channels", "preprocessing")
-_SETTINGS = ("image_shape", "channels", "engine", "precision", "cache", "device", "n_jobs")
+_NETWORK = ("weights", "preprocessing")
+_SETTINGS = ("in_channels", "image_shape", "channels", "engine", "precision", "cache", "device", "n_jobs")
 
 _TITLES = {
     "freeze_all": "Freeze all stages, and train a head on what they give",
@@ -63,7 +63,7 @@ class StrategyAdvice:
     backbone : str
         The name of the network.
     n_pictures : int
-        How many there are.
+        How many different ones there are.
     n_classes : int or None
         How many classes they have; None for a regression.
     amount : {"little", "much"}
@@ -119,7 +119,7 @@ class StrategyAdvice:
     def _call(self) -> str:
         """The estimator, as one would write it."""
         kind = "Regressor" if self.n_classes is None else "Classifier"
-        return f"FineTuned{kind}({', '.join(f'{name}={value!r}' for name, value in self.params.items())})"
+        return f"FineTuned{kind}({', '.join(f'{name}={_written(value)}' for name, value in self.params.items())})"
 
     def _cells(self) -> list[list[str]]:
         """The table, with an arrow where the pictures are."""
@@ -185,11 +185,12 @@ def recommend_strategy(
     backbone : str, Module, Backbone or estimator, default="sktl_mini"
         The network: whatever `sktl.PretrainedFeatureExtractor` takes as its ``backbone``, or such an extractor, where
         the network has weights or settings (device, cache ...) of its own; one that is fitted reads the pictures as it
-        has learnt to.
+        has learnt to. The layers and the pooling of an extractor play no part.
     task : {"auto", "classification", "regression"}, default="auto"
         What y is. "auto" is a regression where y has several columns or numbers that are not whole.
     max_samples : int, default=1000
-        How many pictures are looked at, at most, drawn in the shares of the classes. All of them are counted.
+        How many pictures are looked at, at most, drawn in the shares of the classes. All are read and counted, copies
+        once, as a fit has them: neither copies nor the order of the rows make a difference.
     random_state : int, RandomState instance or None, default=0
         Which ones, and how they are shuffled into folds.
 
@@ -201,8 +202,8 @@ def recommend_strategy(
     Raises
     ------
     ValueError
-        Where there are fewer than two pictures, or y has missing values or one class only; where the weights are
-        random, for then there is nothing to transfer.
+        Where y has missing values, or one class or value only; where the weights are random, for then there is nothing
+        to transfer.
     ImageError
         Where a picture cannot be read.
     BackboneError
@@ -212,7 +213,8 @@ def recommend_strategy(
     -----
     TransferWarning
         Where features are no better than pixels: a linear model of the pixels is right on as many held-out pictures,
-        or more, and there are enough of them to say that the network's features are not 5 points better.
+        or more, and there are enough of them to say that the network's features do not save one in twenty of its
+        errors.
 
     See Also
     --------
@@ -224,9 +226,9 @@ def recommend_strategy(
     The cells of the table are much and little data (100 pictures of each class on average), and pictures that are
     similar to those that the network learnt from, or different, by `domain_distance`. What stands in a cell was
     measured; the user guide has the figures, and says how often another strategy was better. Where little data are
-    different, LogME decides between the features of an earlier stage and fine-tuning. Where it is unknown whether
-    they are different, they are taken for it. Lines drawn on a few sets of pictures are rules of thumb: where time
-    allows, search over ``freeze_depth``.
+    different, LogME decides between the features of an earlier stage and fine-tuning; where it is unknown whether
+    they are, between those and the last stage's. ``"train_all"`` stands in no cell. Lines drawn on a few sets of
+    pictures are rules of thumb: where time allows, search over ``freeze_depth``.
 
     A regression has no classes: 1,000 pictures are much. No regression was measured.
 
@@ -246,19 +248,17 @@ def recommend_strategy(
     ('little', 'different')
     >>> model = FineTunedClassifier(**advice.params).fit(X[:200] / 16, y[:200])
     """
-    _, y = indexable(X, as_targets(y))
     extractor, images = read_pictures(X, backbone)
     if is_random(extractor):
         raise ValueError("weights=None is a network with random weights, from which there is nothing to transfer.")
-    random = check_random_state(random_state)
-    rows = draw_rows(y, max_samples, task, random)
-    is_classes = has_classes(np.asarray(y), task)
-    seed = int(random.randint(2**31 - 1))
-    n_classes = len(np.unique(np.asarray(y))) if is_classes else None
-    situation = look(extractor, images, n_classes, seed)
+    images, y, n_classes = _different(images, y, task)
+    situation = look(extractor, images, n_classes)
 
-    images, y = images.take(rows), _safe_indexing(y, rows)
-    known: dict = {"task": "classification" if is_classes else "regression"}
+    known: dict = {"task": "regression" if n_classes is None else "classification"}
+    random = check_random_state(random_state)
+    rows = draw_rows(y, max_samples, random=random, **known)
+    seed = int(random.randint(2**31 - 1))
+    images, y = images.take(rows), y[rows]
     tables = _stage_features(extractor, images)
     logme = {stage: logme_score(table, y, **known) for stage, table in tables.items()}
     known |= {"C": 1 / PROBE_PENALTY, "random_state": seed}
@@ -282,13 +282,29 @@ def recommend_strategy(
     )
 
 
+def _different(images: Images, y: Any, task: Task) -> tuple[Images, np.ndarray, "int | None"]:
+    """Rows as a fit has them, copies once and in an order of their own: pictures, codes or numbers, and n_classes."""
+    if y is None:
+        raise ValueError("y=None: the advice depends on what is to be learnt. Give a label for each picture.")
+    y = as_targets(y)
+    check_consistent_length(range(len(images)), y)
+    target = as_target(y, task)
+    codes, n_classes = (target.codes, len(target.counts)) if isinstance(target, Labels) else (target, None)
+    ones = np.ones(len(codes))
+    table = distinct(LabelledImages(images, codes, ones, ones, ()))
+    return table.images, table.y, n_classes
+
+
 def _decide(situation: Situation, fits_best_at_the_end: bool, features: np.ndarray, pixels: np.ndarray) -> str:
     """The strategy, by the cell and by what linear models of features and of pixels reach on each held-out picture."""
     gain = features - pixels
     # Of few pictures chance decides which model is right more often; that both are right of all proves little, so that
     # one is counted of which only one of them is.
     error = np.sqrt((np.square(gain - gain.mean()).sum() + 1) / len(gain)) / np.sqrt(len(gain))
-    if gain.mean() <= 0 and gain.mean() + 2 * error < _WORTH_IT:
+    # Nothing is known where nothing is ever right, as with one picture of each class; and little where all but all is,
+    # as of a rare class: what pixels get wrong is what there is to gain.
+    worth_it = _WORTH_IT * (1 - max(0.0, pixels.mean()))
+    if pixels.any() and gain.mean() <= 0 and gain.mean() + 2 * error < worth_it:
         warnings.warn(
             f"A linear model of {_SIDE} x {_SIDE} pixels reaches {pixels.mean():.2f} on held-out pictures, and one of "
             f"the network's features {features.mean():.2f}: transfer looks useless here. Try another network, or a "
@@ -335,6 +351,11 @@ def _small_pictures(extractor: PretrainedFeatureExtractor, images: Images) -> np
         small = nn.functional.adaptive_avg_pool2d(torch.from_numpy(pictures).permute(0, 3, 1, 2).float(), _SIDE)
         rows.append(small.flatten(1).numpy() / 255)
     return np.concatenate(rows).astype(np.float64)
+
+
+def _written(value: Any) -> str:
+    """A parameter as one would write it; of a network, which is pages long, its kind."""
+    return f"{type(value).__name__}(...)" if isinstance(value, nn.Module) else repr(value)
 
 
 def _marked(cell: str) -> str:

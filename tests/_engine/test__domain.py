@@ -92,10 +92,11 @@ def test_nothing_changes(backbone):
 
 
 def test_without_norms():
-    """A network without batch norms, or with norms that keep no statistics, says nothing."""
+    """A network without batch norms, or with norms that keep no statistics or have learnt none yet, says nothing."""
     layers = [nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4, track_running_stats=False), nn.AdaptiveAvgPool2d(1), nn.Flatten()]
     for network in (nn.Sequential(layers[0], *layers[2:]), nn.Sequential(*layers)):
         assert norm_shift(load_backbone(network, preprocessing=SIZE), pictures_of(4, 0)) is None
+    assert norm_shift(load_backbone(make_network(), preprocessing=SIZE), pictures_of(4, 0)) is None
 
 
 def test_a_norm_in_two_places():

@@ -28,6 +28,10 @@ def distance(monkeypatch):
     return said
 
 
+def digests(images):
+    return [images.digest(row) for row in range(len(images))]
+
+
 def auto(**params):
     return FineTunedClassifier(**{"freeze_depth": "auto", "max_epochs": 0, **params})
 
@@ -43,13 +47,18 @@ def test_the_depth_is_that_of_the_advice(table, distance):
     distance[0] = None
     assert auto().fit(X, y).freeze_depth_ == 5
     assert auto(weights=None, random_state=0).fit(X, y).freeze_depth_ == 0
+    lent = auto().fit(X, y).backbone_
+    assert auto(backbone=lent, weights=None).fit(X, y).freeze_depth_ == 5  # a network has the weights that it has
 
 
-def test_as_the_recommendation_says(table):
-    """The depth is the one that is recommended for the same pictures, of which copies count once."""
+def test_as_the_recommendation_says(table, monkeypatch):
+    """The depth is the one that is recommended for the same pictures, by the same few of them, whatever the seeds."""
     X, y = table
-    params = recommend_strategy(X, y).params
-    model = auto().fit(np.vstack([X] * 4), np.hstack([y] * 4))
+    seen = []
+    monkeypatch.setattr(strategy_module, "source_distance", lambda owner, images: seen.append(digests(images)) or 0.9)
+    model = auto(random_state=3).fit(np.vstack([X] * 4), np.hstack([y] * 4))
+    params = recommend_strategy(np.vstack([X] * 4), np.hstack([y] * 4), random_state=5).params
+    assert seen[0] == seen[1]
     assert model.freeze_depth_ == model.backbone_.stage_index(params["freeze_depth"])
 
 

@@ -21,9 +21,11 @@ def digits():
 
 
 def make_network():
-    """Two stages with a batch norm each, and a head."""
+    """Two stages with a batch norm each, whose means have moved, and a head."""
     torch.manual_seed(0)
     stages = [nn.Sequential(nn.Conv2d(n, 4, 3), nn.BatchNorm2d(4), nn.ReLU()) for n in (3, 4)]
+    for stage in stages:
+        stage[1].running_mean += 0.1
     return nn.Sequential(*stages, nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(4, 2))
 
 

@@ -134,6 +134,10 @@ def test_transfer_that_is_useless():
         (400, 200, 200, False),  # as good as pixels, and perhaps 7 points better
         (4000, 2000, 2000, True),
         (4000, 2001, 2000, False),  # better is better
+        (4000, 4000, 4000, False),  # who makes no errors can save none
+        (4000, 3990, 3990, False),  # a class of ten that neither knows
+        (4000, 3600, 3900, True),
+        (400, 0, 0, False),  # one of each class
     ],
 )
 def test_few_pictures_are_no_proof(monkeypatch, n, features, pixels, is_useless):
@@ -145,6 +149,33 @@ def test_few_pictures_are_no_proof(monkeypatch, n, features, pixels, is_useless)
         warnings.simplefilter("always")
         strategy = strategy_module._decide(situation, True, *rows)
     assert (strategy == "no_transfer") == is_useless == bool(said)
+
+
+def test_copies_and_the_order_make_no_difference(table):
+    """Advice is about the different pictures, in an order of their own: else a copy would be known when it is held out,
+    and an oversampled table had much data."""
+    X, y = table[0][:60], table[1][:60] % 3
+    first = recommend_strategy(X, y, max_samples=40)
+    mixed = np.random.default_rng(0).permutation(120) % 60
+    assert recommend_strategy(X[mixed], y[mixed], max_samples=40) == first
+    assert first.n_pictures == 60
+
+
+def test_numbers_do_not_depend_on_the_order_either(table):
+    """Targets stay with their pictures."""
+    X, y = table[0][:60], np.column_stack([table[1][:60], table[1][:60] ** 2])
+    mixed = np.random.default_rng(0).permutation(60)
+    assert recommend_strategy(X[mixed], y[mixed]) == recommend_strategy(X, y)
+
+
+def test_pictures_with_more_channels():
+    """The cut network and the whole one read as many as the extractor that was given."""
+    X = np.random.default_rng(0).random((40, 16, 16, 5))
+    y = np.arange(40) % 2
+    made = recommend_strategy(X, y, PretrainedFeatureExtractor(in_channels=5))
+    assert made.strategy == "earlier_layer"
+    assert made.params.keys() == {"backbone", "in_channels", "freeze_depth"}
+    assert FineTunedClassifier(**made.params, max_epochs=0).fit(X, y).predict(X).shape == (40,)
 
 
 def test_how_it_reads(advice):
@@ -171,10 +202,23 @@ def test_names_are_escaped():
     assert "→" not in repr(made)
 
 
+def test_a_network_is_not_printed_in_full():
+    """Of a network that was given, whose own text is pages long, the kind is named."""
+    made = strategy_module.StrategyAdvice(
+        "freeze_all", {"backbone": nn.Sequential(nn.ReLU())}, "x", 10, 2, "little", "unknown", None, {}, {}, 0.4
+    )
+    assert made._call() == "FineTunedClassifier(backbone=Sequential(...))"
+
+
 def test_numbers(table):
     """Targets of a regression, one or several, have R2 in place of accuracy, and the other estimator's parameters."""
     X, y = table
-    for targets, task in ((y + 0.5, "auto"), (np.column_stack([y, -y]), "auto"), (y, "regression")):
+    for targets, task in (
+        (y + 0.5, "auto"),
+        ((y + 0.5).astype(object), "auto"),
+        (np.column_stack([y, -y]), "auto"),
+        (y, "regression"),
+    ):
         made = recommend_strategy(X[:60], targets[:60], task=task)
         assert made.n_classes is None
         assert "FineTunedRegressor(" in repr(made)
@@ -228,6 +272,14 @@ def test_what_cannot_be_advised(table, tmp_path):
         recommend_strategy(X, np.zeros(200, int))
     with pytest.raises(ValueError, match="missing"):
         recommend_strategy(X, np.where(y == 3, np.nan, y))
+    with pytest.raises(ValueError, match="missing"):
+        recommend_strategy(X, [None if label == 3 else "a" for label in y])
+    with pytest.raises(ValueError, match="no order"):
+        recommend_strategy(X, ["a" if label == 3 else 1 for label in y])
+    with pytest.raises(ValueError, match="y=None"):
+        recommend_strategy(X, None)
+    with pytest.raises(ValueError, match="same value"):
+        recommend_strategy(X[:1], [0.5])
     with pytest.raises(ValueError, match="inconsistent numbers of samples"):
         recommend_strategy(X, y[:-1])
     with pytest.raises(ValueError, match="max_samples"):
