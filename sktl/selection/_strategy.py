@@ -4,6 +4,7 @@ import warnings
 from dataclasses import dataclass, field
 from html import escape
 from numbers import Integral
+from textwrap import fill
 from typing import Any
 
 import numpy as np
@@ -15,7 +16,7 @@ from torch import nn
 from sktl._engine._domain import NEAR
 from sktl._engine._labelled import LabelledImages, as_targets, distinct
 from sktl._engine._probe import PROBE_PENALTY
-from sktl._engine._strategy import Situation, look, strategy_params
+from sktl._engine._strategy import MUCH, Situation, look, strategy_params
 from sktl._images import Images
 from sktl.backbones._variants import up_to
 from sktl.exceptions import TransferWarning
@@ -42,7 +43,7 @@ _TITLES = {
 }
 _CELLS = {
     ("little", "similar"): "freeze all",
-    ("little", "different"): "an earlier stage if it fits better, else the last stages",
+    ("little", "different"): "an earlier stage, or the last ones",
     ("much", "similar"): "the last stages",
     ("much", "different"): "the last stages",
 }
@@ -98,7 +99,8 @@ class StrategyAdvice:
         rows = [["", "similar pictures", "different pictures"], *self._cells()]
         widths = [max(len(row[column]) for row in rows) for column in range(3)]
         table = ["  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows]
-        return "\n".join([self._title(), self._call(), "", *table, "", *(f"- {line}" for line in self._evidence())])
+        lines = [fill(f"- {line}", 80, subsequent_indent="  ") for line in self._evidence()]
+        return "\n".join([self._title(), self._call(), "", *table, "", *lines])
 
     def _repr_html_(self) -> str:
         head, *rows = [["", "similar pictures", "different pictures"], *self._cells()]
@@ -137,12 +139,11 @@ class StrategyAdvice:
     def _evidence(self) -> list[str]:
         """What the advice goes by, as sentences."""
         score = "R²" if self.n_classes is None else "accuracy"
-        lines = [f"{self.n_pictures:,} pictures: {self.amount} data"]
+        much = f"{self.amount} data (much is {MUCH if self.n_classes else 10 * MUCH:,} or more)"
+        lines = [f"{self.n_pictures:,} pictures: {much}"]
         if self.n_classes is not None:
             each = self.n_pictures / self.n_classes
-            lines = [
-                f"{self.n_pictures:,} pictures, {each:.3g} of each of {self.n_classes} classes: {self.amount} data"
-            ]
+            lines = [f"{self.n_pictures:,} pictures, {each:.3g} of each of {self.n_classes} classes on average: {much}"]
         if self.distance is None:
             lines.append(f"how near they are to what {self.backbone} learnt from cannot be told: unknown")
         else:
