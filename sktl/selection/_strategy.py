@@ -344,13 +344,13 @@ def _stage_features(extractor: PretrainedFeatureExtractor, images: Images) -> di
 
 
 def _small_pictures(extractor: PretrainedFeatureExtractor, images: Images) -> np.ndarray:
-    """The pictures as rows of pixels from 0 to 1, as much of them as the network sees."""
+    """The pictures as rows of pixels, as much of them as the network sees."""
     rows = []
     for start in range(0, len(images), _AT_ONCE):
         block = images.take(np.arange(start, min(start + _AT_ONCE, len(images))))
         (pictures,) = run_layers(extractor, (), block)
         small = nn.functional.adaptive_avg_pool2d(torch.from_numpy(pictures).permute(0, 3, 1, 2).float(), _SIDE)
-        rows.append(small.flatten(1).numpy() / 255)
+        rows.append(small.flatten(1).numpy())
     return np.concatenate(rows).astype(np.float64)
 
 

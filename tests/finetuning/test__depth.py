@@ -41,6 +41,7 @@ def test_the_depth_is_that_of_the_advice(table, distance):
     X, y = table
     assert auto().fit(X, y).freeze_depth_ == 5
     assert auto().fit(X, y % 2).freeze_depth_ == 3
+    assert FineTunedRegressor(freeze_depth="auto", max_epochs=0).fit(X, y + 0.5).freeze_depth_ == 5  # 300 numbers
     distance[0] = 0.9
     assert auto().fit(X, y).freeze_depth_ == 3
     assert FineTunedRegressor(freeze_depth="auto", max_epochs=0).fit(X, y + 0.5).freeze_depth_ == 3

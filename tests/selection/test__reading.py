@@ -58,6 +58,7 @@ def test_whose_head_knows_classes(digits):
     mini, rival = PretrainedFeatureExtractor().fit(X), PretrainedFeatureExtractor("squeezenet1_1", **named).fit(X)
     assert not is_random(mini)
     assert is_random(rival)
+    assert not is_random(PretrainedFeatureExtractor(mini.backbone_, weights=None).fit(X))  # it has its own
     assert class_layer(mini) is class_layer(rival) is None
     assert class_layer(PretrainedFeatureExtractor(rival.backbone_).fit(X)) is None
     rival.weights = "default"

@@ -13,6 +13,7 @@ from torch import nn
 import sktl._engine._strategy as engine_module
 import sktl.selection._strategy as strategy_module
 from sktl import FineTunedClassifier, FineTunedRegressor, PretrainedFeatureExtractor
+from sktl._images import check_images
 from sktl.backbones import Backbone
 from sktl.exceptions import ImageError, TransferWarning
 from sktl.selection import domain_distance, logme_score, probe_score, recommend_strategy
@@ -301,6 +302,19 @@ def test_a_network_without_norms(table):
         made = recommend_strategy(X, y, own)
     assert (made.distance, made.domain) == (None, "unknown")
     assert "cannot be told" in repr(made)
+
+
+def test_of_many_stages_some_are_looked_at(table):
+    """Five of the last two thirds, evenly, with the last one."""
+    X, _ = table
+    torch.manual_seed(0)
+    stages = [nn.Sequential(nn.Conv2d(n, 4, 3, padding=1), nn.ReLU()) for n in [3] + [4] * 8]
+    network = nn.Sequential(*stages, nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(4, 2))
+    own = PretrainedFeatureExtractor(network, preprocessing={"resize_size": 16, "crop_size": 16}).fit(X)
+    names = [stage.name for stage in own.backbone_.stages]
+    tables = strategy_module._stage_features(own, check_images(own, X[:4], reset=False))
+    assert len(names) == 9
+    assert list(tables) == [names[i] for i in (3, 4, 5, 7, 8)]
 
 
 def test_real_photos(shared_data):
