@@ -60,7 +60,9 @@ class StrategyAdvice:
     strategy : {"freeze_all", "earlier_layer", "last_stages", "train_all", "no_transfer"}
         What to do.
     params : dict
-        The parameters that do it: ``FineTunedClassifier(**advice.params)``, or `FineTunedRegressor` for numbers.
+        The parameters that do it: ``FineTunedClassifier(**advice.params)``, or `FineTunedRegressor` for numbers. Those
+        of "no_transfer" train all of the network, from random weights where it has a name: that takes many pictures,
+        and a model of the pixels may do better.
     backbone : str
         The name of the network.
     n_pictures : int
@@ -325,7 +327,8 @@ def _params(strategy: str, extractor: PretrainedFeatureExtractor, best: str) -> 
     default = PretrainedFeatureExtractor().get_params()
     own = {name: getattr(extractor, name) for name in (*_NETWORK, *_SETTINGS)}
     own = {name: value for name, value in own.items() if value is not default[name] and value != default[name]}
-    own["backbone"] = extractor.backbone
+    # A fitted estimator would lend nothing once a search has cloned it.
+    own["backbone"] = backbone if hasattr(extractor.backbone, "get_params") else extractor.backbone
     if strategy == "earlier_layer":
         own = {name: value for name, value in own.items() if name not in _NETWORK}
         own["backbone"] = up_to(backbone, backbone.stage_index(best))

@@ -7,6 +7,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
+from sklearn.base import clone
 from sklearn.datasets import load_digits
 from torch import nn
 
@@ -257,6 +258,15 @@ def test_the_features_are_in_the_cache(table, n_run):
     before = n_run[0]
     FineTunedClassifier(**(made.params | {"freeze_depth": "all"}), max_epochs=1).fit(X[:50], y[:50])
     assert n_run[0] == before
+
+
+def test_a_fitted_estimator_lends_its_network_for_good(table):
+    """The parameters hold its network, and not the estimator, which a search would clone and so make unfitted."""
+    X, y = table
+    model = FineTunedClassifier(max_epochs=1, random_state=0).fit(X[:60], y[:60])
+    made = recommend_strategy(X, y, model)
+    assert made.params["backbone"] is model.backbone_
+    clone(FineTunedClassifier(**made.params, max_epochs=0)).fit(X[:20], y[:20])
 
 
 def test_it_is_data(advice):
