@@ -156,8 +156,8 @@ plt.show()
 # %%
 # Near, to transfer at all is the great step, ten points and more, and what is done then is about one or two. Far,
 # pixels say much by themselves, and a frozen network adds little to that. Of many pictures, training brings something
-# that the frozen stages do not give, on both sides. To train all stages takes twice as long as the last two; here it
-# is half a point ahead on one side, two pictures of 400, and behind on the other.
+# that the frozen stages do not give, on both sides. To train all stages takes twice as long as the last two; here it is
+# half a point ahead on one side, two pictures of 400, and behind on the other.
 #
 # With few pictures the advice is not the best: near ones gain two points where stages learn, and far ones would better
 # have been left frozen, by one. Two draws of forty or fifty pictures can hardly tell such ways apart, and a rule drawn
