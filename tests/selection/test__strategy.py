@@ -14,6 +14,7 @@ from torch import nn
 import sktl._engine._strategy as engine_module
 import sktl.selection._strategy as strategy_module
 from sktl import FineTunedClassifier, FineTunedRegressor, PretrainedFeatureExtractor
+from sktl._engine._probe import PROBE_PENALTY
 from sktl._images import check_images
 from sktl.backbones import Backbone
 from sktl.exceptions import ImageError, TransferWarning
@@ -312,6 +313,18 @@ def test_a_network_without_norms(table):
         made = recommend_strategy(X, y, own)
     assert (made.distance, made.domain) == (None, "unknown")
     assert "cannot be told" in repr(made)
+
+
+def test_how_the_probes_are_fitted(table, monkeypatch):
+    """With the penalty of a head's start, and all of one advice in the same folds, which random_state gives."""
+    told = []
+    monkeypatch.setattr(strategy_module, "held_out_scores", lambda *_, **known: told.append(known) or np.ones(4))
+    for seed in (0, 1):
+        recommend_strategy(table[0][:20], table[1][:20], random_state=seed)
+    assert {known["C"] for known in told} == {1 / PROBE_PENALTY}
+    seeds = [known["random_state"] for known in told]
+    assert len(set(seeds)) == 2
+    assert seeds == sorted(seeds, key=seeds.index)
 
 
 def test_of_many_stages_some_are_looked_at(table):
