@@ -169,7 +169,8 @@ def test_its_trained_network_is_a_backbone(digits, make):
     np.testing.assert_allclose(logits, model.decision_function(X), rtol=1e-3, atol=1e-3)
     for backbone in (model, frozen):
         second = FineTunedRegressor(backbone, freeze_depth="all", max_epochs=1, random_state=0).fit(X, y)
-        assert all(torch.equal(value, learnt[key]) for key, value in second.backbone_.module.state_dict().items())
+        for key, value in second.backbone_.module.state_dict().items():
+            torch.testing.assert_close(value, learnt[key], rtol=0, atol=0, msg=lambda said, key=key: f"{key}: {said}")
     make(backbone=frozen, freeze_depth=0, lr=0.1).fit(X, y)
     assert all(torch.equal(value, learnt[key]) for key, value in model.backbone_.module.state_dict().items())
     with pytest.raises(ValueError, match="FrozenEstimator"):

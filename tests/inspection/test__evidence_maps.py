@@ -265,7 +265,8 @@ def test_integers(pictures):
     pytest.importorskip("onnxruntime")
     model = QuantizedClassifier(FineTunedClassifier(**INNER)).fit(*pictures)
     fitted, X = find_network(model, pictures[0], "")
-    assert_allclose(class_probabilities(fitted, X), model.predict_proba(X), atol=1e-5)
+    # The last bit of a feature may decide to which of 256 values it is rounded.
+    assert_allclose(class_probabilities(fitted, X), model.predict_proba(X), atol=5e-3)
     assert occlusion_maps(fitted, X[:1], np.array([0]), 32, 16).any()
     with pytest.raises(ValueError, match=r"a network of integers does not have\. Use method='occlusion'"):
         gradient_maps(fitted, X, np.zeros(12, int))
