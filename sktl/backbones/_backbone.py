@@ -353,6 +353,7 @@ class Backbone:
         changed = _graph.readers(self._full_graph, self._root, tensors)
         other = object.__new__(type(self))
         vars(other).update(vars(self))
+        vars(other).pop("body", None)  # it has the values of before
         other.module = _graph.with_tensors(self.module, tensors)
         other._root = _graph.with_tensors(self._root, {name: tensor.detach() for name, tensor in tensors.items()})
         other._fingerprints = {

@@ -323,6 +323,16 @@ def test_with_weights_shares_what_is_frozen(resnet):
     assert not any(p.requires_grad for p in other.module.parameters())
 
 
+def test_with_weights_has_a_body_of_its_own(resnet):
+    """Also where the original's body was asked for before: what lends its trained network lends no untrained one."""
+    state = trained(resnet, -1).state_dict()
+    for original in (resnet, resnet.body, resnet.body.body):
+        _ = original.body
+        learnt = original.with_weights(state).body.module.state_dict()
+        assert all(torch.equal(learnt[name], value) for name, value in state.items() if name in learnt)
+        assert any(name.startswith("layer4") for name in state.keys() & learnt.keys())
+
+
 def test_with_weights_pickles_and_can_be_given_others(resnet):
     """It is a backbone like any other: sent to another process, and source of the next one."""
     other = resnet.with_weights(trained(resnet, -1).state_dict())
