@@ -78,7 +78,7 @@ def cell(network: str, train: Table, test: Table, size: int) -> tuple[StrategyAd
 def main(networks: list[str], only_few: bool) -> None:
     """Print a table for each network, and how often the advice was good."""
     warnings.simplefilter("error", TransferWarning)  # none of these sets is one that a network is of no use for
-    losses = []
+    losses, cells = [], {}
     for network in networks:
         rows = []
         for title, (train, test) in sets().items():
@@ -87,11 +87,15 @@ def main(networks: list[str], only_few: bool) -> None:
                 size = min(each * n_classes, len(train[1]))
                 advice, table, taken = cell(network, train, some(test, N_TEST), size)
                 losses.append(100 * (max(table.values()) - taken))
+                below = [100 * (max(table.values()) - table[way]) for way in WAYS]
+                cells.setdefault((advice.amount, advice.domain), []).append(below)
                 distance = "unknown" if advice.distance is None else f"{advice.distance:.2f}, {advice.domain}"
                 found = [f"{100 * table[way]:.1f}" for way in WAYS]
                 rows.append((title, str(size), distance, *found, advice.strategy, f"{losses[-1]:.1f}"))
                 print(*rows[-1], flush=True)
         show(network, ("pictures", "number", "distance", *WAYS, "advice", "loss"), rows)
+    means = [[*where, str(len(found)), *(f"{x:.1f}" for x in np.mean(found, axis=0))] for where, found in cells.items()]
+    show("points below the best way, by cell of the table", ("data", "pictures", "sets", *WAYS), means)
     n_good = sum(loss <= 1.0 for loss in losses)
     print(f"within a point of the best: {n_good} of {len(losses)} cells; mean loss {np.mean(losses):.2f} points")
 

@@ -63,6 +63,11 @@ def resolve_backbone(estimator, parameter: str = "backbone") -> Backbone:
     )
 
 
+def has_random_weights(estimator: Any, parameter: str = "backbone") -> bool:
+    """Whether nobody has trained the network that a parameter of an estimator means."""
+    return estimator.weights is None and isinstance(getattr(estimator, parameter), str)
+
+
 class LeftBehind:
     """Stands for a network that was a parameter of a fitted estimator, and is not in its pickle.
 

@@ -17,7 +17,7 @@ from torch import nn
 from sktl._device import resolve_device
 from sktl._engine._activations import fetch_activations
 from sktl._engine._augment import AUGMENT_CONSTRAINTS, make_augmentation
-from sktl._engine._backbone_parameter import BACKBONE_CONSTRAINTS, resolve_backbone
+from sktl._engine._backbone_parameter import BACKBONE_CONSTRAINTS, has_random_weights, resolve_backbone
 from sktl._engine._callbacks import GradualUnfreezing, KeepBest
 from sktl._engine._epochs import FitInEpochs
 from sktl._engine._labelled import LabelledImages, as_targets, distinct, hold_out
@@ -289,7 +289,7 @@ class TransferEstimator(FitInEpochs, BaseEstimator):
         """A net with a new head, started as ``head_init`` says; with the head and the history of a previous net."""
         rows, depth = course.rows, course.depth
         # Random weights have no statistics to keep: norms that held on to them would not normalise at all.
-        is_random = self.weights is None and isinstance(getattr(self, self._network_parameter), str)
+        is_random = has_random_weights(self, self._network_parameter)
         freeze_bn = self.freeze_bn and not is_random
         has_norms = any(isinstance(x, nn.modules.batchnorm._BatchNorm) for x in self.backbone_.module.modules())
         if has_norms and not freeze_bn and depth < len(self.backbone_.stages) and min(len(rows), self.batch_size) == 1:

@@ -9,6 +9,7 @@ from sklearn.base import clone
 from sklearn.utils import check_random_state
 from sklearn.utils._param_validation import Interval, StrOptions
 
+from sktl._engine._backbone_parameter import has_random_weights
 from sktl._engine._checkpoint import Remember
 from sktl._engine._classification import TransferClassifier
 from sktl._engine._net import TransferNet
@@ -163,7 +164,7 @@ class LotteryTicketClassifier(CompressedClassifier):
         net = inner.net_.hollow()
         net.fill(unpack(self._ticket))
         name = inner._network_parameter
-        is_random = inner.weights is None and isinstance(getattr(inner, name), str)
+        is_random = has_random_weights(inner, name)
         network = {
             name: adopted(inner, net.module_),
             "head": net.module_.head,

@@ -4,6 +4,7 @@ from typing import Any
 
 from sklearn.base import is_classifier
 
+from sktl._engine._backbone_parameter import has_random_weights
 from sktl._engine._labelled import LabelledImages
 from sktl._engine._strategy import look, strategy_params
 
@@ -17,7 +18,7 @@ class DepthByData:
             return super()._resolve_depth(learning, is_new)  # type: ignore[misc]
         if not is_new:
             return self.freeze_depth_
-        if self.weights is None and isinstance(self.backbone, str):
+        if has_random_weights(self):
             return 0  # nothing has been learnt that could be kept
         situation = look(self, learning.images, len(self.classes_) if is_classifier(self) else None)
         params = strategy_params(situation.strategy, len(self.backbone_.stages))

@@ -9,8 +9,9 @@ from scipy.special import softmax
 from sklearn.utils import check_random_state
 from sklearn.utils._param_validation import Interval, validate_params
 
+from sktl._engine._backbone_parameter import has_random_weights
 from sktl._engine._domain import NEAR, source_distance
-from sktl.selection._reading import class_layer, is_random, read_pictures, run_layers
+from sktl.selection._reading import class_layer, read_pictures, run_layers
 
 
 @dataclass(frozen=True, repr=False)
@@ -138,7 +139,7 @@ def domain_distance(
         raise ValueError(f"X has {len(images)} picture, which has no variance. Give at least two.")
     some = np.sort(check_random_state(random_state).permutation(len(images))[:max_samples])
     images = images.take(some)
-    distance = None if is_random(extractor) else source_distance(extractor, images)
+    distance = None if has_random_weights(extractor) else source_distance(extractor, images)
     confidence = None
     head = class_layer(extractor)
     if head is not None:

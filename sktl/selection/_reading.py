@@ -45,11 +45,6 @@ def fitted_extractor(
     return clone(common).set_params(backbone=backbone).fit(X)
 
 
-def is_random(extractor: PretrainedFeatureExtractor) -> bool:
-    """Whether nobody has trained the network."""
-    return isinstance(extractor.backbone, str) and extractor.weights is None
-
-
 def class_layer(extractor: PretrainedFeatureExtractor) -> "str | None":
     """The layer of a fitted extractor's network that gives the logits of the classes that it learnt, if there is one.
 
@@ -66,5 +61,7 @@ def run_layers(extractor: PretrainedFeatureExtractor, layers: Sequence[str], ima
     A picture that cannot be read is an error, whatever the extractor makes of it.
     """
     settings = {name: getattr(extractor, name) for name in PREFIX_CONSTRAINTS}
+    if not layers:
+        settings["cache"] = None  # pictures are large, are looked at once, and would push features out
     with bounded_threads():
         return FrozenPrefix(extractor.backbone_, layers, **{**settings, "on_error": "raise"}).run(images)

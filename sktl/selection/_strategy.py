@@ -13,6 +13,7 @@ from sklearn.utils import check_consistent_length, check_random_state
 from sklearn.utils._param_validation import Interval, StrOptions, validate_params
 from torch import nn
 
+from sktl._engine._backbone_parameter import has_random_weights
 from sktl._engine._domain import NEAR
 from sktl._engine._labelled import LabelledImages, as_targets, distinct
 from sktl._engine._probe import PROBE_PENALTY
@@ -24,7 +25,7 @@ from sktl.feature_extraction import PretrainedFeatureExtractor
 from sktl.selection._evidence import logme_score
 from sktl.selection._inputs import Labels, Task, as_target, draw_rows
 from sktl.selection._probe import held_out_scores
-from sktl.selection._reading import is_random, read_pictures, run_layers
+from sktl.selection._reading import read_pictures, run_layers
 
 _WORTH_IT = 0.05  # of what pixels get wrong; a network of which it is not known that it saves less may be of use
 _N_STAGES = 5  # whose features are looked at
@@ -142,10 +143,10 @@ class StrategyAdvice:
         """What the advice goes by, as sentences."""
         score = "R²" if self.n_classes is None else "accuracy"
         much = f"{self.amount} data (much is {MUCH if self.n_classes else 10 * MUCH:,} or more)"
-        lines = [f"{self.n_pictures:,} pictures: {much}"]
+        each = ""
         if self.n_classes is not None:
-            each = self.n_pictures / self.n_classes
-            lines = [f"{self.n_pictures:,} pictures, {each:.3g} of each of {self.n_classes} classes on average: {much}"]
+            each = f", {self.n_pictures / self.n_classes:.3g} of each of {self.n_classes} classes on average"
+        lines = [f"{self.n_pictures:,} pictures{each}: {much}"]
         if self.distance is None:
             lines.append(f"how near they are to what {self.backbone} learnt from cannot be told: unknown")
         else:
@@ -252,7 +253,7 @@ def recommend_strategy(
     >>> model = FineTunedClassifier(**advice.params).fit(X[:200] / 16, y[:200])
     """
     extractor, images = read_pictures(X, backbone)
-    if is_random(extractor):
+    if has_random_weights(extractor):
         raise ValueError("weights=None is a network with random weights, from which there is nothing to transfer.")
     images, y, n_classes = _different(images, y, task)
     situation = look(extractor, images, n_classes)

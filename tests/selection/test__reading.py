@@ -6,8 +6,9 @@ from sklearn.exceptions import NotFittedError
 from sklearn.frozen import FrozenEstimator
 
 from sktl import FineTunedClassifier, PretrainedFeatureExtractor
+from sktl._engine._backbone_parameter import has_random_weights
 from sktl.exceptions import ImageError
-from sktl.selection._reading import class_layer, fitted_extractor, is_random, read_pictures, run_layers
+from sktl.selection._reading import class_layer, fitted_extractor, read_pictures, run_layers
 
 
 def test_a_fitted_extractor_is_used_as_it_is(digits):
@@ -56,9 +57,9 @@ def test_whose_head_knows_classes(digits):
     X, _ = digits
     named = {"weights": None, "random_state": 0}
     mini, rival = PretrainedFeatureExtractor().fit(X), PretrainedFeatureExtractor("squeezenet1_1", **named).fit(X)
-    assert not is_random(mini)
-    assert is_random(rival)
-    assert not is_random(PretrainedFeatureExtractor(mini.backbone_, weights=None).fit(X))  # it has its own
+    assert not has_random_weights(mini)
+    assert has_random_weights(rival)
+    assert not has_random_weights(PretrainedFeatureExtractor(mini.backbone_, weights=None).fit(X))  # it has its own
     assert class_layer(mini) is class_layer(rival) is None
     assert class_layer(PretrainedFeatureExtractor(rival.backbone_).fit(X)) is None
     rival.weights = "default"
