@@ -26,6 +26,14 @@ def shared_data() -> Path:
     return folder
 
 
+@pytest.fixture(scope="session", autouse=True)
+def _no_graphs_of_before(tmp_path_factory):
+    """Exported graphs that earlier runs left on the machine would decide which engine runs these tests."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("SKTL_HOME", str(tmp_path_factory.mktemp("home")))
+        yield
+
+
 @pytest.fixture(scope="session")
 def digits():
     """Thirty digits of three kinds, (30, 8, 8) from 0 to 1, and their labels, 0 to 2."""
