@@ -1,16 +1,21 @@
 """Fitted attributes of whatever a user has at hand: an estimator, a pipeline around it, a search around that."""
 
-from collections.abc import Iterator
-from typing import Any
+from collections.abc import Callable, Iterable, Iterator
+from functools import partial
+from typing import Any, NamedTuple
 
+from sklearn.frozen import FrozenEstimator
+from sklearn.pipeline import Pipeline
+from sklearn.utils import _safe_indexing
 from sklearn.utils.validation import check_is_fitted
 
 
 def find_fitted(estimator: Any, attribute: str) -> Any:
     """The part of an estimator that has a fitted attribute; None where none has it.
 
-    Searches are followed to their best estimator, pipelines from their last step to the first, and what wraps one
-    estimator (`TransformedTargetRegressor`, `TunedThresholdClassifierCV`, a calibrated `FrozenEstimator`) to that.
+    Searches are followed to their best estimator, pipelines from their last step to the first, what wraps one estimator
+    (`FrozenEstimator`, `TransformedTargetRegressor`, `TunedThresholdClassifierCV`, a calibrated `FrozenEstimator`) to
+    that, and a `ColumnTransformer` or `FeatureUnion` to the one of its transformers that has it.
 
     Parameters
     ----------
@@ -19,7 +24,38 @@ def find_fitted(estimator: Any, attribute: str) -> Any:
     attribute : str
         Such as ``"history_"``.
     """
-    return next((part for part in _parts(estimator) if hasattr(part, attribute)), None)
+    found = _find(estimator, attribute)
+    return None if found is None else found.part
+
+
+def reach(estimator: Any, X: Any, attribute: str) -> tuple[Any, Any]:
+    """The part of an estimator that has a fitted attribute, and what reaches it of ``X``.
+
+    It is the part that `find_fitted` finds. Of the pipelines around it the steps before it are run, and of the columns
+    of a table it gets its own.
+
+    Parameters
+    ----------
+    estimator : estimator
+        Fitted or not.
+    X : array-like
+        What the estimator is given.
+    attribute : str
+        Such as ``"net_"``.
+
+    Returns
+    -------
+    part : estimator or None
+        None where no part has the attribute.
+    X : array-like
+        What the part is given; as it came where there is none.
+    """
+    found = _find(estimator, attribute)
+    if found is None:
+        return None, X
+    for step in found.before:
+        X = step(X)
+    return found.part, X
 
 
 def require_fitted(estimator: Any, attribute: str, what: str) -> Any:
@@ -51,14 +87,48 @@ def require_fitted(estimator: Any, attribute: str, what: str) -> Any:
     return part
 
 
-def _parts(estimator: Any) -> Iterator[Any]:
-    yield estimator
+class _Found(NamedTuple):
+    """A part of an estimator, and what a table goes through until it reaches the part."""
+
+    part: Any
+    before: tuple[Callable[[Any], Any], ...] = ()
+
+
+def _find(estimator: Any, attribute: str) -> "_Found | None":
+    if isinstance(estimator, FrozenEstimator):  # it passes off its estimator's attributes as its own
+        return _find(estimator.estimator, attribute)
+    if hasattr(estimator, attribute):
+        return _Found(estimator)
+    for found in _find_each(_in_turn(estimator), attribute):
+        return found
+    beside = list(_find_each(_side_by_side(estimator), attribute))
+    return beside[0] if len(beside) == 1 else None  # of several there is no saying which
+
+
+def _find_each(parts: "Iterable[_Found]", attribute: str) -> "Iterator[_Found]":
+    """What is found in each of the parts, if anything."""
+    for part, before in parts:
+        found = _find(part, attribute)
+        if found is not None:
+            yield _Found(found.part, before + found.before)
+
+
+def _in_turn(estimator: Any) -> "Iterator[_Found]":
+    """The parts of which the first one that has something counts."""
     # Ensembles call the unfitted estimator that they copy "estimator_": it has no fitted attribute to be found.
     for name in ("best_estimator_", "regressor_", "estimator_"):
         if hasattr(estimator, name):
-            yield from _parts(getattr(estimator, name))
-    calibrated: Any = getattr(estimator, "calibrated_classifiers_", ())
-    if len(calibrated) == 1:  # with one for each fold there is no saying which
-        yield from _parts(calibrated[0].estimator)
-    for _, step in reversed(getattr(estimator, "steps", ())):
-        yield from _parts(step)
+            yield _Found(getattr(estimator, name))
+    if isinstance(estimator, Pipeline):
+        for index, (_, step) in reversed(list(enumerate(estimator.steps))):
+            yield _Found(step, (estimator[:index].transform,) if index else ())
+
+
+def _side_by_side(estimator: Any) -> "Iterator[_Found]":
+    """The parts that all count."""
+    for calibrated in getattr(estimator, "calibrated_classifiers_", ()):
+        yield _Found(calibrated.estimator)
+    for _, transformer in getattr(estimator, "transformer_list", ()):
+        yield _Found(transformer)
+    for _, transformer, columns in getattr(estimator, "transformers_", ()):
+        yield _Found(transformer, (partial(_safe_indexing, indices=columns, axis=1),))

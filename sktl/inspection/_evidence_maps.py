@@ -13,14 +13,14 @@ from torch import Tensor, fx, nn
 
 from sktl._device import resolve_device
 from sktl._engine._classification import TransferClassifier
-from sktl._engine._fitted import require_fitted
+from sktl._engine._fitted import reach, require_fitted
 from sktl._engine._network import Normalization, pool
 from sktl._engine._prefix import FrozenPrefix
 from sktl._engine._runners import get_runner, resolve_batch_size
 from sktl._engine._threads import bounded_threads
 from sktl._images import check_images
 from sktl.backbones import Backbone
-from sktl.inspection._subject import name_layers, reach
+from sktl.inspection._subject import name_layers
 
 _AT_ONCE = 256  # copies of a picture, each with another place covered: for a small stride there are tens of thousands
 _CELLS = 7  # the sides of a picture in squares that cover it, by default: as many as a usual network's last stage has

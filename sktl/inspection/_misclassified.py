@@ -6,12 +6,12 @@ from sklearn.metrics import ConfusionMatrixDisplay, confusion_matrix
 from sklearn.utils import check_consistent_length
 from sklearn.utils.validation import check_is_fitted, column_or_1d
 
+from sktl._engine._fitted import reach
 from sktl._images import check_images
 from sktl.inspection._axes import check_matplotlib, two_axes
 from sktl.inspection._labels import short
 from sktl.inspection._photo_grid import photo_grid, photo_title, show_photo
 from sktl.inspection._photos import Photos, read_anew
-from sktl.inspection._subject import reach
 
 _FEW = 12  # classes of which the counts can be read in their cells
 _MANY = 30  # classes of which the names cannot be read any more

@@ -4,13 +4,11 @@ from typing import Any, NamedTuple
 
 import numpy as np
 from sklearn.base import clone, is_classifier, is_regressor
-from sklearn.frozen import FrozenEstimator
-from sklearn.pipeline import Pipeline
 from sklearn.utils.multiclass import type_of_target
 from sklearn.utils.validation import column_or_1d
 
 from sktl._engine._backbone_parameter import resolve_backbone
-from sktl._engine._fitted import find_fitted
+from sktl._engine._fitted import reach
 from sktl._engine._labelled import as_targets, is_missing
 from sktl._engine._prefix import FrozenPrefix
 from sktl._engine._threads import bounded_threads
@@ -52,42 +50,6 @@ class Subject(NamedTuple):
         settings = {name: getattr(self.owner, name) for name in _SETTINGS}
         with bounded_threads():
             return FrozenPrefix(self.backbone, layers, pooling=pooling, on_error=on_error, **settings).run(self.images)
-
-
-def reach(estimator: Any, X: Any, attribute: str) -> tuple[Any, Any]:
-    """The part of an estimator that has a fitted attribute, and what reaches it of ``X``.
-
-    It is the part that `find_fitted` finds; of the pipelines around it, the steps before it are run.
-
-    Parameters
-    ----------
-    estimator : estimator
-        Fitted or not.
-    X : array-like
-        What the estimator is given.
-    attribute : str
-        Such as ``"net_"``.
-
-    Returns
-    -------
-    part : estimator or None
-        None where no part has the attribute.
-    X : array-like
-        What the part is given; as it came where there is none.
-    """
-    if isinstance(estimator, FrozenEstimator):  # it passes off its estimator's attributes as its own
-        return reach(estimator.estimator, X, attribute)
-    if isinstance(estimator, Pipeline):
-        for index, (_, step) in reversed(list(enumerate(estimator.steps))):
-            if find_fitted(step, attribute) is not None:
-                return reach(step, estimator[:index].transform(X) if index else X, attribute)
-    elif not hasattr(estimator, attribute):
-        calibrated: Any = getattr(estimator, "calibrated_classifiers_", ())
-        inner = [getattr(estimator, name, None) for name in ("best_estimator_", "regressor_", "estimator_")]
-        for part in [*inner, calibrated[0].estimator] if len(calibrated) == 1 else inner:
-            if find_fitted(part, attribute) is not None:
-                return reach(part, X, attribute)
-    return find_fitted(estimator, attribute), X
 
 
 def understand(estimator: Any, X: Any) -> Subject:

@@ -173,24 +173,27 @@ def test_an_extractor_runs_to_its_deepest_layer(digits, layers, weights):
 
 
 def test_it_is_found_where_find_fitted_looks(digits):
-    """In a search over a pipeline, calibrated and frozen around it, it is the same network."""
+    """In a search over a pipeline, calibrated and frozen around it, and in some columns of a table, it is the same."""
     X, y = digits
     pipe = make_pipeline(PretrainedFeatureExtractor(layers="layer2"), LogisticRegression(max_iter=1000))
     search = GridSearchCV(pipe, {"logisticregression__C": [0.1]}, cv=2).fit(X, y)
     calibrated = CalibratedClassifierCV(FrozenEstimator(search)).fit(X, y)
     alone = footprint(search.best_estimator_[0], X, n_repeats=1)
     assert alone.parameters > 0
-    for model in (search, calibrated):
-        found = footprint(model, X, n_repeats=1)
+    mixed = make_column_transformer((PretrainedFeatureExtractor(layers="layer2"), slice(0, 64)))
+    table = make_pipeline(mixed, LogisticRegression(max_iter=1000))
+    rows = X.reshape(len(X), -1)
+    for model, given in ((search, X), (calibrated, X), (table.fit(rows, y), rows)):
+        found = footprint(model, given, n_repeats=1)
         assert (found.parameters, found.nonzero, found.macs) == (alone.parameters, alone.nonzero, alone.macs)
         assert found.nbytes > alone.nbytes
 
 
 def test_without_a_network_there_is_nothing_to_count(digits):
-    """A classic model has bytes and a time; so has a table with a network in one of its columns."""
+    """A classic model has bytes and a time; so has a table with two networks."""
     X, y = digits
     X = X.reshape(len(X), -1)
-    mixed = make_column_transformer((PretrainedFeatureExtractor(layers=0), slice(0, 64)))
+    mixed = make_column_transformer(*[(PretrainedFeatureExtractor(layers=0), slice(0, 64))] * 2)
     for model in (LogisticRegression(), make_pipeline(mixed, LogisticRegression(max_iter=1000))):
         found = footprint(model.fit(X, y), X, n_repeats=1)
         assert isinstance(found, Footprint)

@@ -69,10 +69,10 @@ def test_the_callers_autocast_and_default_dtype_play_no_part(backbone):
     np.testing.assert_allclose(got, expected, rtol=1e-5, atol=1e-6)
 
 
-def test_float32_on_cuda_keeps_cudnn_and_leaves_tf32(backbone):
+def test_float32_on_cuda_keeps_cudnn_and_leaves_tf32(backbone, monkeypatch):
     """Within a run on CUDA only tf32 is switched off, and afterwards nothing is."""
     runner = get_runner(backbone, ["stem"], "avg", engine="torch", precision="float32", device=CPU)
-    runner._device = torch.device("cuda")  # only the settings are looked at, which need no such device
+    monkeypatch.setattr(runner, "_device", torch.device("cuda"))  # only the settings are looked at, which need none
     cudnn = torch.backends.cudnn
     before = cudnn.enabled, cudnn.benchmark, cudnn.deterministic, cudnn.allow_tf32
     with warnings.catch_warnings():

@@ -2,8 +2,6 @@
 
 import numpy as np
 import pytest
-from sklearn.calibration import CalibratedClassifierCV
-from sklearn.compose import TransformedTargetRegressor
 from sklearn.frozen import FrozenEstimator
 from sklearn.linear_model import LogisticRegression, Ridge
 from sklearn.model_selection import GridSearchCV
@@ -13,7 +11,7 @@ from sklearn.preprocessing import FunctionTransformer
 from sktl import FineTunedClassifier, FineTunedRegressor, PretrainedFeatureExtractor
 from sktl.compression import QuantizedClassifier
 from sktl.exceptions import BackboneError
-from sktl.inspection._subject import as_labels, name_layers, reach, read_layers, understand
+from sktl.inspection._subject import as_labels, name_layers, read_layers, understand
 from sktl.selection import BackboneSelector
 
 
@@ -55,37 +53,6 @@ def test_a_frozen_estimator(digits):
 def turned(X):
     """Pictures upside down, as a step of a pipeline gives them."""
     return np.asarray(X)[:, ::-1]
-
-
-@pytest.mark.parametrize(
-    "wrap",
-    [
-        lambda pipe, X, y: pipe.fit(X, y),
-        lambda pipe, X, y: FrozenEstimator(pipe.fit(X, y)),
-        lambda pipe, X, y: GridSearchCV(pipe, {"finetunedclassifier__lr": [0.1]}, cv=2).fit(X, y),
-        lambda pipe, X, y: CalibratedClassifierCV(FrozenEstimator(pipe.fit(X, y)), cv=2).fit(X, y),
-        lambda pipe, X, y: make_pipeline(FunctionTransformer(turned), FunctionTransformer(turned), pipe).fit(X, y),
-    ],
-    ids=["pipeline", "frozen", "search", "calibrated", "pipeline in a pipeline"],
-)
-def test_pictures_go_through_the_steps_before_the_network(digits, wrap):
-    """Wherever the pipeline is, the network gets what the step before it gives."""
-    X, y = digits[0][:20], digits[1][:20] % 2
-    pipe = make_pipeline("passthrough", FunctionTransformer(turned), FineTunedClassifier(max_epochs=0))
-    part, seen = reach(wrap(pipe, X, y), X, "net_")
-    assert isinstance(part, FineTunedClassifier)
-    np.testing.assert_array_equal(seen, X[:, ::-1])
-
-
-def test_what_cannot_be_reached_is_as_it_came(digits):
-    """Without such a part there is none, and no step is run; nor where there is one for each fold."""
-    X, y = digits[0][:20], digits[1][:20] % 2
-    pipe = make_pipeline(FunctionTransformer(turned), LogisticRegression()).fit(X, y)
-    assert reach(pipe, X, "net_") == (None, X)
-    folds = CalibratedClassifierCV(FineTunedClassifier(max_epochs=0), cv=2).fit(X, y)
-    assert reach(folds, X, "net_") == (None, X)
-    target = TransformedTargetRegressor(FineTunedRegressor(max_epochs=0)).fit(X, y.astype(float))
-    assert reach(target, X, "net_")[0] is target.regressor_
 
 
 def test_features_behind_the_steps(digits):
