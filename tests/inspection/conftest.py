@@ -15,6 +15,7 @@ from matplotlib import pyplot as plt
 @pytest.fixture(autouse=True)
 def closed_figures():
     """Every figure is drawn once, which is where a bad layout or label would be an error or a warning."""
+    plt.close("all")  # those of other tests
     yield
     for number in plt.get_fignums():
         plt.figure(number).canvas.draw()
