@@ -41,7 +41,7 @@ def test_what_runs(digits, tmp_path):
     X, _ = digits
     extractor, images = read_pictures(X, "sktl_mini")
     early, late = run_layers(extractor, ["layer1", "layer4"], images)
-    np.testing.assert_array_equal(late, extractor.transform(X))
+    np.testing.assert_allclose(late, extractor.transform(X), rtol=1e-4, atol=1e-5)  # maybe of the other engine
     assert early.shape == (30, extractor.backbone_.output_shape("layer1")[0])
     (pictures,) = run_layers(extractor, (), images)
     assert pictures.shape == (30, *extractor.backbone_.preprocessing.crop_shape, 3)
