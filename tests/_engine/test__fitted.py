@@ -97,11 +97,11 @@ def test_the_one_network_of_a_table(digits, kind):
         X, first, others = pd.DataFrame(X).rename(columns=str), ["0"], make_column_selector("[^0]|..")
     network = make_pipeline(FunctionTransformer(np.sqrt), PretrainedFeatureExtractor())
     mixed = make_column_transformer((StandardScaler(), first), ("drop", first), (network, others))
-    pipe = make_pipeline(FunctionTransformer(), mixed, LogisticRegression(max_iter=1000)).fit(X, y)
+    pipe = make_pipeline(FunctionTransformer(np.log1p), mixed, LogisticRegression(max_iter=1000)).fit(X, y)
     part, seen = reach(pipe, X, "backbone_")
     assert part is pipe[1].transformers_[2][1][-1]
     assert find_fitted(pipe, "backbone_") is part
-    np.testing.assert_array_equal(seen, np.sqrt(rows))
+    np.testing.assert_array_equal(seen, np.sqrt(np.log1p(rows)))
     union = make_union(FunctionTransformer(), PretrainedFeatureExtractor()).fit(rows)
     part, seen = reach(union, rows, "backbone_")
     assert part is union.transformer_list[1][1]
@@ -111,6 +111,8 @@ def test_the_one_network_of_a_table(digits, kind):
 def test_of_two_networks_side_by_side_none_is_meant(digits):
     """Though of two one after the other it is the last."""
     rows = digits[0].reshape(30, -1)
+    pipe = make_pipeline(StandardScaler(), FunctionTransformer(), StandardScaler()).fit(rows)
+    assert find_fitted(pipe, "scale_") is pipe[-1]
     two = make_union(PretrainedFeatureExtractor(layers=0), PretrainedFeatureExtractor(layers=1)).fit(rows)
     assert find_fitted(two, "backbone_") is None
     assert reach(two, rows, "backbone_") == (None, rows)
