@@ -25,7 +25,7 @@ def find_fitted(estimator: Any, attribute: str) -> Any:
         Such as ``"history_"``.
     """
     found = _find(estimator, attribute)
-    return None if found is None else found.part
+    return None if found is None else found.estimator
 
 
 def reach(estimator: Any, X: Any, attribute: str) -> tuple[Any, Any]:
@@ -55,7 +55,7 @@ def reach(estimator: Any, X: Any, attribute: str) -> tuple[Any, Any]:
         return None, X
     for step in found.before:
         X = step(X)
-    return found.part, X
+    return found.estimator, X
 
 
 def require_fitted(estimator: Any, attribute: str, what: str) -> Any:
@@ -87,48 +87,54 @@ def require_fitted(estimator: Any, attribute: str, what: str) -> Any:
     return part
 
 
-class _Found(NamedTuple):
+class _Part(NamedTuple):
     """A part of an estimator, and what a table goes through until it reaches the part."""
 
-    part: Any
+    estimator: Any
     before: tuple[Callable[[Any], Any], ...] = ()
 
 
-def _find(estimator: Any, attribute: str) -> "_Found | None":
+def _find(estimator: Any, attribute: str) -> _Part | None:
     if isinstance(estimator, FrozenEstimator):  # it passes off its estimator's attributes as its own
         return _find(estimator.estimator, attribute)
     if hasattr(estimator, attribute):
-        return _Found(estimator)
-    for found in _find_each(_in_turn(estimator), attribute):
-        return found
+        return _Part(estimator)
+    first = next(_find_each(_in_turn(estimator), attribute), None)
+    if first is not None:
+        return first
     beside = list(_find_each(_side_by_side(estimator), attribute))
     return beside[0] if len(beside) == 1 else None  # of several there is no saying which
 
 
-def _find_each(parts: "Iterable[_Found]", attribute: str) -> "Iterator[_Found]":
+def _find_each(parts: Iterable[_Part], attribute: str) -> Iterator[_Part]:
     """What is found in each of the parts, if anything."""
-    for part, before in parts:
-        found = _find(part, attribute)
+    for part in parts:
+        found = _find(part.estimator, attribute)
         if found is not None:
-            yield _Found(found.part, before + found.before)
+            yield _Part(found.estimator, part.before + found.before)
 
 
-def _in_turn(estimator: Any) -> "Iterator[_Found]":
+def _in_turn(estimator: Any) -> Iterator[_Part]:
     """The parts of which the first one that has something counts."""
     # Ensembles call the unfitted estimator that they copy "estimator_": it has no fitted attribute to be found.
     for name in ("best_estimator_", "regressor_", "estimator_"):
         if hasattr(estimator, name):
-            yield _Found(getattr(estimator, name))
+            yield _Part(getattr(estimator, name))
     if isinstance(estimator, Pipeline):
         for index, (_, step) in reversed(list(enumerate(estimator.steps))):
-            yield _Found(step, (estimator[:index].transform,) if index else ())
+            yield _Part(step, (partial(_through_steps, estimator, index),))
 
 
-def _side_by_side(estimator: Any) -> "Iterator[_Found]":
+def _through_steps(pipeline: Pipeline, n_steps: int, X: Any) -> Any:
+    """What the first steps make of a table."""
+    return pipeline[:n_steps].transform(X) if n_steps else X
+
+
+def _side_by_side(estimator: Any) -> Iterator[_Part]:
     """The parts that all count."""
     for calibrated in getattr(estimator, "calibrated_classifiers_", ()):
-        yield _Found(calibrated.estimator)
+        yield _Part(calibrated.estimator)
     for _, transformer in getattr(estimator, "transformer_list", ()):
-        yield _Found(transformer)
+        yield _Part(transformer)
     for _, transformer, columns in getattr(estimator, "transformers_", ()):
-        yield _Found(transformer, (partial(_safe_indexing, indices=columns, axis=1),))
+        yield _Part(transformer, (partial(_safe_indexing, indices=columns, axis=1),))

@@ -85,7 +85,7 @@ def footprint(estimator: Any, X: Any, n_repeats: int = 5) -> Footprint:
     Footprint
         The time is the median of the repeats of ``predict``, or of ``transform`` where there is no such method, divided
         by the number of pictures; from what is in ``X`` to the answer, so that reading files is part of it. No cache is
-        used. Where no network is found, or where it is one of several in an ensemble, a union or a
+        used. Where no network is found, or where it sits in an ensemble or is one of several in a union or a
         `ColumnTransformer`, ``parameters``, ``nonzero`` and ``macs`` are None.
 
     Raises

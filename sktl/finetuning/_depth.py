@@ -15,7 +15,7 @@ class DepthByData:
     def _resolve_depth(self: Any, learning: LabelledImages, is_new: bool) -> int:
         """How many stages are frozen; a network that has begun to learn keeps what was chosen for it."""
         if self.freeze_depth != "auto":
-            return super()._resolve_depth(learning, is_new)  # type: ignore[misc]  # what it is mixed into
+            return super()._resolve_depth(learning, is_new)  # type: ignore[misc]  # mypy sees no base of a mixin
         if not is_new:
             return self.freeze_depth_
         if has_random_weights(self):

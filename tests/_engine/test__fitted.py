@@ -52,11 +52,6 @@ def test_what_is_not_there():
         require_fitted(LogisticRegression().fit([[0], [1]], [0, 1]), "history_", "it was not trained")
 
 
-def turned(X):
-    """Pictures upside down, as a step of a pipeline gives them."""
-    return np.asarray(X)[:, ::-1]
-
-
 @pytest.mark.parametrize(
     "wrap",
     [
@@ -64,14 +59,14 @@ def turned(X):
         lambda pipe, X, y: FrozenEstimator(pipe.fit(X, y)),
         lambda pipe, X, y: GridSearchCV(pipe, {"finetunedclassifier__lr": [0.1]}, cv=2).fit(X, y),
         lambda pipe, X, y: CalibratedClassifierCV(FrozenEstimator(pipe.fit(X, y)), cv=2).fit(X, y),
-        lambda pipe, X, y: make_pipeline(FunctionTransformer(turned), FunctionTransformer(turned), pipe).fit(X, y),
+        lambda pipe, X, y: make_pipeline(*[FunctionTransformer(np.fliplr) for _ in range(2)], pipe).fit(X, y),
     ],
     ids=["pipeline", "frozen", "search", "calibrated", "pipeline in a pipeline"],
 )
 def test_pictures_go_through_the_steps_before_the_network(digits, wrap):
     """Wherever the pipeline is, the network gets what the step before it gives."""
     X, y = digits[0][:20], digits[1][:20] % 2
-    pipe = make_pipeline("passthrough", FunctionTransformer(turned), FineTunedClassifier(max_epochs=0))
+    pipe = make_pipeline("passthrough", FunctionTransformer(np.fliplr), FineTunedClassifier(max_epochs=0))
     part, seen = reach(wrap(pipe, X, y), X, "net_")
     assert isinstance(part, FineTunedClassifier)
     np.testing.assert_array_equal(seen, X[:, ::-1])
@@ -80,7 +75,7 @@ def test_pictures_go_through_the_steps_before_the_network(digits, wrap):
 def test_what_cannot_be_reached_is_as_it_came(digits):
     """Without such a part there is none, and no step is run; nor where there is one for each fold."""
     X, y = digits[0][:20].reshape(20, -1), digits[1][:20] % 2
-    pipe = make_pipeline(FunctionTransformer(turned), LogisticRegression()).fit(X, y)
+    pipe = make_pipeline(FunctionTransformer(np.fliplr), LogisticRegression()).fit(X, y)
     assert reach(pipe, X, "net_") == (None, X)
     folds = CalibratedClassifierCV(FineTunedClassifier(max_epochs=0), cv=2).fit(X, y)
     assert reach(folds, X, "net_") == (None, X)
@@ -112,6 +107,8 @@ def test_of_two_networks_side_by_side_none_is_meant(digits):
     """Though of two one after the other it is the last."""
     rows = digits[0].reshape(30, -1)
     pipe = make_pipeline(StandardScaler(), FunctionTransformer(), StandardScaler()).fit(rows)
+    assert find_fitted(pipe, "scale_") is pipe[-1]
+    pipe.steps[1] = ("sampler", object())  # of another library, whose pipelines have steps that transform nothing
     assert find_fitted(pipe, "scale_") is pipe[-1]
     two = make_union(PretrainedFeatureExtractor(layers=0), PretrainedFeatureExtractor(layers=1)).fit(rows)
     assert find_fitted(two, "backbone_") is None

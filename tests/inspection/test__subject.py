@@ -50,15 +50,10 @@ def test_a_frozen_estimator(digits):
     assert understand(FrozenEstimator(model), digits[0]).backbone is model.backbone_
 
 
-def turned(X):
-    """Pictures upside down, as a step of a pipeline gives them."""
-    return np.asarray(X)[:, ::-1]
-
-
 def test_features_behind_the_steps(digits):
     """So the features are those that the last step of the pipeline is given."""
     X, y = digits[0][:20], digits[1][:20] % 2
-    pipe = make_pipeline(FunctionTransformer(turned), PretrainedFeatureExtractor(), LogisticRegression()).fit(X, y)
+    pipe = make_pipeline(FunctionTransformer(np.fliplr), PretrainedFeatureExtractor(), LogisticRegression()).fit(X, y)
     (features,) = understand(pipe, X).features(["layer4"], "avg")
     np.testing.assert_allclose(features, pipe[:-1].transform(X), rtol=1e-5)
 
