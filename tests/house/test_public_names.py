@@ -35,6 +35,9 @@ PUBLIC = {
         "QuantizedClassifier",
         "footprint",
     ],
+    "sktl.datasets": [
+        "load_image_folder",
+    ],
     "sktl.distillation": [
         "DistilledClassifier",
         "DistilledRegressor",

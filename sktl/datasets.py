@@ -1,0 +1,333 @@
+"""Image files as a table ``X`` and labels ``y``."""
+
+import os
+import warnings
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import numpy as np
+from sklearn.utils import Bunch
+from sklearn.utils._param_validation import StrOptions, validate_params
+
+from sktl._optional import import_optional, is_installed
+from sktl.exceptions import ImageError, ImageWarning
+
+__all__ = ["load_image_folder"]
+
+# Formats of photos, scans and graphics that Pillow reads; .heic, .heif and .jxl need a plugin. Pillow's own list also
+# has containers of video and of scientific data.
+_EXTENSIONS = (
+    *(".jpg", ".jpeg", ".jpe", ".jfif", ".mpo", ".png", ".apng", ".webp", ".gif", ".bmp", ".dib", ".tif", ".tiff"),
+    *(".avif", ".avifs", ".heic", ".heif", ".jxl", ".jp2", ".j2k", ".j2c", ".jpc", ".jpf", ".jpx"),
+    *(".ppm", ".pgm", ".pbm", ".pnm", ".tga", ".ico", ".pcx", ".sgi", ".qoi", ".psd", ".dds", ".xbm", ".xpm"),
+)
+
+# Folders that operating systems and programs put beside a user's files, with copies and thumbnails of these.
+_SYSTEM_FOLDERS = {"__MACOSX", "__pycache__", "@eaDir", "$RECYCLE.BIN", "System Volume Information", "lost+found"}
+
+# Names of the parts of a data set. A folder of these is no folder of classes.
+_PARTS = ("train", "training", "val", "valid", "validation", "test", "testing")
+
+
+@validate_params(
+    {
+        "path": [str, os.PathLike],
+        "as_frame": ["boolean", StrOptions({"auto"})],
+        "return_X_y": ["boolean"],
+        "extensions": [list, tuple, None],
+    },
+    prefer_skip_nested_validation=True,
+)
+def load_image_folder(path, *, as_frame="auto", return_X_y=False, extensions=None):
+    """Load the paths and labels of a folder of images, one subfolder per class.
+
+    The folder has the following structure:
+
+    .. code-block:: text
+
+        photos/
+            cat/
+                1.jpg
+                2.jpg
+            dog/
+                2023/
+                    3.png
+                4.png
+
+    The class of an image is the name of the top-level folder that it is in, at any depth. The images themselves are not
+    read: the estimators of sktl decode each file when they need it.
+
+    A folder that has images and no class folders gives unlabeled data: the target is None.
+
+    Read more in the :doc:`user guide </datasets>`.
+
+    Parameters
+    ----------
+    path : str or path-like
+        Folder that has the class folders. A leading ``~`` is expanded to the home directory.
+    as_frame : bool or "auto", default="auto"
+        If True, the data is a pandas DataFrame and the target a Series. If False, both are NumPy arrays. With "auto",
+        pandas is used if it is installed.
+    return_X_y : bool, default=False
+        If True, return ``(data, target)`` instead of a Bunch.
+    extensions : list of str or tuple of str, default=None
+        Extensions of the files to load, such as ``[".dcm"]``; case is ignored. With None, all image formats that Pillow
+        reads. Set it for files that a transformer of your own decodes.
+
+    Returns
+    -------
+    data : :class:`~sklearn.utils.Bunch`
+        Dictionary-like object, with the following attributes.
+
+        data : DataFrame or ndarray of shape (n_samples, 1)
+            The path of each image, as str, in one column named "image". A relative ``path`` gives relative paths.
+        target : Series or ndarray of shape (n_samples,), or None
+            The class name of each image, as str; None if there are no class folders.
+        frame : DataFrame of shape (n_samples, 2) or None
+            ``data`` and ``target`` in one table. None if ``as_frame`` is False.
+        feature_names : list of str
+            ``["image"]``.
+        target_names : list of str
+            The class names, sorted. A classifier that is fitted on the data has them as ``classes_``.
+        filenames : ndarray of shape (n_samples,)
+            The path of each image, as str.
+        DESCR : str
+            A short description: the folder and the number of images of each class.
+
+    (data, target) : tuple if ``return_X_y`` is True
+        The data and the target described above.
+
+    Raises
+    ------
+    ImageError
+        If ``path`` is not a folder, if there are no images in it, or if its subfolders are the parts of a data set
+        (``train``, ``test``) and not classes.
+    MissingDependencyError
+        If ``as_frame`` is True and pandas is not installed.
+
+    Warns
+    -----
+    ImageWarning
+        If class folders without images, or images beside the class folders, are left out; or if there is only one class
+        folder and its subfolders look like the classes.
+
+    See Also
+    --------
+    sklearn.datasets.load_files : Loads text files from a folder of the same structure.
+    sktl.feature_extraction.PretrainedFeatureExtractor : Takes ``data`` as its ``X``.
+
+    Notes
+    -----
+    The target has class names, as that of :func:`sklearn.datasets.fetch_openml` has, and not the integers of
+    :func:`sklearn.datasets.load_files`. Thus ``predict`` returns names, and ``return_X_y=True`` loses nothing. For
+    integers, use :class:`sklearn.preprocessing.LabelEncoder`.
+
+    Classes and images are sorted by name, as str are sorted, on every file system. Names that begin with a dot and
+    folders that operating systems create (``__MACOSX``, ``@eaDir``) are ignored. Symbolic links are followed; each real
+    folder is visited once per class.
+
+    The columns have the dtype object in all versions of pandas. That keeps file names that are not valid UTF-8.
+
+    Examples
+    --------
+    >>> from pathlib import Path
+    >>> from tempfile import TemporaryDirectory
+    >>> from PIL import Image
+    >>> from sktl.datasets import load_image_folder
+    >>> folder = TemporaryDirectory()
+    >>> for name, color in [("lemon", "yellow"), ("tomato", "red")]:
+    ...     Path(folder.name, name).mkdir()
+    ...     Image.new("RGB", (32, 32), color).save(Path(folder.name, name, "1.png"))
+    >>> fruit = load_image_folder(folder.name)
+    >>> fruit.target_names
+    ['lemon', 'tomato']
+    >>> fruit.data.shape
+    (2, 1)
+    >>> X, y = load_image_folder(folder.name, return_X_y=True)
+    >>> list(y)
+    ['lemon', 'tomato']
+    >>> folder.cleanup()
+    """
+    if as_frame == "auto":
+        as_frame = is_installed("pandas")
+    pandas = None
+    if as_frame:  # before the folder is read, which may take long
+        pandas = import_optional("pandas", extra="pandas", purpose="load_image_folder(as_frame=True)")
+    extensions = _check_extensions(extensions)
+    folder = _check_folder(path)
+    found = _find_images(folder, extensions)
+    _check_found(folder, found, extensions)
+    for text in _doubts(folder, found):
+        warnings.warn(text, ImageWarning, stacklevel=3)
+    bunch = _as_bunch(folder, found, pandas)
+    return (bunch.data, bunch.target) if return_X_y else bunch
+
+
+def _check_extensions(extensions: Sequence[str] | None) -> tuple[str, ...]:
+    """Lower-case endings of file names, with their dot."""
+    if extensions is None:
+        return _EXTENSIONS
+    if not extensions or not all(isinstance(extension, str) and extension.strip("*.") for extension in extensions):
+        raise ImageError(
+            "The 'extensions' parameter must be None or have one or more file extensions, such as '.png'. "
+            f"Got {extensions!r} instead."
+        )
+    return tuple("." + extension.lower().lstrip("*.") for extension in extensions)
+
+
+def _check_folder(path: str | os.PathLike) -> str:
+    """Where to look, as the beginning of all paths that are returned."""
+    folder = os.path.expanduser(os.fspath(path))
+    if os.path.isdir(folder):
+        return str(Path(folder))
+    if os.path.exists(folder):
+        raise ImageError(f"The 'path' parameter must be a folder. Got the file {folder!r} instead.")
+    start = "" if os.path.isabs(folder) else f" A relative path starts from the working directory, {os.getcwd()!r}."
+    raise ImageError(f"The 'path' parameter must be a folder that exists. Got {folder!r} instead.{start}")
+
+
+@dataclass(frozen=True)
+class _Found:
+    """What is in a folder: paths, in the order that is returned."""
+
+    classes: dict[str, list[str]]  # the images of each subfolder, which may be none
+    beside: list[str]  # the images in no subfolder
+    others: list[str]  # files with other extensions, wherever they are
+
+    @property
+    def labeled(self) -> dict[str, list[str]]:
+        """The subfolders that have images."""
+        return {name: images for name, images in self.classes.items() if images}
+
+    @property
+    def images(self) -> list[str]:
+        """The images to return: those of the classes, or if there are none, those beside."""
+        return [image for images in self.labeled.values() for image in images] or self.beside
+
+    @property
+    def labels(self) -> list[str] | None:
+        """The class of each image; None if there are no classes."""
+        return [name for name, images in self.labeled.items() for _ in images] or None
+
+
+def _find_images(folder: str, extensions: tuple[str, ...]) -> _Found:
+    found = _Found({}, [], [])
+    for entry, is_folder in _entries(folder):
+        images = found.classes.setdefault(entry.name, []) if is_folder else found.beside
+        # A link may lead back to the root, whose images are not all of this class.
+        files = _files(entry.path, {os.path.realpath(folder)}) if is_folder else [entry.path]
+        for file in files:
+            (images if file.lower().endswith(extensions) else found.others).append(file)
+    return found
+
+
+def _files(folder: str, visited: set[str]) -> Iterator[str]:
+    """Every file below ``folder``; ``visited`` are the real paths of folders not to enter (again)."""
+    real = os.path.realpath(folder)
+    if real in visited:
+        return
+    visited.add(real)
+    for entry, is_folder in _entries(folder):
+        if is_folder:
+            yield from _files(entry.path, visited)
+        else:
+            yield entry.path
+
+
+def _entries(folder: str) -> Iterator[tuple[os.DirEntry[str], bool]]:
+    """Each file and folder that is directly in ``folder`` and not hidden, sorted, and whether it is a folder."""
+    with os.scandir(folder) as unordered:
+        entries = sorted(unordered, key=lambda entry: entry.name)
+    for entry in entries:
+        if entry.name.startswith(".") or entry.name in _SYSTEM_FOLDERS:
+            continue
+        # An entry knows its type without a query to the disk. For a link os.path decides: it calls one that is broken,
+        # or that points to itself, neither a file nor a folder.
+        is_link = entry.is_symlink()
+        if os.path.isdir(entry.path) if is_link else entry.is_dir():
+            yield entry, True
+        elif os.path.isfile(entry.path) if is_link else entry.is_file():
+            yield entry, False
+
+
+def _check_found(folder: str, found: _Found, extensions: tuple[str, ...]) -> None:
+    """Raise an error if there is nothing to return, or if the folders are not classes."""
+    if not found.images:
+        others = "no files at all"
+        if found.others:
+            others = f"{_count(found.others, 'file')} with other extensions, such as {found.others[0]!r}"
+        raise ImageError(
+            f"There are no images in {folder!r}. Looked for the extensions {' '.join(extensions)}; found {others}."
+        )
+    parts = [name for name in found.labeled if name.lower() in _PARTS]
+    # One class may well be called "train". Two such names, or nothing but such names, are a data set's parts.
+    if len(parts) > 1 or (parts and len(parts) == len(found.labeled)):
+        best = min(parts, key=lambda name: _PARTS.index(name.lower()))
+        raise ImageError(
+            f"The class folders in {folder!r} are parts of a data set and not classes: {_listed(parts)}. "
+            f"Load each part by itself; did you mean {os.path.join(folder, best)!r}?"
+        )
+
+
+def _doubts(folder: str, found: _Found) -> Iterator[str]:
+    """What the user may have meant otherwise, each in a sentence or two."""
+    if empty := [name for name in found.classes if name not in found.labeled]:
+        yield f"{_count(empty, 'folder')} in {folder!r} without images left out: {_listed(empty)}."
+    if not found.labeled:
+        return
+    if found.beside:
+        yield (
+            f"{_count(found.beside, 'image')} directly in {folder!r} left out, such as {found.beside[0]!r}: the other "
+            "images are in class folders, these are not."
+        )
+    if len(found.labeled) == 1 and not found.beside:
+        [(name, images)] = found.labeled.items()
+        start = os.path.join(folder, name)
+        nested = {image[len(start) + 1 :].rpartition(os.sep)[0].partition(os.sep)[0] for image in images}
+        if len(nested) > 1 and "" not in nested:
+            yield (
+                f"All images in {folder!r} are in one class folder, {name!r}. Its subfolders look like the classes: "
+                f"{_listed(sorted(nested))}. Did you mean {start!r}?"
+            )
+
+
+def _count(things: list[str], noun: str) -> str:
+    return f"1 {noun}" if len(things) == 1 else f"{len(things)} {noun}s"
+
+
+def _listed(names: list[str], n_shown: int = 5) -> str:
+    more = f" and {len(names) - n_shown} more" if len(names) > n_shown else ""
+    return ", ".join(map(repr, names[:n_shown])) + more
+
+
+def _as_bunch(folder: str, found: _Found, pandas: ModuleType | None) -> Bunch:
+    """The images as scikit-learn's loaders return a data set."""
+    filenames = np.array(found.images, dtype=object)
+    data: Any = filenames.reshape(-1, 1)
+    target: Any = None if found.labels is None else np.array(found.labels, dtype=object)
+    frame = None
+    if pandas is not None:
+        columns = {"image": filenames} if target is None else {"image": filenames, "target": target}
+        frame = pandas.DataFrame(columns, dtype=object)
+        data, target = frame[["image"]], None if target is None else frame["target"]
+    return Bunch(
+        data=data,
+        target=target,
+        frame=frame,
+        feature_names=["image"],
+        target_names=list(found.labeled),
+        filenames=filenames,
+        DESCR=_describe(folder, found),
+    )
+
+
+def _describe(folder: str, found: _Found) -> str:
+    if found.labels is None:
+        return f"{_count(found.images, 'image')} without labels from the folder {folder!r}."
+    counts = "\n".join(f"{name}: {n_images}" for name, n_images in Counter(found.labels).items())
+    classes = f"{len(found.labeled)} class{'es' if len(found.labeled) > 1 else ''}"
+    return f"{_count(found.images, 'image')} of {classes} from the folder {folder!r}.\n\n{counts}"
