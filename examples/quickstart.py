@@ -8,7 +8,6 @@ each class::
 """
 
 import sys
-from pathlib import Path
 
 import numpy as np
 from sklearn.datasets import load_digits
@@ -18,14 +17,19 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
 from sktl import PretrainedFeatureExtractor
+from sktl.datasets import load_image_folder
+from sktl.exceptions import ImageError
 
 
-def photos(folder: Path) -> tuple[list[Path], list[str]]:
-    """Paths of the pictures below ``folder``, and as labels the names of the folders they lie in."""
-    paths = [path for path in sorted(folder.glob("*/*")) if path.suffix.lower() in {".jpg", ".jpeg", ".png", ".webp"}]
-    if not paths:
-        sys.exit(f"There are no pictures in {folder}/<class>/. Give a folder that has one folder for each class.")
-    return paths, [path.parent.name for path in paths]
+def photos(folder: str):
+    """Paths of the images in ``folder``, and as labels the names of the class folders that they are in."""
+    try:
+        X, y = load_image_folder(folder, return_X_y=True)
+    except ImageError as error:
+        sys.exit(str(error))
+    if y is None:
+        sys.exit(f"The images in {folder!r} have no labels. Give a folder that has one folder for each class.")
+    return X, y
 
 
 def digits(n: int = 200) -> tuple[np.ndarray, np.ndarray]:
@@ -37,7 +41,7 @@ def digits(n: int = 200) -> tuple[np.ndarray, np.ndarray]:
 
 def main() -> None:
     """Cross-validate a pipeline of features and logistic regression."""
-    X, y = photos(Path(sys.argv[1])) if len(sys.argv) > 1 else digits()
+    X, y = photos(sys.argv[1]) if len(sys.argv) > 1 else digits()
     pipe = make_pipeline(PretrainedFeatureExtractor(), StandardScaler(), LogisticRegression(C=0.01, max_iter=1000))
     scores = cross_val_score(pipe, X, y, cv=5)
     features = pipe[0].fit_transform(X)

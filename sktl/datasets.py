@@ -75,8 +75,9 @@ def load_image_folder(path, *, as_frame="auto", return_X_y=False, extensions=Non
     return_X_y : bool, default=False
         If True, return ``(data, target)`` instead of a Bunch.
     extensions : list of str or tuple of str, default=None
-        Extensions of the files to load, such as ``[".dcm"]``; case is ignored. With None, all image formats that Pillow
-        reads. Set it for files that a transformer of your own decodes.
+        Extensions of the files to load, such as ``[".dcm"]``; case is ignored. With None, those of the image formats
+        that Pillow reads (``.jpg``, ``.png``, ``.tif``, ``.webp`` and more) or reads with a plugin (``.heic``,
+        ``.heif``, ``.jxl``). Set it for files that a transformer of your own decodes.
 
     Returns
     -------
@@ -87,8 +88,8 @@ def load_image_folder(path, *, as_frame="auto", return_X_y=False, extensions=Non
             The path of each image, as str, in one column named "image". A relative ``path`` gives relative paths.
         target : Series or ndarray of shape (n_samples,), or None
             The class name of each image, as str; None if there are no class folders.
-        frame : DataFrame of shape (n_samples, 2) or None
-            ``data`` and ``target`` in one table. None if ``as_frame`` is False.
+        frame : DataFrame or None
+            ``data`` and ``target`` side by side. None if ``as_frame`` is False.
         feature_names : list of str
             ``["image"]``.
         target_names : list of str
