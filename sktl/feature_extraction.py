@@ -312,15 +312,15 @@ class PretrainedFeatureExtractor(CallbackSupportMixin, TransformerMixin, BaseEst
 
     def _tables(self, images, *listeners):
         """Run the prefix: one array for each layer."""
-        return self._prefix().run(images, [*listeners, *([PrintedProgress(self)] if self.verbose else [])])
+        printed = [PrintedProgress(self)] if self.verbose else []
+        return self._prefix(images.on_error).run(images, [*listeners, *printed])
 
-    def _prefix(self):
-        """The frozen prefix with this extractor's settings."""
-        return FrozenPrefix(
-            self.backbone_,
-            self.layers_,
-            **{name: getattr(self, name) for name in ("pooling", *PREFIX_CONSTRAINTS)},
-        )
+    def _prefix(self, on_error="raise"):
+        """The frozen prefix with this extractor's settings; ``on_error`` is what an `ImageReader` in front says."""
+        settings = {name: getattr(self, name) for name in ("pooling", *PREFIX_CONSTRAINTS)}
+        if on_error == "nan":
+            settings["on_error"] = "nan"
+        return FrozenPrefix(self.backbone_, self.layers_, **settings)
 
     def __sklearn_tags__(self):
         tags = super().__sklearn_tags__()

@@ -1,16 +1,228 @@
-"""Tables of pixels to pictures: for data sets that come as CSV files, ``.npz`` files or from OpenML."""
+"""Steps in front of an estimator: files that need more words than a path, and tables of pixels."""
 
+import math
+from numbers import Integral
 from typing import ClassVar
 
 import numpy as np
 from sklearn.base import BaseEstimator, TransformerMixin, _fit_context
-from sklearn.utils._param_validation import StrOptions
-from sklearn.utils.validation import check_is_fitted
+from sklearn.utils._param_validation import Interval, StrOptions
+from sklearn.utils.validation import _check_feature_names_in, check_is_fitted, validate_data
 
-from sktl._images import check_rows, images_to_rows, rows_to_images
+from sktl._images import (
+    LazyImage,
+    LazyImages,
+    Reading,
+    Remembering,
+    as_column,
+    check_rows,
+    images_to_rows,
+    in_range,
+    is_source,
+    pixel_order,
+    rows_to_images,
+    understand,
+)
+from sktl._optional import import_optional
 from sktl.exceptions import ImageError
 
-__all__ = ["PixelRowsToImages"]
+__all__ = ["ImageReader", "PixelRowsToImages"]
+
+
+class ImageReader(TransformerMixin, BaseEstimator):
+    """Say how unusual images are read.
+
+    Every estimator of sktl reads ordinary files by itself. This transformer goes in front of it if more has to be said:
+    which values are black and white, which function reads the files, which page is wanted. It reads nothing. It gives
+    images that are read, one by one, when an estimator needs their pixels.
+
+    Parameters
+    ----------
+    reader : callable, "tifffile" or None, default=None
+        What reads a file. None is Pillow and, with the extra ``tiff``, tifffile for the TIFFs that Pillow refuses or
+        misreads. "tifffile" reads all TIFFs with it. A callable gets the path, or a binary file if the item is not a
+        path, and returns an array of shape (H, W) or (H, W, C) of any type and number of channels; it is called from
+        several threads. Use a function that can be imported, if the estimator is to be pickled or to run with
+        ``n_jobs``.
+    value_range : (float, float) or None, default=None
+        The values that are black and white, such as ``(0, 4095)`` for a 12-bit camera; what lies outside is clipped. It
+        applies to every type but ``uint8`` and ``bool``. None takes what the file says of its depth; floats, of which
+        nothing says it, are an error then.
+    max_pixels : int or "auto", default="auto"
+        The largest image that is decoded, in pixels; a larger one is taken for a decompression bomb. "auto" allows what
+        fits in a sixteenth of the machine's memory at 4 bytes a pixel, and at least 89 million pixels.
+    page : int, default=0
+        Which image of a file that holds several (TIFF, GIF), counted from 0.
+    on_error : {"raise", "nan"}, default="raise"
+        What becomes of an image that cannot be read. "nan" is the same as ``on_error="nan"`` of the
+        :class:`~sktl.PretrainedFeatureExtractor` behind: a row of NaN and a warning. Estimators that train a network
+        raise the error in any case.
+
+    Attributes
+    ----------
+    n_features_in_ : int
+        Number of columns seen in ``fit``; only if ``X`` is a table with columns.
+    feature_names_in_ : ndarray of shape (n_features_in_,)
+        Names of the columns seen in ``fit``; only if all are strings.
+
+    Raises
+    ------
+    ImageError
+        If ``X`` is not a table of images, or if a callable is combined with ``page``.
+    MissingDependencyError
+        If ``reader="tifffile"`` and tifffile is not installed.
+
+    See Also
+    --------
+    sktl.feature_extraction.PretrainedFeatureExtractor : Takes the images.
+    sktl.datasets.load_image_folder : Lists the files of a folder.
+
+    Notes
+    -----
+    Features are cached by the bytes of the file and by how it is read. A callable counts by its code, its defaults, its
+    closure and the functions of its own module that it calls; a new version of a package that it uses does not.
+
+    Arrays and rows of numbers come back as arrays, on the scale 0-255 if ``value_range`` is given.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from sktl.preprocessing import ImageReader
+    >>> twelve_bits = np.array([[[0, 1000], [2000, 4095]]], dtype=np.uint16)
+    >>> ImageReader(value_range=(0, 4095)).fit_transform(twelve_bits)
+    array([[[  0,  62],
+            [125, 255]]], dtype=uint8)
+
+    Files are not read here:
+
+    >>> ImageReader(value_range=(0, 4095)).fit_transform(["scan.tif"])
+    array([LazyImage(str ('scan.tif'))], dtype=object)
+    """
+
+    _parameter_constraints: ClassVar[dict] = {
+        "reader": [callable, StrOptions({"tifffile"}), None],
+        "value_range": [tuple, list, None],
+        "max_pixels": [Interval(Integral, 1, None, closed="left"), StrOptions({"auto"})],
+        "page": [Interval(Integral, 0, None, closed="left")],
+        "on_error": [StrOptions({"raise", "nan"})],
+    }
+
+    def __init__(self, *, reader=None, value_range=None, max_pixels="auto", page=0, on_error="raise"):
+        self.reader = reader
+        self.value_range = value_range
+        self.max_pixels = max_pixels
+        self.page = page
+        self.on_error = on_error
+
+    @_fit_context(prefer_skip_nested_validation=True)
+    def fit(self, X, y=None):
+        """Check the parameters and that ``X`` is a table of images; no file is read.
+
+        Parameters
+        ----------
+        X : array-like of images
+            Paths, images, a batch array or rows of pixels, see the user guide.
+        y : None
+            Ignored.
+
+        Returns
+        -------
+        self : ImageReader
+            The reader.
+        """
+        self._read(X, reset=True)
+        return self
+
+    def transform(self, X):
+        """Say of each image how it is read.
+
+        Parameters
+        ----------
+        X : array-like of images
+            Paths, images, a batch array or rows of pixels, see the user guide.
+
+        Returns
+        -------
+        images : ndarray of shape (n_images,), dtype object
+            Images that are not read yet. Arrays and rows of numbers come back as arrays of their shape. A sequence that
+            decodes its items each time, such as a column of Hugging Face's datasets, comes back as such a sequence.
+        """
+        return self._read(X, reset=False)
+
+    def get_feature_names_out(self, input_features=None):
+        """Name of the column of images, or names of the columns of rows of pixels.
+
+        Parameters
+        ----------
+        input_features : array-like of str or None, default=None
+            Names of the columns; None takes those seen in ``fit``, and "image" if there were none.
+
+        Returns
+        -------
+        names : ndarray of shape (n_columns,), dtype object
+            The names.
+        """
+        if input_features is None and not hasattr(self, "n_features_in_"):
+            return np.array(["image"], dtype=object)
+        names = _check_feature_names_in(self, input_features)
+        order = pixel_order(names)
+        return names if order is None else names[order]
+
+    def _read(self, X, *, reset):
+        """``X``, each image of it with how it is read."""
+        reading = self._reading()
+        kind, source = understand(X, strict=False)
+        if kind == "rows":
+            rows = validate_data(self, source, reset=reset)
+            order = pixel_order(getattr(self, "feature_names_in_", None))
+            return self._scaled(rows if order is None else rows[:, order], reading)
+        if hasattr(X, "columns"):
+            validate_data(self, X, reset=reset, skip_check_array=True)
+        if kind == "batch":
+            return self._scaled(source, reading)
+        if isinstance(source, Remembering):
+            return LazyImages(X, reading, self.on_error)
+        return as_column([self._lazy(item, reading) for item in source])
+
+    def _reading(self):
+        """The parameters as one value."""
+        self._validate_params()
+        value_range = None if self.value_range is None else tuple(self.value_range)
+        if value_range is not None and not _is_range(value_range):
+            raise ImageError(
+                f"value_range={self.value_range!r} must be (low, high), two finite numbers of which the first is lower."
+            )
+        if callable(self.reader) and self.page:
+            raise ImageError(f"page={self.page} has no meaning for a reader of your own: choose the page in it.")
+        if self.reader == "tifffile":
+            import_optional("tifffile", extra="tiff", purpose="reader='tifffile'")
+        return Reading(None, value_range, self.max_pixels, self.page, self.reader)
+
+    def _lazy(self, item, reading):
+        """One image; of an array there is nothing to say but what its values mean."""
+        is_read = is_source(item) or reading.value_range is not None
+        return LazyImage(item, reading, self.on_error) if is_read and not isinstance(item, LazyImage) else item
+
+    def _scaled(self, values, reading):
+        """Arrays on the scale 0-255, if it is known which values are black and white."""
+        return values if reading.value_range is None else in_range(values, None, reading)
+
+    def __sklearn_is_fitted__(self):
+        return True  # nothing is learned
+
+    def __sklearn_tags__(self):
+        tags = super().__sklearn_tags__()
+        tags.input_tags.string = True
+        tags.input_tags.three_d_array = True
+        tags.requires_fit = False
+        if self.value_range is not None:
+            tags.transformer_tags.preserves_dtype = []  # on the scale 0-255
+        return tags
+
+
+def _is_range(bounds):
+    numbers = len(bounds) == 2 and all(isinstance(bound, int | float | np.number) for bound in bounds)
+    return numbers and all(map(math.isfinite, bounds)) and bounds[0] < bounds[1]
 
 
 class PixelRowsToImages(TransformerMixin, BaseEstimator):
@@ -36,8 +248,9 @@ class PixelRowsToImages(TransformerMixin, BaseEstimator):
     Attributes
     ----------
     image_format_ : ImageFormat
-        What was learnt: the pictures' ``shape`` (H, W, C) and the ``value_range`` that becomes 0-255. ``uint8``,
-        ``uint16`` and ``bool`` have the range of their type; other types are 0-1, 0-255 or what was seen in ``fit``.
+        What was learned: the images' ``shape`` (H, W, C) and the ``value_range`` that becomes 0-255. ``uint8`` and
+        ``bool`` have the range of their type, and so has ``uint16`` if its upper half is used; other types are 0-1,
+        0-255 or what was seen in ``fit``.
     n_features_in_ : int
         Number of columns seen in ``fit``.
     feature_names_in_ : ndarray of shape (n_features_in_,)
@@ -157,7 +370,9 @@ class PixelRowsToImages(TransformerMixin, BaseEstimator):
                 f"X has the shape {np.shape(X)}, but the pictures learnt in fit are {height} x {width} with "
                 f"{n_channels} channel(s): give what transform gives."
             )
-        return images_to_rows(images, self.image_format_, self.n_features_in_)
+        rows = images_to_rows(images, self.image_format_, self.n_features_in_)
+        order = pixel_order(getattr(self, "feature_names_in_", None))
+        return rows if order is None else rows[:, np.argsort(order)]
 
     def __sklearn_tags__(self):
         tags = super().__sklearn_tags__()

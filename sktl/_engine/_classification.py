@@ -7,10 +7,10 @@ from sklearn.utils import compute_class_weight
 from sklearn.utils.multiclass import check_classification_targets
 from sklearn.utils.validation import _check_y
 
-from sktl._engine._labelled import is_missing
 from sktl._engine._losses import ClassificationLoss
 from sktl._engine._probe import classification_probe
 from sktl._engine._transfer import TransferEstimator
+from sktl._images import is_missing
 
 
 class TransferClassifier(ClassifierMixin, TransferEstimator):

@@ -6,14 +6,8 @@ from typing import Any, NamedTuple
 import numpy as np
 from sklearn.model_selection import train_test_split
 from sklearn.utils import _safe_indexing
-from sklearn.utils._missing import is_pandas_na, is_scalar_nan
 
 from sktl._images import Images
-
-
-def is_missing(label: Any) -> bool:
-    """Whether a label stands for one that is not there: None, NaN or pandas.NA."""
-    return label is None or is_pandas_na(label) or is_scalar_nan(label)
 
 
 def as_targets(y: Any) -> Any:

@@ -1,31 +1,63 @@
-"""Anything that holds pictures, through one door, to ``uint8`` pixels.
+"""Anything that holds images, through one door, to ``uint8`` pixels.
 
 ``check_images(estimator, X, reset=...)`` is to image tables what scikit-learn's ``validate_data`` is to
 numbers. What ``X`` may be, and what becomes of it:
 
 ============================================================  =====================================================
-``X``                                                         each picture
+``X``                                                         each image
 ============================================================  =====================================================
-list, array, Series, one-column DataFrame of ``str`` / path   a file, read when asked for, decoded when asked for
-list (or object array) of ``bytes``                           an encoded file
+list, array, Series, one-column DataFrame of ``str`` / path   a file (or a ``file:``, ``data:`` or base64 text)
+the same of ``bytes``, open files, ``{"bytes", "path"}``      an encoded file
 list of PIL images                                            its current frame
 list of ``(H, W)`` / ``(H, W, C)`` arrays or tensors          as it is; sizes may differ
 ``(n, H, W)``, ``(n, H, W, C)``, ``(n, C, H, W)``             one of the batch; an ambiguous axis is an error
 ``(n, n_pixels)`` array or DataFrame                          a flat row, unfolded to ``image_shape`` or to a square
+the same of what `ImageReader` gives                          any of these, read as the reader says
 ============================================================  =====================================================
 
-Three rules hold for all of them:
+Four rules hold for all of them:
 
-* What has to be learnt (shape of flat rows, channel axis, value range) is learnt at ``fit`` and kept in
-  ``estimator.image_format_``. Afterwards a picture's pixels depend on that picture alone.
-* ``uint8``, ``uint16`` and ``bool`` values mean what their type says; every other type means the range learnt.
-* A table that cannot be understood is an error at once. A single bad picture is an ``ImageError`` when *it* is asked
-  for, so that a caller may skip it.
+* What has to be learned (shape of flat rows, channel axis, value range) is learned at ``fit`` and kept in
+  ``estimator.image_format_``. Afterwards an image's pixels depend on that image alone.
+* ``uint8`` and ``bool`` values mean what their type says, and integers in files what the file says of their depth and
+  sign; every other type, and 16 bits of which fewer are used, mean the range learned, or the one that `ImageReader`
+  gives.
+* A table that cannot be understood is an error at once. A single bad image is an ``ImageError`` when *it* is read, so
+  that a caller may skip it.
+* Files are read when it is their turn, and are not kept open.
+
+The way of an image: ``_understand`` says what ``X`` is, ``_learn`` and ``_files`` what is learned from it,
+``_sources`` where bytes come from, ``_reading`` how they are read, ``_decode`` (with ``_png`` and ``_tiff``) what
+pixels they are.
 """
 
 from sktl._images._convert import images_to_rows, rows_to_images
+from sktl._images._decode import in_range
 from sktl._images._door import check_images, check_rows
 from sktl._images._format import ImageFormat
+from sktl._images._lazy import LazyImage, LazyImages, Remembering
+from sktl._images._learn import pixel_order
 from sktl._images._pictures import Images, Picture
+from sktl._images._reading import Reading
+from sktl._images._sources import is_missing, is_source
+from sktl._images._understand import as_column, understand
 
-__all__ = ["ImageFormat", "Images", "Picture", "check_images", "check_rows", "images_to_rows", "rows_to_images"]
+__all__ = [
+    "ImageFormat",
+    "Images",
+    "LazyImage",
+    "LazyImages",
+    "Picture",
+    "Reading",
+    "Remembering",
+    "as_column",
+    "check_images",
+    "check_rows",
+    "images_to_rows",
+    "in_range",
+    "is_missing",
+    "is_source",
+    "pixel_order",
+    "rows_to_images",
+    "understand",
+]

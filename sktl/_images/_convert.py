@@ -6,35 +6,50 @@ import numpy as np
 
 from sktl._images._format import ImageFormat, Range
 
+UINT16: Range = (0, 65535)
 # By kind and size, so that byte order plays no part.
-_RANGE_OF_TYPE: dict[str, Range] = {"u1": (0, 255), "u2": (0, 65535), "b1": (0, 1)}
+_RANGE_OF_TYPE: dict[str, Range] = {"u1": (0, 255), "b1": (0, 1)}
 
 
 def range_of_type(dtype: np.dtype) -> Range | None:
-    """Give the value range that a type stands for by itself, or None (floats and wide integers)."""
+    """Give the value range that a type stands for by itself, or None (floats and integers of other depths)."""
     return _RANGE_OF_TYPE.get(dtype.str[1:])
 
 
-def to_uint8(values: np.ndarray, value_range: Range | None) -> np.ndarray:
-    """Scale values so that the range becomes 0-255, round, and clip what lies outside.
+def is_uint16(dtype: np.dtype) -> bool:
+    """Whether these are unsigned 16-bit integers, of any byte order: often fewer bits are used."""
+    return dtype.str[1:] == "u2"
+
+
+def to_uint8(values: np.ndarray, value_range: Range | None, uint16_range: Range | None = None) -> np.ndarray:
+    """Scale values so that their range becomes 0-255.
 
     Parameters
     ----------
     values : ndarray of any shape
         Real numbers without NaN.
     value_range : (low, high) or None
-        The values that become 0 and 255. ``uint8``, ``uint16`` and ``bool`` do not ask for it.
+        The values that become 0 and 255. ``uint8`` and ``bool`` do not need it.
+    uint16_range : (low, high) or None, default=None
+        The same for ``uint16``; None takes all that the type can hold.
 
     Returns
     -------
     pixels : ndarray of the same shape, dtype uint8
-        ``values`` itself where it is ``uint8`` already.
+        ``values`` itself if it is ``uint8`` already.
     """
     if values.dtype == np.uint8:
         return values
+    if is_uint16(values.dtype):
+        return scale(values, uint16_range or UINT16)
     bounds = range_of_type(values.dtype) or value_range
     if bounds is None:
         raise ValueError(f"The value range of {values.dtype} values was not learnt.")
+    return scale(values, bounds)
+
+
+def scale(values: np.ndarray, bounds: Range) -> np.ndarray:
+    """Scale values so that the bounds become 0 and 255, round, and clip what lies outside."""
     low, high = bounds
     scaled = values.astype(np.result_type(values.dtype, np.float32), order="K")
     np.clip(scaled, low, high, out=scaled)  # first, so that nothing can overflow afterwards
@@ -46,7 +61,7 @@ def to_uint8(values: np.ndarray, value_range: Range | None) -> np.ndarray:
 def rows_to_images(rows: np.ndarray, image_format: ImageFormat) -> np.ndarray:
     """Unfold flat rows (n, width) into pictures (n, H, W, C) of ``uint8``, padded with black where rows are short."""
     shape = _stored_shape(image_format)
-    pixels = to_uint8(rows, image_format.value_range)
+    pixels = to_uint8(rows, image_format.value_range, image_format.uint16_range)
     missing = int(np.prod(shape)) - pixels.shape[1]
     if missing:
         pixels = np.pad(pixels, ((0, 0), (0, missing)))

@@ -1,29 +1,36 @@
-"""The one place where a picture is decoded: encoded bytes or a PIL image to ``uint8`` pixels.
+"""The one place where an image is decoded: encoded bytes, a PIL image or a user's array to ``uint8`` pixels.
 
 Choices that decide the pixels:
 
 * transparency is composited on **white**, as a browser shows it;
-* CMYK becomes RGB by Pillow's formula, without the file's colour profile;
-* 16-bit grey is divided by 257 and rounded (16-bit colour: Pillow keeps the high byte);
-* EXIF orientation is applied; of an animation the first frame is taken.
+* CMYK becomes RGB by Pillow's formula, without the file's color profile;
+* 16-bit gray is scaled by the range learned at fit, or divided by 257 (16-bit color: Pillow keeps the high byte);
+* integers of other depths are scaled by what the file says of its depth and sign; floats need a value range;
+* EXIF orientation is applied; of an animation the first frame is taken;
+* a JPEG of more than 89 million pixels is decoded at a half, a quarter or an eighth of its size, if its shorter side
+  keeps 4096 pixels.
 """
 
+import struct
 from io import BytesIO
 from threading import Lock
+from typing import Any
 
 import numpy as np
 import PIL
 from PIL import Image, ImageFile
 
-from sktl._images._convert import to_uint8
+from sktl._images import _png, _tiff
+from sktl._images._convert import is_uint16, range_of_type, scale, to_uint8
+from sktl._images._format import Range
+from sktl._images._reading import MAX_PIXELS, OWN_READER, SAY_RANGE, Reading, check_pixel_count
+from sktl._images._signatures import describe, unsupported
+from sktl._images._sources import reason
+from sktl._images._warnings import named_warnings
 from sktl.exceptions import ImageError
 
 # Everything besides a file's bytes that decides its pixels; raise the number when this module's choices change.
-DECODER = f"sktl 1, pillow {PIL.__version__}"
-
-# Pillow's own default limit: a quarter of a gigabyte of RGB. Checked here because Pillow's is a global that others
-# change, and because between one and two times that limit Pillow only warns.
-MAX_PIXELS = 1024**3 // 4 // 3
+DECODER = f"sktl 2, pillow {PIL.__version__}"
 
 _MODES = {1: "L", 3: "RGB"}
 _ORIENTATION = 0x0112
@@ -37,19 +44,26 @@ _UPRIGHT = {
     8: Image.Transpose.ROTATE_90,
 }
 _LOAD = Lock()
+# The shorter side that a JPEG keeps when it is decoded reduced: from there down to any network's input, at most one
+# level of 255 is another one (benchmarks/image_files.py).
+_REDUCED_SIDE = 4096
+# Words by which Pillow's plugins say that they do not know a variant, which is no damage.
+_UNSUPPORTED = ("not supported", "unsupported", "unsupport", "cannot find loader", "not available", "ghostscript")
 
 
-def decode(data: bytes, in_channels: int, name: str) -> np.ndarray:
+def decode(data: bytes, in_channels: int, name: str, reading: Reading) -> np.ndarray:
     """Decode an encoded file.
 
     Parameters
     ----------
     data : bytes
         The whole file.
-    in_channels : {1, 3}
-        Channels wanted.
+    in_channels : int
+        Channels wanted: 1 or 3, or those of a TIFF of several bands.
     name : str
-        How errors call the picture.
+        How errors call the image.
+    reading : Reading
+        What its numbers mean, which frame it is, and how large it may be.
 
     Returns
     -------
@@ -59,63 +73,124 @@ def decode(data: bytes, in_channels: int, name: str) -> np.ndarray:
     Raises
     ------
     ImageError
-        If the bytes are no picture, are cut short, or hold more than ``MAX_PIXELS`` pixels.
+        If the bytes are no image, are cut short or damaged, or hold more pixels than they may.
     """
     if not data:
         raise ImageError(f"{name}: the file is empty (0 bytes).")
-    stream = _Watched(data) if ImageFile.LOAD_TRUNCATED_IMAGES else BytesIO(data)
     try:
-        with Image.open(stream) as image:
-            _check_size(image, name)
-            image.load()
-            if isinstance(stream, _Watched) and stream.ran_dry and image.format in ("JPEG", "MPO", "PNG"):
-                raise ImageError(f"{name}: the file is cut short.")
-            return _to_pixels(image, in_channels, name)
-    except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
-        raise ImageError(f"{name}: {_too_large(error)}") from error
-    except (ImageError, MemoryError, Warning):  # a warning is only raised where the user's filters ask for that
+        with named_warnings(name):
+            return _decode(data, in_channels, reading)
+    except ImageError as error:
+        raise ImageError(f"{name}: {error}") from error.__cause__
+    except (MemoryError, Warning):  # a warning is only raised if the user's filters say so
         raise
-    except PIL.UnidentifiedImageError as error:
-        raise ImageError(
-            f"{name}: not a picture in a format that Pillow can read (the file begins with {data[:12]!r})."
-        ) from error
+    except Image.UnidentifiedImageError as error:
+        raise ImageError(f"{name}: {describe(data)}") from error
     except Exception as error:  # Pillow's plugins raise OSError, SyntaxError, ValueError, struct.error, ...
-        raise ImageError(f"{name}: cannot be decoded, the file is damaged or cut short ({error}).") from error
+        raise ImageError(f"{name}: {_fault(data, error)}") from error
 
 
-def decode_pil(image: Image.Image, in_channels: int, name: str) -> np.ndarray:
+def decode_pil(image: Image.Image, in_channels: int, name: str, reading: Reading) -> np.ndarray:
     """Turn a PIL image into ``uint8`` pixels of shape (H, W, in_channels); the image itself is not changed.
 
     Raises
     ------
     ImageError
-        If the image was opened lazily and its file cannot be read, or if its mode has no known value range.
+        If the image was closed, if it was opened lazily and its file cannot be read, or if its mode has no known value
+        range.
     """
-    _check_size(image, name)
+    if is_closed(image):
+        raise ImageError(
+            f"{name}: this PIL image was closed before its pixels were read, by close() or at the end of a `with` "
+            "block. Give its path, or call load() on it first."
+        )
     try:
-        # One image may stand in a list twice, and loading one from two threads corrupts Pillow's decoder.
-        with _LOAD:
-            image.load()
-        return _to_pixels(image, in_channels, name)
-    except (ImageError, MemoryError, Warning):
+        with named_warnings(name):
+            # One image may be in a list twice, and loading one from two threads corrupts Pillow's decoder.
+            with _LOAD:
+                rawmode = _load(image, reading)
+            return _to_pixels(_png.scale_transparency(image, rawmode), in_channels, reading)
+    except ImageError as error:
+        raise ImageError(f"{name}: {error}") from error.__cause__
+    except (MemoryError, Warning):
         raise
     except Exception as error:
-        raise ImageError(f"{name}: this PIL image cannot be read ({error}).") from error
+        raise ImageError(f"{name}: this PIL image cannot be read ({reason(error)}).") from error
+
+
+def decode_array(values: Any, in_channels: int, name: str, reading: Reading) -> np.ndarray:
+    """Turn what a user's reader returned into ``uint8`` pixels of shape (H, W, in_channels)."""
+    if isinstance(values, Image.Image):
+        return decode_pil(values, in_channels, name, reading)
+    values = np.asarray(values)
+    if values.ndim == 2:
+        values = values[:, :, np.newaxis]
+    if values.ndim != 3 or not values.size or values.dtype.kind not in "buif":
+        raise ImageError(
+            f"{name}: the reader returned an array of shape {values.shape} and dtype {values.dtype}, but must return "
+            "real numbers of shape (H, W) or (H, W, C)."
+        )
+    if values.dtype.kind == "f" and not np.isfinite(values).all():
+        raise ImageError(f"{name}: the pixels hold NaN or infinity.")
+    if reading.value_range is None and range_of_type(values.dtype) is None and not is_uint16(values.dtype):
+        raise ImageError(f"{name}: nothing says which {values.dtype} values are black and white. {SAY_RANGE}")
+    return convert_channels(in_range(values, None, reading), in_channels, name)
+
+
+def in_range(values: np.ndarray, value_range: Range | None, reading: Reading) -> np.ndarray:
+    """Scale an array by the range that the user gave, else by the one learned at fit."""
+    if reading.value_range is not None and range_of_type(values.dtype) is None:
+        return scale(values, reading.value_range)
+    return to_uint8(values, value_range, reading.uint16_range)
 
 
 def convert_channels(pixels: np.ndarray, in_channels: int, name: str) -> np.ndarray:
-    """Turn ``uint8`` pixels of 1, 3 or 4 channels into 1 or 3, by the same rules as a file's."""
+    """Turn ``uint8`` pixels of 1, 2 (gray and alpha), 3 or 4 channels into 1 or 3, by the same rules as a file's."""
     if pixels.shape[2] == in_channels:
         return np.ascontiguousarray(pixels)
     if pixels.shape[2] == 1:
         return np.repeat(pixels, in_channels, axis=2)
-    return _to_pixels(Image.fromarray(np.ascontiguousarray(pixels)), in_channels, name)
+    if pixels.shape[2] > 4 or in_channels not in _MODES:
+        raise ImageError(
+            f"{name}: an image of {pixels.shape[2]} channels, but in_channels={in_channels}. Say "
+            f"in_channels={pixels.shape[2]} to take all, or choose some in the reader."
+        )
+    return _to_pixels(Image.fromarray(np.ascontiguousarray(pixels)), in_channels, Reading())
+
+
+def highest_uint16(data: bytes, reading: Reading) -> "int | None":
+    """The highest value of an image of 16 bits, of which fewer may be used; None for an image of any other depth."""
+    if _tiff.is_tiff(data):
+        tags = _tiff.read_tags(data, reading.page)
+        if not _tiff.pillow_reads(tags, 3, reading):
+            values, _ = _tiff.read_values(data, tags, reading)
+            return int(values.max()) if is_uint16(values.dtype) and _tiff.depth(tags) == 16 else None
+        if _tiff.depth(tags) != 16:
+            return None
+    elif not _png.has_16_bits(data):
+        return None
+    with _open(BytesIO(data)) as image:
+        highest = int(np.asarray(image).max())
+        return highest if image.mode.startswith("I;16") else highest << 8 | 255  # of colors Pillow keeps the high byte
+
+
+def wide_values(image: Image.Image) -> np.ndarray:
+    """The 16-bit values of a PIL image of mode I or I;16; Pillow's own conversion to 8 bits clips at 255."""
+    return np.clip(np.asarray(image), 0, 65535).astype(np.uint16)
+
+
+def is_closed(image: Image.Image) -> bool:
+    """Whether the pixels of a PIL image are gone, and there is no file to read them from."""
+    im = getattr(image, "_im", image)
+    if isinstance(im, Image.DeferredError):
+        return True
+    return im is None and (not isinstance(image, ImageFile.ImageFile) or image.fp is None or image.fp.closed)
 
 
 class _Watched(BytesIO):
     """A stream that remembers having been read past its end.
 
-    While the process has ``ImageFile.LOAD_TRUNCATED_IMAGES`` set, Pillow fills what is missing with grey and says
+    While the process has ``ImageFile.LOAD_TRUNCATED_IMAGES`` set, Pillow fills what is missing with gray and says
     nothing. That switch belongs to whoever set it, so the missing bytes are noticed here instead.
     """
 
@@ -127,33 +202,95 @@ class _Watched(BytesIO):
         return data
 
 
-def _check_size(image: Image.Image, name: str) -> None:
-    width, height = image.size
-    if width * height > MAX_PIXELS:
-        raise ImageError(f"{name}: {_too_large(f'{width} x {height} pixels')}")
-    if not width * height:
-        raise ImageError(f"{name}: the picture has no pixels (its size is {width} x {height}).")
+def _decode(data: bytes, in_channels: int, reading: Reading) -> np.ndarray:
+    if _tiff.is_tiff(data):
+        tags = _tiff.read_tags(data, reading.page)
+        if not _tiff.pillow_reads(tags, in_channels, reading):
+            return convert_channels(_tiff.read_pixels(data, tags, in_channels, reading), in_channels, "this TIFF")
+        _tiff.check_deflate(data, tags)
+    elif (damaged := _png.damaged_chunk(data)) is not None:
+        raise ImageError(f"the file is damaged or cut short (the checksum of its {damaged} chunk does not match).")
+    elif reading.wide_range is not None and _png.has_16_bits(data) and not _png.is_gray(data):
+        pixels = scale(_png.read_wide_colors(data), reading.wide_range)
+        return convert_channels(pixels, in_channels, "this PNG")
+    try:
+        return _decode_by_pillow(data, in_channels, reading)
+    except ImageError:
+        raise
+    except (ValueError, SyntaxError, OSError):
+        if not data.startswith(_png.SIGNATURE):
+            raise
+        return _decode_by_pillow(_png.without_text(data), in_channels, reading)
 
 
-def _too_large(what: object) -> str:
-    return (
-        f"not decoded, it may be a decompression bomb ({what}; the limit is {MAX_PIXELS} pixels). "
-        "If the file is to be trusted, shrink it first or pass its pixels as an array."
-    )
+def _decode_by_pillow(data: bytes, in_channels: int, reading: Reading) -> np.ndarray:
+    stream = _Watched(data) if ImageFile.LOAD_TRUNCATED_IMAGES else BytesIO(data)
+    with _open(stream) as image:
+        rawmode = _load(image, reading)
+        if isinstance(stream, _Watched) and stream.ran_dry and image.format in ("JPEG", "MPO", "PNG"):
+            raise ImageError("the file is cut short.")
+        return _to_pixels(_png.scale_transparency(image, rawmode), in_channels, reading)
 
 
-def _to_pixels(image: Image.Image, in_channels: int, name: str) -> np.ndarray:
-    """Turn a loaded PIL image into pixels; converts only where the image is not yet what is wanted."""
+def _open(stream: BytesIO) -> Image.Image:
+    """Open an image of any size: what is too large is decided in one place, and not by a global of Pillow's."""
+    try:
+        return Image.open(stream)
+    except (Image.DecompressionBombError, Image.DecompressionBombWarning):
+        prefix = stream.getvalue()[:16]
+        for factory, accept in map(Image.OPEN.__getitem__, Image.ID):
+            if accept is None or accept(prefix) is True or (accept(prefix) and not isinstance(accept(prefix), str)):
+                stream.seek(0)
+                try:
+                    return factory(stream, "")
+                except (SyntaxError, IndexError, TypeError, struct.error):
+                    continue
+        raise
+
+
+def _load(image: Image.Image, reading: Reading) -> str:
+    """Decode the frame wanted, and say how the file lays out its pixels."""
+    if reading.page:
+        try:
+            image.seek(reading.page)
+        except EOFError:
+            n_frames = getattr(image, "n_frames", 1)
+            raise ImageError(f"page={reading.page}, but this file has {n_frames} image(s), counted from 0.") from None
+    _reduce(image)
+    check_pixel_count(*image.size, reading.max_pixels)
+    if not image.width * image.height:
+        raise ImageError(f"the image has no pixels (its size is {image.width} x {image.height}).")
+    tile = getattr(image, "tile", None)
+    rawmode = tile[0].args if tile else ""
+    image.load()
+    return rawmode if isinstance(rawmode, str) else ""
+
+
+def _reduce(image: Image.Image) -> None:
+    """Let libjpeg decode a very large JPEG at a fraction of its size.
+
+    A progressive one is held as a whole by libjpeg in any case, so that nothing would be saved.
+    """
+    if image.width * image.height <= MAX_PIXELS or image.format not in ("JPEG", "MPO") or "progressive" in image.info:
+        return
+    for factor in (8, 4, 2):
+        if min(image.size) // factor >= _REDUCED_SIDE:
+            image.draft(None, (image.width // factor, image.height // factor))
+            return
+
+
+def _to_pixels(image: Image.Image, in_channels: int, reading: Reading) -> np.ndarray:
+    """Turn a loaded PIL image into pixels; converts only if the image is not yet what is wanted."""
     if in_channels not in _MODES:
         raise ImageError(
-            f"{name}: in_channels={in_channels}, but a decoded picture has 1 or 3 channels; pass arrays instead."
+            f"in_channels={in_channels}, but a decoded image has 1 or 3 channels: {OWN_READER}, or give arrays."
         )
     mode = _MODES[in_channels]
     image = _upright(image)
     if image.mode == "I" or image.mode.startswith("I;16"):
-        image = _from_16_bit(image)
+        image = _from_16_bit(image, reading)
     elif image.mode == "F":
-        raise ImageError(f"{name}: PIL mode 'F' holds floats of unknown range; pass them as arrays or as mode 'L'.")
+        image = _from_floats(image, reading)
     elif image.has_transparency_data:
         image = _on_white(image)
     if image.mode != mode:
@@ -170,14 +307,35 @@ def _upright(image: Image.Image) -> Image.Image:
     return image if method is None else image.transpose(method)
 
 
-def _from_16_bit(image: Image.Image) -> Image.Image:
-    # Pillow's own conversion to 8 bits clips at 255 instead of scaling.
-    values = np.clip(np.asarray(image), 0, 65535).astype(np.uint16)
-    return Image.fromarray(to_uint8(values, None))
+def _from_16_bit(image: Image.Image, reading: Reading) -> Image.Image:
+    values = wide_values(image)
+    pixels = in_range(values, None, reading)
+    if isinstance(level := image.info.get("transparency"), int):
+        pixels[values == level] = 255
+    return Image.fromarray(pixels)
+
+
+def _from_floats(image: Image.Image, reading: Reading) -> Image.Image:
+    if reading.value_range is None:
+        raise ImageError(
+            f"it holds floats of unknown range (PIL mode 'F'), and nothing says black and white. {SAY_RANGE}"
+        )
+    values = np.asarray(image)
+    if not np.isfinite(values).all():
+        raise ImageError("the pixels hold NaN or infinity.")
+    return Image.fromarray(scale(values, reading.value_range))
 
 
 def _on_white(image: Image.Image) -> Image.Image:
-    if image.mode == "La":  # premultiplied grey has no direct way to RGBA
+    if image.mode == "La":  # premultiplied gray has no direct way to RGBA
         image = image.convert("LA")
     white = Image.new("RGBA", image.size, "white")
     return Image.alpha_composite(white, image.convert("RGBA")).convert("RGB")
+
+
+def _fault(data: bytes, error: Exception) -> str:
+    """Say whether a file is damaged, or whole and of a kind that cannot be read."""
+    text = reason(error)
+    if isinstance(error, NotImplementedError) or any(word in text.lower() for word in _UNSUPPORTED):
+        return f"{unsupported(data) or 'a variant of an image format that is not supported by Pillow'} ({text})."
+    return f"cannot be decoded, the file is damaged or cut short ({text})."

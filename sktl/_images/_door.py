@@ -1,6 +1,6 @@
-"""The door: ``check_images`` understands ``X``; ``Images`` hands out its pictures one by one."""
+"""The door: ``check_images`` understands ``X``; ``Images`` hands out its images one by one."""
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import numpy as np
@@ -9,72 +9,90 @@ from PIL import Image
 from scipy.sparse import issparse
 from sklearn.utils.validation import validate_data
 
+from sktl._images._decode import wide_values
+from sktl._images._files import highest_in_files
 from sktl._images._format import ImageFormat
-from sktl._images._learn import fitting_axes, learn_channels, learn_row_shape, learn_value_range, warn_if_other_scale
-from sktl._images._pictures import ARRAY, ENCODED, ITEM, PATH, Images, as_array, channels_fault
+from sktl._images._lazy import Remembering
+from sktl._images._learn import (
+    fitting_axes,
+    learn_channels,
+    learn_depth,
+    learn_ranges,
+    learn_row_shape,
+    pixel_order,
+    warn_if_other_scale,
+)
+from sktl._images._pictures import ARRAY, Images, as_array, channels_fault
+from sktl._images._sources import PATH
+from sktl._images._understand import as_column, understand
 from sktl.exceptions import ImageError
+
+_WIDE_MODES = ("F", "I", "I;16", "I;16B", "I;16L", "I;16N")  # of PIL, whose values may mean anything
 
 
 def check_images(estimator: Any, X: Any, *, reset: bool) -> "Images":
-    """Understand ``X`` as pictures, for an estimator.
+    """Understand ``X`` as images, for an estimator.
 
     Parameters
     ----------
     estimator : estimator
         Read: ``image_shape`` (default None), ``channels`` ("auto"), ``in_channels`` (3), ``order`` ("C").
-        Set where ``reset``: ``image_format_``, and for tables ``n_features_in_`` and ``feature_names_in_``.
+        Set if ``reset``: ``image_format_``, and for tables ``n_features_in_`` and ``feature_names_in_``.
     X : see the package's docstring
-        The pictures.
+        The images.
     reset : bool
-        True in ``fit``: learn the format of ``X``. False afterwards: take it as learnt.
+        True in ``fit``: learn the format of ``X``. False afterwards: take it as learned.
 
     Returns
     -------
     images : Images of length n
-        The pictures, none of them read or decoded yet. Arrays are not copied.
+        The images, none of them read or decoded yet. Arrays are not copied.
 
     Raises
     ------
     ImageError
-        If ``X`` is not a table of pictures. What is wrong with a single picture is said when it is asked for.
+        If ``X`` is not a table of images. What is wrong with a single image is said when it is read.
     ValueError, TypeError
         scikit-learn's own, for flat rows.
     """
-    kind, source = _understand(X)
+    takes_rows = reset or estimator.image_format_.kind == "rows"
+    kind, source = understand(X, strict=takes_rows)
+    if kind == "rows" and not takes_rows and np.ndim(source) == 1:
+        kind, source = "files", as_column(source)  # numbers are no images, each by itself
     in_channels = getattr(estimator, "in_channels", 3)
     if kind == "rows":
         rows = check_rows(estimator, source, reset=reset, in_channels=in_channels)
         return Images(rows, estimator.image_format_, in_channels)
     _check_names(estimator, X, reset=reset)
     if kind == "batch":
-        _check_batch(source, in_channels)
+        _check_batch(source, in_channels, None if reset else estimator.image_format_)
     if reset:
         estimator.image_format_ = _learn(kind, source, getattr(estimator, "channels", "auto"), in_channels)
-    elif isinstance(source[0], ARRAY):  # a batch, or a list of arrays, whose first speaks for all
-        sample = source if kind == "batch" else as_array(source[0])
-        warn_if_other_scale(sample, estimator.image_format_.value_range)
+    else:
+        _warn_of_other_scale(kind, source, estimator.image_format_)
     return Images(source, estimator.image_format_, in_channels)
 
 
 def check_rows(estimator: Any, X: Any, *, reset: bool, in_channels: int | None = None) -> np.ndarray:
-    """Validate flat rows as scikit-learn does, and learn (or keep) what unfolds them into pictures.
+    """Validate flat rows as scikit-learn does, and learn (or keep) what unfolds them into images.
 
     Parameters
     ----------
     estimator, X, reset
         As in :func:`check_images`.
     in_channels : int or None, default=None
-        Channels that the pictures must be able to become; None takes any number.
+        Channels that the images must be able to become; None takes any number.
 
     Returns
     -------
     rows : ndarray of shape (n, n_pixels)
-        The values as given, to be unfolded by :func:`rows_to_images` with ``estimator.image_format_``.
+        The values as given, in the order of the numbers in the columns' names, if they have some; to be unfolded by
+        :func:`rows_to_images` with ``estimator.image_format_``.
     """
     if not reset and estimator.image_format_.shape is None:
         raise ImageError(
             f"X is a table of numbers, but {type(estimator).__name__} was fitted on {estimator.image_format_.kind}: "
-            "the shape and the value range of its rows are not known. Give pictures of the kind given to fit."
+            "the shape and the value range of its rows are not known. Give images of the kind given to fit."
         )
     try:
         rows = validate_data(estimator, X, reset=reset)
@@ -86,67 +104,26 @@ def check_rows(estimator: Any, X: Any, *, reset: bool, in_channels: int | None =
         raise
     if rows.dtype.kind not in "buif":
         raise ImageError(f"X is a table of {rows.dtype} values, but pixels must be real numbers.")
+    if (order := pixel_order(getattr(estimator, "feature_names_in_", None))) is not None:
+        rows = rows[:, order]
     if reset:
         channels = getattr(estimator, "channels", "auto")
+        value_range, uint16_range = learn_ranges([rows])
         estimator.image_format_ = ImageFormat(
             kind="rows",
             shape=learn_row_shape(rows.shape[1], getattr(estimator, "image_shape", None), in_channels),
             channels="last" if channels == "auto" else channels,
-            value_range=learn_value_range([rows]),
+            value_range=value_range,
             order=getattr(estimator, "order", "C"),
+            uint16_range=uint16_range,
         )
     else:
-        warn_if_other_scale(rows, estimator.image_format_.value_range)
+        warn_if_other_scale(rows, estimator.image_format_)
     return rows
 
 
-def _understand(X: Any) -> tuple[str, Any]:
-    """Say what ``X`` is: ("rows", X for scikit-learn), ("batch", ndarray), or ("files" | "pictures", sequence)."""
-    if isinstance(X, (*PATH, *ENCODED, Image.Image)):
-        raise ImageError(f"X is one single picture ({type(X).__name__}): pass a list of pictures, such as [X].")
-    if isinstance(X, torch.Tensor):
-        X = as_array(X)
-    if issparse(X) or (isinstance(X, np.ndarray) and X.ndim == 2 and X.dtype.kind in "buifc"):
-        return "rows", X
-    if isinstance(X, Mapping) or not (isinstance(X, Sequence) or hasattr(X, "__array__")):
-        raise ImageError(
-            f"X is of type {type(X).__name__!r}, but must be a list, array, tensor, Series or DataFrame of pictures."
-        )
-    if isinstance(X, Sequence) and any(map(_is_item, X)):
-        return _items_kind(X), X
-    if hasattr(X, "columns") and len(X.columns) != 1:
-        return "rows", X
-    try:
-        array = np.asarray(X)
-    except ValueError:  # a ragged list: scikit-learn has the words for it
-        return "rows", X
-    if not array.size and (array.ndim <= 1 or array.dtype.kind in "OUST"):
-        raise ImageError("X is empty: at least one picture is needed.")
-    if array.dtype.kind in "OUST" and (array.ndim == 1 or array.shape[1:] == (1,)):
-        return _understand_objects(array.ravel(), X)
-    return ("batch", array) if array.ndim > 2 else ("rows", X)
-
-
-def _understand_objects(items: np.ndarray, X: Any) -> tuple[str, Any]:
-    if items.dtype.kind == "S":
-        raise ImageError("X is an array of fixed-width bytes, which loses zeros at their end: pass a list of bytes.")
-    if any(map(_is_item, items)):
-        return _items_kind(items), items
-    if isinstance(items[0], (int, float, complex, np.number, list, tuple, np.ndarray)):
-        return "rows", X
-    raise ImageError(f"X holds objects of type {type(items[0]).__name__!r}; each item must be {ITEM}.")
-
-
-def _is_item(item: Any) -> bool:
-    return isinstance(item, (*PATH, *ENCODED, Image.Image)) or (isinstance(item, ARRAY) and item.ndim >= 2)
-
-
-def _items_kind(items: Iterable[Any]) -> str:
-    return "pictures" if any(isinstance(item, (*ARRAY, Image.Image)) for item in items) else "files"
-
-
 def _check_names(estimator: Any, X: Any, *, reset: bool) -> None:
-    """Keep scikit-learn's attributes about columns true: one column of pictures has a name, a list has none."""
+    """Keep scikit-learn's attributes about columns true: one column of images has a name, a list has none."""
     if hasattr(X, "columns"):
         validate_data(estimator, X, reset=reset, skip_check_array=True)
     elif reset:
@@ -154,38 +131,74 @@ def _check_names(estimator: Any, X: Any, *, reset: bool) -> None:
         vars(estimator).pop("feature_names_in_", None)
 
 
-def _check_batch(batch: np.ndarray, in_channels: int) -> None:
+def _check_batch(batch: np.ndarray, in_channels: int, learned: ImageFormat | None) -> None:
     if batch.ndim > 4 or batch.dtype.kind not in "buif":
         raise ImageError(
             f"X is an array of shape {batch.shape} and dtype {batch.dtype}, but must be (n, H, W), (n, H, W, C) or "
-            "(n, C, H, W) real numbers, flat rows (n, n_pixels), or a list of pictures."
+            "(n, C, H, W) real numbers, flat rows (n, n_pixels), or a list of images."
         )
     if not batch.size:
         raise ImageError(f"X is empty: an array of shape {batch.shape} holds no pixels.")
-    if batch.ndim == 3 and batch.shape[2] in (3, 4) and batch.shape[1] > 4 and in_channels in (1, 3):
-        raise ImageError(
-            f"X of shape {batch.shape} looks like one single picture: pass X[np.newaxis]. "
-            "If it is a batch of narrow grey pictures, pass X[..., np.newaxis]."
-        )
+    if batch.ndim == 3:
+        _check_it_is_no_image(batch.shape, in_channels, learned)
     if batch.ndim == 4 and not fitting_axes(batch.shape[1:], in_channels):
         raise ImageError(f"X of shape {batch.shape} {channels_fault(batch.shape[1:], in_channels)}")
+
+
+def _check_it_is_no_image(shape: tuple[int, ...], in_channels: int, learned: ImageFormat | None) -> None:
+    """Tell (n, H, W) gray images from one color image, (H, W, C) or (C, H, W)."""
+    channels = (3, 4) if in_channels in (1, 3) else (in_channels,)
+    if shape[2] in channels and shape[1] > 4:
+        raise ImageError(
+            f"X of shape {shape} looks like one single image: give X[np.newaxis]. "
+            "If it is a batch of narrow gray images, give X[..., np.newaxis]."
+        )
+    # At fit three gray images are as good a guess as one color image, and so are they after a fit on gray images.
+    if learned is not None and not learned.is_gray and shape[0] in channels and min(shape[1:]) > 4:
+        raise ImageError(
+            f"X of shape {shape} looks like one single image, the channels first: give X[np.newaxis]. "
+            f"If it is {shape[0]} gray images, give X[..., np.newaxis]."
+        )
 
 
 def _learn(kind: str, source: Any, channels: str, in_channels: int) -> ImageFormat:
     if kind == "batch":
         shapes, arrays, prefer_last = [source.shape[1:]] if source.ndim == 4 else [], [source], False
     else:
-        arrays = list(_arrays(source))
+        arrays = [] if kind == "files" else [_values(item) for item in _arrays(source)]
         shapes = [array.shape for array in arrays if array.ndim == 3]
-        prefer_last = not any(isinstance(item, torch.Tensor) for item in source)
+        prefer_last = not any(isinstance(item, torch.Tensor) for item in _arrays(source))
     learnt = learn_channels(shapes, in_channels, prefer_last=prefer_last) if channels == "auto" else channels
-    return ImageFormat(kind=kind, channels=learnt, value_range=learn_value_range(arrays))
+    value_range, uint16_range = learn_ranges(arrays)
+    if uint16_range is None and kind != "batch" and not isinstance(source, Remembering):
+        uint16_range = learn_depth(highest_in_files(source))
+    return ImageFormat(kind=kind, channels=learnt, value_range=value_range, uint16_range=uint16_range)
 
 
-def _arrays(items: Iterable[Any]) -> Iterator[np.ndarray]:
+def _arrays(items: Sequence[Any]) -> Iterator[Any]:
+    """The items whose values mean what is learned from them; of a lazy sequence of PIL images none is looked at."""
+    if isinstance(items, Remembering):
+        if isinstance(items.peek(0), Image.Image) and items.peek(0).mode not in _WIDE_MODES:
+            return
+        items = [items.peek(position) for position in range(len(items))]
     for item in items:
-        if isinstance(item, ARRAY) or (isinstance(item, Image.Image) and item.mode == "F"):
-            yield as_array(item)
+        if isinstance(item, ARRAY) or (isinstance(item, Image.Image) and item.mode in _WIDE_MODES):
+            yield item
+
+
+def _values(item: Any) -> np.ndarray:
+    """The values of an array, or of a PIL image: those of more than 8 bits are 16-bit ones, whatever Pillow holds."""
+    is_wide = isinstance(item, Image.Image) and item.mode != "F"
+    return wide_values(item) if is_wide else as_array(item)
+
+
+def _warn_of_other_scale(kind: str, source: Any, learned: ImageFormat) -> None:
+    if isinstance(source, Remembering):
+        return
+    if kind == "batch" or isinstance(source[0], ARRAY):  # of a list of arrays the first speaks for all
+        warn_if_other_scale(source if kind == "batch" else as_array(source[0]), learned)
+    elif (highest := highest_in_files(source)) is not None:
+        warn_if_other_scale(np.array([highest], np.uint16), learned)
 
 
 def _text_columns(X: Any) -> int:

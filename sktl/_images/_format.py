@@ -21,6 +21,8 @@ class ImageFormat:
         The values that become 0 and 255; None where the pictures were files.
     order : {"C", "F"}
         How flat rows are unfolded: by rows, or by columns as in EMNIST.
+    uint16_range : (low, high) or None
+        The 16-bit values, in arrays and in files, that become 0 and 255; None takes all of them, 0-65535.
     """
 
     kind: str
@@ -28,3 +30,11 @@ class ImageFormat:
     channels: str | None = None
     value_range: Range | None = None
     order: str = "C"
+    uint16_range: Range | None = None
+
+    @property
+    def is_gray(self) -> bool:
+        """Whether arrays of gray images were seen, so that one without a channel axis is nothing new."""
+        if self.kind == "rows":
+            return self.shape is not None and self.shape[2] == 1
+        return self.kind != "files" and self.channels is None and self.value_range is not None

@@ -1,18 +1,21 @@
 """Learning the format of pictures at fit: channel axis, value range, shape of flat rows."""
 
 import math
+import re
 import warnings
 from collections.abc import Iterable, Sequence
 from numbers import Integral
+from typing import NamedTuple
 
 import numpy as np
 
-from sktl._images._convert import range_of_type
-from sktl._images._format import Range
+from sktl._images._convert import UINT16, is_uint16, range_of_type
+from sktl._images._format import ImageFormat, Range
 from sktl.exceptions import ImageError, ImageWarning
 
 # A highest value that no set of 0-255 pictures stops at, but small tables of counts do (scikit-learn's digits: 0-16).
 _FEW_LEVELS = 16
+_NUMBER = re.compile(r"(\d+)")
 
 
 def allowed_channels(in_channels: int) -> tuple[int, ...]:
@@ -71,61 +74,141 @@ def learn_channels(shapes: Iterable[Sequence[int]], in_channels: int, *, prefer_
     return "last" if "last" in axes else "first"
 
 
-def learn_value_range(arrays: Iterable[np.ndarray]) -> Range | None:
+class Ranges(NamedTuple):
+    """Which values stand for black and white: of types that do not say it themselves, and of ``uint16``."""
+
+    value_range: Range | None
+    uint16_range: Range | None
+
+
+def learn_ranges(arrays: Iterable[np.ndarray]) -> Ranges:
     """Find which values stand for black and white: by type, 0-1, 0-255, or what is seen (with a warning).
+
+    ``uint16`` values that reach the upper half of their type use all of its range. If they do not, as those of a
+    camera, a microscope or a CT scanner of 12 bits, they are learned as those of any other type are.
 
     Parameters
     ----------
     arrays : iterable of ndarray
-        Values of all pictures; NaN, infinities and types that are no real numbers are left for their own error.
+        Values of all images; NaN, infinities and types that are no real numbers are left for their own error.
 
     Returns
     -------
     value_range : (low, high) or None
-        None where there is no value to learn from.
+        None if there is no value to learn from. If all values are ``uint16``, their range.
+    uint16_range : (low, high) or None
+        None if there are none, or if they use all of their type.
     """
-    low, high, by_type, integers = math.inf, -math.inf, None, True
+    seen, wide, by_type = _Extremes(), _Extremes(), None
     for array in arrays:
         if array.dtype.kind not in "buif" or not array.size:
             continue
         if (known := range_of_type(array.dtype)) is not None:
             by_type = max(by_type or known, known)
-            continue
+        else:
+            (wide if is_uint16(array.dtype) else seen).add(array)
+    uint16_range = None if wide.high > UINT16[1] // 2 else wide.value_range()
+    if wide.high >= wide.low:
+        by_type = max(by_type or (0, 0), uint16_range or UINT16)
+    return Ranges(seen.value_range() or by_type, uint16_range)
+
+
+class _Extremes:
+    """The lowest and the highest value seen."""
+
+    def __init__(self) -> None:
+        self.low, self.high, self.integers = math.inf, -math.inf, True
+
+    def add(self, array: np.ndarray) -> None:
         least, most = _extremes(array)
-        low, high = min(low, least), max(high, most)
-        integers = integers and array.dtype.kind in "ui"
-    if low > high:
-        return by_type
-    if low >= 0 and (high <= 1 and not (integers and high == 0)):
-        return (0, 1)
-    if low >= 0 and (high > _FEW_LEVELS or high == 0) and high <= 255:
-        return (0, 255)
-    return _seen(low, high)
+        self.low, self.high = min(self.low, least), max(self.high, most)
+        self.integers = self.integers and array.dtype.kind in "ui"
+
+    def value_range(self) -> Range | None:
+        """The range that these values suggest; None if there were none."""
+        low, high = self.low, self.high
+        if low > high:
+            return None
+        if low >= 0 and (high <= 1 and not (self.integers and high == 0)):
+            return (0, 1)
+        if low >= 0 and (high > _FEW_LEVELS or high == 0) and high <= 255:
+            return (0, 255)
+        return _seen(low, high)
 
 
-def warn_if_other_scale(values: np.ndarray, value_range: Range | None) -> None:
-    """Say so where later values look as if they were on another scale than at fit; they are taken as learnt anyway.
+def learn_depth(highest: "int | None") -> Range | None:
+    """Find which values are black and white in 16-bit files, from the highest one in some of them.
+
+    Files are not all read at `fit`, so that it is a number of bits that is learned: with 4,000 as the highest value it
+    is 12 of them, and 4,095 is white.
+    """
+    if not highest or highest > UINT16[1] // 4:  # nobody's files have 15 bits
+        return None
+    n_bits = max(highest.bit_length(), 8)
+    warnings.warn(
+        f"The highest value in the 16-bit files of X is {highest}: they are read as images of {n_bits} bits, of which "
+        f"{2**n_bits - 1} is white. sktl.preprocessing.ImageReader(value_range=(low, high)) says which values are "
+        "black and white.",
+        ImageWarning,
+        stacklevel=4,
+    )
+    return (0, 2**n_bits - 1)
+
+
+def warn_if_other_scale(values: np.ndarray, learned: ImageFormat) -> None:
+    """Warn if later values look as if they were on another scale than at fit; they are taken as learned anyway.
 
     Parameters
     ----------
     values : ndarray of any shape
         Values given after fit.
-    value_range : (low, high) or None
-        What was learnt at fit.
+    learned : ImageFormat
+        What was learned at fit.
     """
-    if values.dtype.kind not in "uif" or range_of_type(values.dtype) is not None:
+    if values.dtype.kind not in "uif" or range_of_type(values.dtype) is not None or not values.size:
         return
-    if value_range == (0, 255) and values.dtype.kind == "f":
-        suspicious = 0 < values.max() <= 1
+    value_range, highest = learned.value_range, values.max()
+    if is_uint16(values.dtype):
+        value_range = learned.uint16_range or UINT16
+        suspicious = 0 < highest < value_range[1] / 16
+    elif value_range == (0, 255) and values.dtype.kind == "f":
+        suspicious = 0 < highest <= 1
     else:
-        suspicious = value_range == (0, 1) and values.max() >= 2
+        suspicious = value_range == (0, 1) and highest >= 2
     if suspicious and value_range is not None:
         warnings.warn(
-            f"The highest value of X is {values.max():g}, but white is {value_range[1]:g} since fit: the pictures "
-            f"will be nearly {'black' if value_range[1] > 1 else 'white'}. Give X on the scale that fit was given.",
+            f"The highest value of X is {highest:g}, but white is {value_range[1]:g} since fit: the images will be "
+            f"nearly {'black' if value_range[1] > 1 else 'white'}. Give X on the scale that fit was given.",
             ImageWarning,
             stacklevel=4,
         )
+
+
+def pixel_order(names: "Sequence[str] | None") -> np.ndarray | None:
+    """The order of columns by the numbers in their names, if it is another one than theirs.
+
+    A table that some program has sorted by name has its pixels in the order pixel1, pixel10, pixel100, pixel2.
+
+    Parameters
+    ----------
+    names : sequence of str or None
+        Names of the columns. With one number in each, in the same place (pixel1, pixel2), they are put in the order of
+        that number. With other names (1x1, 1x2, or R1, G1) the order is changed only if it is the alphabet's.
+
+    Returns
+    -------
+    ndarray of int or None
+        Positions of the columns in their order; None if they are in it.
+    """
+    if names is None:
+        return None
+    parts = [_NUMBER.split(name) for name in names]
+    keys = [[int(part) if odd % 2 else part for odd, part in enumerate(split)] for split in parts]
+    is_one_number = len({(split[0], *split[2:]) for split in parts}) == 1 and len(parts[0]) == 3
+    if not is_one_number and list(names) != sorted(names):
+        return None
+    order = sorted(range(len(keys)), key=keys.__getitem__)
+    return None if order == list(range(len(keys))) else np.array(order)
 
 
 def learn_row_shape(n_pixels: int, image_shape: Sequence[int] | None, in_channels: int | None) -> tuple[int, int, int]:
@@ -196,8 +279,9 @@ def _seen(low: float, high: float) -> Range:
         raise ImageError(f"The values of X run from {low:g} to {high:g}, too far apart to be pixels.")
     warnings.warn(
         f"The values of X run from {low:g} to {high:g}, which is neither 0-1 nor 0-255: they are scaled by this "
-        "range, and later values are clipped to it. Give pixels as uint8, as 0-255 or as 0-1 to have them as they are.",
+        "range, and later values are clipped to it. Give pixels as uint8, as 0-255 or as 0-1 to have them as they are, "
+        "or say what they mean with sktl.preprocessing.ImageReader(value_range=(low, high)).",
         ImageWarning,
-        stacklevel=4,
+        stacklevel=5,
     )
     return low, (high if high > low else low + 1)

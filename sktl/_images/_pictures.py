@@ -1,9 +1,9 @@
 """Pictures handed out one by one: what is read, converted and decoded, and when."""
 
 import copy
-import os
 from collections.abc import Sequence
 from functools import cached_property
+from io import BytesIO
 from typing import Any
 
 import numpy as np
@@ -11,16 +11,17 @@ import torch
 import xxhash
 from PIL import Image, ImageFile
 
-from sktl._images._convert import range_of_type, rows_to_images, to_uint8
-from sktl._images._decode import DECODER, convert_channels, decode, decode_pil
+from sktl._images._convert import is_uint16, range_of_type, rows_to_images
+from sktl._images._decode import DECODER, convert_channels, decode, decode_array, decode_pil, in_range
 from sktl._images._format import ImageFormat
+from sktl._images._lazy import LazyImage
 from sktl._images._learn import allowed_channels, learn_channels
+from sktl._images._reading import Reading
+from sktl._images._sources import is_missing, is_source, local_path, name_of, read
 from sktl.exceptions import ImageError
 
-ENCODED = (bytes, bytearray, memoryview)
-PATH = (str, os.PathLike)
 ARRAY = (np.ndarray, torch.Tensor)
-ITEM = "a path, bytes, a PIL image, or an array or tensor of shape (H, W) or (H, W, C)"
+ITEM = "a path, bytes, an open file, a PIL image, or an array or tensor of shape (H, W) or (H, W, C)"
 
 
 class Picture:
@@ -37,21 +38,39 @@ class Picture:
 
 
 class _File(Picture):
-    """An encoded file: told apart by its bytes, decoded only when asked."""
+    """An encoded file: told apart by its bytes, decoded only when needed."""
 
-    def __init__(self, data: bytes, in_channels: int, name: str):
-        self._data, self._in_channels, self._name = data, in_channels, name
+    def __init__(self, data: bytes, in_channels: int, name: str, reading: Reading):
+        self._data, self._in_channels, self._name, self._reading = data, in_channels, name, reading
 
     @cached_property
     def digest(self) -> bytes:
         # Of some formats Pillow makes up what is missing while that switch is set; those pixels are no one else's.
         settings = f"{DECODER}, {self._in_channels} channels, {bool(ImageFile.LOAD_TRUNCATED_IMAGES)}"
-        state = xxhash.xxh3_128(settings.encode())
+        state = xxhash.xxh3_128(f"{settings}, {self._reading.key}".encode())
         state.update(self._data)
         return state.digest()
 
     def decode(self) -> np.ndarray:
-        return decode(self._data, self._in_channels, self._name)
+        return decode(self._data, self._in_channels, self._name, self._reading)
+
+
+class _ReadByUser(_File):
+    """A file that a function of the user's reads; the file's bytes and the function stand for the pixels."""
+
+    def __init__(self, source: Any, *args: Any):
+        super().__init__(*args)
+        self._source = source
+
+    def decode(self) -> np.ndarray:
+        reader: Any = self._reading.reader
+        try:
+            values = reader(local_path(self._source) or BytesIO(self._data))
+        except MemoryError:
+            raise
+        except Exception as error:  # whatever the user's function raises
+            raise ImageError(f"{self._name}: the reader raised {type(error).__name__} ({error}).") from error
+        return decode_array(values, self._in_channels, self._name, self._reading)
 
 
 class _Pixels(Picture):
@@ -166,37 +185,48 @@ class Images(Sequence[Picture]):
             self._digests[position] = self[index].digest
         return self._digests[position]
 
+    def item(self, index: int) -> Any:
+        """What the table holds at ``index``, as it was given; it stays there for the next one who takes it."""
+        look = getattr(self._source, "peek", self._source.__getitem__)
+        return look(int(self._positions[index]))
+
+    @property
+    def on_error(self) -> str:
+        """What becomes of an image that cannot be read, as an `ImageReader` in front says: "raise" or "nan"."""
+        first = None if self._rows is not None or not len(self) else self.item(0)
+        return first.on_error if isinstance(first, LazyImage) else "raise"
+
     def _picture(self, item: Any, index: int) -> Picture:
-        name = f"Image {index}"
-        if isinstance(item, PATH):
-            name = f"{name} ({os.fspath(item)!r})"
-            return _File(_read(item, name), self._in_channels, name)
-        if isinstance(item, ENCODED):
-            return _File(bytes(item), self._in_channels, name)
-        if isinstance(item, Image.Image) and item.mode != "F":
-            return _Pixels(decode_pil(item, self._in_channels, name))
+        reading, name = Reading(self._format.uint16_range), f"Image {index}"
+        if isinstance(item, LazyImage):
+            item, reading = item.source, item.reading.with_uint16_range(self._format.uint16_range)
+        if is_source(item):
+            name += name_of(item)
+            content = read(item, name), self._in_channels, name, reading
+            return _ReadByUser(item, *content) if callable(reading.reader) else _File(*content)
+        if isinstance(item, Image.Image) and (item.mode != "F" or reading.value_range is not None):
+            return _Pixels(decode_pil(item, self._in_channels, name, reading))
         if isinstance(item, (*ARRAY, Image.Image)):
-            return _Pixels(self._from_array(as_array(item), name))
-        if item is None or (isinstance(item, float) and item != item) or type(item).__name__ == "NAType":
-            raise ImageError(f"{name}: the value is missing ({item!r}); drop the row or give {ITEM}.")
+            return _Pixels(self._from_array(as_array(item), name, reading))
+        if is_missing(item):
+            raise ImageError(f"{name}: the value is missing ({item!r}). Drop the row, or give {ITEM}.")
         raise ImageError(f"{name}: is of type {type(item).__name__!r}, but must be {ITEM}.")
 
-    def _from_array(self, values: np.ndarray, name: str) -> np.ndarray:
+    def _from_array(self, values: np.ndarray, name: str, reading: Reading) -> np.ndarray:
         if values.dtype.kind not in "buif":
             raise ImageError(f"{name}: pixels must be real numbers, got an array of dtype {values.dtype}.")
         if not values.size:
-            raise ImageError(f"{name}: the picture has no pixels (its shape is {values.shape}).")
+            raise ImageError(f"{name}: the image has no pixels (its shape is {values.shape}).")
         if values.dtype.kind == "f" and not np.isfinite(values).all():
             raise ImageError(f"{name}: the pixels hold NaN or infinity.")
-        if range_of_type(values.dtype) is None and self._format.value_range is None:
+        is_known = range_of_type(values.dtype) is not None or is_uint16(values.dtype) or reading.value_range is not None
+        if not is_known and self._format.value_range is None:
             raise ImageError(
                 f"{name}: the value range of {values.dtype} pixels is learnt at fit, but fit was given "
                 f"{self._format.kind}; give uint8 pixels."
             )
-        pixels = to_uint8(
-            _channels_last(values, self._format.channels, self._in_channels, name), self._format.value_range
-        )
-        return convert_channels(pixels, self._in_channels, name)
+        values = _channels_last(values, self._format.channels, self._in_channels, name)
+        return convert_channels(in_range(values, self._format.value_range, reading), self._in_channels, name)
 
 
 def as_array(item: Any) -> np.ndarray:
@@ -232,16 +262,3 @@ def channels_fault(shape: Sequence[int], in_channels: int, learnt: str | None = 
     return (
         f"has {got}; with in_channels={in_channels} it must have {allowed}. in_channels= and channels= say otherwise."
     )
-
-
-def _read(path: Any, name: str) -> bytes:
-    try:
-        with open(path, "rb") as file:
-            return file.read()
-    except FileNotFoundError:
-        remote = " Addresses are not fetched: download the file first." if "://" in str(path) else ""
-        raise ImageError(f"{name}: there is no such file.{remote}") from None
-    except IsADirectoryError:
-        raise ImageError(f"{name}: is a directory; list its files instead.") from None
-    except (OSError, ValueError) as error:
-        raise ImageError(f"{name}: the file cannot be read ({getattr(error, 'strerror', None) or error}).") from error

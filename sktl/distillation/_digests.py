@@ -2,7 +2,7 @@
 
 import io
 import pickle
-from types import CodeType, FunctionType
+from types import FunctionType
 from typing import Any
 
 import numpy as np
@@ -10,53 +10,23 @@ import torch
 import xxhash
 from PIL import Image
 
+from sktl._code import code_key, is_known
 from sktl._engine._labelled import LabelledImages
 from sktl._engine._net import TransferNet
 from sktl.backbones import Backbone
 from sktl.backbones._fingerprint import fingerprint
 
-# Packages whose classes are known by their names; what they are in another version their objects tell, or their names.
-_KNOWN = {"sktl", "sklearn", "numpy", "scipy", "pandas", "torch", "torchvision", "skorch", "joblib", "builtins", "PIL"}
-_KNOWN |= {"collections", "functools", "operator", "copyreg", "pathlib", "threading", "enum", "datetime", "_codecs"}
-
 
 def row_digests(table: LabelledImages) -> list[bytes]:
     """What stands for each row as a teacher sees it: numbers to the last bit, files by their content."""
     X = table.given[0]
-    positions = table.images.positions
     names = f"{type(X).__name__} {list(getattr(X, 'columns', ()))} "  # a pipeline may choose columns by their names
     if hasattr(X, "shape") and len(X.shape) > 1:
         numbers = _array(X)
         if numbers.dtype.kind in "buif":
-            return [names.encode() + _of_numbers(numbers[position]) for position in positions]
-    items = X if isinstance(X, list | tuple) else np.asarray(X, dtype=object).ravel()
-    return [
-        names.encode() + _of_item(items[position]) + table.images.digest(row) for row, position in enumerate(positions)
-    ]
-
-
-def _code_of(thing: "type | FunctionType") -> bytes | None:
-    """Name and code of a user's own class or function, which pickle tells by name: it may be written anew meanwhile.
-
-    What it calls elsewhere, other functions or constants of its module, is not looked at.
-    """
-    if "<" in thing.__qualname__:  # made inside of a function, and not to be pickled
-        return None
-    parts = [thing.__module__, thing.__qualname__]
-    if isinstance(thing, FunctionType):
-        parts += [_instructions(thing.__code__), repr(thing.__defaults__)]
-    else:
-        members = [getattr(member, "fget", getattr(member, "__func__", member)) for member in vars(thing).values()]
-        parts += [_instructions(member.__code__) for member in members if isinstance(member, FunctionType)]
-        bases = [base for base in thing.__mro__[1:] if base.__module__.partition(".")[0] not in _KNOWN]
-        parts += [str(_code_of(base)) for base in bases]
-    return xxhash.xxh3_128("|".join(parts).encode(errors="surrogatepass")).digest()
-
-
-def _instructions(code: CodeType) -> str:
-    """What a code object does, without where it stands."""
-    constants = [_instructions(x) if isinstance(x, CodeType) else repr(x) for x in code.co_consts]
-    return f"{code.co_code.hex()} {code.co_names} {constants}"
+            return [names.encode() + _of_numbers(numbers[position]) for position in table.images.positions]
+    images = table.images
+    return [names.encode() + _of_item(images.item(row)) + images.digest(row) for row in range(len(images))]
 
 
 def _of_item(item: Any) -> bytes:
@@ -122,8 +92,8 @@ class _Digester(pickle.Pickler):
             return obj.encode(errors="surrogatepass")
         if isinstance(obj, np.dtype) and not obj.hasobject:
             return repr(obj).encode()
-        if isinstance(obj, type | FunctionType) and obj.__module__.partition(".")[0] not in _KNOWN:
-            return _code_of(obj)
+        if isinstance(obj, type | FunctionType) and not is_known(obj) and "<" not in obj.__qualname__:
+            return code_key(obj)  # pickle tells it by name, and it may be written again meanwhile
         if isinstance(obj, bytes):
             return xxhash.xxh3_128(obj).digest()
         if isinstance(obj, TransferNet):  # what it predicts with; torch's files are not the same twice

@@ -14,9 +14,9 @@ from sklearn.utils.validation import check_is_fitted
 
 from sktl._engine._copies import WholeCopies
 from sktl._engine._footprint import Footprints, footprints
-from sktl._engine._labelled import is_missing
 from sktl._engine._rows import unit_mean
 from sktl._engine._transfer import TRANSFER_CONSTRAINTS, TransferEstimator
+from sktl._images import is_missing
 from sktl.distillation._knowledge import ANSWERS, MAPS, RELATIONS, check_knowledge
 from sktl.distillation._layers import LayerPair, pair_layers
 from sktl.distillation._teacher import check_teacher, fit_teacher, identity, is_frozen, network_of

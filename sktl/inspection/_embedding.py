@@ -11,8 +11,8 @@ from sklearn.preprocessing import StandardScaler
 from sklearn.utils import check_array, check_consistent_length, check_random_state
 from sklearn.utils.multiclass import type_of_target
 
-from sktl._engine._labelled import is_missing
 from sktl._engine._threads import bounded_threads
+from sktl._images import is_missing
 from sktl.inspection._axes import MUTED, check_matplotlib, one_axes
 from sktl.inspection._labels import in_legend
 from sktl.inspection._photos import Photos, read_anew

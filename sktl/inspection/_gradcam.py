@@ -7,7 +7,7 @@ from numbers import Integral
 import numpy as np
 from sklearn.utils import check_consistent_length
 
-from sktl._engine._labelled import is_missing
+from sktl._images import is_missing
 from sktl.inspection._axes import MUTED, check_matplotlib, one_axes
 from sktl.inspection._evidence_maps import (
     class_probabilities,

@@ -9,10 +9,10 @@ from sklearn.utils.validation import column_or_1d
 
 from sktl._engine._backbone_parameter import resolve_backbone
 from sktl._engine._fitted import reach
-from sktl._engine._labelled import as_targets, is_missing
+from sktl._engine._labelled import as_targets
 from sktl._engine._prefix import FrozenPrefix
 from sktl._engine._threads import bounded_threads
-from sktl._images import Images, check_images
+from sktl._images import Images, check_images, is_missing
 from sktl.backbones import Backbone
 from sktl.feature_extraction import PretrainedFeatureExtractor
 

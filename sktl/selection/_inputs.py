@@ -8,7 +8,7 @@ from scipy import sparse
 from sklearn.utils import check_array, column_or_1d
 from sklearn.utils.validation import _num_samples
 
-from sktl._engine._labelled import is_missing
+from sktl._images import is_missing
 
 Task = Literal["auto", "classification", "regression"]
 

@@ -279,7 +279,8 @@ class BackboneSelector(CallbackSupportMixin, TransformerMixin, BaseEstimator):
         tables = _with_layers(extractor, [*layers, *head])._tables(images, progress)
         passed = (time.perf_counter() - start) / len(layers)
         # A picture that could not be read is NaN in all tables; nothing is known of it.
-        is_read = ~np.isnan(tables[0]).all(axis=1) if extractor.on_error == "nan" else np.ones(len(rows), bool)
+        has_nan = "nan" in (extractor.on_error, images.on_error)
+        is_read = ~np.isnan(tables[0]).all(axis=1) if has_nan else np.ones(len(rows), bool)
         y = _safe_indexing(y, rows[is_read])
         for layer, table, judged in zip(layers, tables, tables[len(layers) :] or tables, strict=False):
             start = time.perf_counter()

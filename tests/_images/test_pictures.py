@@ -91,7 +91,7 @@ def test_nothing_is_read_or_decoded_early(tmp_path, monkeypatch):
     image = images[7]
     assert len(image.digest) == 16
     (tmp_path / "missing 7.jpg").unlink()
-    with pytest.raises(ImageError, match=r"Image 7 .*missing 7\.jpg.*not a picture"):
+    with pytest.raises(ImageError, match=r"Image 7 .*missing 7\.jpg.*not an image"):
         image.decode()
 
 
@@ -203,7 +203,7 @@ def test_more_channels_where_asked_for():
     for X in (pixels, pixels.transpose(0, 3, 1, 2), list(pixels)):
         np.testing.assert_array_equal(decoded(X, in_channels=5), pixels)
     np.testing.assert_array_equal(decoded(pixels.reshape(2, -1), in_channels=5, image_shape=(8, 9, 5)), pixels)
-    with pytest.raises(ImageError, match="in_channels=5, but a decoded picture has 1 or 3"):
+    with pytest.raises(ImageError, match="in_channels=5, but a decoded image has 1 or 3"):
         decoded([png(picture(3, 3, 3))], in_channels=5)
     with pytest.raises(ImageError, match="must have 5"):
         decoded([picture(8, 9, 3)], in_channels=5)

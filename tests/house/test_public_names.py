@@ -91,6 +91,7 @@ PUBLIC = {
         "grad_cam",
     ],
     "sktl.preprocessing": [
+        "ImageReader",
         "PixelRowsToImages",
     ],
     "sktl.selection": [

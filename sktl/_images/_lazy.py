@@ -1,0 +1,99 @@
+"""An image that is not read yet, and how to read it; and a sequence that makes its items each time they are taken."""
+
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass
+from threading import Lock
+from typing import Any
+
+from PIL import Image
+
+from sktl._images._reading import Reading
+from sktl._images._sources import name_of
+
+_REMEMBERED_BYTES = 256 * 1024**2
+
+
+@dataclass(frozen=True, repr=False, eq=False)  # comparing would read, and arrays do not compare to a bool
+class LazyImage:
+    """An image that is read when its pixels are needed, and not kept.
+
+    Parameters
+    ----------
+    source : path, bytes, open file, dict, PIL image or array
+        What a table of images may hold.
+    reading : Reading
+        How it is read.
+    on_error : {"raise", "nan"}, default="raise"
+        What becomes of an image that cannot be read.
+    """
+
+    source: Any
+    reading: Reading
+    on_error: str = "raise"
+
+    def __repr__(self) -> str:
+        return f"LazyImage({type(self.source).__name__}{name_of(self.source)})"
+
+
+class LazyImages(Sequence[LazyImage]):
+    """The items of a sequence that makes them each time, each with how it is read."""
+
+    def __init__(self, items: Sequence[Any], reading: Reading, on_error: str):
+        self._items, self._reading, self._on_error = items, reading, on_error
+
+    def __len__(self) -> int:
+        return len(self._items)
+
+    def __getitem__(self, index: int) -> LazyImage:  # type: ignore[override]  # no slices
+        return LazyImage(self._items[index], self._reading, self._on_error)
+
+
+class Remembering(Sequence[Any]):
+    """A sequence that decodes an image each time that it is taken, such as a column of Hugging Face's `datasets`.
+
+    An item that was looked at is kept until it is taken for the second time, while there is room: one look for its
+    digest and one for its pixels then decode it once.
+
+    Parameters
+    ----------
+    items : sequence
+        The sequence.
+    max_bytes : int, default=268435456
+        How much is kept, in bytes of pixels.
+    """
+
+    def __init__(self, items: Sequence[Any], max_bytes: int = _REMEMBERED_BYTES):
+        self._items = items
+        self._kept: dict[int, Any] = {}
+        self._room = max_bytes
+        self._lock = Lock()
+
+    def __len__(self) -> int:
+        return len(self._items)
+
+    def __getitem__(self, index: int) -> Any:  # type: ignore[override]  # no slices
+        with self._lock:
+            if index in self._kept:
+                item = self._kept.pop(index)
+                self._room += _size(item)
+                return item
+        return self.peek(index)
+
+    def peek(self, index: int) -> Any:
+        """Look at an item; the next time it is taken it is still there, if there is room."""
+        with self._lock:
+            if index in self._kept:
+                return self._kept[index]
+        item = self._items[index]
+        with self._lock:
+            if index not in self._kept and _size(item) <= self._room:
+                self._kept[index] = item
+                self._room -= _size(item)
+        return item
+
+
+def _size(item: Any) -> int:
+    if isinstance(item, Image.Image):
+        return item.width * item.height * max(len(item.getbands()), 1)
+    return int(getattr(item, "nbytes", 0)) or sys.getsizeof(item)

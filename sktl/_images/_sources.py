@@ -1,0 +1,216 @@
+"""The bytes of an encoded image, wherever they are: at a path, in an open file, in a dict, in a text that holds them.
+
+Nothing is kept open, and an open file is left at the position that it had.
+"""
+
+import base64
+import binascii
+import os
+import re
+from collections.abc import Mapping
+from io import TextIOBase
+from pathlib import PurePath
+from threading import Lock
+from typing import Any
+from urllib.parse import unquote_to_bytes, urlsplit
+from urllib.request import url2pathname
+
+from sklearn.utils._missing import is_pandas_na, is_scalar_nan
+
+from sktl._images._signatures import is_known
+from sktl.exceptions import ImageError
+
+ENCODED = (bytes, bytearray, memoryview)
+PATH = (str, os.PathLike)
+
+FOLDER = (
+    "is a folder. Give the paths of its files: sktl.datasets.load_image_folder(path) lists them, with a label for each."
+)
+
+_ADDRESS = re.compile(r"[a-z][a-z0-9+.-]+:/", re.IGNORECASE)
+_BASE64 = re.compile(r"[A-Za-z0-9+/]+={0,2}")
+_URL_SAFE = str.maketrans("-_", "+/")
+_SHOWN = 300  # characters of a path in an error
+_LONGEST_PATH = 4096  # a longer text is no path on any system
+_TEXT = "this file was opened as text; open it with mode 'rb'."
+_FILES = Lock()  # one open file may be in a table twice, and has one position
+
+
+def is_source(item: Any) -> bool:
+    """Whether this is something that an encoded image can be read from."""
+    if isinstance(item, Mapping):
+        return "bytes" in item or "path" in item
+    return isinstance(item, (*PATH, *ENCODED)) or is_file(item)
+
+
+def is_file(item: Any) -> bool:
+    """Whether this is an open file, or a path of another file system (`zipfile.Path`, fsspec's `OpenFile`)."""
+    if isinstance(item, str | PurePath | type):
+        return False
+    is_opener = hasattr(item, "open") and hasattr(item, "__enter__")
+    return any(callable(getattr(item, name, None)) for name in ("read", "read_bytes")) or is_opener
+
+
+def is_missing(item: Any) -> bool:
+    """Whether this stands for a value that is not there: None, NaN, pandas.NA or NaT."""
+    return item is None or is_pandas_na(item) or is_scalar_nan(item) or type(item).__name__ == "NaTType"
+
+
+def name_of(item: Any) -> str:
+    """What an error calls an item beside its position: its path, cut if it is long, or nothing."""
+    path = _path_of(item)
+    if path is None:
+        return ""
+    shown = path if len(path) <= _SHOWN else f"{path[: _SHOWN // 2]} ... {path[-_SHOWN // 2 :]}"
+    return f" ({shown!r})"
+
+
+def local_path(item: Any) -> "str | None":
+    """The path to give to a function that opens files itself, if the item has one."""
+    if not isinstance(item, PATH) or is_file(item):
+        return None
+    text = os.fsdecode(item)
+    path = _from_file_url(text) if _is_file_url(text) else text
+    return path if os.path.exists(path) else None
+
+
+def _path_of(item: Any) -> "str | None":
+    if isinstance(item, Mapping):
+        path = item.get("path")
+        return os.fsdecode(path) if isinstance(path, PATH) else None
+    if is_file(item):
+        path = getattr(item, "name", None) or getattr(item, "path", None)
+        return str(item) if hasattr(item, "read_bytes") else path if isinstance(path, str) else None
+    return os.fsdecode(item) if isinstance(item, PATH) else None
+
+
+def read(item: Any, name: str) -> bytes:
+    """Give the encoded bytes that an item stands for.
+
+    Parameters
+    ----------
+    item : path, bytes, dict, open file or text
+        For which `is_source` is true.
+    name : str
+        How errors call the image.
+
+    Raises
+    ------
+    ImageError
+        If there is nothing to read, or if it cannot be read.
+    """
+    if isinstance(item, ENCODED):
+        return bytes(item)
+    if isinstance(item, Mapping):
+        return _read_dict(item, name)
+    return _read_file(item, name) if is_file(item) else _read_path(os.fspath(item), name)
+
+
+def _read_dict(item: Mapping, name: str) -> bytes:
+    """Hugging Face's form of an image that is not decoded: its bytes, or else the path to them."""
+    for key in ("bytes", "path"):
+        if not is_missing(value := item.get(key)):
+            return read(value, name)
+    raise ImageError(f"{name}: the value is missing: both 'bytes' and 'path' of the dict are None.")
+
+
+def _read_file(item: Any, name: str) -> bytes:
+    if getattr(item, "closed", False) is True:
+        raise ImageError(f"{name}: this file was closed before it was read. Give its path or its bytes.")
+    if isinstance(item, TextIOBase):
+        raise ImageError(f"{name}: {_TEXT}")
+    try:
+        with _FILES:
+            data = _read_all(item)
+    except ImageError as error:
+        raise ImageError(f"{name}: {error}") from None
+    except Exception as error:  # file systems of other libraries have errors of their own
+        raise ImageError(f"{name}: the file cannot be read ({reason(error)}).") from error
+    if isinstance(data, str):
+        raise ImageError(f"{name}: {_TEXT}")
+    return bytes(data)
+
+
+def _read_all(item: Any) -> Any:
+    if callable(getattr(item, "read_bytes", None)):
+        return item.read_bytes()
+    if not callable(getattr(item, "read", None)):
+        with item as file:
+            return file.read()
+    if not hasattr(item, "seek"):
+        return item.read()
+    if hasattr(item, "seekable") and not item.seekable():
+        raise ImageError("this stream can be read only once. Give the bytes that its read() returns.")
+    position = item.tell()
+    try:
+        item.seek(0)
+        return item.read()
+    finally:
+        item.seek(position)
+
+
+def _read_path(path: "str | bytes", name: str) -> bytes:
+    text = os.fsdecode(path)
+    if text[:5].lower() == "data:":
+        return _from_data_url(text, name)
+    try:
+        path = _from_file_url(text) if _is_file_url(text) else path
+    except ImageError as error:
+        raise ImageError(f"{name}: {error}") from None
+    try:
+        with open(path, "rb") as file:
+            return file.read()
+    except IsADirectoryError:
+        raise ImageError(f"{name}: {FOLDER}") from None
+    except (OSError, ValueError) as error:
+        if (data := _from_base64(text)) is not None:
+            return data
+        if not isinstance(error, FileNotFoundError):
+            raise ImageError(f"{name}: the file cannot be read ({reason(error)}).") from error
+    remote = " Addresses are not fetched: download the file first, or give its bytes." if _ADDRESS.match(text) else ""
+    raise ImageError(f"{name}: there is no such file.{remote}")
+
+
+def _is_file_url(text: str) -> bool:
+    return text[:6].lower() == "file:/"
+
+
+def _from_file_url(text: str) -> str:
+    """The local path of a file:// address."""
+    address = urlsplit(text)
+    if address.netloc not in ("", "localhost"):
+        raise ImageError(f"this file is on another computer ({address.netloc}). Copy it here first.")
+    return url2pathname(address.path)
+
+
+def _from_data_url(text: str, name: str) -> bytes:
+    """The bytes in a data: text (RFC 2397), as browsers and notebooks write them."""
+    header, comma, body = text.partition(",")
+    data: bytes | None = unquote_to_bytes(body)
+    if header.lower().endswith(";base64"):
+        data = _unpack_base64(os.fsdecode(data or b""))
+    if not comma or data is None:
+        raise ImageError(f"{name}: a data: text that cannot be unpacked; it must be data:image/png;base64,...")
+    return data
+
+
+def _from_base64(text: str) -> "bytes | None":
+    """The bytes in a text that is no path, if it is an image in base64."""
+    data = _unpack_base64(text)
+    return data if data and (is_known(data) or len(text) > _LONGEST_PATH) else None
+
+
+def _unpack_base64(text: str) -> "bytes | None":
+    packed = "".join(text.split()).translate(_URL_SAFE)
+    if not _BASE64.fullmatch(packed):
+        return None
+    packed = packed.rstrip("=")
+    try:
+        return base64.b64decode(packed + "=" * (-len(packed) % 4))
+    except binascii.Error:
+        return None
+
+
+def reason(error: BaseException) -> str:
+    """What an exception says, or its kind if it says nothing."""
+    return getattr(error, "strerror", None) or str(error) or type(error).__name__

@@ -1,0 +1,224 @@
+"""TIFF: which of them Pillow reads right, what the others are called, and how tifffile reads them.
+
+A TIFF may hold numbers of any depth, signed or not, integers or floats, in any number of bands. Pillow reads some of
+these as if they were others, without a word, and so those that it reads right are told by their tags first.
+"""
+
+import importlib
+import zlib
+from io import BytesIO
+from typing import Any, NamedTuple
+
+import numpy as np
+from PIL import Image, TiffImagePlugin
+
+from sktl._images._convert import scale
+from sktl._images._format import Range
+from sktl._images._reading import OWN_READER, SAY_RANGE, Reading, check_pixel_count
+from sktl._optional import is_installed
+from sktl.exceptions import ImageError
+
+_MAGIC = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
+
+# Tags, by their names in the TIFF 6.0 specification.
+_SUBFILE, _BITS, _COMPRESSION, _PHOTOMETRIC, _SAMPLES, _PLANAR = 254, 258, 259, 262, 277, 284
+_SUB_IFDS, _EXTRA, _FORMAT, _DNG = 330, 338, 339, 50706
+_DEFLATE = (8, 32946)
+_STRIPS, _TILES = (273, 279), (324, 325)  # offsets and lengths
+
+_UNSIGNED, _SIGNED, _FLOAT = 1, 2, 3
+_MINISWHITE, _MINISBLACK, _RGB, _PALETTE, _CMYK, _YCBCR = 0, 1, 2, 3, 5, 6
+_COLORS = {
+    _MINISWHITE: "inverted gray",
+    _MINISBLACK: "gray",
+    _RGB: "RGB",
+    _PALETTE: "palette",
+    4: "mask",
+    _CMYK: "CMYK",
+}
+_COLORS |= {_YCBCR: "YCbCr", 8: "CIELab", 9: "ICCLab", 32803: "color filter array", 32844: "LogL", 32845: "LogLuv"}
+
+Tags = dict[int, Any]
+
+
+class Colors(NamedTuple):
+    """What the numbers of a TIFF stand for: its photometric interpretation, and the colors of a palette."""
+
+    kind: int
+    palette: "np.ndarray | None"
+
+
+def is_tiff(data: bytes) -> bool:
+    """Whether a file begins as a TIFF does."""
+    return data.startswith(_MAGIC)
+
+
+def read_tags(data: bytes, page: int) -> Tags:
+    """The tags of one image of a TIFF.
+
+    Raises
+    ------
+    ImageError
+        If the file has no such page. Damaged tags raise whatever Pillow raises.
+    """
+    stream = BytesIO(data)
+    directory = TiffImagePlugin.ImageFileDirectory_v2(data[: 16 if data[2:3] == b"+" or data[3:4] == b"+" else 8])
+    for number in range(page + 1):
+        if not directory.next:
+            raise ImageError(f"page={page}, but this TIFF has {number} page(s), counted from 0.")
+        stream.seek(directory.next)
+        directory.load(stream)
+    known = (_SUBFILE, _BITS, _COMPRESSION, _PHOTOMETRIC, _SAMPLES, _PLANAR, _SUB_IFDS, _EXTRA, _FORMAT, _DNG)
+    tags = {tag: directory[tag] for tag in (*known, *_STRIPS, *_TILES) if tag in directory}
+    for tag, default in ((_BITS, 1), (_FORMAT, _UNSIGNED)):
+        value = tags.get(tag, default)
+        tags[tag] = value if isinstance(value, tuple) else (value,)
+    tags.setdefault(_SAMPLES, 1)
+    return tags
+
+
+def pillow_reads(tags: Tags, in_channels: int, reading: Reading) -> bool:
+    """Whether Pillow reads these pixels as the file means them."""
+    bits, color, samples = set(tags[_BITS]), tags.get(_PHOTOMETRIC), tags[_SAMPLES]
+    if reading.reader == "tifffile" or is_raw(tags):
+        return False
+    if samples == 1 and set(tags[_FORMAT]) == {_FLOAT}:
+        return bits == {32} and color == _MINISBLACK
+    if set(tags[_FORMAT]) != {_UNSIGNED} or (in_channels not in (1, 3) and samples > 1):
+        return False
+    if bits == {8}:
+        return samples in (1, 3, 4) or (samples == 2 and _alpha(tags) > 0) or (samples > 4 and color == _RGB)
+    if bits == {16} and samples == 1:
+        return color == _MINISBLACK
+    if bits == {16}:  # Pillow keeps the high byte, which is right for all 16 bits only
+        return color == _RGB and samples in (3, 4) and tags.get(_PLANAR, 1) == 1 and reading.wide_range is None
+    return samples == 1 and bits < {1, 2, 4, 8} and color in (_MINISWHITE, _MINISBLACK, _PALETTE)
+
+
+def depth(tags: Tags) -> int:
+    """How many bits a number has."""
+    return max(tags[_BITS])
+
+
+def is_raw(tags: Tags) -> bool:
+    """Whether this is a camera's raw file, of which the first image is a small preview."""
+    return _DNG in tags or (_SUB_IFDS in tags and bool(tags.get(_SUBFILE, 0) & 1)) or tags.get(_PHOTOMETRIC) == 32803
+
+
+def describe(tags: Tags) -> str:
+    """What kind of TIFF this is: "a TIFF of float32 RGB values"."""
+    if is_raw(tags):
+        return "a camera's raw file"
+    bits, kind = depth(tags), tags[_FORMAT][0]
+    number = {_SIGNED: f"signed {bits}-bit", _FLOAT: f"float{bits}"}.get(kind, f"{bits}-bit")
+    number = f"complex{bits}" if kind in (5, 6) else number
+    color, samples = _COLORS.get(tags.get(_PHOTOMETRIC, _MINISBLACK), "unknown"), tags[_SAMPLES]
+    bands = f" in {samples} bands" if samples > (3 if color == "RGB" else 1) else ""
+    planar = ", one plane after another" if samples > 1 and tags.get(_PLANAR) == 2 else ""
+    return f"a TIFF of {number} {color} values{bands}{planar}"
+
+
+def check_deflate(data: bytes, tags: Tags) -> None:
+    """Compare the checksums of a TIFF that is packed with deflate, which libtiff does not.
+
+    Raises
+    ------
+    zlib.error
+        If the bytes are not those that were written.
+    """
+    if tags.get(_COMPRESSION) not in _DEFLATE:
+        return
+    offsets, lengths = next(((tags[a], tags[b]) for a, b in (_STRIPS, _TILES) if a in tags and b in tags), ((), ()))
+    view = memoryview(data)
+    for offset, length in zip(offsets, lengths, strict=False):
+        unpacker = zlib.decompressobj()
+        unpacker.decompress(view[offset : offset + length])  # raises if the checksum at its end is another one
+
+
+def read_pixels(data: bytes, tags: Tags, in_channels: int, reading: Reading) -> np.ndarray:
+    """Read a TIFF by tifffile.
+
+    Returns
+    -------
+    pixels : ndarray of shape (H, W, C), dtype uint8
+        C is 1, 3 (on white, if the file has transparency) or ``in_channels``.
+
+    Raises
+    ------
+    ImageError
+        If nothing says what the numbers mean, or if tifffile is not installed.
+    """
+    values, (color, palette) = read_values(data, tags, reading)
+    if color not in (_MINISWHITE, _MINISBLACK, _RGB, _PALETTE, _CMYK):
+        raise ImageError(f"{describe(tags)}, which is not supported: {OWN_READER}")
+    if color == _PALETTE and palette is not None:
+        return scale(np.moveaxis(palette[:, values[:, :, 0]], 0, -1), (0, 65535))
+    pixels = scale(values, _range(values.dtype, tags, reading))
+    if color == _MINISWHITE:
+        pixels[:, :, :1] = 255 - pixels[:, :, :1]
+    if pixels.shape[2] == in_channels and in_channels not in (1, 3):
+        return pixels
+    if color == _CMYK and pixels.shape[2] == 4:
+        return np.asarray(Image.fromarray(pixels, "CMYK").convert("RGB"))
+    return _without_alpha(pixels, tags, color, in_channels)
+
+
+def read_values(data: bytes, tags: Tags, reading: Reading) -> tuple[np.ndarray, Colors]:
+    """The numbers in a TIFF as they are, of shape (H, W, C), and what they stand for, by tifffile."""
+    if is_raw(tags):
+        raise ImageError(f"{describe(tags)}, which is not supported: {OWN_READER} that calls rawpy.")
+    if not is_installed("tifffile"):
+        raise ImageError(
+            f"{describe(tags)}, which Pillow does not read right: pip install 'sktl[tiff]', or {OWN_READER}."
+        )
+    tifffile = importlib.import_module("tifffile")
+    with tifffile.TiffFile(BytesIO(data)) as file:
+        page = file.pages[reading.page]
+        check_pixel_count(page.imagewidth, page.imagelength, reading.max_pixels)
+        values = page.asarray()
+        colors = Colors(_MINISBLACK if page.photometric is None else int(page.photometric), page.colormap)
+    if values.ndim == 3 and page.axes.startswith("S"):
+        values = np.moveaxis(values, 0, -1)
+    if values.ndim == 2:
+        values = values[:, :, np.newaxis]
+    if values.ndim != 3 or not values.size:
+        raise ImageError(f"{describe(tags)} of shape {values.shape}, which is no image: {OWN_READER}.")
+    return values, colors
+
+
+def _range(dtype: np.dtype, tags: Tags, reading: Reading) -> Range:
+    """The values that are black and white."""
+    bits, is_signed = depth(tags), dtype.kind == "i"
+    if dtype.kind in "ui" and not is_signed and bits <= 8:
+        return (0, 2**bits - 1)
+    if reading.value_range is not None:
+        return reading.value_range
+    if dtype.kind == "b":
+        return (0, 1)
+    if dtype.kind not in "ui":
+        raise ImageError(f"{describe(tags)}, and nothing says which of them are black and white. {SAY_RANGE}")
+    if bits == 16 and not is_signed and reading.uint16_range is not None:
+        return reading.uint16_range
+    return (-(2 ** (bits - 1)), 2 ** (bits - 1) - 1) if is_signed else (0, 2**bits - 1)
+
+
+def _alpha(tags: Tags) -> int:
+    """1 if the last band is transparency by which the colors were multiplied, 2 if they were not, 0 if it is none."""
+    extra = tags.get(_EXTRA, ())
+    last = (extra if isinstance(extra, tuple) else (extra,))[-1:]
+    return last[0] if last in ((1,), (2,)) else 0
+
+
+def _without_alpha(pixels: np.ndarray, tags: Tags, color: int, in_channels: int) -> np.ndarray:
+    """Lay transparent pixels on white, and drop what is beside red, green and blue."""
+    n_colors = 3 if color == _RGB else 1
+    if alpha := _alpha(tags) if pixels.shape[2] > n_colors else 0:
+        share = pixels[:, :, -1:] / 255
+        colors = pixels[:, :, :n_colors] * (share if alpha == 2 else 1)
+        return np.rint(np.minimum(colors + 255 * (1 - share), 255)).astype(np.uint8)
+    if pixels.shape[2] < n_colors or (color != _RGB and pixels.shape[2] != 1):
+        raise ImageError(
+            f"{describe(tags)}, but in_channels={in_channels} needs 1 or 3. in_channels={pixels.shape[2]} takes all, "
+            f"or {OWN_READER} that chooses some."
+        )
+    return pixels[:, :, :n_colors]
