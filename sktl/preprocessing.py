@@ -15,6 +15,7 @@ from sktl._images import (
     Reading,
     Remembering,
     as_column,
+    check_names,
     check_rows,
     images_to_rows,
     in_range,
@@ -176,8 +177,7 @@ class ImageReader(TransformerMixin, BaseEstimator):
             rows = validate_data(self, source, reset=reset)
             order = pixel_order(getattr(self, "feature_names_in_", None))
             return self._scaled(rows if order is None else rows[:, order], reading)
-        if hasattr(X, "columns"):
-            validate_data(self, X, reset=reset, skip_check_array=True)
+        check_names(self, X, reset=reset)
         if kind == "batch":
             return self._scaled(source, reading)
         if isinstance(source, Remembering):

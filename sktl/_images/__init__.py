@@ -33,7 +33,7 @@ pixels they are.
 
 from sktl._images._convert import images_to_rows, rows_to_images
 from sktl._images._decode import in_range
-from sktl._images._door import check_images, check_rows
+from sktl._images._door import check_images, check_names, check_rows
 from sktl._images._format import ImageFormat
 from sktl._images._lazy import LazyImage, LazyImages, Remembering
 from sktl._images._learn import pixel_order
@@ -52,6 +52,7 @@ __all__ = [
     "Remembering",
     "as_column",
     "check_images",
+    "check_names",
     "check_rows",
     "images_to_rows",
     "in_range",

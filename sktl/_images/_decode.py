@@ -11,6 +11,7 @@ Choices that decide the pixels:
   keeps 4096 pixels.
 """
 
+import contextlib
 import struct
 from io import BytesIO
 from threading import Lock
@@ -44,6 +45,8 @@ _UPRIGHT = {
     8: Image.Transpose.ROTATE_90,
 }
 _LOAD = Lock()
+# By which Pillow's plugins say that a file is none of theirs; that of WebP has the limit in itself.
+_NOT_THIS_FORMAT = (SyntaxError, IndexError, TypeError, struct.error, Image.DecompressionBombError)
 # The shorter side that a JPEG keeps when it is decoded reduced: from there down to any network's input, at most one
 # level of 255 is another one (benchmarks/image_files.py).
 _REDUCED_SIDE = 4096
@@ -84,6 +87,10 @@ def decode(data: bytes, in_channels: int, name: str, reading: Reading) -> np.nda
         raise ImageError(f"{name}: {error}") from error.__cause__
     except (MemoryError, Warning):  # a warning is only raised if the user's filters say so
         raise
+    except Image.DecompressionBombError as error:
+        raise ImageError(
+            f"{name}: Pillow does not open a file of this format and size ({error}): {OWN_READER}."
+        ) from error
     except Image.UnidentifiedImageError as error:
         raise ImageError(f"{name}: {describe(data)}") from error
     except Exception as error:  # Pillow's plugins raise OSError, SyntaxError, ValueError, struct.error, ...
@@ -204,15 +211,11 @@ class _Watched(BytesIO):
 
 def _decode(data: bytes, in_channels: int, reading: Reading) -> np.ndarray:
     if _tiff.is_tiff(data):
-        tags = _tiff.read_tags(data, reading.page)
-        if not _tiff.pillow_reads(tags, in_channels, reading):
-            return convert_channels(_tiff.read_pixels(data, tags, in_channels, reading), in_channels, "this TIFF")
-        _tiff.check_deflate(data, tags)
-    elif (damaged := _png.damaged_chunk(data)) is not None:
+        return _decode_tiff(data, in_channels, reading)
+    if (damaged := _png.damaged_chunk(data)) is not None:
         raise ImageError(f"the file is damaged or cut short (the checksum of its {damaged} chunk does not match).")
-    elif reading.wide_range is not None and _png.has_16_bits(data) and not _png.is_gray(data):
-        pixels = scale(_png.read_wide_colors(data), reading.wide_range)
-        return convert_channels(pixels, in_channels, "this PNG")
+    if reading.wide_range is not None and _png.has_16_bits(data) and not _png.is_gray(data):
+        return convert_channels(scale(_png.read_wide_colors(data), reading.wide_range), in_channels, "this PNG")
     try:
         return _decode_by_pillow(data, in_channels, reading)
     except ImageError:
@@ -221,6 +224,15 @@ def _decode(data: bytes, in_channels: int, reading: Reading) -> np.ndarray:
         if not data.startswith(_png.SIGNATURE):
             raise
         return _decode_by_pillow(_png.without_text(data), in_channels, reading)
+
+
+def _decode_tiff(data: bytes, in_channels: int, reading: Reading) -> np.ndarray:
+    tags = _tiff.read_tags(data, reading.page)
+    if _tiff.pillow_reads(tags, in_channels, reading):
+        _tiff.check_deflate(data, tags)
+        with contextlib.suppress(Image.DecompressionBombError):  # Pillow limits the tiles of a TIFF as well
+            return _decode_by_pillow(data, in_channels, reading)
+    return convert_channels(_tiff.read_pixels(data, tags, in_channels, reading), in_channels, "this TIFF")
 
 
 def _decode_by_pillow(data: bytes, in_channels: int, reading: Reading) -> np.ndarray:
@@ -239,12 +251,11 @@ def _open(stream: BytesIO) -> Image.Image:
     except (Image.DecompressionBombError, Image.DecompressionBombWarning):
         prefix = stream.getvalue()[:16]
         for factory, accept in map(Image.OPEN.__getitem__, Image.ID):
-            if accept is None or accept(prefix) is True or (accept(prefix) and not isinstance(accept(prefix), str)):
+            is_accepted = True if accept is None else accept(prefix)
+            if is_accepted and not isinstance(is_accepted, str):  # a text says why it is not
                 stream.seek(0)
-                try:
+                with contextlib.suppress(*_NOT_THIS_FORMAT):
                     return factory(stream, "")
-                except (SyntaxError, IndexError, TypeError, struct.error):
-                    continue
         raise
 
 

@@ -63,7 +63,7 @@ def check_images(estimator: Any, X: Any, *, reset: bool) -> "Images":
     if kind == "rows":
         rows = check_rows(estimator, source, reset=reset, in_channels=in_channels)
         return Images(rows, estimator.image_format_, in_channels)
-    _check_names(estimator, X, reset=reset)
+    check_names(estimator, X, reset=reset)
     if kind == "batch":
         _check_batch(source, in_channels, None if reset else estimator.image_format_)
     if reset:
@@ -122,7 +122,7 @@ def check_rows(estimator: Any, X: Any, *, reset: bool, in_channels: int | None =
     return rows
 
 
-def _check_names(estimator: Any, X: Any, *, reset: bool) -> None:
+def check_names(estimator: Any, X: Any, *, reset: bool) -> None:
     """Keep scikit-learn's attributes about columns true: one column of images has a name, a list has none."""
     if hasattr(X, "columns"):
         validate_data(estimator, X, reset=reset, skip_check_array=True)
@@ -170,7 +170,7 @@ def _learn(kind: str, source: Any, channels: str, in_channels: int) -> ImageForm
         prefer_last = not any(isinstance(item, torch.Tensor) for item in _arrays(source))
     learnt = learn_channels(shapes, in_channels, prefer_last=prefer_last) if channels == "auto" else channels
     value_range, uint16_range = learn_ranges(arrays)
-    if uint16_range is None and kind != "batch" and not isinstance(source, Remembering):
+    if uint16_range is None and (kind == "files" or isinstance(source, list | tuple)):
         uint16_range = learn_depth(highest_in_files(source))
     return ImageFormat(kind=kind, channels=learnt, value_range=value_range, uint16_range=uint16_range)
 
@@ -197,7 +197,7 @@ def _warn_of_other_scale(kind: str, source: Any, learned: ImageFormat) -> None:
         return
     if kind == "batch" or isinstance(source[0], ARRAY):  # of a list of arrays the first speaks for all
         warn_if_other_scale(source if kind == "batch" else as_array(source[0]), learned)
-    elif (highest := highest_in_files(source)) is not None:
+    elif (highest := highest_in_files(source, only_local=True)) is not None:
         warn_if_other_scale(np.array([highest], np.uint16), learned)
 
 

@@ -52,8 +52,8 @@ class LazyImages(Sequence[LazyImage]):
 class Remembering(Sequence[Any]):
     """A sequence that decodes an image each time that it is taken, such as a column of Hugging Face's `datasets`.
 
-    An item that was looked at is kept until it is taken for the second time, while there is room: one look for its
-    digest and one for its pixels then decode it once.
+    An item that was looked at is kept until it has been taken twice, while there is room: the first time for its
+    digest, the second for its pixels. So it is decoded once for both.
 
     Parameters
     ----------
@@ -66,6 +66,7 @@ class Remembering(Sequence[Any]):
     def __init__(self, items: Sequence[Any], max_bytes: int = _REMEMBERED_BYTES):
         self._items = items
         self._kept: dict[int, Any] = {}
+        self._taken: set[int] = set()  # those of the kept that have been taken once
         self._room = max_bytes
         self._lock = Lock()
 
@@ -73,15 +74,17 @@ class Remembering(Sequence[Any]):
         return len(self._items)
 
     def __getitem__(self, index: int) -> Any:  # type: ignore[override]  # no slices
+        item = self.peek(index)
         with self._lock:
-            if index in self._kept:
-                item = self._kept.pop(index)
-                self._room += _size(item)
-                return item
-        return self.peek(index)
+            if index in self._taken:
+                self._taken.discard(index)
+                self._room += _size(self._kept.pop(index))
+            elif index in self._kept:
+                self._taken.add(index)
+        return item
 
     def peek(self, index: int) -> Any:
-        """Look at an item; the next time it is taken it is still there, if there is room."""
+        """Look at an item without taking it."""
         with self._lock:
             if index in self._kept:
                 return self._kept[index]

@@ -109,8 +109,11 @@ def read(item: Any, name: str) -> bytes:
 def _read_dict(item: Mapping, name: str) -> bytes:
     """Hugging Face's form of an image that is not decoded: its bytes, or else the path to them."""
     for key in ("bytes", "path"):
-        if not is_missing(value := item.get(key)):
-            return read(value, name)
+        if is_missing(value := item.get(key)):
+            continue
+        if isinstance(value, Mapping) or not is_source(value):
+            raise ImageError(f"{name}: the {key!r} of the dict is of type {type(value).__name__!r}, not what it says.")
+        return read(value, name)
     raise ImageError(f"{name}: the value is missing: both 'bytes' and 'path' of the dict are None.")
 
 

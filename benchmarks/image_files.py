@@ -1,0 +1,138 @@
+"""What reading files costs: checksums, very large JPEGs, and JPEG files now against an earlier checkout.
+
+Run: python benchmarks/image_files.py [checksums] [reduced] [earlier=FOLDER]
+"""
+
+import io
+import os
+import statistics
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+from common import imagenet_paths, machine, seconds, show
+from PIL import Image
+
+from sktl._images import _decode, _png, _tiff
+from sktl._images._reading import MAX_PIXELS, Reading
+from sktl.backbones import Preprocessing
+
+N = 48
+PAIRS = 9
+
+
+def encoded(file_format: str, **options) -> list[bytes]:
+    """Photos of ImageNet as files of another format."""
+    files = []
+    for path in imagenet_paths(N):
+        stream = io.BytesIO()
+        Image.open(path).convert("RGB").save(stream, file_format, **options)
+        files.append(stream.getvalue())
+    return files
+
+
+def checksums() -> None:
+    """Decoding with checksums that are compared and without, in turns, and how many files per second that is."""
+    formats = {"PNG": encoded("PNG"), "TIFF, deflate": encoded("TIFF", compression="tiff_adobe_deflate")}
+    formats |= {"JPEG": [path.read_bytes() for path in map(Path, imagenet_paths(N))]}
+    rows = []
+    for name, files in formats.items():
+
+        def decode(files=files):
+            for data in files:
+                _decode.decode(data, 3, "", Reading())
+
+        def without(files=files):
+            checks = _png.damaged_chunk, _tiff.check_deflate
+            _png.damaged_chunk, _tiff.check_deflate = lambda data: None, lambda data, tags: None
+            try:
+                decode(files)
+            finally:
+                _png.damaged_chunk, _tiff.check_deflate = checks
+
+        decode(), without()
+        pairs = [(seconds(without), seconds(decode)) for _ in range(PAIRS)]
+        before, after = (N / statistics.median(times) for times in zip(*pairs, strict=True))
+        ratio = statistics.median(b / a for a, b in pairs)
+        rows.append((name, f"{before:.0f}", f"{after:.0f}", f"{100 * (ratio - 1):+.1f} %"))
+    show(f"{N} photos, decoded alone", ("format", "files/s without", "files/s with", "time"), rows)
+
+
+def reduced() -> None:
+    """A photo of 12,000 x 9,000 pixels: in full against reduced, as a network sees it."""
+    rows, noise = [], np.random.default_rng(0)
+    for path in imagenet_paths(1000)[::300]:
+        photo = np.asarray(Image.open(path).convert("RGB").resize((12000, 9000), Image.Resampling.LANCZOS)).astype(int)
+        photo = np.clip(photo + noise.integers(-12, 13, photo.shape), 0, 255).astype(np.uint8)
+        stream = io.BytesIO()
+        Image.fromarray(photo).save(stream, "JPEG", quality=92)
+        data, found = stream.getvalue(), {}
+        for limit in (MAX_PIXELS, 10**12):
+            _decode.MAX_PIXELS = limit
+            start = seconds(lambda: found.__setitem__(limit, _decode.decode(data, 3, "", Reading())))
+            found[limit] = start, found[limit]
+        _decode.MAX_PIXELS = MAX_PIXELS
+        (short, small), (long, full) = found[MAX_PIXELS], found[10**12]
+        for size in (64, 224, 518):
+            pixels = [Preprocessing(resize_size=size, crop_size=size).apply(x).astype(int) for x in (small, full)]
+            gap = np.abs(pixels[0] - pixels[1])
+            rows.append(
+                (
+                    Path(path).stem[:22],
+                    size,
+                    full.nbytes >> 20,
+                    small.nbytes >> 20,
+                    short / long,
+                    gap.max(),
+                    f"{gap.mean():.3f}",
+                )
+            )
+    header = ("photo", "network's input", "MB in full", "MB reduced", "time", "largest difference", "mean")
+    show("JPEG of 12,000 x 9,000, reduced against in full; differences in levels of 255", header, rows)
+
+
+CODE = """
+import statistics, sys, time
+sys.path.insert(0, {benchmarks!r})
+from common import imagenet_paths, pretrained
+from sktl import PretrainedFeatureExtractor
+paths = imagenet_paths(300)
+ours = PretrainedFeatureExtractor({name!r}, **pretrained({name!r}), cache=None).fit(paths)
+ours.transform(paths[:64])
+times = []
+for _ in range(3):
+    start = time.perf_counter()
+    ours.transform(paths)
+    times.append(time.perf_counter() - start)
+print(300 / statistics.median(times))
+"""
+
+
+def earlier(folder: str) -> None:
+    """JPEG files per second, this checkout against another one, in turns, each time in a new process."""
+    here, rows = Path(__file__).parents[1], []
+    for name in ("mobilenet_v2", "sktl_mini"):
+        code = CODE.format(benchmarks=str(here / "benchmarks"), name=name)
+        code = code.replace("**pretrained('sktl_mini'), ", "")
+
+        def rate(root, code=code) -> float:
+            env = {**os.environ, "PYTHONPATH": str(root)}
+            done = subprocess.run([sys.executable, "-c", code], env=env, capture_output=True, text=True, check=True)
+            return float(done.stdout)
+
+        pairs = [(rate(folder), rate(here)) for _ in range(PAIRS)]
+        before, after = map(statistics.median, zip(*pairs, strict=True))
+        ratios = [b / a for a, b in pairs]
+        spread = f"{min(ratios):.2f}-{max(ratios):.2f}"
+        rows.append((name, f"{before:.0f}", f"{after:.0f}", f"{statistics.median(ratios):.3f}", spread))
+    show("300 JPEG files, decoded, resized and run", ("network", "before, /s", "now, /s", "ratio", "range"), rows)
+
+
+if __name__ == "__main__":
+    print(machine())
+    for part in sys.argv[1:] or ("checksums", "reduced"):
+        if part.startswith("earlier="):
+            earlier(part.removeprefix("earlier="))
+        else:
+            {"checksums": checksums, "reduced": reduced}[part]()

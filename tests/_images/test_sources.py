@@ -1,0 +1,214 @@
+"""Everything that people have in their tables is read, and equals the list of paths."""
+
+import base64
+import io
+import os
+import urllib.parse
+import zipfile
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+from PIL import Image
+
+from sktl._images import check_images
+from sktl.exceptions import ImageError
+
+
+@pytest.fixture
+def paths(tmp_path, rgb):
+    """Three files, with a space and another alphabet in their names."""
+    names = ["a b.png", "写真.png", "c%20d.png"]
+    for shift, name in enumerate(names):
+        Image.fromarray(np.roll(rgb, shift, 0)).save(tmp_path / name)
+    return [str(tmp_path / name) for name in names]
+
+
+def contents(paths):
+    return [Path(path).read_bytes() for path in paths]
+
+
+def dicts(paths):
+    return [{"bytes": data, "path": "x.png"} for data in contents(paths)]
+
+
+def zipped(paths):
+    archive = Path(paths[0]).parent / "all.zip"
+    with zipfile.ZipFile(archive, "w") as file:
+        for path in paths:
+            file.write(path, Path(path).name)
+    return [zipfile.Path(archive, Path(path).name) for path in paths]
+
+
+def data_texts(paths):
+    plain = [f"data:image/png;base64,{base64.b64encode(data).decode()}" for data in contents(paths)]
+    return [plain[0], f"DATA:{plain[1][5:]}", "data:," + urllib.parse.quote(contents(paths)[2])]
+
+
+def base64_texts(paths):
+    texts = [base64.b64encode(data).decode() for data in contents(paths)]
+    lines = base64.encodebytes(contents(paths)[1]).decode()
+    return [texts[0], lines, base64.urlsafe_b64encode(contents(paths)[2]).decode().rstrip("=")]
+
+
+class Reads:
+    """No file, but something with `read()`."""
+
+    def __init__(self, data):
+        self.data = data
+
+    def read(self):
+        return self.data
+
+
+FORMS = {
+    "dicts": dicts,
+    "dicts of paths": lambda paths: [{"bytes": None, "path": path} for path in paths],
+    "dicts in pandas": lambda paths: pd.Series(dicts(paths)),
+    "dicts in a frame": lambda paths: pd.DataFrame({"image": dicts(paths)}),
+    "BytesIO": lambda paths: [io.BytesIO(data) for data in contents(paths)],
+    "BytesIO in pandas": lambda paths: pd.Series([io.BytesIO(data) for data in contents(paths)]),
+    "zipfile.Path": zipped,
+    "read()": lambda paths: [Reads(data) for data in contents(paths)],
+    "file addresses": lambda paths: [Path(path).as_uri() for path in paths],
+    "file addresses of localhost": lambda paths: [Path(p).as_uri().replace("//", "//localhost", 1) for p in paths],
+    "data texts": data_texts,
+    "base64": base64_texts,
+    "base64 in a frame": lambda paths: pd.DataFrame({"image": base64_texts(paths)}),
+    "memoryviews": lambda paths: [memoryview(data) for data in contents(paths)],
+}
+
+
+@pytest.mark.parametrize("form", FORMS)
+def test_forms_equal_paths(paths, decode, form):
+    """Every form gives the pixels of the paths; twice, so that nothing was used up."""
+    X, expected = FORMS[form](paths), decode(paths)
+    for _ in range(2):
+        for got, pixels in zip(decode(X), expected, strict=True):
+            np.testing.assert_array_equal(got, pixels)
+
+
+@pytest.mark.parametrize("form", FORMS)
+def test_digests_are_of_the_content(paths, holder, form):
+    """A cache finds an image again, whatever form it was given in."""
+    expected = [image.digest for image in check_images(holder(), paths, reset=True)]
+    assert [image.digest for image in check_images(holder(), FORMS[form](paths), reset=True)] == expected
+
+
+@pytest.mark.parametrize("form", ["structs", "frame", "paths", "binary", "nested"])
+def test_polars(paths, decode, form):
+    """Polars' columns of structs (as from Parquet files of Hugging Face), of texts, of bytes and of lists."""
+    pl = pytest.importorskip("polars")
+    expected = decode(paths)
+    X = {
+        "structs": lambda: pl.Series("image", dicts(paths)),
+        "frame": lambda: pl.DataFrame({"image": dicts(paths)}),
+        "paths": lambda: pl.Series(paths),
+        "binary": lambda: pl.Series(contents(paths)),
+        "nested": lambda: pl.Series([pixels.tolist() for pixels in expected]),
+    }[form]()
+    for got, pixels in zip(decode(X), expected, strict=True):
+        np.testing.assert_array_equal(got, pixels)
+
+
+@pytest.mark.parametrize("is_decoded", [False, True])
+@pytest.mark.parametrize("as_pandas", [False, True])
+def test_huggingface(paths, decode, is_decoded, as_pandas):
+    """A column of Hugging Face's datasets, decoded by them or not."""
+    datasets = pytest.importorskip("datasets")
+    data = datasets.Dataset.from_dict({"photo": dicts(paths)}).cast_column("photo", datasets.Image(decode=is_decoded))
+    X = data.to_pandas()["photo"] if as_pandas else data["photo"]
+    for got, pixels in zip(decode(X), decode(paths), strict=True):
+        np.testing.assert_array_equal(got, pixels)
+
+
+def test_fsspec(paths, decode):
+    """Files of other file systems, opened or not."""
+    fsspec = pytest.importorskip("fsspec")
+    memory = fsspec.filesystem("memory")
+    for path in paths:
+        memory.pipe("/" + Path(path).name, Path(path).read_bytes())
+    lazy = [fsspec.open(f"memory://{Path(path).name}") for path in paths]
+    with memory.open("/" + Path(paths[0]).name) as opened:
+        X = [opened, *lazy[1:]]
+        for got, pixels in zip(decode(X), decode(paths), strict=True):
+            np.testing.assert_array_equal(got, pixels)
+
+
+def test_open_files_stay_as_they_are(paths, decode):
+    """They are read from their beginning, from several threads too, and keep their position; none is left open."""
+    n_open = len(os.listdir("/proc/self/fd")) if os.path.isdir("/proc/self/fd") else 0
+    with open(paths[0], "rb") as file:
+        file.seek(17)
+        with ThreadPoolExecutor(4) as pool:
+            results = list(pool.map(lambda _: decode([file, file])[1], range(8)))
+        assert file.tell() == 17
+        assert not file.closed
+    for pixels in results:
+        np.testing.assert_array_equal(pixels, decode(paths[:1])[0])
+    if n_open:
+        assert len(os.listdir("/proc/self/fd")) == n_open
+
+
+def closed(path):
+    with open(path, "rb") as file:
+        pass
+    return file
+
+
+def once(path):
+    class Once(io.BytesIO):
+        def seekable(self):
+            return False
+
+    return Once(Path(path).read_bytes())
+
+
+def broken(path):
+    class Broken:
+        def read(self):
+            raise RuntimeError("the connection is gone")
+
+    return Broken()
+
+
+@pytest.mark.parametrize(
+    ("make", "message"),
+    [
+        (closed, "was closed before it was read"),
+        (once, r"can be read only once.*read\(\)"),
+        (broken, r"cannot be read \(the connection is gone\)"),
+        (lambda path: io.StringIO("text"), "opened as text; open it with mode 'rb'"),
+        (lambda path: {"bytes": None, "path": None}, "missing"),
+        (lambda path: {"bytes": 7, "path": None}, "the 'bytes' of the dict is of type 'int'"),
+        (lambda path: {"path": "nowhere.png"}, r"\('nowhere.png'\): there is no such file"),
+        (lambda path: "data:image/png;base64,%%%%", "data: text that cannot be unpacked"),
+        (lambda path: "data:nothing", "data: text that cannot be unpacked"),
+        (lambda path: "file://server/share/a.png", r"another computer \(server\)"),
+        (lambda path: "s3://bucket/a.png", "Addresses are not fetched"),
+        (lambda path: Path("https://example.org/a.png"), "Addresses are not fetched"),
+        (lambda path: str(Path(path).parent) + "/", r"is a folder.*load_image_folder"),
+    ],
+)
+def test_what_cannot_be_read(paths, decode, make, message):
+    """Each says what it is, by position, and leaves its neighbors alone."""
+    item = make(paths[0])
+    with pytest.raises(ImageError, match=rf"^Image 1.*({message})"):
+        decode([paths[0], item])
+
+
+def test_a_long_text_is_no_path(decode):
+    """300 kB of base64 that is no image: the message says what it begins with, and is short."""
+    text = base64.b64encode(b"no image at all" * 15_000).decode()
+    with pytest.raises(ImageError, match=r"not an image.*b'no image at") as caught:
+        decode([text])
+    assert len(str(caught.value)) <= 600
+
+
+def test_a_path_comes_before_base64(tmp_path, rgb, decode, monkeypatch):
+    """A file whose name could be base64 is a file."""
+    monkeypatch.chdir(tmp_path)
+    Image.fromarray(rgb).save("iVBORw0KGgoAAAA", "PNG")
+    np.testing.assert_array_equal(decode(["iVBORw0KGgoAAAA"])[0], rgb)

@@ -1,0 +1,85 @@
+"""The digest of a function: equal for equal code in any process, another one for other code."""
+
+import functools
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+from sklearn.linear_model import LinearRegression, LogisticRegression
+
+from sktl._code import code_key
+
+CODE = """
+import functools
+import numpy as np
+from sktl._code import code_key
+
+def helper(x):
+    return x + 1
+
+def outer(n):
+    def inner(path, scale=3):
+        return [helper(n * scale) for _ in range(n)]
+    return inner
+
+class Reader:
+    def __init__(self, n):
+        self.n, self.table = n, np.arange(3)
+    def __call__(self, path):
+        return {"a", "b", "c", n} if path else None
+    def method(self):
+        return self.n
+
+things = [helper, outer(2), functools.partial(helper, x=1), Reader(2), Reader(2).method, np.load, lambda x: x, Reader]
+print([code_key(thing) for thing in things])
+"""
+
+
+def test_the_same_in_every_process():
+    """Functions, closures, partial functions, objects, methods, other packages' functions, lambdas and classes."""
+
+    def run(code):
+        return subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
+
+    first, second, changed = run(CODE), run(CODE), run(CODE.replace("x + 1", "x + 2"))
+    assert first == second
+    a, b = eval(first), eval(changed)
+    assert len(set(a)) == len(a)
+    assert [x == y for x, y in zip(a, b, strict=True)] == [False, False, False, True, True, True, True, True]
+
+
+def make(n=1, k=2):
+    return lambda x, y=k: x + n + y
+
+
+@pytest.mark.parametrize(
+    ("one", "other"),
+    [
+        (make(1), make(2)),
+        (make(1, 2), make(1, 3)),
+        (lambda x: x + 1, lambda x: x - 1),
+        (lambda x: x.real, lambda x: x.imag),
+        (functools.partial(make, 1), functools.partial(make, 2)),
+        (functools.partial(make, n=1), functools.partial(make, k=1)),
+        (np.load, np.save),
+        (np.array([1]), np.array([2])),
+        (LinearRegression, LogisticRegression),
+    ],
+)
+def test_other_code_has_another_digest(one, other):
+    """Closures, defaults, constants, names, arguments: each counts."""
+    assert code_key(one) != code_key(other)
+    assert code_key(one) == code_key(one)
+
+
+def test_functions_that_call_themselves():
+    """A circle ends."""
+
+    def even(n):
+        return n == 0 or odd(n - 1)
+
+    def odd(n):
+        return n != 0 and even(n - 1)
+
+    assert code_key(even) != code_key(odd)
