@@ -55,6 +55,7 @@ PUBLIC = {
         "EngineError",
         "ImageError",
         "ImageWarning",
+        "InputError",
         "MissingDependencyError",
         "SktlError",
         "SktlWarning",
