@@ -3,17 +3,18 @@
 from typing import ClassVar
 
 import numpy as np
-from sklearn.base import BaseEstimator, TransformerMixin, _fit_context
+from sklearn.base import TransformerMixin, _fit_context
 from sklearn.utils._param_validation import StrOptions
 from sklearn.utils.validation import check_is_fitted
 
 from sktl._images import check_rows, images_to_rows, rows_to_images
+from sktl._params import Estimator
 from sktl.exceptions import ImageError
 
 __all__ = ["PixelRowsToImages"]
 
 
-class PixelRowsToImages(TransformerMixin, BaseEstimator):
+class PixelRowsToImages(TransformerMixin, Estimator):
     """Unfold flat rows of pixels into pictures.
 
     Every estimator of sktl understands flat rows by itself. This transformer is for when the rows need more words
