@@ -2,6 +2,8 @@
 
 import torch
 
+from sktl.exceptions import InputError
+
 
 def resolve_device(device: "str | torch.device") -> torch.device:
     """The torch device that ``device`` means on this machine.
@@ -13,7 +15,7 @@ def resolve_device(device: "str | torch.device") -> torch.device:
 
     Raises
     ------
-    ValueError
+    InputError
         Where the device is unknown or not there, or where CUDA is asked for inside a forked worker, which cannot
         initialise it again.
     """
@@ -23,12 +25,12 @@ def resolve_device(device: "str | torch.device") -> torch.device:
     try:
         resolved = torch.device(device)
     except RuntimeError as error:
-        raise ValueError(f"device={device!r} is no torch device. Use 'auto', 'cpu', 'cuda' or 'cuda:0'.") from error
+        raise InputError(f"device={device!r} is no torch device. Use 'auto', 'cpu', 'cuda' or 'cuda:0'.") from error
     if resolved.type == "cuda" and in_bad_fork:
-        raise ValueError(
+        raise InputError(
             f"device={device!r} cannot be used in a forked worker: CUDA is initialised once per process. "
             "Use n_jobs=1, joblib's 'loky' backend, or device='cpu'."
         )
     if resolved.type == "cuda" and not torch.cuda.is_available():
-        raise ValueError(f"device={device!r} was asked for, but torch sees no CUDA device. Use device='auto'.")
+        raise InputError(f"device={device!r} was asked for, but torch sees no CUDA device. Use device='auto'.")
     return resolved

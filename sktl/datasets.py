@@ -11,9 +11,10 @@ from typing import Any
 
 import numpy as np
 from sklearn.utils import Bunch
-from sklearn.utils._param_validation import StrOptions, validate_params
+from sklearn.utils._param_validation import StrOptions
 
 from sktl._optional import import_optional, is_installed
+from sktl._params import validate_params
 from sktl.exceptions import ImageError, ImageWarning
 
 __all__ = ["load_image_folder"]
@@ -163,7 +164,7 @@ def load_image_folder(path, *, as_frame="auto", return_X_y=False, extensions=Non
     found = _find_images(folder, extensions)
     _check_found(folder, found, extensions)
     for text in _doubts(folder, found):
-        warnings.warn(text, ImageWarning, stacklevel=3)
+        warnings.warn(text, ImageWarning, stacklevel=4)
     bunch = _as_bunch(folder, found, pandas)
     return (bunch.data, bunch.target) if return_X_y else bunch
 

@@ -4,6 +4,7 @@
 
     Exception
     └── SktlError
+        ├── InputError (ValueError)              a parameter or an input that makes no sense
         ├── ImageError (ValueError)              a picture that cannot be read or understood
         ├── BackboneError (ValueError)           an unknown name, layer or stage; a graph that cannot be read
         ├── WeightsError
@@ -19,7 +20,18 @@
         ├── CacheWarning                         a cache that could not be read or written; results are right
         ├── TrainingWarning                      training that ended before its time; what was learnt is kept
         └── TransferWarning                      a network that tells no more of the pictures than their pixels do
+
+A message has at most about 600 characters. A longer one is cut in its middle, so that it still begins with what was
+wrong and ends with what to do.
+
+Beside these there are the errors that Python and scikit-learn have a type for: TypeError for an object of a type that
+cannot be used, FileNotFoundError, NotFittedError, and scikit-learn's own ValueError for a parameter that is out of its
+range.
 """
+
+from typing import Any
+
+from sktl._messages import shortened_args
 
 __all__ = [
     "BackboneError",
@@ -29,6 +41,7 @@ __all__ = [
     "EngineError",
     "ImageError",
     "ImageWarning",
+    "InputError",
     "MissingDependencyError",
     "SktlError",
     "SktlWarning",
@@ -42,6 +55,16 @@ __all__ = [
 
 class SktlError(Exception):
     """Base class of all errors that sktl raises on its own account."""
+
+    def __init__(self, *args: Any, **kwargs: Any):
+        super().__init__(*shortened_args(args), **kwargs)
+
+
+class InputError(SktlError, ValueError):
+    """A parameter or an input that makes no sense, or parameters that exclude each other.
+
+    The message names the parameter, what was given, and what to give instead.
+    """
 
 
 class ImageError(SktlError, ValueError):
@@ -85,6 +108,9 @@ class MissingDependencyError(SktlError, ImportError):
 
 class SktlWarning(UserWarning):
     """Base class of all warnings that sktl gives on its own account."""
+
+    def __init__(self, *args: Any):
+        super().__init__(*shortened_args(args))
 
 
 class ImageWarning(SktlWarning):

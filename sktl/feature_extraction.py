@@ -3,7 +3,7 @@
 from numbers import Integral
 
 import numpy as np
-from sklearn.base import BaseEstimator, TransformerMixin, _fit_context
+from sklearn.base import TransformerMixin, _fit_context
 from sklearn.callback import CallbackSupportMixin, with_callbacks
 from sklearn.utils._param_validation import StrOptions
 from sklearn.utils.validation import check_is_fitted
@@ -13,12 +13,13 @@ from sktl._engine._network import POOLINGS, check_pooling, output_shapes
 from sktl._engine._prefix import PREFIX_CONSTRAINTS, FrozenPrefix
 from sktl._engine._progress import CallbackProgress, PrintedProgress
 from sktl._images import check_images
-from sktl.exceptions import BackboneError
+from sktl._params import Estimator
+from sktl.exceptions import BackboneError, InputError
 
 __all__ = ["PretrainedFeatureExtractor"]
 
 
-class PretrainedFeatureExtractor(CallbackSupportMixin, TransformerMixin, BaseEstimator):
+class PretrainedFeatureExtractor(CallbackSupportMixin, TransformerMixin, Estimator):
     """Turn pictures into features of a pretrained network.
 
     The network is frozen: each picture's features depend on that picture alone. They are computed once per picture and
@@ -262,7 +263,7 @@ class PretrainedFeatureExtractor(CallbackSupportMixin, TransformerMixin, BaseEst
         """
         check_is_fitted(self, "layers_")
         if self.pooling == "none":
-            raise ValueError("pooling='none' gives no columns to name. Use pooling='flatten' for a table.")
+            raise InputError("pooling='none' gives no columns to name. Use pooling='flatten' for a table.")
         prefix = self.backbone_.name.replace(":", "_")
         shapes = output_shapes(self.backbone_, self.layers_, self.pooling)
         return np.array(
@@ -280,7 +281,7 @@ class PretrainedFeatureExtractor(CallbackSupportMixin, TransformerMixin, BaseEst
         self.backbone_ = resolve_backbone(self)
         self.layers_ = self._resolve_layers()
         if self.pooling == "none" and len(self.layers_) > 1:
-            raise ValueError(
+            raise InputError(
                 f"pooling='none' with layers={self.layers!r} gives arrays of different shapes, which cannot be joined. "
                 "Use one layer, or pooling='flatten'."
             )

@@ -5,7 +5,7 @@ from numbers import Integral
 from typing import ClassVar
 
 import numpy as np
-from sklearn.base import BaseEstimator, TransformerMixin, _fit_context
+from sklearn.base import TransformerMixin, _fit_context
 from sklearn.utils._param_validation import Interval, StrOptions
 from sklearn.utils.validation import _check_feature_names_in, check_is_fitted, validate_data
 
@@ -24,13 +24,15 @@ from sktl._images import (
     rows_to_images,
     understand,
 )
+from sktl._messages import shortened_errors
 from sktl._optional import import_optional
+from sktl._params import Estimator
 from sktl.exceptions import ImageError
 
 __all__ = ["ImageReader", "PixelRowsToImages"]
 
 
-class ImageReader(TransformerMixin, BaseEstimator):
+class ImageReader(TransformerMixin, Estimator):
     """Say how unusual images are read.
 
     Every estimator of sktl reads ordinary files by itself. This transformer goes in front of it if more has to be said:
@@ -174,7 +176,8 @@ class ImageReader(TransformerMixin, BaseEstimator):
         reading = self._reading()
         kind, source = understand(X, strict=False)
         if kind == "rows":
-            rows = validate_data(self, source, reset=reset)
+            with shortened_errors():
+                rows = validate_data(self, source, reset=reset)
             order = pixel_order(getattr(self, "feature_names_in_", None))
             return self._scaled(rows if order is None else rows[:, order], reading)
         check_names(self, X, reset=reset)
@@ -225,7 +228,7 @@ def _is_range(bounds):
     return numbers and all(map(math.isfinite, bounds)) and bounds[0] < bounds[1]
 
 
-class PixelRowsToImages(TransformerMixin, BaseEstimator):
+class PixelRowsToImages(TransformerMixin, Estimator):
     """Unfold flat rows of pixels into pictures.
 
     Every estimator of sktl understands flat rows by itself. This transformer is for when the rows need more words

@@ -19,6 +19,7 @@ import torch
 from sktl._engine._prefix import FrozenPrefix
 from sktl._engine._progress import Progress
 from sktl._images import Images, Picture
+from sktl.exceptions import InputError
 
 Positions = Sequence[int] | np.ndarray
 
@@ -112,7 +113,7 @@ class StoredActivations:
         listeners: Sequence[Progress] = (),
     ):
         if (augmentation is None) != (n_views is None):
-            raise ValueError(f"Stored views need both: augmentation={augmentation!r} and n_views={n_views!r}.")
+            raise InputError(f"Stored views need both: augmentation={augmentation!r} and n_views={n_views!r}.")
         self._n_pictures = len(images)
         self._n_views = n_views or 1
         rows: Any = images

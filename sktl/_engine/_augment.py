@@ -23,6 +23,7 @@ from sklearn.utils._param_validation import Interval
 
 from sktl._images import Images, Picture
 from sktl.backbones import Backbone, Preprocessing
+from sktl.exceptions import InputError
 
 AUGMENT_CONSTRAINTS: dict = {
     "augment": [str, callable, None],
@@ -68,7 +69,7 @@ def make_augmentation(augment: "str | Transform | None", *, seed: int, backbone:
 
     Raises
     ------
-    ValueError
+    InputError
         Where there is no such recipe, or where it knows no pictures with that many channels.
     """
     if augment is None:
@@ -76,12 +77,12 @@ def make_augmentation(augment: "str | Transform | None", *, seed: int, backbone:
     if not isinstance(augment, str):
         return Augmentation(augment, seed)
     if augment not in RECIPES:
-        raise ValueError(
+        raise InputError(
             f"augment={augment!r} is no recipe. Use one of {sorted(RECIPES)}, None, or a callable such as a "
             "transform of torchvision.transforms.v2."
         )
     if augment in _OF_COLOURS and backbone.in_channels not in (1, 3):
-        raise ValueError(
+        raise InputError(
             f"augment={augment!r} changes colours, of pictures with 1 or 3 channels, but in_channels="
             f"{backbone.in_channels}. Use 'flip', 'crop_flip' or a callable."
         )
@@ -145,7 +146,7 @@ class Augmentation:
 
         Raises
         ------
-        ValueError
+        InputError
             Where the transform gives no such picture.
         """
         from torchvision import tv_tensors  # loads all of torchvision's transforms
@@ -227,7 +228,7 @@ def _as_pixels(result: Any, n_channels: int) -> np.ndarray:
     """What a transform gave, as ``uint8`` of shape (height, width, channels)."""
 
     def refuse(what: str) -> NoReturn:
-        raise ValueError(
+        raise InputError(
             f"augment has to give a picture with {n_channels} channels, as uint8 or as floats from 0 to 1: a tensor of "
             f"shape (channels, height, width), an array of shape (height, width, channels), or a PIL image; {what}."
         )

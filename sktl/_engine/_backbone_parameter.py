@@ -11,6 +11,7 @@ from torch import nn
 
 from sktl._engine._fitted import find_fitted
 from sktl.backbones import Backbone, Preprocessing, load_backbone
+from sktl.exceptions import InputError
 
 BACKBONE_CONSTRAINTS: dict = {
     "backbone": "no_validation",  # load_backbone says what it may be
@@ -31,25 +32,25 @@ def resolve_backbone(estimator, parameter: str = "backbone") -> Backbone:
 
     Raises
     ------
-    ValueError
+    InputError
         Where the backbone is an estimator that is not fitted, or where ``weights``, ``in_channels`` or
         ``preprocessing`` contradict a network that has its own already.
     """
     backbone = getattr(estimator, parameter)
     if isinstance(backbone, LeftBehind):
-        raise ValueError(
+        raise InputError(
             f"{parameter}={backbone!r}: a compressed classifier is pickled without the network that it was made of. "
             f"Set {parameter} again to fit anew."
         )
     if hasattr(backbone, "get_params") and not isinstance(backbone, Backbone):
         owner = find_fitted(backbone, "backbone_")
         if owner is None:
-            raise ValueError(
+            raise InputError(
                 f"{parameter}={backbone!r} is an estimator without a fitted network. Fit it first, and wrap it in "
                 "sklearn.frozen.FrozenEstimator where it is cloned (pipelines, grid searches)."
             )
         if hasattr(owner, "net_") and not hasattr(owner.net_, "module_"):
-            raise ValueError(
+            raise InputError(
                 f"{parameter}={backbone!r} has a network of integers, which no other estimator can go on with. Give "
                 "the estimator that was quantized."
             )

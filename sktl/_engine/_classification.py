@@ -11,6 +11,8 @@ from sktl._engine._losses import ClassificationLoss
 from sktl._engine._probe import classification_probe
 from sktl._engine._transfer import TransferEstimator
 from sktl._images import is_missing
+from sktl._messages import shortened_errors
+from sktl.exceptions import InputError
 
 
 class TransferClassifier(ClassifierMixin, TransferEstimator):
@@ -94,16 +96,17 @@ class TransferClassifier(ClassifierMixin, TransferEstimator):
         labels = np.asarray(y).ravel() if np.asarray(y).dtype.kind in "Of" else np.empty(0)
         missing = [row for row, label in enumerate(labels.tolist()) if is_missing(label)]
         if missing:
-            raise ValueError(f"y has missing labels, at position {missing[0]} first. {self._missing_labels_advice}")
+            raise InputError(f"y has missing labels, at position {missing[0]} first. {self._missing_labels_advice}")
         if len({isinstance(label, str) for label in labels}) == 2:
-            raise ValueError("y has both texts and numbers for labels, which have no order. Use one kind of them.")
-        y = _check_y(y, multi_output=False, estimator=self)
-        check_classification_targets(y)
+            raise InputError("y has both texts and numbers for labels, which have no order. Use one kind of them.")
+        with shortened_errors():
+            y = _check_y(y, multi_output=False, estimator=self)
+            check_classification_targets(y)
         if reset:
             self._learn_classes(y if classes is None else classes)
         unknown = np.setdiff1d(y, self.classes_)
         if len(unknown):
-            raise ValueError(
+            raise InputError(
                 f"y has labels {unknown[:5].tolist()} that are not among the classes {self.classes_.tolist()}. Name "
                 "all classes in the first call (classes=), or fit anew."
             )
@@ -114,7 +117,7 @@ class TransferClassifier(ClassifierMixin, TransferEstimator):
         """The classes, of which two are needed."""
         self.classes_ = np.unique(labels)
         if len(self.classes_) < 2:
-            raise ValueError(
+            raise InputError(
                 f"{type(self).__name__} needs two classes to tell apart, but y has one class: "
                 f"{self.classes_.tolist()[0]!r}."
             )
@@ -125,9 +128,10 @@ class TransferClassifier(ClassifierMixin, TransferEstimator):
         if self.class_weight == "balanced":  # of what the rows weigh: two of weight one are one of weight two
             class_weight = 1 / np.where(mass > 0, mass, mass[mass > 0].mean())
         else:
-            class_weight = compute_class_weight(self.class_weight, classes=self.classes_, y=self.classes_[index])
+            with shortened_errors():
+                class_weight = compute_class_weight(self.class_weight, classes=self.classes_, y=self.classes_[index])
         if (class_weight < 0).any() or not (class_weight * mass).any():
-            raise ValueError(
+            raise InputError(
                 f"class_weight={self.class_weight!r} has to be zero or more for each class, and more than zero for a "
                 "class that there are rows of."
             )

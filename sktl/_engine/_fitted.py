@@ -7,7 +7,9 @@ from typing import Any, NamedTuple
 from sklearn.frozen import FrozenEstimator
 from sklearn.pipeline import Pipeline
 from sklearn.utils import _safe_indexing
-from sklearn.utils.validation import check_is_fitted
+
+from sktl._params import check_is_fitted
+from sktl.exceptions import InputError
 
 
 def find_fitted(estimator: Any, attribute: str) -> Any:
@@ -74,13 +76,13 @@ def require_fitted(estimator: Any, attribute: str, what: str) -> Any:
     ------
     NotFittedError
         Where the estimator is not fitted.
-    ValueError
+    InputError
         Where no part of it has the attribute.
     """
     part = find_fitted(estimator, attribute)
     if part is None:
         check_is_fitted(estimator)
-        raise ValueError(
+        raise InputError(
             f"{type(estimator).__name__} has no {attribute}: {what}. Give a fitted estimator of sktl, or a pipeline or "
             "search that has one in it."
         )

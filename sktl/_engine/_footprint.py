@@ -14,6 +14,7 @@ from sktl._engine._cache import bypassed_caches
 from sktl._engine._fitted import find_fitted
 from sktl._table import ReadableTable
 from sktl.backbones import Backbone
+from sktl.exceptions import InputError
 
 
 class Footprint(NamedTuple):
@@ -92,7 +93,7 @@ def footprint(estimator: Any, X: Any, n_repeats: int = 5) -> Footprint:
     ------
     NotFittedError
         Where the estimator is not fitted.
-    ValueError
+    InputError
         Where ``X`` is empty, or there is nothing to repeat.
 
     Examples
@@ -129,11 +130,11 @@ def footprints(models: Mapping[str, Any], X: Any, n_repeats: int = 5) -> dict[st
     ------
     NotFittedError
         Where an estimator is not fitted.
-    ValueError
+    InputError
         Where ``X`` is empty, or there is nothing to repeat.
     """
     if n_repeats < 1:
-        raise ValueError(f"n_repeats={n_repeats} takes no time at all. Give at least 1.")
+        raise InputError(f"n_repeats={n_repeats} takes no time at all. Give at least 1.")
     times = _milliseconds(list(models.values()), X, n_repeats)  # first: what is not fitted or does not fit X says so
     found = {}
     for (name, model), milliseconds in zip(models.items(), times, strict=True):
@@ -146,7 +147,7 @@ def _milliseconds(estimators: Sequence[Any], X: Any, n_repeats: int) -> list[flo
     runs = [model.predict if hasattr(model, "predict") else model.transform for model in estimators]
     n_pictures = _num_samples(X)
     if not n_pictures:
-        raise ValueError("X is empty. Give at least one picture to take the time of.")
+        raise InputError("X is empty. Give at least one picture to take the time of.")
     seconds: list[list[float]] = [[] for _ in runs]
     with bypassed_caches():
         for run in runs:

@@ -8,6 +8,7 @@ from sklearn.model_selection import train_test_split
 from sklearn.utils import _safe_indexing
 
 from sktl._images import Images
+from sktl.exceptions import InputError
 
 
 def as_targets(y: Any) -> Any:
@@ -71,14 +72,14 @@ def hold_out(
 
     Raises
     ------
-    ValueError
+    InputError
         Where nothing would be left to learn from, or nothing can be judged.
     """
     pictures = [table.images.digest(row) for row in range(len(table.y))]
     _, first, group = np.unique(pictures, return_index=True, return_inverse=True)
     n_valid = int(np.ceil(fraction * len(first)))
     if n_valid >= len(first):
-        raise ValueError(
+        raise InputError(
             f"validation_fraction={fraction} of {len(first)} pictures leaves nothing to learn from. Give more "
             "pictures, a smaller validation_fraction, or early_stopping=False."
         )
@@ -96,7 +97,7 @@ def _stratified_split(strata: np.ndarray, n_valid: int, seed: int) -> np.ndarray
     others = np.flatnonzero(counts[index] > 1)
     n_classes = int((counts > 1).sum())
     if not n_classes:
-        raise ValueError(
+        raise InputError(
             "early_stopping=True needs a class with at least two rows to judge on. Give more rows, X_val and y_val, or "
             "early_stopping=False."
         )

@@ -15,6 +15,7 @@ from sktl._engine._rows import Rows, ordered_loader, shuffled_loader
 from sktl._engine._schedules import OPTIMIZERS, parameter_groups
 from sktl._engine._soft_targets import SoftTargets
 from sktl._engine._threads import loader_workers
+from sktl._messages import shortened_errors
 from sktl.backbones._graph import shadow
 from sktl.backbones._variants import hollow_tensor
 from sktl.exceptions import DivergenceError, TrainingWarning
@@ -149,9 +150,10 @@ class TransferNet(NeuralNet):
         kwargs = self.get_params_for("iterator_train" if training else "iterator_valid")
         kwargs["num_workers"] = loader_workers(kwargs.get("num_workers", 0))
         batch_size = kwargs.pop("batch_size", self.batch_size)
-        if training:
-            return shuffled_loader(dataset, batch_size, self._generator, **kwargs)
-        return ordered_loader(dataset, batch_size, **kwargs)
+        with shortened_errors():
+            if training:
+                return shuffled_loader(dataset, batch_size, self._generator, **kwargs)
+            return ordered_loader(dataset, batch_size, **kwargs)
 
     def fit_loop(self, X, y=None, epochs=None, **fit_params):
         """skorch's loop, which tells an early stop from an interruption."""

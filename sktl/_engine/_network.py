@@ -15,7 +15,7 @@ from torch import Tensor, fx, nn
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 
 from sktl.backbones import Backbone, Preprocessing
-from sktl.exceptions import BackboneError
+from sktl.exceptions import BackboneError, InputError
 
 # Types are compared, not asked for by isinstance: a subclass may do more (timm's BatchNormAct2d holds an activation).
 _FRESH = (nn.Conv2d, nn.BatchNorm2d, nn.Linear)  # they make a tensor of their own, no view
@@ -120,7 +120,7 @@ def pool(activation: Tensor, pooling: str, channel_axis: int = 1, cls_token: boo
         return activation.amax(places)
     if pooling == "gem":
         return activation.clamp(min=1e-6).pow(3).mean(places).pow(1 / 3)
-    raise ValueError(f"pooling={pooling!r} is unknown. Use one of {POOLINGS}.")
+    raise InputError(f"pooling={pooling!r} is unknown. Use one of {POOLINGS}.")
 
 
 def check_pooling(backbone: Backbone, layer: str, pooling: str) -> None:

@@ -38,7 +38,7 @@ from sktl._engine._runners import (
 )
 from sktl._images import Images
 from sktl.backbones import Backbone
-from sktl.exceptions import EngineError, ImageError, ImageWarning, MissingDependencyError
+from sktl.exceptions import EngineError, ImageError, ImageWarning, InputError, MissingDependencyError
 
 _KEY_VERSION = "1"  # raise it when the meaning of a cache entry changes
 _BLOCK = 512  # pictures that are looked up together
@@ -90,7 +90,7 @@ class FrozenPrefix:
 
     Raises
     ------
-    ValueError
+    InputError
         Where the device is not there, or where engine, precision and device exclude each other. Where pictures
         themselves, which are integers, shall become NaN.
     """
@@ -121,7 +121,7 @@ class FrozenPrefix:
         self.n_threads = torch.get_num_threads() if n_jobs is None else joblib.effective_n_jobs(n_jobs)
         self.on_error = on_error
         if not layers and on_error == "nan":
-            raise ValueError("on_error='nan' needs layers: there is no NaN in a picture. Use on_error='raise'.")
+            raise InputError("on_error='nan' needs layers: there is no NaN in a picture. Use on_error='raise'.")
 
     @property
     def dtype(self) -> np.dtype:
@@ -153,7 +153,7 @@ class FrozenPrefix:
 
         Raises
         ------
-        ValueError
+        InputError
             Where ``out`` is of other shapes.
         ImageError
             Where a picture cannot be read and ``on_error="raise"``. What was computed before is in the cache.
@@ -162,7 +162,7 @@ class FrozenPrefix:
         if out is None:
             out = [np.empty(shape, self.dtype) for shape in wanted]
         elif [tuple(store.shape) for store in out] != wanted:
-            raise ValueError(f"out has the shapes {[tuple(store.shape) for store in out]}, but needs {wanted}.")
+            raise InputError(f"out has the shapes {[tuple(store.shape) for store in out]}, but needs {wanted}.")
         with ThreadPoolExecutor(self.n_threads, thread_name_prefix="sktl") as pool:
             job = _Job(self, images, pool, listeners, out)
             try:

@@ -2,11 +2,14 @@
 
 import numpy as np
 from sklearn.base import RegressorMixin
+from sklearn.metrics import r2_score
 from sklearn.utils.validation import _check_y
 
 from sktl._engine._losses import RegressionLoss
 from sktl._engine._probe import regression_probe
 from sktl._engine._transfer import TransferEstimator
+from sktl._messages import shortened_errors
+from sktl.exceptions import InputError
 
 
 class TransferRegressor(RegressorMixin, TransferEstimator):
@@ -29,6 +32,27 @@ class TransferRegressor(RegressorMixin, TransferEstimator):
         targets = outputs * self._target_scale + self._target_mean
         return targets[:, 0] if self._has_flat_targets else targets
 
+    def score(self, X, y, sample_weight=None):
+        """Coefficient of determination, R².
+
+        Parameters
+        ----------
+        X : array-like of pictures
+            Pictures of the kind that `fit` has seen.
+        y : array-like of shape (n_pictures,) or (n_pictures, n_targets)
+            Their true targets.
+        sample_weight : array-like of shape (n_pictures,), default=None
+            Weights of the rows.
+
+        Returns
+        -------
+        score : float
+            Of several targets the mean.
+        """
+        predicted = self.predict(X)
+        with shortened_errors():
+            return r2_score(y, predicted, sample_weight=sample_weight)
+
     @property
     def _n_outputs(self):
         return len(self._target_mean)
@@ -40,7 +64,8 @@ class TransferRegressor(RegressorMixin, TransferEstimator):
 
     def _check_numbers(self, y):
         """Targets as they were given, as a table (n, n_targets)."""
-        y = _check_y(y, multi_output=True, y_numeric=True, estimator=self).astype(np.float64)
+        with shortened_errors():
+            y = _check_y(y, multi_output=True, y_numeric=True, estimator=self).astype(np.float64)
         self._is_flat = y.ndim == 1
         return y.reshape(len(y), -1)
 
@@ -50,7 +75,7 @@ class TransferRegressor(RegressorMixin, TransferEstimator):
             self._has_flat_targets = self._is_flat
             self._learn_units(y, weight)
         elif y.shape[1] != self._n_outputs:
-            raise ValueError(f"y has {y.shape[1]} targets, but the first call had {self._n_outputs}.")
+            raise InputError(f"y has {y.shape[1]} targets, but the first call had {self._n_outputs}.")
         return ((y - self._target_mean) / self._target_scale).astype(np.float32)
 
     def _learn_units(self, y, weight):
@@ -58,7 +83,7 @@ class TransferRegressor(RegressorMixin, TransferEstimator):
         known = [(column[~np.isnan(column)], weight[~np.isnan(column)]) for column in y.T]
         empty = [number for number, (column, _) in enumerate(known) if not len(column)]
         if empty:
-            raise ValueError(f"Target {empty[0]} of y is missing in every row. Leave it out.")
+            raise InputError(f"Target {empty[0]} of y is missing in every row. Leave it out.")
         self._target_mean = np.array([np.average(column, weights=own) for column, own in known])
         variance = [np.average((column - np.average(column, weights=own)) ** 2, weights=own) for column, own in known]
         self._target_scale = np.where(np.array(variance) > 0, np.sqrt(variance), 1.0)

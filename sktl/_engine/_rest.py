@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from sktl._engine._network import Normalization, fuse, pool
 from sktl.backbones import Backbone
 from sktl.backbones._graph import shadow
+from sktl.exceptions import InputError
 
 Head = str | Sequence[int] | nn.Module
 
@@ -181,7 +182,7 @@ def make_head(head: Head, n_features: int, n_outputs: int, *, dropout: float, ge
 
     Raises
     ------
-    ValueError
+    InputError
         Where it is something else, does not fit, or is frozen.
     """
     if isinstance(head, nn.Module):
@@ -191,7 +192,7 @@ def make_head(head: Head, n_features: int, n_outputs: int, *, dropout: float, ge
     widths = [] if isinstance(head, str) and head == "linear" else head
     is_widths = isinstance(widths, list | tuple) and all(isinstance(x, Integral) and int(x) > 0 for x in widths)
     if not is_widths:
-        raise ValueError(
+        raise InputError(
             f"head={head!r} is no head. Use 'linear', the widths of hidden layers such as (256,), or an nn.Module that "
             "maps features to outputs."
         )
@@ -224,18 +225,18 @@ def _check_head(head: nn.Module, n_features: int, n_outputs: int) -> None:
     """Refuse a head of the user's that cannot work."""
     frozen = [name for name, parameter in head.named_parameters() if not parameter.requires_grad]
     if frozen:
-        raise ValueError(
+        raise InputError(
             f"head={type(head).__name__} has frozen parameters {frozen[:3]}. The head cannot be frozen: the rest would "
             "have to adapt to what it happens to hold. Call head.requires_grad_(True)."
         )
     if any(isinstance(parameter, nn.UninitializedParameter) for parameter in head.parameters()):
-        raise ValueError(f"head={type(head).__name__} has lazy layers. Give them their number of inputs: {n_features}.")
+        raise InputError(f"head={type(head).__name__} has lazy layers. Give them their number of inputs: {n_features}.")
     modes = {module: module.training for module in head.modules()}
     try:
         with torch.no_grad():
             outputs: Any = head.eval()(torch.zeros(2, n_features))
     except Exception as error:
-        raise ValueError(
+        raise InputError(
             f"head={type(head).__name__} cannot take features of shape (n, {n_features}): {error}"
         ) from error
     finally:
@@ -243,7 +244,7 @@ def _check_head(head: nn.Module, n_features: int, n_outputs: int) -> None:
             module.training = mode
     if not isinstance(outputs, Tensor) or outputs.shape != (2, n_outputs):
         shape = tuple(outputs.shape) if isinstance(outputs, Tensor) else type(outputs).__name__
-        raise ValueError(
+        raise InputError(
             f"head={type(head).__name__} gives {shape} for features of shape (2, {n_features}). It has to give "
             f"(2, {n_outputs}): one output per class or target."
         )

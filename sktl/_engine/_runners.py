@@ -13,7 +13,7 @@ import torch
 from sktl._engine import _onnx
 from sktl._engine._network import PICTURES, PrefixNetwork, fuse
 from sktl.backbones import Backbone
-from sktl.exceptions import EngineError
+from sktl.exceptions import EngineError, InputError
 
 ENGINES = ("auto", "torch", "onnxruntime")
 PRECISIONS = ("float32", "bfloat16", "float16")
@@ -167,13 +167,13 @@ def check_numerics(engine: str, precision: str, device: torch.device) -> None:
 
     Raises
     ------
-    ValueError
+    InputError
         Where the engine asked for cannot do what the precision or the device demand.
     """
     if precision == "float16" and device.type == "cpu":
-        raise ValueError("precision='float16' needs device='cuda'. On a CPU use 'float32' or 'bfloat16'.")
+        raise InputError("precision='float16' needs device='cuda'. On a CPU use 'float32' or 'bfloat16'.")
     if engine == "onnxruntime" and (precision != "float32" or device.type != "cpu"):
-        raise ValueError(
+        raise InputError(
             f"engine='onnxruntime' runs in float32 on the CPU, but precision={precision!r} and device={device.type!r} "
             "were asked for. Use engine='auto' or 'torch'."
         )

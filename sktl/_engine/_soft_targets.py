@@ -4,6 +4,8 @@ from typing import Any, NamedTuple
 
 from torch import Tensor
 
+from sktl.exceptions import InputError
+
 LOGITS, WEIGHT = "soft_target", "soft_target_weight"  # columns of the rows that are learnt from
 
 
@@ -60,7 +62,7 @@ def soft_target_loss(student: Tensor, teacher: Tensor, temperature: float) -> Te
 
     Raises
     ------
-    ValueError
+    InputError
         Where the shapes differ, or the temperature is not positive.
 
     Notes
@@ -96,7 +98,7 @@ def check_logits(student: Tensor, teacher: Tensor, temperature: float) -> None:
     """Refuse logits that are not of the same rows and classes, and a temperature of nothing."""
     check_same_shape(student, teacher)
     if not temperature > 0:
-        raise ValueError(
+        raise InputError(
             f"temperature={temperature} is not positive. Take 1 for the answers as they are, more to soften."
         )
 
@@ -105,4 +107,4 @@ def check_same_shape(student: Tensor, teacher: Tensor) -> None:
     """Refuse tensors that could not be compared number by number."""
     ours, theirs = tuple(student.shape), tuple(teacher.shape)
     if ours != theirs:  # they might be broadcast to something without meaning
-        raise ValueError(f"student has the shape {ours} and teacher {theirs}. Give both the same shape.")
+        raise InputError(f"student has the shape {ours} and teacher {theirs}. Give both the same shape.")

@@ -7,9 +7,9 @@ from typing import NamedTuple
 
 import numpy as np
 import torch
-from sklearn.base import BaseEstimator, _fit_context
+from sklearn.base import _fit_context
 from sklearn.callback import with_callbacks
-from sklearn.utils import check_consistent_length, check_random_state, indexable
+from sklearn.utils import check_random_state, indexable
 from sklearn.utils._param_validation import Interval, StrOptions
 from sklearn.utils.validation import _check_sample_weight, check_is_fitted
 from torch import nn
@@ -35,8 +35,10 @@ from sktl._engine._summary import TrainableSummary
 from sktl._engine._threads import bounded_threads
 from sktl._engine._training import GLOBAL_GENERATOR, train
 from sktl._images import check_images
+from sktl._messages import shortened_errors
+from sktl._params import Estimator, check_consistent_length
 from sktl.backbones._variants import fill, hollow
-from sktl.exceptions import TrainingWarning
+from sktl.exceptions import InputError, TrainingWarning
 
 _BLOCK = 512  # pictures that are predicted together, so that memory stays bounded
 
@@ -84,7 +86,7 @@ class Course(NamedTuple):
     soft_targets: "SoftTargets | None" = None  # answers in the rows that are learnt from as well
 
 
-class TransferEstimator(FitInEpochs, BaseEstimator):
+class TransferEstimator(FitInEpochs, Estimator):
     """Trains the rest of a network behind its frozen stages.
 
     Subclass contract: a subclass has all parameters of `TRANSFER_CONSTRAINTS`, and says what is learnt by
@@ -220,7 +222,9 @@ class TransferEstimator(FitInEpochs, BaseEstimator):
         if y is None:
             y = self._missing_targets(len(images))
         check_consistent_length(range(len(images)), y)
-        weight = _check_sample_weight(sample_weight, np.empty(len(images)), dtype=np.float64, ensure_non_negative=True)
+        with shortened_errors():
+            rows = np.empty(len(images))
+            weight = _check_sample_weight(sample_weight, rows, dtype=np.float64, ensure_non_negative=True)
         kept = np.flatnonzero(weight)
         y = as_targets(y)
         targets = y.iloc[kept] if hasattr(y, "iloc") else y[kept]
@@ -230,7 +234,7 @@ class TransferEstimator(FitInEpochs, BaseEstimator):
 
     def _missing_targets(self, n_rows):
         """What stands for the targets where none were given; here they are needed."""
-        raise ValueError(
+        raise InputError(
             f"This {type(self).__name__} estimator requires y to be passed, but the target y is None.{self._without_y}"
         )
 
@@ -238,7 +242,7 @@ class TransferEstimator(FitInEpochs, BaseEstimator):
         """What to learn from, and what to judge on, where anything is judged."""
         X_val, y_val, weight_val = validation
         if (X_val is None) != (y_val is None):
-            raise ValueError("X_val and y_val come together: give both or neither.")
+            raise InputError("X_val and y_val come together: give both or neither.")
         if X_val is not None:
             return table, self._check(X_val, y_val, weight_val, reset=False)
         if not (self.early_stopping or self._is_judged):
@@ -293,7 +297,7 @@ class TransferEstimator(FitInEpochs, BaseEstimator):
         freeze_bn = self.freeze_bn and not is_random
         has_norms = any(isinstance(x, nn.modules.batchnorm._BatchNorm) for x in self.backbone_.module.modules())
         if has_norms and not freeze_bn and depth < len(self.backbone_.stages) and min(len(rows), self.batch_size) == 1:
-            raise ValueError(
+            raise InputError(
                 f"Batch norms learn (freeze_bn={self.freeze_bn}, weights={self.weights!r}) from batches of one picture "
                 f"(batch_size={self.batch_size}, {len(rows)} different pictures): one has no variance. Use more in a "
                 "batch, or freeze_bn=True and pretrained weights."
@@ -317,10 +321,10 @@ class TransferEstimator(FitInEpochs, BaseEstimator):
         """The parameters here, and what ``net_params`` adds to them or says otherwise, as a skorch net."""
         net_params = dict(self.net_params or {})
         if isinstance(net_params.get("callbacks"), str):
-            raise ValueError(f"net_params={net_params!r}: callbacks has to be a list; ours cannot be switched off.")
+            raise InputError(f"net_params={net_params!r}: callbacks has to be a list; ours cannot be switched off.")
         taken = sorted(net_params.keys() & _NOT_THE_USERS)
         if taken:
-            raise ValueError(f"net_params cannot set {taken}: that is what {type(self).__name__} is there for.")
+            raise InputError(f"net_params cannot set {taken}: that is what {type(self).__name__} is there for.")
         params = {
             "optimizer": self.optimizer,
             "lr": self.lr,
@@ -338,7 +342,7 @@ class TransferEstimator(FitInEpochs, BaseEstimator):
         except (TypeError, ValueError) as error:
             if not net_params:
                 raise
-            raise ValueError(f"net_params={net_params!r} is not what skorch.NeuralNet takes: {error}") from error
+            raise InputError(f"net_params={net_params!r} is not what skorch.NeuralNet takes: {error}") from error
 
     def _start_from_probe(self, net, course):
         """Fit the head's last layer to what reaches it from the untouched network."""
@@ -346,7 +350,7 @@ class TransferEstimator(FitInEpochs, BaseEstimator):
         head = net.module_.head
         linear = last_linear(head)
         if linear is None:
-            raise ValueError(
+            raise InputError(
                 f"head_init='probe' starts the head's last linear layer, and {type(head).__name__} is no sequence that "
                 "ends with one. Use head_init='random', or an nn.Sequential with an nn.Linear at its end."
             )

@@ -5,6 +5,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from sktl._images._format import ImageFormat, Range
+from sktl.exceptions import InputError
 
 UINT16: Range = (0, 65535)
 # By kind and size, so that byte order plays no part.
@@ -44,7 +45,7 @@ def to_uint8(values: np.ndarray, value_range: Range | None, uint16_range: Range 
         return scale(values, uint16_range or UINT16)
     bounds = range_of_type(values.dtype) or value_range
     if bounds is None:
-        raise ValueError(f"The value range of {values.dtype} values was not learnt.")
+        raise InputError(f"The value range of {values.dtype} values was not learnt.")
     return scale(values, bounds)
 
 

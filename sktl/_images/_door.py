@@ -25,6 +25,7 @@ from sktl._images._learn import (
 from sktl._images._pictures import ARRAY, Images, as_array, channels_fault
 from sktl._images._sources import PATH
 from sktl._images._understand import as_column, understand
+from sktl._messages import shortened_errors
 from sktl.exceptions import ImageError
 
 _WIDE_MODES = ("F", "I", "I;16", "I;16B", "I;16L", "I;16N")  # of PIL, whose values may mean anything
@@ -95,7 +96,8 @@ def check_rows(estimator: Any, X: Any, *, reset: bool, in_channels: int | None =
             "the shape and the value range of its rows are not known. Give images of the kind given to fit."
         )
     try:
-        rows = validate_data(estimator, X, reset=reset)
+        with shortened_errors():
+            rows = validate_data(estimator, X, reset=reset)
     except (TypeError, ValueError) as error:
         if (n_columns := _text_columns(X)) > 1:
             raise ImageError(
@@ -125,7 +127,8 @@ def check_rows(estimator: Any, X: Any, *, reset: bool, in_channels: int | None =
 def check_names(estimator: Any, X: Any, *, reset: bool) -> None:
     """Keep scikit-learn's attributes about columns true: one column of images has a name, a list has none."""
     if hasattr(X, "columns"):
-        validate_data(estimator, X, reset=reset, skip_check_array=True)
+        with shortened_errors():
+            validate_data(estimator, X, reset=reset, skip_check_array=True)
     elif reset:
         vars(estimator).pop("n_features_in_", None)
         vars(estimator).pop("feature_names_in_", None)

@@ -168,6 +168,8 @@ def _read_path(path: "str | bytes", name: str) -> bytes:
     except (OSError, ValueError) as error:
         if (data := _from_base64(text)) is not None:
             return data
+        if len(text) > _LONGEST_PATH:
+            raise ImageError(f"{name}: a text of {len(text)} characters is no path, and no image in base64.") from None
         if not isinstance(error, FileNotFoundError):
             raise ImageError(f"{name}: the file cannot be read ({reason(error)}).") from error
     remote = " Addresses are not fetched: download the file first, or give its bytes." if _ADDRESS.match(text) else ""
@@ -200,7 +202,7 @@ def _from_data_url(text: str, name: str) -> bytes:
 def _from_base64(text: str) -> "bytes | None":
     """The bytes in a text that is no path, if it is an image in base64."""
     data = _unpack_base64(text)
-    return data if data and (is_known(data) or len(text) > _LONGEST_PATH) else None
+    return data if data and is_known(data) else None
 
 
 def _unpack_base64(text: str) -> "bytes | None":

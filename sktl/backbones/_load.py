@@ -16,6 +16,7 @@ from sklearn.utils import check_random_state
 from torch import nn
 from torch.utils._pytree import tree_leaves
 
+from sktl._messages import shortened_errors
 from sktl.backbones import _graph, _input, _weights
 from sktl.backbones._architecture import Architecture
 from sktl.backbones._backbone import Backbone
@@ -119,7 +120,9 @@ def load_backbone(
             return _MEMO[key]
     with _forked_rng():
         if name is None and path is None:
-            torch.default_generator.manual_seed(check_random_state(random_state).randint(2**31))
+            with shortened_errors():
+                generator = check_random_state(random_state)
+            torch.default_generator.manual_seed(generator.randint(2**31))
         module = _load_module(architecture, name, path, wanted)
         wanted = _input.adapt_input(module.eval().float(), in_channels, wanted, default)
     loaded = Backbone(module, name=backbone, preprocessing=wanted, in_channels=in_channels)

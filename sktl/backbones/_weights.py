@@ -1,5 +1,6 @@
 """State dicts: where they come from, and how they get into a network. Nothing here ever unpickles code."""
 
+import os
 from collections.abc import Callable, Mapping
 from http.client import HTTPException
 from os import PathLike
@@ -13,6 +14,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
+from sktl._messages import shortened
 from sktl.exceptions import BackboneError, WeightsDownloadError, WeightsMismatchError
 
 StateDict = dict[str, Tensor]
@@ -39,8 +41,8 @@ def as_weights_path(weights: "str | PathLike[str]", *, backbone: str, choices: s
             f"weights={str(weights)!r} is unknown for backbone={backbone!r}. Use {choices}, "
             f"or the path of a file {', '.join(_SUFFIXES)}."
         )
-    if not path.is_file():
-        raise FileNotFoundError(f"weights={str(weights)!r}: there is no such file.")
+    if not os.path.isfile(path):  # unlike Path.is_file, it is False for a name that is too long for the system
+        raise FileNotFoundError(shortened(f"weights={str(weights)!r}: there is no such file."))
     return path
 
 

@@ -8,6 +8,8 @@ import torch
 from skorch.callbacks import Callback
 from torch import Tensor, nn
 
+from sktl.exceptions import InputError
+
 _MAX_ITERATIONS = 10_000  # each takes microseconds, as the weights are sorted; most layers need some hundreds
 
 
@@ -31,7 +33,7 @@ def share_weights(weight: Tensor, n_codes: int, *, keep_zeros: bool = True) -> T
 
     Raises
     ------
-    ValueError
+    InputError
         Where there are fewer than two codes.
 
     Notes
@@ -47,7 +49,7 @@ def share_weights(weight: Tensor, n_codes: int, *, keep_zeros: bool = True) -> T
     Huffman Coding", ICLR 2016, sections 3.1 and 3.2.
     """
     if n_codes < 2:
-        raise ValueError(f"n_codes={n_codes} leaves a layer no two different weights. Use at least 2.")
+        raise InputError(f"n_codes={n_codes} leaves a layer no two different weights. Use at least 2.")
     kind = torch.promote_types(weight.dtype, torch.float32)  # NumPy knows no bfloat16
     values = weight.detach().to("cpu", kind).numpy().ravel()
     is_zero = (values == 0) & keep_zeros

@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import torch
-from sklearn.base import BaseEstimator, ClassifierMixin, MetaEstimatorMixin, _fit_context, clone
+from sklearn.base import ClassifierMixin, MetaEstimatorMixin, _fit_context, clone
 from sklearn.callback import with_callbacks
 from sklearn.exceptions import NotFittedError
 from sklearn.frozen import FrozenEstimator
@@ -29,11 +29,13 @@ from sktl._engine._rows import unit_mean
 from sktl._engine._soft_targets import LOGITS, WEIGHT, SoftTargets
 from sktl._engine._sparsity import find_zeros, restore_zeros
 from sktl._engine._training import GLOBAL_GENERATOR
+from sktl._messages import shortened
+from sktl._params import Estimator
 from sktl.backbones import Backbone
 from sktl.compression._norms import recalibrate
 from sktl.compression._packed import Packed, bare
 from sktl.compression._steps import steps
-from sktl.exceptions import CompressionError, DivergenceError
+from sktl.exceptions import CompressionError, DivergenceError, InputError
 
 _N_TIMED = 16  # pictures that the footprint is measured with
 _N_AGREED = 256  # pictures that agreement is measured with, at most
@@ -50,7 +52,7 @@ COMPRESSION_CONSTRAINTS: dict = {
 }
 
 
-class CompressedClassifier(WholeCopies, FitInEpochs, MetaEstimatorMixin, ClassifierMixin, BaseEstimator):
+class CompressedClassifier(WholeCopies, FitInEpochs, MetaEstimatorMixin, ClassifierMixin, Estimator):
     """Makes the network of another classifier smaller.
 
     Subclass contract: the parameters of `COMPRESSION_CONSTRAINTS`, and
@@ -359,7 +361,7 @@ def check_estimator_to_compress(estimator: Any) -> None:
     ------
     TypeError
         Where it is no classifier of sktl, nor a search over one.
-    ValueError
+    InputError
         Where it is a compressor that has to be the outermost.
     NotFittedError
         Where it is frozen and not fitted.
@@ -370,11 +372,14 @@ def check_estimator_to_compress(estimator: Any) -> None:
             check_is_fitted(estimator.estimator)
         except NotFittedError:
             raise NotFittedError(
-                f"estimator={estimator!r} is frozen and not fitted. Fit it first, or give it without FrozenEstimator."
+                shortened(
+                    f"estimator={estimator!r} is frozen and not fitted. Fit it first, or give it without "
+                    "FrozenEstimator."
+                )
             ) from None
     elif isinstance(estimator, CompressedClassifier):
         if estimator._is_last:
-            raise ValueError(
+            raise InputError(
                 f"estimator={estimator!r} has a network whose weights are rounded, which no later step could keep. "
                 f"Make {type(estimator).__name__} the outermost."
             )
@@ -382,10 +387,12 @@ def check_estimator_to_compress(estimator: Any) -> None:
     elif not isinstance(estimator, TransferClassifier):
         if not isinstance(estimator, BaseSearchCV):  # whatever else wraps one may decide otherwise than it does
             raise TypeError(
-                f"estimator={estimator!r} has no network that could be made smaller. Give a FineTunedClassifier, a "
-                "DistilledClassifier, another compressor, a search over one of them, or a fitted one inside a "
-                "sklearn.frozen.FrozenEstimator; in a pipeline, or in what tunes a threshold, the compressor is the "
-                "estimator."
+                shortened(
+                    f"estimator={estimator!r} has no network that could be made smaller. Give a FineTunedClassifier, a "
+                    "DistilledClassifier, another compressor, a search over one of them, or a fitted one inside a "
+                    "sklearn.frozen.FrozenEstimator; in a pipeline, or in what tunes a threshold, the compressor is "
+                    "the estimator."
+                )
             )
         check_estimator_to_compress(estimator.estimator)
 

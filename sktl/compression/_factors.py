@@ -11,6 +11,8 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor, nn
 
+from sktl.exceptions import InputError
+
 Layer = nn.Linear | nn.Conv2d
 
 METHODS = ("spatial", "tucker")
@@ -50,7 +52,7 @@ def factorize(
 
     Raises
     ------
-    ValueError
+    InputError
         Where ``method`` is unknown, or a weight is not finite.
 
     References
@@ -64,7 +66,7 @@ def factorize(
     with torch.inference_mode(False), torch.no_grad():
         weight = _weight(layer)
         if not bool(weight.isfinite().all()):
-            raise ValueError(f"The weights of {layer} are not finite, and have no singular values.")
+            raise InputError(f"The weights of {layer} are not finite, and have no singular values.")
         if rank is not None:
             ranks: tuple[int, ...] = (int(rank),) * (1 + _is_tucker(layer, method))
         else:
@@ -311,7 +313,7 @@ def _weight(layer: Layer) -> Tensor:
 def _is_tucker(layer: Layer, method: str) -> bool:
     """Whether a layer has places that Tucker's way applies to."""
     if method not in METHODS:
-        raise ValueError(f"method={method!r} is unknown. Use one of {METHODS}.")
+        raise InputError(f"method={method!r} is unknown. Use one of {METHODS}.")
     return method == "tucker" and isinstance(layer, nn.Conv2d) and math.prod(layer.kernel_size) > 1
 
 

@@ -18,7 +18,7 @@ from sktl._engine._onnx import named_failure, session_options
 from sktl._engine._rest import RestNetwork
 from sktl._optional import import_optional
 from sktl.compression._export import FAILURE, PURPOSE, export_float
-from sktl.exceptions import EngineError
+from sktl.exceptions import EngineError, InputError
 
 # What is computed in integers, and what integers can pass through unchanged. All else (squeeze-excitation's products,
 # norms and softmax of transformers) is little work and would lose much.
@@ -141,7 +141,7 @@ def quantize_int8(network: RestNetwork, calibration: Iterable[np.ndarray]) -> In
 
     Raises
     ------
-    ValueError
+    InputError
         Where there is nothing to calibrate with, or its activations are no finite numbers.
     EngineError
         Where ONNX cannot express the network.
@@ -168,7 +168,7 @@ def quantize_int8(network: RestNetwork, calibration: Iterable[np.ndarray]) -> In
         bounds = _bounds(model, batches)
     infinite = [name for name, bound in bounds.items() if not np.isfinite(bound).all()]
     if infinite:
-        raise ValueError(
+        raise InputError(
             f"With the calibration pictures, {len(infinite)} layers of this network give no finite numbers, which have "
             "no place among integers. Train it with a smaller lr."
         )
@@ -258,7 +258,7 @@ def _in_batches(calibration: Iterable[np.ndarray]) -> list[np.ndarray]:
     given = [_as_given(np.asarray(batch)) for batch in calibration]
     batches = [batch[i : i + _BATCH] for batch in given for i in range(0, len(batch), _BATCH)]
     if not batches:
-        raise ValueError(
+        raise InputError(
             "There are no pictures to calibrate with, so nobody knows how large activations are. Give at least one."
         )
     return batches

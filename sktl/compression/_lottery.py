@@ -15,6 +15,7 @@ from sktl._engine._classification import TransferClassifier
 from sktl._engine._net import TransferNet
 from sktl._engine._rest import adopt_statistics_quickly, last_linear
 from sktl._engine._training import seeded
+from sktl._messages import shortened
 from sktl.compression._codec import pack, unpack
 from sktl.compression._compressed import (
     COMPRESSION_CONSTRAINTS,
@@ -26,6 +27,7 @@ from sktl.compression._compressed import (
 )
 from sktl.compression._curve import LotteryCurve, Point
 from sktl.compression._masks import importance, set_zeros, shuffled, zero_masks
+from sktl.exceptions import InputError
 
 TICKETS = ("winning", "random_init", "random_mask")
 
@@ -183,18 +185,20 @@ class LotteryTicketClassifier(CompressedClassifier):
         """Say what has no beginning to go back to."""
         if not isinstance(self.estimator, TransferClassifier):
             raise TypeError(
-                f"estimator={self.estimator!r}: a lottery ticket is a network at the beginning of its training. Give a "
-                "FineTunedClassifier or a DistilledClassifier; what was fitted before can be pruned by a "
-                "PrunedClassifier."
+                shortened(
+                    f"estimator={self.estimator!r}: a lottery ticket is a network at the beginning of its training. "
+                    "Give a FineTunedClassifier or a DistilledClassifier; what was fitted before can be pruned by a "
+                    "PrunedClassifier."
+                )
             )
         self.estimator._validate_params()  # it is trained here, past its own `fit`
         if self.rewind_epoch >= max(self.estimator.max_epochs, 1):
-            raise ValueError(
+            raise InputError(
                 f"rewind_epoch={self.rewind_epoch} leaves nothing of max_epochs={self.estimator.max_epochs} of the "
                 "estimator to train. Use a smaller one."
             )
         if self.rewind_epoch and self.estimator.unfreeze_every is not None:
-            raise ValueError(
+            raise InputError(
                 f"rewind_epoch={self.rewind_epoch} with unfreeze_every={self.estimator.unfreeze_every}: stages that "
                 "are unfrozen later have no common beginning. Use unfreeze_every=None or rewind_epoch=0."
             )
@@ -253,7 +257,7 @@ class LotteryTicketClassifier(CompressedClassifier):
         if net.is_interrupted_:
             raise KeyboardInterrupt("The dense network was not trained to its end: there is no ticket to look for.")
         if not hasattr(remember, "checkpoint_"):
-            raise ValueError(
+            raise InputError(
                 f"rewind_epoch={self.rewind_epoch}, but training stopped before that epoch. Use a smaller one, or a "
                 "larger n_iter_no_change of the estimator."
             )

@@ -7,7 +7,7 @@ from sklearn.utils._param_validation import Interval, RealNotInt, StrOptions
 
 from sktl.compression._compressed import COMPRESSION_CONSTRAINTS, CompressedClassifier, inner_layers
 from sktl.compression._factors import METHODS, energy_within, factorize, full_rank
-from sktl.exceptions import CompressionError
+from sktl.exceptions import CompressionError, InputError
 
 _SHARE = 0.5  # of a layer's parameters, where nothing is asked for
 
@@ -75,7 +75,7 @@ class LowRankClassifier(CompressedClassifier):
     ------
     TypeError
         From `fit`, where the estimator has no network of sktl.
-    ValueError
+    InputError
         From `fit`, where both ``rank`` and ``energy`` are given.
     CompressionError
         From `fit`, where no layer would become smaller, such as with a rank above all of theirs.
@@ -153,7 +153,7 @@ class LowRankClassifier(CompressedClassifier):
     def _check_parameters(self):
         super()._check_parameters()
         if self.rank is not None and self.energy is not None:
-            raise ValueError(
+            raise InputError(
                 f"rank={self.rank!r} and energy={self.energy!r} both say how large the layers are. Give one of them."
             )
 

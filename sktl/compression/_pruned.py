@@ -17,7 +17,7 @@ from sktl.compression._compressed import (
 )
 from sktl.compression._filters import import_torch_pruning, measure_whole, prune_filters
 from sktl.compression._masks import CRITERIA, importance, set_zeros, zero_masks
-from sktl.exceptions import CompressionError
+from sktl.exceptions import CompressionError, InputError
 
 
 class PrunedClassifier(CompressedClassifier):
@@ -233,7 +233,7 @@ class PrunedClassifier(CompressedClassifier):
         if self.granularity == "filter":  # before anything is fitted for hours
             import_torch_pruning()
         if self.unit == "macs" and self.granularity == "weight":
-            raise ValueError(
+            raise InputError(
                 "unit='macs' with granularity='weight': zeros are multiplied like other weights. Use "
                 "granularity='filter' to save multiply-accumulates, or unit='count'."
             )

@@ -11,6 +11,7 @@ from sktl._engine._classification import TransferClassifier
 from sktl.distillation._distilled import DISTILLATION_CONSTRAINTS, DistilledEstimator
 from sktl.distillation._knowledge import ANSWERS, LEAST_PROBABILITY, MAPS, RELATIONS, ClassifierDistillationLoss
 from sktl.distillation._teacher import classes_of, classifier_answers
+from sktl.exceptions import InputError
 
 
 class DistilledClassifier(DistilledEstimator, TransferClassifier):
@@ -392,7 +393,10 @@ class DistilledClassifier(DistilledEstimator, TransferClassifier):
         if reset and classes is None and not labeled.any():
             classes = self._classes_of_teacher()
         if not reset and classes is not None and not np.array_equal(self.classes_, np.unique(classes)):
-            raise ValueError(f"classes={classes!r} is not what it was in the first call: {self.classes_!r}.")
+            raise InputError(
+                f"classes={classes!r} is not what it was in the first call: {self.classes_!r}. Give the same classes, "
+                "or none."
+            )
         index, class_weight = np.full(len(labeled), -1), np.full(len(labeled), self._weight_of_unlabeled(labeled))
         if labeled.any():
             known = y[labeled] if not hasattr(y, "iloc") else y.iloc[np.flatnonzero(labeled)]

@@ -21,6 +21,7 @@ from sktl.distillation._knowledge import ANSWERS, MAPS, RELATIONS, check_knowled
 from sktl.distillation._layers import LayerPair, pair_layers
 from sktl.distillation._teacher import check_teacher, fit_teacher, identity, is_frozen, network_of
 from sktl.distillation._teacher_layers import TeacherLayers
+from sktl.exceptions import InputError
 
 _N_TIMED = 16  # pictures that the footprint is measured with
 _N_AGREED = 512  # pictures that agreement is measured with, at most
@@ -104,7 +105,7 @@ class DistilledEstimator(WholeCopies, TransferEstimator):
         check_teacher(self)
         self._weights_of_kinds = check_knowledge(self.knowledge, self._kinds)
         if set(self._weights_of_kinds) & set(MAPS) and self.augment is not None:
-            raise ValueError(
+            raise InputError(
                 f"knowledge={self.knowledge!r} compares places of a picture, which augment={self.augment!r} moves. Use "
                 "augment=None, or knowledge of answers and relations."
             )
@@ -117,7 +118,7 @@ class DistilledEstimator(WholeCopies, TransferEstimator):
 
     def _check_can_do_without_labels(self):
         if not self._can_do_without_labels():
-            raise ValueError(
+            raise InputError(
                 f"All of y is unlabeled={self.unlabeled!r}: there is nothing to fit the teacher on. Fit it first, and "
                 "give it inside a sklearn.frozen.FrozenEstimator."
             )
@@ -134,7 +135,7 @@ class DistilledEstimator(WholeCopies, TransferEstimator):
         if self.unlabeled is None:
             return np.zeros(labels.shape, bool)
         if labels.dtype.kind == "U" and not isinstance(self.unlabeled, str) and str(self.unlabeled) in labels:
-            raise ValueError(
+            raise InputError(
                 f"y is an array of texts, in which NumPy has made unlabeled={self.unlabeled!r} the text "
                 f"{str(self.unlabeled)!r}. Give y as a list or with dtype=object, or say unlabeled="
                 f"{str(self.unlabeled)!r}."
@@ -150,7 +151,7 @@ class DistilledEstimator(WholeCopies, TransferEstimator):
     def _weight_of_unlabeled(self, labeled):
         """What a row without a label weighs: nothing, where nothing of the teacher is wanted."""
         if self.alpha == 0 and not labeled.any():
-            raise ValueError(
+            raise InputError(
                 "alpha=0 leaves nothing to learn from rows without labels. Use a greater alpha, or labels."
             )
         return float(self.alpha > 0)
@@ -180,7 +181,7 @@ class DistilledEstimator(WholeCopies, TransferEstimator):
         if maps:
             self._pairs = pair_layers(self.layers, part.backbone_, self.backbone_, depth)
         if "attention" in maps and all(pair.size == (1, 1) for pair in self._pairs):
-            raise ValueError(
+            raise InputError(
                 f"knowledge={self.knowledge!r} compares where in a picture the numbers are large, and the student's "
                 f"layers {[pair.student for pair in self._pairs]} have one place only. Use 'feature'."
             )
@@ -200,7 +201,7 @@ class DistilledEstimator(WholeCopies, TransferEstimator):
     def _check_depth(self, depth):
         """Refuse knowledge that could not move anything."""
         if depth == len(self.backbone_.stages) and not set(self._weights_of_kinds) <= set(ANSWERS):
-            raise ValueError(
+            raise InputError(
                 f"freeze_depth={self.freeze_depth!r} lets the head learn alone: knowledge={self.knowledge!r} is about "
                 "layers, which could not follow. Freeze less, or use knowledge='response'."
             )

@@ -23,6 +23,7 @@ from sktl.distillation._losses import (
     relational_distance_loss,
     similarity_loss,
 )
+from sktl.exceptions import InputError
 
 LEAST_PROBABILITY = 1e-7  # one of zero has no logarithm
 ANSWERS = ("response", "decoupled")  # of the teacher's answers
@@ -43,19 +44,19 @@ def check_knowledge(knowledge: Any, kinds: Sequence[str]) -> dict[str, float]:
 
     Raises
     ------
-    ValueError
+    InputError
         Where a kind is unknown, a weight is negative, or all are zero.
     """
     weights: Any = {knowledge: 1.0} if isinstance(knowledge, str) else knowledge
     is_mapping = isinstance(weights, Mapping) and all(name in kinds for name in weights)
     if not is_mapping or not all(isinstance(x, Real) and 0 <= float(x) < float("inf") for x in weights.values()):
-        raise ValueError(
+        raise InputError(
             f"knowledge={knowledge!r} is not understood. Use one of {list(kinds)}, or weights of several, zero or "
             "more: {'response': 1.0, 'feature': 0.5}."
         )
     kept = {name: float(weight) for name, weight in weights.items() if weight > 0}
     if not kept:
-        raise ValueError(f"knowledge={knowledge!r} gives no kind a weight: nothing would come from the teacher.")
+        raise InputError(f"knowledge={knowledge!r} gives no kind a weight: nothing would come from the teacher.")
     return kept
 
 

@@ -8,6 +8,7 @@ from torch.nn import functional
 
 from sktl.backbones import Backbone
 from sktl.distillation._losses import attention_map
+from sktl.exceptions import InputError
 
 
 class LayerPair(NamedTuple):
@@ -34,20 +35,20 @@ def pair_layers(layers: Any, teacher: Backbone, student: Backbone, depth: int) -
 
     Raises
     ------
-    ValueError
+    InputError
         Where ``layers`` is no such thing.
     BackboneError
         Where a layer is unknown.
     """
     if isinstance(layers, str):
         if layers != "auto":
-            raise ValueError(f"layers={layers!r} is neither 'auto' nor pairs of layers, [(teacher's, student's), ...].")
+            raise InputError(f"layers={layers!r} is neither 'auto' nor pairs of layers, [(teacher's, student's), ...].")
         names = list(zip(_ends(teacher, 0), _ends(student, depth), strict=False))
     else:
         names = list(layers)
         is_pair = [isinstance(x, list | tuple) and len(x) == 2 and all(isinstance(y, str) for y in x) for x in names]
         if not names or not all(is_pair):
-            raise ValueError(f"layers={layers!r} has to be pairs of layers: [(teacher's, student's), ...].")
+            raise InputError(f"layers={layers!r} has to be pairs of layers: [(teacher's, student's), ...].")
     return [
         LayerPair(taught, learnt, channels(teacher, taught), channels(student, learnt), resolution(student, learnt))
         for taught, learnt in names
@@ -72,7 +73,7 @@ def resolution(backbone: Backbone, layer: str) -> tuple[int, int]:
 
     Raises
     ------
-    ValueError
+    InputError
         Where tokens form no square.
     """
     shape = backbone.output_shape(layer)
@@ -82,7 +83,7 @@ def resolution(backbone: Backbone, layer: str) -> tuple[int, int]:
     n_places = 1 if len(shape) == 1 else shape[0] - backbone.has_cls_token(layer)
     side = int(np.sqrt(n_places))
     if side * side != n_places:
-        raise ValueError(f"Layer {layer!r} of {backbone.name!r} has {n_places} tokens, which form no square map.")
+        raise InputError(f"Layer {layer!r} of {backbone.name!r} has {n_places} tokens, which form no square map.")
     return side, side
 
 

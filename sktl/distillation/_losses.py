@@ -13,6 +13,7 @@ from torch.nn import functional
 from torch.utils.checkpoint import checkpoint
 
 from sktl._engine._soft_targets import check_logits, check_same_shape, divergence
+from sktl.exceptions import InputError
 
 _BLOCK = 2**18  # angles that are compared at once: few enough to stay in a processor's cache
 
@@ -40,7 +41,7 @@ def decoupled_loss(student: Tensor, teacher: Tensor, target: Tensor, temperature
 
     Raises
     ------
-    ValueError
+    InputError
         Where the shapes differ, or the temperature is not positive.
 
     Notes
@@ -98,7 +99,7 @@ def hint_loss(student: Tensor, teacher: Tensor) -> Tensor:
 
     Raises
     ------
-    ValueError
+    InputError
         Where the shapes differ.
 
     Notes
@@ -168,7 +169,7 @@ def attention_loss(student_map: Tensor, teacher_map: Tensor) -> Tensor:
 
     Raises
     ------
-    ValueError
+    InputError
         Where the shapes differ.
 
     Notes
@@ -215,7 +216,7 @@ def relational_distance_loss(student: Tensor, teacher: Tensor, weight: Tensor | 
 
     Raises
     ------
-    ValueError
+    InputError
         Where the numbers of rows differ.
 
     Notes
@@ -266,7 +267,7 @@ def relational_angle_loss(student: Tensor, teacher: Tensor, weight: Tensor | Non
 
     Raises
     ------
-    ValueError
+    InputError
         Where the numbers of rows differ.
 
     Notes
@@ -322,7 +323,7 @@ def similarity_loss(student: Tensor, teacher: Tensor, weight: Tensor | None = No
 
     Raises
     ------
-    ValueError
+    InputError
         Where the numbers of rows differ.
 
     Notes
@@ -426,4 +427,4 @@ def _shares(x: Tensor, weight: Tensor | None) -> Tensor:
 
 def _check_same_rows(student: Tensor, teacher: Tensor) -> None:
     if len(student) != len(teacher):
-        raise ValueError(f"student has {len(student)} rows and teacher {len(teacher)}. Give the same rows to both.")
+        raise InputError(f"student has {len(student)} rows and teacher {len(teacher)}. Give the same rows to both.")

@@ -9,6 +9,7 @@ from sktl._engine._regression import TransferRegressor
 from sktl.distillation._distilled import DISTILLATION_CONSTRAINTS, DistilledEstimator
 from sktl.distillation._knowledge import MAPS, RELATIONS, RegressorDistillationLoss
 from sktl.distillation._teacher import is_frozen, regressor_answers
+from sktl.exceptions import InputError
 
 
 class DistilledRegressor(DistilledEstimator, TransferRegressor):
@@ -381,7 +382,7 @@ class DistilledRegressor(DistilledEstimator, TransferRegressor):
     def _answers(self, table):
         values = regressor_answers(self.teacher_, table, self.cache)
         if values.shape[1] != self._n_outputs:
-            raise ValueError(
+            raise InputError(
                 f"The teacher predicts {values.shape[1]} targets, but y has {self._n_outputs}. Fit it on the same ones."
             )
         return (values - self._target_mean) / self._target_scale

@@ -19,9 +19,10 @@ from sklearn.utils.validation import check_is_fitted, has_fit_parameter
 
 from sktl._engine._cache import open_cache
 from sktl._engine._labelled import LabelledImages
+from sktl._messages import shortened, shortened_errors
 from sktl.distillation._digests import content_digest, row_digests
 from sktl.distillation._knowledge import LEAST_PROBABILITY
-from sktl.exceptions import TrainingWarning
+from sktl.exceptions import InputError, TrainingWarning
 
 _BLOCK = 4096  # pictures that are asked about together: what is known is kept if the next ones fail
 _FEW = 16  # pictures from which is seen what a teacher's decision values are
@@ -91,8 +92,10 @@ def check_teacher(owner: Any) -> None:
     teacher = owner.teacher
     if isinstance(teacher, type):
         raise TypeError(
-            f"teacher={teacher!r} is no estimator but a class. Give an instance: one to be fitted, or a fitted one "
-            "inside a sklearn.frozen.FrozenEstimator."
+            shortened(
+                f"teacher={teacher!r} is no estimator but a class. Give an instance: one to be fitted, or a fitted one "
+                "inside a sklearn.frozen.FrozenEstimator."
+            )
         )
     if is_frozen(teacher):
         _check_frozen(teacher)
@@ -121,7 +124,7 @@ def classifier_answers(
 
     Raises
     ------
-    ValueError
+    InputError
         Where it is no classifier, knows other classes, or gives no finite numbers.
     """
     columns = _columns(teacher, classes)
@@ -136,11 +139,11 @@ def regressor_answers(teacher: Any, table: LabelledImages, cache: Any) -> np.nda
 
     Raises
     ------
-    ValueError
+    InputError
         Where it is a classifier, or gives no finite numbers for a picture.
     """
     if is_classifier(teacher):
-        raise ValueError(
+        raise InputError(
             f"teacher={teacher!r} is a classifier: its class numbers are no quantity. Use DistilledClassifier."
         )
     kind = "predictions" if hasattr(teacher, "predict") else "features"
@@ -158,12 +161,12 @@ def network_of(teacher: Any, X: Any) -> tuple[Any, Any]:
 
     Raises
     ------
-    ValueError
+    InputError
         Where there is none.
     """
     found = _path_to_network(teacher)
     if found is None:
-        raise ValueError(
+        raise InputError(
             f"teacher={teacher!r} has no network of sktl whose layers could be looked at. With it only "
             "knowledge='response' and knowledge='decoupled' work."
         )
@@ -205,8 +208,10 @@ def _check_frozen(teacher: FrozenEstimator) -> None:
         check_is_fitted(teacher.estimator)
     except NotFittedError:
         raise NotFittedError(
-            f"teacher={teacher!r} is frozen and not fitted. Fit it first, or give it without FrozenEstimator. (A "
-            "fitted student is pickled without its teacher: to fit it again, set_params(teacher=...).)"
+            shortened(
+                f"teacher={teacher!r} is frozen and not fitted. Fit it first, or give it without FrozenEstimator. (A "
+                "fitted student is pickled without its teacher: to fit it again, set_params(teacher=...).)"
+            )
         ) from None
 
 
@@ -214,19 +219,25 @@ def _fitted(teacher: Any, table: LabelledImages, y: "np.ndarray | None", fit_par
     """The teacher fitted, or what an equal one was fitted on these rows before."""
     key = None
     if _is_repeatable(teacher):
-        key = content_digest((clone(teacher), row_digests(table), None if y is None else y.tolist(), fit_params))
+        key = content_digest((_unfitted(teacher), row_digests(table), None if y is None else y.tolist(), fit_params))
     if key is None:
-        return clone(teacher).fit(table.as_given(), y, **fit_params)
+        return _unfitted(teacher).fit(table.as_given(), y, **fit_params)
     with _FITTED_LOCK:
         known, digest = _FITTED.pop(key, (None, None))
     if known is None or digest != content_digest(known):  # somebody may have changed it since
-        known = clone(teacher).fit(table.as_given(), y, **fit_params)
+        known = _unfitted(teacher).fit(table.as_given(), y, **fit_params)
         digest = content_digest(known)
     with _FITTED_LOCK:
         _FITTED[key] = known, digest
         while len(_FITTED) > _FITTED_SIZE:
             _FITTED.popitem(last=False)
     return known
+
+
+def _unfitted(teacher: Any) -> Any:
+    """A copy with the same parameters."""
+    with shortened_errors():
+        return clone(teacher)
 
 
 def _repeated(teacher: Any, table: LabelledImages) -> LabelledImages:
@@ -247,15 +258,15 @@ def classes_of(teacher: Any) -> np.ndarray:
 
     Raises
     ------
-    ValueError
+    InputError
         Where it is no classifier, or one of several outputs.
     """
     if is_regressor(teacher) or not hasattr(teacher, "classes_"):
-        raise ValueError(
+        raise InputError(
             f"teacher={teacher!r} has no classes_ after fit: it is no classifier. For numbers use DistilledRegressor."
         )
     if isinstance(teacher.classes_, list) and np.ndim(teacher.classes_[0]):
-        raise ValueError(f"teacher={teacher!r} has several outputs, and can teach one only.")
+        raise InputError(f"teacher={teacher!r} has several outputs, and can teach one only.")
     return np.asarray(teacher.classes_)
 
 
@@ -265,7 +276,7 @@ def _columns(teacher: Any, classes: np.ndarray) -> list[int]:
     missing = [label for label in classes.tolist() if label not in known]
     more = [label for label in known if label not in classes.tolist()]
     if missing or more:
-        raise ValueError(
+        raise InputError(
             f"The teacher and the labels know other classes: the teacher misses {missing[:5]} and has {more[:5]} more, "
             f"of {len(classes)} in y. "
             + (
@@ -309,7 +320,7 @@ def _logits(teacher: Any, X: Any, kind: str) -> np.ndarray:
     else:
         probabilities = (np.asarray(teacher.predict(X))[:, np.newaxis] == teacher.classes_).astype(np.float64)
     if probabilities.ndim != 2 or probabilities.shape[1] != len(teacher.classes_):
-        raise ValueError(
+        raise InputError(
             f"The teacher gives an array of shape {probabilities.shape}, but has {len(teacher.classes_)} classes."
         )
     return np.log(np.maximum(probabilities, LEAST_PROBABILITY))  # NaN stays, to be found
@@ -370,10 +381,10 @@ class _Asked:
         positions = self._table.images.positions[rows]
         answers = ask(_safe_indexing(self._table.given[0], positions))
         if len(answers) != len(rows):
-            raise ValueError(f"The teacher gave {len(answers)} answers for {len(rows)} pictures.")
+            raise InputError(f"The teacher gave {len(answers)} answers for {len(rows)} pictures.")
         bad = np.flatnonzero(~np.isfinite(answers).all(axis=1))
         if len(bad):
-            raise ValueError(
+            raise InputError(
                 f"The teacher's answer to picture {positions[bad[0]]} is {answers[bad[0]].tolist()}: no finite numbers "
                 "to learn from. Mend the teacher, or leave the picture out."
             )

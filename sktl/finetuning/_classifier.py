@@ -9,6 +9,7 @@ from sklearn.utils._param_validation import Interval, StrOptions
 
 from sktl._engine._classification import TransferClassifier
 from sktl._engine._transfer import TRANSFER_CONSTRAINTS
+from sktl.exceptions import InputError
 from sktl.finetuning._depth import DepthByData
 
 
@@ -302,11 +303,14 @@ class FineTunedClassifier(DepthByData, TransferClassifier):
         """
         is_new = not hasattr(self, "net_")
         if is_new and classes is None:
-            raise ValueError("classes must be passed on the first call to partial_fit.")
+            raise InputError("classes must be passed on the first call to partial_fit.")
         if not is_new and classes is not None and not np.array_equal(self.classes_, np.unique(classes)):
-            raise ValueError(f"classes={classes!r} is not what it was in the first call: {self.classes_!r}.")
+            raise InputError(
+                f"classes={classes!r} is not what it was in the first call: {self.classes_!r}. Give the same classes, "
+                "or none."
+            )
         if self.class_weight == "balanced":
-            raise ValueError(
+            raise InputError(
                 "class_weight='balanced' is not supported for partial_fit, which does not see all rows. Give a dict."
             )
         return self._step(X, y, sample_weight, classes)

@@ -7,13 +7,14 @@ from numbers import Integral, Real
 import numpy as np
 from scipy.ndimage import gaussian_filter1d
 from sklearn.base import clone
-from sklearn.utils._param_validation import Interval, validate_params
+from sklearn.utils._param_validation import Interval
 from skorch.callbacks import Callback
 
 from sktl._engine._net import StopTraining
 from sktl._engine._schedules import set_learning_rates
 from sktl._engine._transfer import TransferEstimator
-from sktl.exceptions import DivergenceError, TrainingWarning
+from sktl._params import validate_params
+from sktl.exceptions import DivergenceError, InputError, TrainingWarning
 
 _DECAY = 0.9  # of the running mean of the loss that says when to stop
 _WARM_UP = 10  # steps that this mean needs to be more than the first batches' luck
@@ -135,12 +136,12 @@ def lr_range_test(estimator, X, y, *, sample_weight=None, lr_min=1e-6, lr_max=1.
     True
     """
     if not isinstance(estimator, TransferEstimator):
-        raise ValueError(
+        raise InputError(
             f"estimator= has to be a FineTunedClassifier or a FineTunedRegressor, got {type(estimator).__name__}. Of a "
             "pipeline or search, give that estimator itself, and X as the steps before it leave it."
         )
     if lr_min >= lr_max:
-        raise ValueError(f"lr_min={lr_min} must be smaller than lr_max={lr_max}: the rate rises from one to the other.")
+        raise InputError(f"lr_min={lr_min} must be smaller than lr_max={lr_max}: the rate rises from one to the other.")
     rates = np.geomspace(lr_min, lr_max, n_steps)
     recorder = _RisingRate(rates)
     trial = _trial(estimator, lr_min, n_steps, recorder)

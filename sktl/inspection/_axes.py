@@ -6,6 +6,7 @@ from typing import Any
 import numpy as np
 
 from sktl._optional import import_optional
+from sktl.exceptions import InputError
 
 MUTED = "0.45"  # of what stands beside the data: guide lines, notes
 
@@ -62,7 +63,7 @@ def two_axes(display: Any, ax: Any, figsize: tuple[float, float], **grid: Any) -
 def _divide(ax: Any, grid: dict[str, Any]) -> Any:
     place = ax.get_subplotspec()
     if place is None:
-        raise ValueError(
+        raise InputError(
             "ax= was put at a place of its own and cannot be divided. Give two axes, or one of subplots()."
         )
     ax.set_axis_off()

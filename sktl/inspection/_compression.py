@@ -1,9 +1,9 @@
 """How good compressed models are, against how large and how slow they are."""
 
-from sklearn.utils.validation import check_is_fitted
-
 from sktl._engine._fitted import find_fitted
+from sktl._params import check_is_fitted
 from sktl.compression._steps import steps
+from sktl.exceptions import InputError
 from sktl.inspection._axes import check_matplotlib
 from sktl.inspection._cost import CostDisplay
 
@@ -130,7 +130,7 @@ class CompressionDisplay(CostDisplay):
         ------
         NotFittedError
             Where the estimator is not fitted.
-        ValueError
+        InputError
             Where it has no original beside it: it is not compressed, or was pickled, which leaves the original behind.
         MissingDependencyError
             Where matplotlib is not installed.
@@ -158,7 +158,7 @@ def _steps(estimator):
     if getattr(compressed, "_original", None) is None:
         check_is_fitted(estimator)
         name = type(estimator if compressed is None else compressed).__name__
-        raise ValueError(
+        raise InputError(
             f"{name} has no original beside it: it was not compressed, or was pickled, which leaves the original "
             "behind. Use CompressionDisplay.from_estimators({'original': ..., 'compressed': ...}, X, y)."
         )

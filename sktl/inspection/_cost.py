@@ -5,9 +5,11 @@ from collections.abc import Mapping
 import numpy as np
 from sklearn.base import is_classifier, is_regressor
 from sklearn.metrics import check_scoring
-from sklearn.utils.validation import check_is_fitted
 
 from sktl._engine._footprint import footprints
+from sktl._messages import shortened_errors
+from sktl._params import check_is_fitted
+from sktl.exceptions import InputError
 from sktl.inspection._axes import MUTED, check_matplotlib, two_axes
 from sktl.inspection._labels import label_points
 from sktl.inspection._score import score_name
@@ -98,7 +100,7 @@ class CostDisplay:
         ------
         NotFittedError
             Where an estimator is not fitted.
-        ValueError
+        InputError
             Where ``estimators`` is no dict or an empty one, where ``origins`` has a name that is not among theirs, or
             where one of them cannot be pickled.
         MissingDependencyError
@@ -106,24 +108,23 @@ class CostDisplay:
         """
         check_matplotlib(cls)
         if not isinstance(estimators, Mapping) or not estimators:
-            raise ValueError(f"estimators={estimators!r} has to be a dict of fitted estimators, with a name for each.")
+            raise InputError(f"estimators={estimators!r} has to be a dict of fitted estimators, with a name for each.")
         unknown = {*(origins or {}), *(origins or {}).values()} - set(estimators)
         if unknown:
-            raise ValueError(f"origins={origins!r} names {sorted(unknown)}, while the models are {list(estimators)}.")
+            raise InputError(f"origins={origins!r} names {sorted(unknown)}, while the models are {list(estimators)}.")
         weights = {} if sample_weight is None else {"sample_weight": sample_weight}
         models = list(estimators.values())
         for model in models:
             check_is_fitted(model)
         # One score for all: a search would bring the one that it searched with.
         kinds = ["accuracy" if is_classifier(model) else "r2" if is_regressor(model) else None for model in models]
-        scores = [
-            check_scoring(model, scoring or kind)(model, X, y, **weights)
-            for model, kind in zip(models, kinds, strict=True)
-        ]
+        with shortened_errors():
+            scorers = [check_scoring(model, scoring or kind) for model, kind in zip(models, kinds, strict=True)]
+        scores = [scorer(model, X, y, **weights) for scorer, model in zip(scorers, models, strict=True)]
         costs = footprints(estimators, X[:n_timed], n_repeats)
         unsized = [name for name, cost in costs.items() if cost.nbytes is None]
         if unsized:
-            raise ValueError(
+            raise InputError(
                 f"{unsized} cannot be pickled (a lambda in it?), and so have no size on disk. Leave them out."
             )
         display = cls(

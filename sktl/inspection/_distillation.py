@@ -1,7 +1,7 @@
 """How good teachers and students are, against how large and how slow they are."""
 
-from sklearn.utils.validation import check_is_fitted
-
+from sktl._params import check_is_fitted
+from sktl.exceptions import InputError
 from sktl.inspection._axes import check_matplotlib
 from sktl.inspection._cost import CostDisplay
 
@@ -125,7 +125,7 @@ class DistillationDisplay(CostDisplay):
         ------
         NotFittedError
             Where the estimator is not fitted.
-        ValueError
+        InputError
             Where it has no ``teacher_``: it was not distilled, or was pickled, which leaves the teacher behind.
         MissingDependencyError
             Where matplotlib is not installed.
@@ -134,7 +134,7 @@ class DistillationDisplay(CostDisplay):
         distilled = getattr(estimator, "best_estimator_", estimator)
         if getattr(distilled, "teacher_", None) is None:
             check_is_fitted(estimator)
-            raise ValueError(
+            raise InputError(
                 f"{type(distilled).__name__} has no teacher_: it was not distilled, or was pickled, which leaves the "
                 "teacher behind. Use DistillationDisplay.from_estimators({'teacher': ..., 'distilled': ...}, X, y)."
             )

@@ -8,11 +8,14 @@ from sklearn.decomposition import PCA
 from sklearn.manifold import TSNE
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
-from sklearn.utils import check_array, check_consistent_length, check_random_state
+from sklearn.utils import check_array, check_random_state
 from sklearn.utils.multiclass import type_of_target
 
 from sktl._engine._threads import bounded_threads
 from sktl._images import is_missing
+from sktl._messages import shortened_errors
+from sktl._params import check_consistent_length
+from sktl.exceptions import InputError
 from sktl.inspection._axes import MUTED, check_matplotlib, one_axes
 from sktl.inspection._labels import in_legend
 from sktl.inspection._photos import Photos, read_anew
@@ -282,7 +285,8 @@ class EmbeddingDisplay:
         check_matplotlib(cls)
         _check(method, task, max_samples)
         _check_thumbnails(max_thumbnails, thumbnail_size)
-        features = check_array(features, input_name="features")
+        with shortened_errors():
+            features = check_array(features, input_name="features")
         if images is not None:
             images = read_anew(images, image_shape=image_shape, channels=channels, in_channels=in_channels)
         check_consistent_length(features, y, None if images is None else range(len(images)))
@@ -323,7 +327,7 @@ class EmbeddingDisplay:
 
         Raises
         ------
-        ValueError
+        InputError
             Where ``max_thumbnails`` or ``thumbnail_size`` is out of its range.
         """
         _check_thumbnails(max_thumbnails, thumbnail_size)
@@ -414,18 +418,18 @@ class EmbeddingDisplay:
 def _check(method, task, max_samples):
     """What can be said before anything is computed."""
     if not hasattr(method, "fit_transform") and method not in _METHODS:
-        raise ValueError(f"method={method!r} is none of {_METHODS}, nor an estimator with fit_transform.")
+        raise InputError(f"method={method!r} is none of {_METHODS}, nor an estimator with fit_transform.")
     if task not in _TASKS:
-        raise ValueError(f"task={task!r} has to be one of {_TASKS}.")
+        raise InputError(f"task={task!r} has to be one of {_TASKS}.")
     if max_samples is not None and not (isinstance(max_samples, Integral) and int(max_samples) >= 3):
-        raise ValueError(f"max_samples={max_samples!r} has to be a number of pictures, 3 or more, or None for all.")
+        raise InputError(f"max_samples={max_samples!r} has to be a number of pictures, 3 or more, or None for all.")
 
 
 def _check_thumbnails(max_thumbnails, thumbnail_size):
     if not isinstance(max_thumbnails, Integral) or int(max_thumbnails) < 0:
-        raise ValueError(f"max_thumbnails={max_thumbnails!r} has to be a number of pictures, 0 for none.")
+        raise InputError(f"max_thumbnails={max_thumbnails!r} has to be a number of pictures, 0 for none.")
     if not isinstance(thumbnail_size, Real) or not 0 < float(thumbnail_size) < np.inf:
-        raise ValueError(f"thumbnail_size={thumbnail_size!r} has to be a length in points of 1/72 inch, such as 32.")
+        raise InputError(f"thumbnail_size={thumbnail_size!r} has to be a length in points of 1/72 inch, such as 32.")
 
 
 def _is_known(y):
@@ -435,7 +439,8 @@ def _is_known(y):
 
 def _draw(n_rows, max_samples, random_state):
     """The rows on the map, in order, and a seed."""
-    random_state = check_random_state(random_state)
+    with shortened_errors():
+        random_state = check_random_state(random_state)
     rows = np.arange(n_rows)
     if max_samples is not None and max_samples < n_rows:
         rows = np.sort(random_state.permutation(n_rows)[:max_samples])
@@ -446,18 +451,18 @@ def _embed(features, method, seed):
     """Two dimensions, ndarray of shape (n, 2), and what they are called."""
     features = np.asarray(features, np.float64)
     if len(features) < 3 or features.shape[1] < 2:
-        raise ValueError(
+        raise InputError(
             f"{len(features)} pictures with {features.shape[1]} features make no map: give 3 with 2 or more."
         )
     if (features == features[0]).all():
-        raise ValueError(f"The features of all {len(features)} pictures are the same, and make no map.")
+        raise InputError(f"The features of all {len(features)} pictures are the same, and make no map.")
     with bounded_threads():
         if not isinstance(method, str):
             method = clone(method)
             called = type(getattr(method, "steps", [(None, method)])[-1][1]).__name__
             embedding = np.asarray(method.fit_transform(features))
             if embedding.ndim != 2 or embedding.shape[1] < 2:
-                raise ValueError(f"method={method!r} gave an array of shape {embedding.shape}, not two dimensions.")
+                raise InputError(f"method={method!r} gave an array of shape {embedding.shape}, not two dimensions.")
             return embedding[:, :2], (f"first dimension of {called}", f"second dimension of {called}")
         n_components = 2 if method == "pca" else min(50, *features.shape)  # what its authors reduce to before t-SNE
         pca = PCA(n_components, random_state=seed)

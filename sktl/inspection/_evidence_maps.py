@@ -20,6 +20,7 @@ from sktl._engine._runners import get_runner, resolve_batch_size
 from sktl._engine._threads import bounded_threads
 from sktl._images import check_images
 from sktl.backbones import Backbone
+from sktl.exceptions import InputError
 from sktl.inspection._subject import name_layers
 
 _AT_ONCE = 256  # copies of a picture, each with another place covered: for a small stride there are tens of thousands
@@ -46,7 +47,7 @@ def grad_cam(activations: Tensor, gradients: Tensor) -> Tensor:
 
     Raises
     ------
-    ValueError
+    InputError
         Where the two differ in shape, or are no maps.
 
     See Also
@@ -68,7 +69,7 @@ def grad_cam(activations: Tensor, gradients: Tensor) -> Tensor:
     tensor([[[1., 0.]]])
     """
     if activations.ndim != 4 or activations.shape != gradients.shape:
-        raise ValueError(
+        raise InputError(
             f"activations has the shape {tuple(activations.shape)} and gradients {tuple(gradients.shape)}. Both have "
             "to be (n, channels, height, width)."
         )
@@ -83,14 +84,14 @@ def find_network(estimator: Any, X: Any, what: str) -> tuple[TransferClassifier,
     ------
     NotFittedError
         Where the estimator is not fitted.
-    ValueError
+    InputError
         Where there is none in it, or a regressor.
     """
     require_fitted(estimator, "net_", "it has no network of its own that ends in classes")
     fitted, X = reach(estimator, X, "net_")
     if not isinstance(fitted, TransferClassifier):
         kind = "a regressor" if is_regressor(fitted) else "no classifier"
-        raise ValueError(
+        raise InputError(
             f"{what} shows the evidence for a class, and {type(fitted).__name__} is {kind}: no place speaks for a "
             "number rather than for another one. Give a FineTunedClassifier, a DistilledClassifier or a compressor."
         )
@@ -145,14 +146,14 @@ def gradient_maps(
 
     Raises
     ------
-    ValueError
+    InputError
         Where there is no such map: the network is one of integers, or the layer has no places, or no part in the
         logits.
     BackboneError
         Where there is no such layer.
     """
     if not hasattr(fitted.net_, "module_"):
-        raise ValueError(
+        raise InputError(
             "method='gradcam' needs gradients, which a network of integers does not have. Use method='occlusion', or "
             "the estimator that was quantized."
         )
@@ -167,7 +168,7 @@ def gradient_maps(
             enlarged = nn.functional.interpolate(maps, size=pictures.shape[1:3], mode="bilinear", align_corners=False)
             return enlarged[:, 0].numpy(), name
     asked = f"layer={layer!r}" if layer is not None else "no stage"
-    raise ValueError(
+    raise InputError(
         f"method='gradcam' needs a layer whose places the logits depend on, and {asked} of {fitted.backbone_.name!r} "
         "is one (of the last stage of a transformer with pooling='cls', for example, only the class token is used). "
         "Name an earlier layer, or use method='occlusion'."
@@ -203,7 +204,7 @@ def occlusion_maps(
 
     Raises
     ------
-    ValueError
+    InputError
         Where the square does not fit into the picture, or the stride leaves gaps.
     """
     height, width = pictures.shape[1:3]
@@ -308,7 +309,7 @@ def _candidates(backbone: Backbone, layer: "int | str | None") -> list[str]:
     """The layers to try: the one named, or the stages with several places, the last one first."""
     if layer is not None:
         if not isinstance(layer, str | Integral):
-            raise ValueError(f"layer={layer!r} has to be one stage, by its number or name, or one layer by its name.")
+            raise InputError(f"layer={layer!r} has to be one stage, by its number or name, or one layer by its name.")
         (layer,) = name_layers(backbone, layer)
         found = [layer] if places(backbone, layer) != (1, 1) else []
     else:
@@ -316,7 +317,7 @@ def _candidates(backbone: Backbone, layer: "int | str | None") -> list[str]:
     if not found:
         shapes = {stage.name: stage.output_shape for stage in backbone.stages}
         asked = f"layer={layer!r}, of shape {backbone.output_shape(layer)}," if layer is not None else "no stage"
-        raise ValueError(
+        raise InputError(
             f"method='gradcam' needs a layer whose output has rows and columns of places, and {asked} of "
             f"{backbone.name!r} is one. The stages give {shapes}. Name another layer, or use method='occlusion'."
         )
@@ -342,5 +343,5 @@ def _check_pixels(name: str, value: "int | None", default: int, most: int) -> in
         return default
     if isinstance(value, bool) or not hasattr(value, "__index__") or not 1 <= value <= most:
         what = "the picture's shorter side" if name == "patch_size" else "patch_size: a larger one leaves gaps"
-        raise ValueError(f"{name}={value!r} has to be a number of pixels from 1 to {most}, {what}.")
+        raise InputError(f"{name}={value!r} has to be a number of pixels from 1 to {most}, {what}.")
     return int(value)

@@ -3,10 +3,10 @@
 from numbers import Integral
 
 import numpy as np
-from sklearn.utils.validation import check_is_fitted
 
 from sktl._engine._fitted import find_fitted
-from sktl.exceptions import BackboneError
+from sktl._params import check_is_fitted
+from sktl.exceptions import BackboneError, InputError
 from sktl.inspection._axes import check_matplotlib, two_axes
 from sktl.inspection._score import score_name
 
@@ -113,7 +113,7 @@ class FreezeDepthDisplay:
         ------
         NotFittedError
             Where the search is not fitted.
-        ValueError
+        InputError
             Where it is not one over ``freeze_depth``, or has no such metric.
         MissingDependencyError
             Where matplotlib is not installed.
@@ -192,13 +192,13 @@ def _find_parameter(results, param_name):
     names = [key.removeprefix("param_") for key in results if key.startswith("param_")]
     found = [key for key in names if key == (param_name or key) and key.rpartition("__")[2] == _NAME]
     if len(found) != 1:
-        raise ValueError(
+        raise InputError(
             f"The search is over {names}, of which {len(found)} are a freeze depth"
             + (f" called {param_name!r}." if param_name else ".")
             + (" Choose one with param_name=." if len(found) > 1 else " Put freeze_depth into its grid.")
         )
     if not all(found[0] in params for params in results["params"]):
-        raise ValueError(f"Not every candidate of the search has a {found[0]!r}: put it into each grid.")
+        raise InputError(f"Not every candidate of the search has a {found[0]!r}: put it into each grid.")
     return found[0]
 
 
@@ -208,7 +208,7 @@ def _find_metric(search, metric):
     if metric is None:
         metric = "score" if "score" in has else search.refit
     if metric not in has:
-        raise ValueError(f"metric={metric!r} is not among the scores of the search: {has}.")
+        raise InputError(f"metric={metric!r} is not among the scores of the search: {has}.")
     return metric
 
 

@@ -5,9 +5,10 @@ import math
 from numbers import Integral
 
 import numpy as np
-from sklearn.utils import check_consistent_length
 
 from sktl._images import is_missing
+from sktl._params import check_consistent_length
+from sktl.exceptions import InputError
 from sktl.inspection._axes import MUTED, check_matplotlib, one_axes
 from sktl.inspection._evidence_maps import (
     class_probabilities,
@@ -194,9 +195,9 @@ class GradCAMDisplay:
         """
         check_matplotlib(cls)
         if method not in _METHODS:
-            raise ValueError(f"method={method!r} is unknown. Use one of {_METHODS}.")
+            raise InputError(f"method={method!r} is unknown. Use one of {_METHODS}.")
         if isinstance(n_photos, bool) or not isinstance(n_photos, Integral) or n_photos < 1:
-            raise ValueError(f"n_photos={n_photos!r} has to be a number of pictures, 1 or more.")
+            raise InputError(f"n_photos={n_photos!r} has to be a number of pictures, 1 or more.")
         fitted, X = find_network(estimator, X, cls.__name__)
         photos, n_pictures = read_pictures(fitted, X, int(n_photos))
         if y is not None:
@@ -296,13 +297,13 @@ def _find_targets(target, classes, predicted, y):
     known = classes.tolist()
     if isinstance(target, str) and target == "true":
         if y is None:
-            raise ValueError("target='true' needs the labels of the pictures. Give y=, or use target='predicted'.")
+            raise InputError("target='true' needs the labels of the pictures. Give y=, or use target='predicted'.")
         wanted = y.tolist()
     else:
         wanted = [target] * len(predicted)
     missing = [label for label in wanted if np.ndim(label) > 0 or label not in known]
     if missing:
-        raise ValueError(
+        raise InputError(
             f"target={target!r} asks for the label {missing[0]!r}, which is none of the classes {known}. Use one of "
             "them, 'predicted', or 'true' with labels that were learnt."
         )

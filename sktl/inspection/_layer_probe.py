@@ -4,12 +4,15 @@ import numpy as np
 from sklearn.base import clone, is_classifier, is_regressor
 from sklearn.dummy import DummyClassifier, DummyRegressor
 from sklearn.linear_model import LogisticRegression, Ridge
+from sklearn.metrics import check_scoring
 from sklearn.model_selection import check_cv, cross_val_score
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
-from sklearn.utils import check_consistent_length
 
 from sktl._engine._probe import PROBE_PENALTY
+from sktl._messages import shortened_errors
+from sktl._params import check_consistent_length
+from sktl.exceptions import InputError
 from sktl.inspection._axes import MUTED, check_matplotlib, one_axes
 from sktl.inspection._score import score_name
 from sktl.inspection._subject import understand
@@ -146,7 +149,7 @@ class LayerProbeDisplay:
         """
         check_matplotlib(cls)
         if pooling not in ("avg", "max", "gem"):
-            raise ValueError(f"pooling={pooling!r} does not fit every stage. Use 'avg', 'max' or 'gem'.")
+            raise InputError(f"pooling={pooling!r} does not fit every stage. Use 'avg', 'max' or 'gem'.")
         subject = understand(estimator, X)
         check_consistent_length(range(len(subject.images)), y)
         y = np.asarray(y)
@@ -154,7 +157,9 @@ class LayerProbeDisplay:
         stages = [stage.name for stage in subject.backbone.stages]
         features = subject.features(stages, pooling)
         # One list of folds: a random splitter would judge each stage on other pictures.
-        folds = list(check_cv(cv, y, classifier=is_classifier(probe)).split(features[0], y))
+        with shortened_errors():
+            folds = list(check_cv(cv, y, classifier=is_classifier(probe)).split(features[0], y))
+            check_scoring(probe, scoring)  # a wrong one is an error here and not in each fold
         judging = {"cv": folds, "scoring": scoring, "n_jobs": n_jobs}
         # In float32 a solver's rounding can be seen in the scores.
         scores = [cross_val_score(clone(probe), table.astype(np.float64), y, **judging) for table in features]

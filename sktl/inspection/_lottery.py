@@ -7,6 +7,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from sktl._engine._fitted import require_fitted
+from sktl.exceptions import InputError
 from sktl.inspection._axes import MUTED, check_matplotlib, one_axes, two_axes
 from sktl.inspection._labels import label_points
 from sktl.inspection._score import score_name
@@ -119,7 +120,7 @@ class LotteryTicketDisplay:
         ------
         NotFittedError
             Where the estimator is not fitted.
-        ValueError
+        InputError
             Where it has no ``curve_``.
         MissingDependencyError
             Where matplotlib is not installed.
@@ -150,14 +151,14 @@ class LotteryTicketDisplay:
         ------
         NotFittedError
             Where an estimator is not fitted.
-        ValueError
+        InputError
             Where there is none, where one has no ``curve_``, or where they do not have the same rounds and tickets.
         MissingDependencyError
             Where matplotlib is not installed.
         """
         check_matplotlib(cls)
         if not isinstance(estimators, Sequence) or not estimators:
-            raise ValueError(f"estimators={estimators!r} has to be a list of fitted estimators, one for each run.")
+            raise InputError(f"estimators={estimators!r} has to be a list of fitted estimators, one for each run.")
         found = [require_fitted(estimator, "curve_", "it searched for no ticket") for estimator in estimators]
         runs = [_read(run.curve_.to_dict()) for run in found]
         tickets, weights_left = list(runs[0][1]), runs[0][0]
@@ -165,7 +166,7 @@ class LotteryTicketDisplay:
             if (list(curves), len(left)) != (tickets, len(weights_left)) or not np.allclose(
                 left, weights_left, rtol=0.01
             ):
-                raise ValueError(
+                raise InputError(
                     "The runs have other rounds or tickets than the first: "
                     f"{list(curves)} at {', '.join(_percent(left))} % of the weights, and {tickets} at "
                     f"{', '.join(_percent(weights_left))} %. Draw those together that have the same."

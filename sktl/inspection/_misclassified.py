@@ -3,11 +3,12 @@
 import numpy as np
 from sklearn.base import is_classifier
 from sklearn.metrics import ConfusionMatrixDisplay, confusion_matrix
-from sklearn.utils import check_consistent_length
-from sklearn.utils.validation import check_is_fitted, column_or_1d
+from sklearn.utils.validation import column_or_1d
 
 from sktl._engine._fitted import reach
 from sktl._images import check_images
+from sktl._params import check_consistent_length, check_is_fitted
+from sktl.exceptions import InputError
 from sktl.inspection._axes import check_matplotlib, two_axes
 from sktl.inspection._labels import short
 from sktl.inspection._photo_grid import photo_grid, photo_title, show_photo
@@ -129,7 +130,7 @@ class MisclassifiedDisplay:
         check_matplotlib(cls)
         check_is_fitted(estimator)
         if not is_classifier(estimator):
-            raise ValueError(f"MisclassifiedDisplay needs a classifier, got {type(estimator).__name__}.")
+            raise InputError(f"MisclassifiedDisplay needs a classifier, got {type(estimator).__name__}.")
         y_pred = estimator.predict(X)
         y_proba = None
         if hasattr(estimator, "predict_proba"):
@@ -285,7 +286,7 @@ def _of_predicted(y_proba, y_pred, labels):
     if y_proba.ndim == 1:
         return y_proba
     if y_proba.shape[1:] != (len(labels),):
-        raise ValueError(
+        raise InputError(
             f"y_proba has the shape {y_proba.shape}, but there are {len(labels)} labels. Give labels= in the order of "
             "its columns, or the probability of the predicted label alone."
         )

@@ -14,6 +14,7 @@ from sktl._engine._prefix import FrozenPrefix
 from sktl._engine._threads import bounded_threads
 from sktl._images import Images, check_images, is_missing
 from sktl.backbones import Backbone
+from sktl.exceptions import InputError
 from sktl.feature_extraction import PretrainedFeatureExtractor
 
 _SETTINGS = ("engine", "precision", "cache", "device", "n_jobs")
@@ -66,7 +67,7 @@ def understand(estimator: Any, X: Any) -> Subject:
 
     Raises
     ------
-    ValueError
+    InputError
         Where the network of a fitted estimator was quantized to integers.
     BackboneError
         Where there is no such network.
@@ -77,7 +78,7 @@ def understand(estimator: Any, X: Any) -> Subject:
     if fitted is not None:
         fitted = getattr(fitted, "extractor_", fitted)  # a selector has its settings in the extractor that it chose
         if hasattr(fitted, "net_") and not hasattr(fitted.net_, "module_"):
-            raise ValueError(
+            raise InputError(
                 f"{type(estimator).__name__} has a network of integers, which has no layers to be looked at. Give the "
                 "estimator that was quantized."
             )
@@ -95,7 +96,7 @@ def as_labels(y: Any) -> np.ndarray:
     """Labels or targets as an array (n,), of its own kind; what is missing among texts stays missing."""
     y = column_or_1d(np.asarray(as_targets(y)))
     if y.dtype == object and len({isinstance(label, str) for label in y.tolist() if not is_missing(label)}) == 2:
-        raise ValueError("y has both texts and numbers for labels, which have no order. Use one kind of them.")
+        raise InputError("y has both texts and numbers for labels, which have no order. Use one kind of them.")
     return y
 
 

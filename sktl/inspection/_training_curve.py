@@ -3,6 +3,7 @@
 import numpy as np
 
 from sktl._engine._fitted import require_fitted
+from sktl.exceptions import InputError
 from sktl.inspection._axes import MUTED, check_matplotlib, one_axes, two_axes
 from sktl.inspection._score import score_name
 
@@ -81,7 +82,7 @@ class TrainingCurveDisplay:
         ------
         NotFittedError
             Where the estimator is not fitted.
-        ValueError
+        InputError
             Where it has no ``history_``, or an empty one.
         MissingDependencyError
             Where matplotlib is not installed.
@@ -115,7 +116,7 @@ class TrainingCurveDisplay:
 
         Raises
         ------
-        ValueError
+        InputError
             Where the history is empty or has no ``train_loss``.
         MissingDependencyError
             Where matplotlib is not installed.
@@ -166,7 +167,7 @@ class TrainingCurveDisplay:
             if any(name in epoch for epoch in history)
         }
         if "train_loss" not in columns:
-            raise ValueError(f"The history has {len(history)} epochs and no train_loss in them: nothing was trained.")
+            raise InputError(f"The history has {len(history)} epochs and no train_loss in them: nothing was trained.")
         return cls(**columns, best_epoch=best_epoch, score_name=score_name)
 
     def _draw(self, ax, values, line_kw, **style):

@@ -4,9 +4,11 @@ from collections.abc import Mapping
 
 import numpy as np
 from scipy.stats import weightedtau
-from sklearn.utils import check_consistent_length
 from sklearn.utils.validation import column_or_1d
 
+from sktl._messages import shortened_errors
+from sktl._params import check_consistent_length
+from sktl.exceptions import InputError
 from sktl.inspection._axes import check_matplotlib, one_axes
 from sktl.inspection._labels import in_legend, label_points, short
 
@@ -116,7 +118,7 @@ class TransferabilityDisplay:
 
         Raises
         ------
-        ValueError
+        InputError
             Where a candidate has no accuracy, or a dict cannot tell two candidates apart; and what `plot` raises.
         MissingDependencyError
             Where matplotlib is not installed.
@@ -220,20 +222,21 @@ def _in_order(accuracies, candidates):
     """Accuracies of a dict, in the order of the candidates."""
     twice = {candidate for candidate in candidates if candidates.count(candidate) > 1}
     if twice:
-        raise ValueError(
+        raise InputError(
             f"The ranking has {sorted(twice)} more than once, which a dict of accuracies cannot tell apart. Give them "
             "in the order of the ranking, or the selector a dict of backbones with a name for each."
         )
     missing = [candidate for candidate in candidates if candidate not in accuracies]
     if missing:
-        raise ValueError(f"accuracies has nothing for {missing}. Its keys have to be (backbone, layer).")
+        raise InputError(f"accuracies has nothing for {missing}. Its keys have to be (backbone, layer).")
     return [accuracies[candidate] for candidate in candidates]
 
 
 def _finite(name, values):
-    values = column_or_1d(np.asarray(values, dtype=float))
+    with shortened_errors():
+        values = column_or_1d(np.asarray(values, dtype=float))
     if not len(values) or not np.isfinite(values).all():
-        raise ValueError(f"{name}={values.tolist()} has to hold a finite number for each candidate, and at least one.")
+        raise InputError(f"{name}={values.tolist()} has to hold a finite number for each candidate, and at least one.")
     return values
 
 

@@ -3,8 +3,9 @@
 from numbers import Integral, Real
 
 import numpy as np
-from sklearn.utils._param_validation import Interval, StrOptions, validate_params
+from sklearn.utils._param_validation import Interval, StrOptions
 
+from sktl._params import validate_params
 from sktl.selection._inputs import Labels, centred, check_labels, unit_scale
 from sktl.selection._spectrum import energies, principal_components, spectrum
 
@@ -35,7 +36,7 @@ def h_score(features, y, *, shrinkage: bool = True) -> float:
 
     Raises
     ------
-    ValueError
+    InputError
         Where features or y have missing values or do not fit together, or y has one class only or values that are no
         classes.
 
@@ -144,7 +145,7 @@ def transrate_score(features, y, *, epsilon: float = 1e-4, normalize: bool = Fal
 
     Raises
     ------
-    ValueError
+    InputError
         Where features or y have missing values or do not fit together, or y has one class only or values that are no
         classes.
 
@@ -226,7 +227,7 @@ def gbc_score(features, y, *, covariance: str = "spherical", n_components: int |
 
     Raises
     ------
-    ValueError
+    InputError
         Where features or y have missing values or do not fit together, or y has one class only or values that are no
         classes.
 

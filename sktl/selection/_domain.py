@@ -7,10 +7,12 @@ from typing import Any
 import numpy as np
 from scipy.special import softmax
 from sklearn.utils import check_random_state
-from sklearn.utils._param_validation import Interval, validate_params
+from sklearn.utils._param_validation import Interval
 
 from sktl._engine._backbone_parameter import has_random_weights
 from sktl._engine._domain import NEAR, source_distance
+from sktl._params import validate_params
+from sktl.exceptions import InputError
 from sktl.selection._reading import class_layer, read_pictures, run_layers
 
 
@@ -100,7 +102,7 @@ def domain_distance(
 
     Raises
     ------
-    ValueError
+    InputError
         Where there are fewer than two pictures.
     ImageError
         Where a picture cannot be read.
@@ -136,7 +138,7 @@ def domain_distance(
     """
     extractor, images = read_pictures(X, backbone)
     if len(images) < 2:
-        raise ValueError(f"X has {len(images)} picture, which has no variance. Give at least two.")
+        raise InputError(f"X has {len(images)} picture, which has no variance. Give at least two.")
     some = np.sort(check_random_state(random_state).permutation(len(images))[:max_samples])
     images = images.take(some)
     distance = None if has_random_weights(extractor) else source_distance(extractor, images)

@@ -4,8 +4,9 @@ from collections.abc import Callable
 from numbers import Integral
 
 import numpy as np
-from sklearn.utils._param_validation import Interval, StrOptions, validate_params
+from sklearn.utils._param_validation import Interval, StrOptions
 
+from sktl._params import validate_params
 from sktl.selection._inputs import Labels, Task, check_targets, unit_scale
 from sktl.selection._spectrum import Spectrum, spectrum
 
@@ -49,7 +50,7 @@ def logme_score(features, y, *, task: Task = "auto", max_iter: int | None = None
 
     Raises
     ------
-    ValueError
+    InputError
         Where features or y have missing values or do not fit together, or y has one class or value only.
 
     Warnings

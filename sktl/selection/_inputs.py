@@ -9,6 +9,8 @@ from sklearn.utils import check_array, column_or_1d
 from sklearn.utils.validation import _num_samples
 
 from sktl._images import is_missing
+from sktl._messages import shortened_errors
+from sktl.exceptions import InputError
 
 Task = Literal["auto", "classification", "regression"]
 
@@ -50,15 +52,16 @@ def check_features(features: Any, name: str = "features") -> np.ndarray:
     """
     shape = np.shape(features)
     if len(shape) > 2:
-        raise ValueError(
+        raise InputError(
             f"{name} has shape {shape}, and a score wants one row of numbers per picture. Pool maps of shape "
             f"(n, channels, height, width) before, as in {name}.mean(axis=(2, 3)), or with the parameter `pooling` of "
             "PretrainedFeatureExtractor."
         )
-    X = check_array(features, dtype=np.float64, ensure_all_finite=False, ensure_min_samples=2, input_name=name)
+    with shortened_errors():
+        X = check_array(features, dtype=np.float64, ensure_all_finite=False, ensure_min_samples=2, input_name=name)
     wrong = ~np.isfinite(X).all(axis=1)
     if wrong.any():
-        raise ValueError(
+        raise InputError(
             f"{name} has NaN or infinity in {wrong.sum()} of {len(X)} rows, the first of them row {wrong.argmax()}. "
             "Leave these rows out, or impute them."
         )
@@ -118,11 +121,12 @@ def as_target(y: Any, task: Task) -> Labels | np.ndarray:
     y = present(y)
     if has_classes(y, task):
         return _as_labels(y)
-    targets = check_array(y.reshape(-1, 1) if y.ndim == 1 else y, dtype=np.float64, input_name="y")
+    with shortened_errors():
+        targets = check_array(y.reshape(-1, 1) if y.ndim == 1 else y, dtype=np.float64, input_name="y")
     constant = np.flatnonzero(targets.min(axis=0) == targets.max(axis=0))
     if len(constant):
         which = f"in column {constant[0]} " if targets.shape[1] > 1 else ""
-        raise ValueError(
+        raise InputError(
             f"y has the same value {which}for all rows ({targets[0, constant[0]]:g}), so that there is nothing to "
             "predict. Leave it out."
         )
@@ -137,7 +141,7 @@ def present(y: Any, name: str = "y") -> np.ndarray:
     y = np.asarray(y)
     n_missing = sum(map(is_missing, y.ravel())) if y.dtype == object else int(np.sum(y != y))
     if n_missing:
-        raise ValueError(f"{name} has {n_missing} missing values. Leave these rows out.")
+        raise InputError(f"{name} has {n_missing} missing values. Leave these rows out.")
     is_numbers = y.dtype == object and all(isinstance(label, Real) for label in y.ravel())
     return np.array(y.tolist()) if is_numbers else y
 
@@ -170,14 +174,14 @@ def numbered(y: np.ndarray, name: str) -> tuple[np.ndarray, np.ndarray]:
         return np.unique(y, return_inverse=True)
     except TypeError:
         kinds = sorted({type(label).__name__ for label in y})
-        raise ValueError(f"{name} mixes labels of types {kinds}, which have no order. Make them all strings.") from None
+        raise InputError(f"{name} mixes labels of types {kinds}, which have no order. Make them all strings.") from None
 
 
 def encode(y: np.ndarray, name: str) -> Labels:
     """Numbers of at least two classes."""
     classes, codes = numbered(y, name)
     if len(classes) == 1:
-        raise ValueError(
+        raise InputError(
             f"{name} has one class only, {str(classes[0])!r}, and a score says how well classes are told apart. Give "
             "rows of at least two classes."
         )
@@ -201,7 +205,7 @@ def _as_labels(y: np.ndarray) -> Labels:
     """Classes, where y has any."""
     y = column_or_1d(y)
     if is_continuous(y):
-        raise ValueError(
+        raise InputError(
             f"y has values that are no classes, such as {_first_fraction(y)}, and this score knows classes only. For a "
             "regression take logme_score or probe_score, or bin y before."
         )
@@ -210,7 +214,7 @@ def _as_labels(y: np.ndarray) -> Labels:
 
 def _check_lengths(name: str, X: np.ndarray, y: np.ndarray) -> None:
     if len(X) != len(y):
-        raise ValueError(f"{name} has {len(X)} rows and y has {len(y)}. Give one entry of y for each row.")
+        raise InputError(f"{name} has {len(X)} rows and y has {len(y)}. Give one entry of y for each row.")
 
 
 def is_continuous(y: np.ndarray) -> bool:

@@ -14,8 +14,9 @@ from sklearn.model_selection import check_cv
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 from sklearn.utils import check_random_state
-from sklearn.utils._param_validation import Interval, StrOptions, validate_params
+from sklearn.utils._param_validation import Interval, StrOptions
 
+from sktl._params import validate_params
 from sktl.selection._inputs import Labels, Task, check_targets, unit_scale
 
 _MAX_ITER = 1000
@@ -59,7 +60,7 @@ def probe_score(features, y, *, task: Task = "auto", cv: Any = 5, C: float = 1.0
 
     Raises
     ------
-    ValueError
+    InputError
         Where features or y have missing values or do not fit together, or y has one class or value only.
 
     See Also

@@ -9,7 +9,7 @@ from operator import attrgetter
 from typing import Any
 
 import numpy as np
-from sklearn.base import BaseEstimator, TransformerMixin, _fit_context
+from sklearn.base import TransformerMixin, _fit_context
 from sklearn.callback import CallbackSupportMixin, with_callbacks
 from sklearn.utils import _safe_indexing, check_random_state, indexable
 from sklearn.utils._param_validation import Interval, StrOptions
@@ -19,6 +19,9 @@ from sktl._engine._footprint import network_counts
 from sktl._engine._labelled import as_targets
 from sktl._engine._progress import CallbackProgress
 from sktl._images import check_images
+from sktl._messages import shortened_errors
+from sktl._params import Estimator
+from sktl.exceptions import InputError
 from sktl.feature_extraction import PretrainedFeatureExtractor
 from sktl.selection._inputs import draw_rows
 from sktl.selection._ranking import BackboneRanking, Candidate, Race
@@ -26,7 +29,7 @@ from sktl.selection._reading import class_layer, fitted_extractor
 from sktl.selection._registry import HEAD_SCORES, SCORES, score_name, takes
 
 
-class BackboneSelector(CallbackSupportMixin, TransformerMixin, BaseEstimator):
+class BackboneSelector(CallbackSupportMixin, TransformerMixin, Estimator):
     """Find the network and the layer whose features suit the pictures and labels best, and give these features.
 
     Each network sees each picture once; all of its layers are judged by what that pass gives. No network is trained.
@@ -82,7 +85,7 @@ class BackboneSelector(CallbackSupportMixin, TransformerMixin, BaseEstimator):
 
     Raises
     ------
-    ValueError
+    InputError
         From `fit`, where there is no candidate, fewer than two classes, a score that is no finite number, a network
         that gives NaN, or, for ``"leep"`` and ``"nce"``, a network without a published classifier.
     BackboneError
@@ -175,11 +178,12 @@ class BackboneSelector(CallbackSupportMixin, TransformerMixin, BaseEstimator):
             The fitted selector.
         """
         if y is None:
-            raise ValueError(
+            raise InputError(
                 f"This {type(self).__name__} estimator requires y to be passed, but the target y is None. Features are "
                 "judged by how well they suit labels."
             )
-        _, y = indexable(X, as_targets(y))
+        with shortened_errors():
+            _, y = indexable(X, as_targets(y))
         random_state = check_random_state(self.random_state)
         sample = (X, y, draw_rows(y, self.max_samples, self.task, random_state))
         judge = self._make_judge(random_state)
@@ -250,7 +254,7 @@ class BackboneSelector(CallbackSupportMixin, TransformerMixin, BaseEstimator):
         if takes(function, "task"):
             settings["task"] = self.task
         elif self.task == "regression" and not is_own:
-            raise ValueError(
+            raise InputError(
                 f"task='regression', and score_func={self.score_func!r} knows classes only. Use 'logme' or 'probe'."
             )
         return partial(function, **settings)
@@ -263,7 +267,7 @@ class BackboneSelector(CallbackSupportMixin, TransformerMixin, BaseEstimator):
             several = self.backbones if isinstance(self.backbones, list | tuple) else [self.backbones]
             named = [(None, backbone) for backbone in several]
         if not named:
-            raise ValueError(f"backbones={self.backbones!r} names no network. Give at least one.")
+            raise InputError(f"backbones={self.backbones!r} names no network. Give at least one.")
         return named
 
     def _rank(self, name, backbone, sample, judge, race, progress):
@@ -271,7 +275,7 @@ class BackboneSelector(CallbackSupportMixin, TransformerMixin, BaseEstimator):
         X, y, rows = sample
         extractor = fitted_extractor(backbone, X, self.extractor)
         if extractor.pooling == "none":
-            raise ValueError("pooling='none' gives arrays, and scores judge rows. Use 'avg', or 'flatten'.")
+            raise InputError("pooling='none' gives arrays, and scores judge rows. Use 'avg', or 'flatten'.")
         name = race.free_name(extractor.backbone_.name) if name is None else str(name)
         layers, head = self._layers(extractor, name)
         images = check_images(extractor, X, reset=False).take(rows)
@@ -295,13 +299,13 @@ class BackboneSelector(CallbackSupportMixin, TransformerMixin, BaseEstimator):
         layers = self.layers if extractor.layers == -1 else extractor.layers  # nobody chose it: it is the default
         if not callable(self.score_func) and self.score_func in HEAD_SCORES:
             if layers not in ("all", -1):
-                raise ValueError(
+                raise InputError(
                     f"score_func={self.score_func!r} judges a network as a whole, by the answers of its own head, and "
                     f"not its layers={layers!r}. Use layers='all' or -1: the last stage is the candidate then."
                 )
             head = class_layer(extractor)
             if head is None:
-                raise ValueError(
+                raise InputError(
                     f"score_func={self.score_func!r} needs the answers of a published classifier, and {name} has none. "
                     "Leave this network out, or use a score of features, such as 'logme'."
                 )
@@ -313,13 +317,13 @@ class BackboneSelector(CallbackSupportMixin, TransformerMixin, BaseEstimator):
         """The score of the features, a number."""
         lacking = ~np.isfinite(features).all(axis=1)
         if lacking.any():
-            raise ValueError(
+            raise InputError(
                 f"{whose}, gives NaN or infinity for {lacking.sum()} of {len(y)} pictures, all of which could be read: "
                 "it is the network. Leave it out, or compute it with precision='float32'."
             )
         score = float(judge(features.astype(np.float64), y))
         if not np.isfinite(score):
-            raise ValueError(
+            raise InputError(
                 f"score_func={score_name(self.score_func)} gave {score} for {features.shape[1]} features of {len(y)} "
                 f"pictures ({whose}). A score has to be a finite number."
             )

@@ -7,8 +7,10 @@ import numpy as np
 from sklearn.exceptions import ConvergenceWarning
 from sklearn.mixture import GaussianMixture
 from sklearn.utils import column_or_1d
-from sklearn.utils._param_validation import Interval, StrOptions, validate_params
+from sklearn.utils._param_validation import Interval, StrOptions
 
+from sktl._params import validate_params
+from sktl.exceptions import InputError
 from sktl.selection._inputs import Labels, centred, check_labels, numbered, present, unit_scale
 from sktl.selection._spectrum import principal_components
 
@@ -38,7 +40,7 @@ def leep_score(source_probabilities, y) -> float:
 
     Raises
     ------
-    ValueError
+    InputError
         Where rows are no probabilities, do not fit to y, or y has one class only or values that are no classes.
 
     See Also
@@ -71,7 +73,7 @@ def leep_score(source_probabilities, y) -> float:
     sums = P.sum(axis=1)
     off = (P < 0).any(axis=1) | (np.abs(sums - 1) > 1e-2)  # probabilities in half precision are off by some thousandths
     if off.any():
-        raise ValueError(
+        raise InputError(
             f"source_probabilities is no probability in {off.sum()} of {len(P)} rows: row {off.argmax()} has the least "
             f"entry {P[off.argmax()].min():g} and the sum {sums[off.argmax()]:g}. Of logits take the softmax before."
         )
@@ -106,7 +108,7 @@ def nce_score(source_labels, y) -> float:
 
     Raises
     ------
-    ValueError
+    InputError
         Where labels are missing, do not fit together, or y has one class only or values that are no classes.
 
     See Also
@@ -174,7 +176,7 @@ def nleep_score(
 
     Raises
     ------
-    ValueError
+    InputError
         Where features or y have missing values or do not fit together, or y has one class only or values that are no
         classes.
 

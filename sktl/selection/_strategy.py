@@ -9,8 +9,8 @@ from typing import Any
 
 import numpy as np
 import torch
-from sklearn.utils import check_consistent_length, check_random_state
-from sklearn.utils._param_validation import Interval, StrOptions, validate_params
+from sklearn.utils import check_random_state
+from sklearn.utils._param_validation import Interval, StrOptions
 from torch import nn
 
 from sktl._engine._backbone_parameter import has_random_weights
@@ -19,8 +19,9 @@ from sktl._engine._labelled import LabelledImages, as_targets, distinct
 from sktl._engine._probe import PROBE_PENALTY
 from sktl._engine._strategy import MUCH, Situation, look, strategy_params
 from sktl._images import Images
+from sktl._params import check_consistent_length, validate_params
 from sktl.backbones._variants import up_to
-from sktl.exceptions import TransferWarning
+from sktl.exceptions import InputError, TransferWarning
 from sktl.feature_extraction import PretrainedFeatureExtractor
 from sktl.selection._evidence import logme_score
 from sktl.selection._inputs import Labels, Task, as_target, draw_rows
@@ -205,7 +206,7 @@ def recommend_strategy(
 
     Raises
     ------
-    ValueError
+    InputError
         Where y has missing values, or one class or value only; where the weights are random, for then there is nothing
         to transfer.
     ImageError
@@ -254,7 +255,7 @@ def recommend_strategy(
     """
     extractor, images = read_pictures(X, backbone)
     if has_random_weights(extractor):
-        raise ValueError("weights=None is a network with random weights, from which there is nothing to transfer.")
+        raise InputError("weights=None is a network with random weights, from which there is nothing to transfer.")
     images, y, n_classes = _different(images, y, task)
     situation = look(extractor, images, n_classes)
 
@@ -289,7 +290,7 @@ def recommend_strategy(
 def _different(images: Images, y: Any, task: Task) -> tuple[Images, np.ndarray, "int | None"]:
     """Rows as a fit has them, copies once and in an order of their own: pictures, codes or numbers, and n_classes."""
     if y is None:
-        raise ValueError("y=None: the advice depends on what is to be learnt. Give a label for each picture.")
+        raise InputError("y=None: the advice depends on what is to be learnt. Give a label for each picture.")
     y = as_targets(y)
     check_consistent_length(range(len(images)), y)
     target = as_target(y, task)

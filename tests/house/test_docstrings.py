@@ -100,7 +100,8 @@ def documented_objects(module_name: str) -> Iterator[tuple[str, object, Callable
                 own_init = getattr(thing.__init__, "__module__", "").startswith("sktl") or hasattr(
                     thing, "__match_args__"
                 )
-                yield f"{module_name}.{public}", thing, thing if own_init else None
+                is_made_by_us = issubclass(thing, BaseException)  # nobody else needs to know what it is made of
+                yield f"{module_name}.{public}", thing, thing if own_init and not is_made_by_us else None
                 yield from members(f"{module_name}.{public}", thing)
             else:
                 yield f"{module_name}.{public}", thing, thing if callable(thing) else None

@@ -58,6 +58,7 @@ PUBLIC = {
         "EngineError",
         "ImageError",
         "ImageWarning",
+        "InputError",
         "MissingDependencyError",
         "SktlError",
         "SktlWarning",

@@ -24,6 +24,8 @@ from sktl._engine._cache._base import ENTRY_BYTES, Cache, CacheStats
 from sktl._engine._cache._claims import Claims
 from sktl._engine._cache._directory import DirectoryCache
 from sktl._engine._cache._memory import MemoryCache, shared_memory_cache
+from sktl._messages import shortened
+from sktl.exceptions import InputError
 
 __all__ = [
     "ENTRY_BYTES",
@@ -59,7 +61,7 @@ def open_cache(cache: "str | os.PathLike[str] | None") -> Cache | None:
     ------
     TypeError
         Where ``cache`` is none of these.
-    ValueError
+    InputError
         Where it is an empty path, or a file.
     """
     if cache is None or _IS_BYPASSED.get():
@@ -67,12 +69,14 @@ def open_cache(cache: "str | os.PathLike[str] | None") -> Cache | None:
     if isinstance(cache, str) and cache == "auto":
         return shared_memory_cache()
     if not isinstance(cache, str | os.PathLike):
-        raise TypeError(f"cache={cache!r} is no cache. Use 'auto' (memory), the path of a directory, or None (off).")
+        raise TypeError(
+            shortened(f"cache={cache!r} is no cache. Use 'auto' (memory), the path of a directory, or None (off).")
+        )
     path = Path(cache).expanduser().absolute()
     if not os.fspath(cache):
-        raise ValueError(f"cache={cache!r} is an empty path. Use 'auto' (memory), a directory, or None (off).")
-    if path.exists() and not path.is_dir():
-        raise ValueError(f"cache={str(cache)!r} is a file, and the cache is kept in a directory. Give a directory.")
+        raise InputError(f"cache={cache!r} is an empty path. Use 'auto' (memory), a directory, or None (off).")
+    if os.path.exists(path) and not os.path.isdir(path):  # unlike Path.exists, not an OSError for a name too long
+        raise InputError(f"cache={str(cache)!r} is a file, and the cache is kept in a directory. Give a directory.")
     return DirectoryCache(path)
 
 

@@ -1,0 +1,51 @@
+"""Validation by scikit-learn, with messages that do not grow with what was given."""
+
+import functools
+from collections.abc import Callable
+from typing import Any
+
+from sklearn.base import BaseEstimator
+from sklearn.utils import _param_validation
+from sklearn.utils import validation as _validation
+from sklearn.utils._param_validation import InvalidParameterError
+
+from sktl._messages import shortened_errors
+
+
+def check_is_fitted(estimator: Any, attributes: str | None = None) -> None:
+    """Refuse what is not fitted, or no estimator at all; scikit-learn's function of the same name."""
+    with shortened_errors():
+        _validation.check_is_fitted(estimator, attributes)
+
+
+def check_consistent_length(*arrays: Any) -> None:
+    """Refuse tables of different lengths, and what has no length; scikit-learn's function of the same name."""
+    with shortened_errors():
+        _validation.check_consistent_length(*arrays)
+
+
+class Estimator(BaseEstimator):
+    """The base of all estimators in sktl."""
+
+    def _validate_params(self) -> None:
+        with shortened_errors():
+            super()._validate_params()
+
+
+def validate_params(constraints: dict[str, Any], *, prefer_skip_nested_validation: bool) -> Callable:
+    """Validate the parameters of a function before it is run; see scikit-learn's decorator of the same name."""
+    validated = _param_validation.validate_params(
+        constraints, prefer_skip_nested_validation=prefer_skip_nested_validation
+    )
+
+    def decorate(function: Callable) -> Callable:
+        inner = validated(function)
+
+        @functools.wraps(inner)
+        def outer(*args: Any, **kwargs: Any) -> Any:
+            with shortened_errors(InvalidParameterError):  # and nothing else that is raised while the function runs
+                return inner(*args, **kwargs)
+
+        return outer
+
+    return decorate

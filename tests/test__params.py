@@ -1,0 +1,76 @@
+"""Validation by scikit-learn, with its own errors in fewer words."""
+
+import inspect
+
+import numpy as np
+import pytest
+from sklearn.base import BaseEstimator, _fit_context
+from sklearn.linear_model import LogisticRegression
+from sklearn.utils._param_validation import InvalidParameterError, StrOptions
+
+from sktl._messages import LIMIT
+from sktl._params import Estimator, check_consistent_length, check_is_fitted, validate_params
+
+LONG = "x" * 100_000
+
+
+class Colored(Estimator):
+    """An estimator with one parameter."""
+
+    _parameter_constraints = {"color": [StrOptions({"blue"})]}
+
+    def __init__(self, color="blue"):
+        self.color = color
+
+    @_fit_context(prefer_skip_nested_validation=True)
+    def fit(self, X, y=None):
+        return self
+
+
+@validate_params({"color": [StrOptions({"blue"})]}, prefer_skip_nested_validation=True)
+def paint(color, error=None):
+    """A function with one parameter."""
+    if error is not None:
+        raise error
+    return color
+
+
+@pytest.mark.parametrize("use", [lambda color: Colored(color).fit([[1]]), paint])
+def test_invalid_parameters(use):
+    """The error is scikit-learn's, word for word where the value is short."""
+    with pytest.raises(InvalidParameterError, match=r"^The 'color' parameter of \w+ must be .*'red' instead\.$"):
+        use("red")
+    with pytest.raises(InvalidParameterError, match=r"^The 'color' parameter of \w+ must be .* instead\.$") as info:
+        use(LONG)
+    assert len(str(info.value)) <= LIMIT
+    use("blue")
+
+
+def test_the_decorator_keeps_the_function():
+    """Its name, text and signature, what scikit-learn puts on it, and what it says itself."""
+    assert (paint.__name__, paint.__doc__) == ("paint", "A function with one parameter.")
+    assert list(inspect.signature(paint).parameters) == ["color", "error"]
+    assert "color" in paint._skl_parameter_constraints
+    with pytest.raises(ValueError, match="xxx") as info:
+        paint("blue", ValueError(LONG))
+    assert str(info.value) == LONG
+
+
+def test_checks():
+    """Right things pass, and wrong ones give scikit-learn's errors."""
+    check_is_fitted(LogisticRegression().fit([[0], [1]], [0, 1]))
+    check_consistent_length([1, 2], None, [3, 4])
+    with pytest.raises(TypeError, match="is not an estimator instance") as info:
+        check_is_fitted(LONG)
+    assert len(str(info.value)) <= LIMIT
+    with pytest.raises(TypeError, match="at least 1 dimension") as info:
+        check_consistent_length(np.array(LONG))
+    assert len(str(info.value)) <= LIMIT
+    with pytest.raises(ValueError, match="inconsistent numbers of samples"):
+        check_consistent_length([1], [2, 3])
+
+
+def test_an_estimator_is_scikit_learns():
+    """Nothing but the messages differs."""
+    assert issubclass(Estimator, BaseEstimator)
+    assert Colored("red").get_params() == {"color": "red"}
