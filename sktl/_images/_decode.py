@@ -238,6 +238,8 @@ def _decode_tiff(data: bytes, in_channels: int, reading: Reading) -> np.ndarray:
 def _decode_by_pillow(data: bytes, in_channels: int, reading: Reading) -> np.ndarray:
     stream = _Watched(data) if ImageFile.LOAD_TRUNCATED_IMAGES else BytesIO(data)
     with _open(stream) as image:
+        if isinstance(image, ImageFile.StubImageFile) and image._load() is None:
+            raise NotImplementedError("cannot find loader")  # Pillow knows its name and nothing else
         rawmode = _load(image, reading)
         if isinstance(stream, _Watched) and stream.ran_dry and image.format in ("JPEG", "MPO", "PNG"):
             raise ImageError("the file is cut short.")
