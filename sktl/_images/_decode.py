@@ -238,8 +238,6 @@ def _decode_tiff(data: bytes, in_channels: int, reading: Reading) -> np.ndarray:
 def _decode_by_pillow(data: bytes, in_channels: int, reading: Reading) -> np.ndarray:
     stream = _Watched(data) if ImageFile.LOAD_TRUNCATED_IMAGES else BytesIO(data)
     with _open(stream) as image:
-        if isinstance(image, ImageFile.StubImageFile) and image._load() is None:
-            raise NotImplementedError("cannot find loader")  # Pillow knows its name and nothing else
         rawmode = _load(image, reading)
         if isinstance(stream, _Watched) and stream.ran_dry and image.format in ("JPEG", "MPO", "PNG"):
             raise ImageError("the file is cut short.")
@@ -271,11 +269,11 @@ def _load(image: Image.Image, reading: Reading) -> str:
             raise ImageError(f"page={reading.page}, but this file has {n_frames} image(s), counted from 0.") from None
     _reduce(image)
     check_pixel_count(*image.size, reading.max_pixels)
-    if not image.width * image.height:
-        raise ImageError(f"the image has no pixels (its size is {image.width} x {image.height}).")
     tile = getattr(image, "tile", None)
     rawmode = tile[0].args if tile else ""
     image.load()
+    if not image.width * image.height:
+        raise ImageError(f"the image has no pixels (its size is {image.width} x {image.height}).")
     return rawmode if isinstance(rawmode, str) else ""
 
 
