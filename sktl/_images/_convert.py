@@ -59,6 +59,14 @@ def scale(values: np.ndarray, bounds: Range) -> np.ndarray:
     return np.rint(scaled, out=scaled).astype(np.uint8)
 
 
+def upright(pixels: np.ndarray, orientation: int) -> np.ndarray:
+    """Turn an image (H, W, C) as its EXIF or TIFF orientation, 1 to 8, says that it was taken."""
+    if orientation in (5, 6, 7, 8):
+        pixels = pixels.transpose(1, 0, 2)
+    rows, columns = (step if orientation in group else 1 for group, step in (((3, 4, 7, 8), -1), ((2, 3, 6, 7), -1)))
+    return pixels[::rows, ::columns]
+
+
 def rows_to_images(rows: np.ndarray, image_format: ImageFormat) -> np.ndarray:
     """Unfold flat rows (n, width) into pictures (n, H, W, C) of ``uint8``, padded with black where rows are short."""
     shape = _stored_shape(image_format)

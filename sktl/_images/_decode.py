@@ -22,7 +22,7 @@ import PIL
 from PIL import Image, ImageFile
 
 from sktl._images import _png, _tiff
-from sktl._images._convert import is_uint16, range_of_type, scale, to_uint8
+from sktl._images._convert import is_uint16, range_of_type, scale, to_uint8, upright
 from sktl._images._format import Range
 from sktl._images._reading import MAX_PIXELS, OWN_READER, SAY_RANGE, Reading, check_pixel_count
 from sktl._images._signatures import describe, unsupported
@@ -51,7 +51,7 @@ _NOT_THIS_FORMAT = (SyntaxError, IndexError, TypeError, struct.error, Image.Deco
 # level of 255 is another one (benchmarks/image_files.py).
 _REDUCED_SIDE = 4096
 # Words by which Pillow's plugins say that they do not know a variant, which is no damage.
-_UNSUPPORTED = ("not supported", "unsupported", "unsupport", "cannot find loader", "not available", "ghostscript")
+_UNSUPPORTED = ("not supported", "unsupported", "cannot find loader", "not available", "ghostscript")
 
 
 def decode(data: bytes, in_channels: int, name: str, reading: Reading) -> np.ndarray:
@@ -115,7 +115,7 @@ def decode_pil(image: Image.Image, in_channels: int, name: str, reading: Reading
         with named_warnings(name):
             # One image may be in a list twice, and loading one from two threads corrupts Pillow's decoder.
             with _LOAD:
-                rawmode = _load(image, reading)
+                rawmode = _load(image, reading.max_pixels)
             return _to_pixels(_png.scale_transparency(image, rawmode), in_channels, reading)
     except ImageError as error:
         raise ImageError(f"{name}: {error}") from error.__cause__
@@ -215,7 +215,10 @@ def _decode(data: bytes, in_channels: int, reading: Reading) -> np.ndarray:
     if (damaged := _png.damaged_chunk(data)) is not None:
         raise ImageError(f"the file is damaged or cut short (the checksum of its {damaged} chunk does not match).")
     if reading.wide_range is not None and _png.has_16_bits(data) and not _png.is_gray(data):
-        return convert_channels(scale(_png.read_wide_colors(data), reading.wide_range), in_channels, "this PNG")
+        with _open(BytesIO(data)) as image:
+            orientation = _orientation(image)
+        pixels = upright(scale(_png.read_wide_colors(data), reading.wide_range), orientation)
+        return convert_channels(pixels, in_channels, "this PNG")
     try:
         return _decode_by_pillow(data, in_channels, reading)
     except ImageError:
@@ -238,7 +241,9 @@ def _decode_tiff(data: bytes, in_channels: int, reading: Reading) -> np.ndarray:
 def _decode_by_pillow(data: bytes, in_channels: int, reading: Reading) -> np.ndarray:
     stream = _Watched(data) if ImageFile.LOAD_TRUNCATED_IMAGES else BytesIO(data)
     with _open(stream) as image:
-        rawmode = _load(image, reading)
+        _go_to_page(image, reading.page)
+        _reduce(image)
+        rawmode = _load(image, reading.max_pixels)
         if isinstance(stream, _Watched) and stream.ran_dry and image.format in ("JPEG", "MPO", "PNG"):
             raise ImageError("the file is cut short.")
         return _to_pixels(_png.scale_transparency(image, rawmode), in_channels, reading)
@@ -259,16 +264,19 @@ def _open(stream: BytesIO) -> Image.Image:
         raise
 
 
-def _load(image: Image.Image, reading: Reading) -> str:
-    """Decode the frame wanted, and say how the file lays out its pixels."""
-    if reading.page:
-        try:
-            image.seek(reading.page)
-        except EOFError:
-            n_frames = getattr(image, "n_frames", 1)
-            raise ImageError(f"page={reading.page}, but this file has {n_frames} image(s), counted from 0.") from None
-    _reduce(image)
-    check_pixel_count(*image.size, reading.max_pixels)
+def _go_to_page(image: Image.Image, page: int) -> None:
+    if not page:
+        return
+    try:
+        image.seek(page)
+    except EOFError:
+        n_frames = getattr(image, "n_frames", 1)
+        raise ImageError(f"page={page}, but this file has {n_frames} image(s), counted from 0.") from None
+
+
+def _load(image: Image.Image, max_pixels: "int | str") -> str:
+    """Decode an image if it was not yet, and say how its file lays out the pixels."""
+    check_pixel_count(*image.size, max_pixels)
     tile = getattr(image, "tile", None)
     rawmode = tile[0].args if tile else ""
     image.load()
@@ -297,7 +305,8 @@ def _to_pixels(image: Image.Image, in_channels: int, reading: Reading) -> np.nda
             f"in_channels={in_channels}, but a decoded image has 1 or 3 channels: {OWN_READER}, or give arrays."
         )
     mode = _MODES[in_channels]
-    image = _upright(image)
+    if (method := _UPRIGHT.get(_orientation(image))) is not None:
+        image = image.transpose(method)
     if image.mode == "I" or image.mode.startswith("I;16"):
         image = _from_16_bit(image, reading)
     elif image.mode == "F":
@@ -310,12 +319,11 @@ def _to_pixels(image: Image.Image, in_channels: int, reading: Reading) -> np.nda
     return pixels if pixels.ndim == 3 else pixels[:, :, np.newaxis]
 
 
-def _upright(image: Image.Image) -> Image.Image:
+def _orientation(image: Image.Image) -> Any:
     try:
-        method = _UPRIGHT.get(image.getexif().get(_ORIENTATION, 1))
+        return image.getexif().get(_ORIENTATION, 1)
     except Exception:  # damaged metadata says nothing about the pixels
-        return image
-    return image if method is None else image.transpose(method)
+        return 1
 
 
 def _from_16_bit(image: Image.Image, reading: Reading) -> Image.Image:

@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from PIL import Image, TiffImagePlugin
 
-from sktl._images._convert import scale
+from sktl._images._convert import scale, upright
 from sktl._images._format import Range
 from sktl._images._reading import OWN_READER, SAY_RANGE, Reading, check_pixel_count
 from sktl._optional import is_installed
@@ -21,7 +21,7 @@ from sktl.exceptions import ImageError
 _MAGIC = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
 
 # Tags, by their names in the TIFF 6.0 specification.
-_SUBFILE, _BITS, _COMPRESSION, _PHOTOMETRIC, _SAMPLES, _PLANAR = 254, 258, 259, 262, 277, 284
+_SUBFILE, _BITS, _COMPRESSION, _PHOTOMETRIC, _ORIENTATION, _SAMPLES, _PLANAR = 254, 258, 259, 262, 274, 277, 284
 _SUB_IFDS, _EXTRA, _FORMAT, _DNG = 330, 338, 339, 50706
 _DEFLATE = (8, 32946)
 _STRIPS, _TILES = (273, 279), (324, 325)  # offsets and lengths
@@ -68,7 +68,19 @@ def read_tags(data: bytes, page: int) -> Tags:
             raise ImageError(f"page={page}, but this TIFF has {number} page(s), counted from 0.")
         stream.seek(directory.next)
         directory.load(stream)
-    known = (_SUBFILE, _BITS, _COMPRESSION, _PHOTOMETRIC, _SAMPLES, _PLANAR, _SUB_IFDS, _EXTRA, _FORMAT, _DNG)
+    known = (
+        _SUBFILE,
+        _BITS,
+        _COMPRESSION,
+        _PHOTOMETRIC,
+        _ORIENTATION,
+        _SAMPLES,
+        _PLANAR,
+        _SUB_IFDS,
+        _EXTRA,
+        _FORMAT,
+        _DNG,
+    )
     tags = {tag: directory[tag] for tag in (*known, *_STRIPS, *_TILES) if tag in directory}
     for tag, default in ((_BITS, 1), (_FORMAT, _UNSIGNED)):
         value = tags.get(tag, default)
@@ -148,9 +160,13 @@ def read_pixels(data: bytes, tags: Tags, in_channels: int, reading: Reading) -> 
     ImageError
         If nothing says what the numbers mean, or if tifffile is not installed.
     """
+    return upright(_read_as_stored(data, tags, in_channels, reading), tags.get(_ORIENTATION, 1))
+
+
+def _read_as_stored(data: bytes, tags: Tags, in_channels: int, reading: Reading) -> np.ndarray:
     values, (color, palette) = read_values(data, tags, reading)
     if color not in (_MINISWHITE, _MINISBLACK, _RGB, _PALETTE, _CMYK):
-        raise ImageError(f"{describe(tags)}, which is not supported: {OWN_READER}")
+        raise ImageError(f"{describe(tags)}, which is not supported: {OWN_READER}.")
     if color == _PALETTE and palette is not None:
         return scale(np.moveaxis(palette[:, values[:, :, 0]], 0, -1), (0, 65535))
     pixels = scale(values, _range(values.dtype, tags, reading))

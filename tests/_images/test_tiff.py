@@ -111,6 +111,18 @@ def test_floats_with_a_value_range(gray, rgb, encode_tiff, decode, dtype):
         np.testing.assert_array_equal(pixels, values if color == "rgb" else np.repeat(values[..., None], 3, 2))
 
 
+@pytest.mark.parametrize("orientation", range(1, 9))
+def test_orientation(gray, encode_tiff, decode, orientation):
+    """tifffile leaves the orientation to others: it is applied as Pillow applies it."""
+    options = {"extratags": [(274, 3, 1, orientation, True)]}
+    image = gray[:40, :30]
+    signed = (image.astype(int) - 128).astype("i1")
+    by_pillow, by_tifffile = decode([encode_tiff(image, **options), encode_tiff(signed, **options)])
+    if orientation > 1:
+        assert not np.array_equal(by_pillow[..., 0], image)
+    np.testing.assert_array_equal(by_tifffile, by_pillow)
+
+
 def test_many_bands(gray, encode_tiff, decode):
     """Bands are taken all, or by a reader; they are never dropped silently."""
     bands = np.stack([gray, 255 - gray, gray // 2, gray // 3, gray // 4], -1)
