@@ -1,26 +1,32 @@
 """A digest of what a user's function or class does: equal for equal code, in any process."""
 
+import contextlib
+import dis
 import functools
 import os
+import sys
 import types
 from collections.abc import Iterator
 from itertools import chain
 from typing import Any
 
+import numpy as np
 import xxhash
 
 # Packages whose functions and classes are known by their names.
-KNOWN = {"sktl", "sklearn", "numpy", "scipy", "pandas", "torch", "torchvision", "skorch", "joblib", "builtins", "PIL"}
-KNOWN |= {"collections", "functools", "operator", "copyreg", "pathlib", "threading", "enum", "datetime", "_codecs"}
+_KNOWN = {"sktl", "sklearn", "numpy", "scipy", "pandas", "torch", "torchvision", "skorch", "joblib", "builtins", "PIL"}
+_KNOWN |= {"collections", "functools", "operator", "copyreg", "pathlib", "threading", "enum", "datetime", "_codecs"}
 
 _PLAIN = (bool, int, float, complex, str, bytes, type(None), type(...), os.PathLike)
+_MUTATORS = {"append", "add", "extend", "update", "setdefault", "pop", "insert", "clear", "remove", "discard"}
+_VALUES = (*_PLAIN, tuple, list, dict, set, frozenset, np.ndarray, np.generic, functools.partial)
 
 
 def code_key(thing: Any) -> str:
     """Digest what a function or class does, as far as it can be seen: its code, constants, defaults and closure.
 
-    Functions and classes of the same module that it names are a part of it. Other packages are known by their names: a
-    new version of one does not change the digest.
+    Globals that it uses are a part of it: plain values, arrays, and functions and classes of any module that is not a
+    library. Libraries are known by their names: a new version of one does not change the digest.
 
     Parameters
     ----------
@@ -38,9 +44,17 @@ def code_key(thing: Any) -> str:
     return digest.hexdigest()
 
 
-def is_known(thing: Any) -> bool:
-    """Whether a function or class is one of a package that is known by its names."""
-    return str(getattr(thing, "__module__", "")).partition(".")[0] in KNOWN
+def is_library_code(thing: Any) -> bool:
+    """Whether a module, function or class is one of a library, which is known by its name.
+
+    Python's own modules and whatever is installed among the site packages are; a user's scripts and modules are not.
+    """
+    name = thing.__name__ if isinstance(thing, types.ModuleType) else str(getattr(thing, "__module__", ""))
+    package = name.partition(".")[0]
+    if package in _KNOWN or package in sys.stdlib_module_names:
+        return package != "__main__"
+    file = getattr(sys.modules.get(package), "__file__", None)
+    return file is not None and ("site-packages" in file or "dist-packages" in file)
 
 
 def _parts(value: Any, seen: set[int]) -> Iterator[str]:
@@ -69,23 +83,59 @@ def _parts(value: Any, seen: set[int]) -> Iterator[str]:
 
 def _named_parts(value: Any, seen: set[int]) -> Iterator[str]:
     """Of a function or class its name and, if it is a user's, its code; of an object also what it holds."""
-    named = value if isinstance(value, type | types.FunctionType | types.BuiltinFunctionType) else type(value)
     if isinstance(value, types.ModuleType):
         yield value.__name__
-        return
-    yield f"{named.__module__}.{named.__qualname__}"
-    if not is_known(named):
-        if isinstance(named, types.FunctionType):
-            cells = [cell.cell_contents for cell in named.__closure__ or ()]
-            globals_ = (named.__globals__.get(name) for name in _names(named.__code__))
-            own = [x for x in globals_ if getattr(x, "__module__", None) == named.__module__]
-            yield from _parts((named.__code__, named.__defaults__, named.__kwdefaults__, cells, own), seen)
-        elif isinstance(named, type):
-            members = [getattr(x, "fget", getattr(x, "__func__", x)) for x in vars(named).values()]
-            yield from _parts([x for x in members if isinstance(x, types.FunctionType)], seen)
-            yield from _parts([base for base in named.__bases__ if base is not object], seen)
-    if named is not value:
-        yield from _parts(value.tobytes() if hasattr(value, "tobytes") else getattr(value, "__dict__", None), seen)
+    elif isinstance(value, type | types.FunctionType | types.BuiltinFunctionType):
+        yield f"{value.__module__}.{value.__qualname__}"
+        if not is_library_code(value):
+            yield from _parts(_code_of(value), seen)
+    else:
+        yield from _parts((type(value), _state_of(value)), seen)
+
+
+def _code_of(thing: Any) -> Any:
+    """The code of a user's function, with all that it uses, or of a user's class."""
+    if isinstance(thing, types.FunctionType):
+        cells = []
+        for cell in thing.__closure__ or ():
+            with contextlib.suppress(ValueError):  # a variable that has no value yet
+                cells.append(cell.cell_contents)
+        used = [*cells, *_globals_of(thing)]
+        if _changes_things(thing.__code__):  # a list that it appends to, a memo: no constants
+            used = [x for x in used if not isinstance(x, list | dict | set | np.ndarray)]
+        return thing.__code__, thing.__defaults__, thing.__kwdefaults__, used
+    if isinstance(thing, type):
+        members = [getattr(x, "fget", getattr(x, "__func__", x)) for x in vars(thing).values()]
+        plain = {name: x for name, x in vars(thing).items() if not name.startswith("__") and isinstance(x, _VALUES)}
+        bases = [base for base in thing.__bases__ if base is not object]
+        return [x for x in members if isinstance(x, types.FunctionType)], plain, bases
+    return None
+
+
+def _changes_things(code: types.CodeType) -> bool:
+    """Whether code stores into containers, as far as that can be seen."""
+    stores = any(step.opname in ("STORE_SUBSCR", "DELETE_SUBSCR") for step in dis.get_instructions(code))
+    return stores or not _MUTATORS.isdisjoint(_names(code))
+
+
+def _globals_of(function: types.FunctionType) -> list[Any]:
+    """Values and code that a function takes from its globals and from modules of the user's; nothing of libraries."""
+    names = _names(function.__code__)
+    found = [function.__globals__[name] for name in names if name in function.__globals__]
+    for module in [x for x in found if isinstance(x, types.ModuleType) and not is_library_code(x)]:
+        found += [vars(module)[name] for name in names if name in vars(module)]
+    return [x for x in found if isinstance(x, _VALUES) or (callable(x) and not is_library_code(x))]
+
+
+def _state_of(value: Any) -> Any:
+    """What an object holds: the bytes of an array, else what pickle would keep of it."""
+    if isinstance(value, np.ndarray | np.generic) and value.dtype != object:
+        return str(value.dtype), value.shape, value.tobytes()
+    try:
+        reduced = value.__reduce_ex__(2)
+    except Exception:  # what cannot be pickled is known by its class and its attributes
+        return getattr(value, "__dict__", None)
+    return list(reduced[1:3]) if isinstance(reduced, tuple) else reduced
 
 
 def _names(code: types.CodeType) -> list[str]:

@@ -1,4 +1,4 @@
-"""Steps in front of an estimator: files that need more words than a path, and tables of pixels."""
+"""Transformers for image files and for tables of pixels."""
 
 import math
 from numbers import Integral
@@ -7,7 +7,8 @@ from typing import ClassVar
 import numpy as np
 from sklearn.base import TransformerMixin, _fit_context
 from sklearn.utils._param_validation import Interval, StrOptions
-from sklearn.utils.validation import _check_feature_names_in, check_is_fitted, validate_data
+from sklearn.utils._set_output import _get_output_config
+from sklearn.utils.validation import _check_feature_names_in, check_is_fitted
 
 from sktl._images import (
     LazyImage,
@@ -19,47 +20,47 @@ from sktl._images import (
     check_rows,
     images_to_rows,
     in_range,
-    is_source,
     pixel_order,
     rows_to_images,
     understand,
+    validate_rows,
 )
-from sktl._messages import shortened_errors
 from sktl._optional import import_optional
 from sktl._params import Estimator
-from sktl.exceptions import ImageError
+from sktl.exceptions import ImageError, InputError
 
 __all__ = ["ImageReader", "PixelRowsToImages"]
 
 
 class ImageReader(TransformerMixin, Estimator):
-    """Say how unusual images are read.
+    """Transformer that sets how image files are read.
 
-    Every estimator of sktl reads ordinary files by itself. This transformer goes in front of it if more has to be said:
-    which values are black and white, which function reads the files, which page is wanted. It reads nothing. It gives
-    images that are read, one by one, when an estimator needs their pixels.
+    Every estimator of sktl reads ordinary files by itself. Put this transformer before it if the files need more than a
+    path: the values that are black and white, a reader function, or a page. It does not read the files. It returns lazy
+    images, which the estimator reads when it needs their pixels.
 
     Parameters
     ----------
     reader : callable, "tifffile" or None, default=None
-        What reads a file. None is Pillow and, with the extra ``tiff``, tifffile for the TIFFs that Pillow refuses or
-        misreads. "tifffile" reads all TIFFs with it. A callable gets the path, or a binary file if the item is not a
-        path, and returns an array of shape (H, W) or (H, W, C) of any type and number of channels; it is called from
-        several threads. Use a function that can be imported, if the estimator is to be pickled or to run with
-        ``n_jobs``.
+        Function that reads a file. If None, Pillow is used, and tifffile for the TIFF files that Pillow refuses or
+        misreads (extra ``tiff``). "tifffile" uses tifffile for all TIFF files. A callable receives the path, or a
+        binary file if the item is not a path, and returns an array of shape (H, W) or (H, W, C) with any number of
+        channels. It is called from several threads. Use an importable function if the estimator will be pickled or run
+        with ``n_jobs``.
     value_range : (float, float) or None, default=None
-        The values that are black and white, such as ``(0, 4095)`` for a 12-bit camera; what lies outside is clipped. It
-        applies to every type but ``uint8`` and ``bool``. None takes what the file says of its depth; floats, of which
-        nothing says it, are an error then.
+        The values that are black and white, such as ``(0, 4095)`` for a 12-bit camera. Values outside are clipped. It
+        applies to every type except ``uint8`` and ``bool``. If None, the bit depth stated in the file is used; floats,
+        and integers other than ``uint8`` and ``uint16`` from a ``reader``, then raise an error.
     max_pixels : int or "auto", default="auto"
-        The largest image that is decoded, in pixels; a larger one is taken for a decompression bomb. "auto" allows what
-        fits in a sixteenth of the machine's memory at 4 bytes a pixel, and at least 89 million pixels.
+        The largest image to decode, in pixels. Larger images raise an error, as they may be decompression bombs. "auto"
+        allows images that fit in a sixteenth of the machine's memory at 4 bytes per pixel, and at least 89 million
+        pixels.
     page : int, default=0
-        Which image of a file that holds several (TIFF, GIF), counted from 0.
+        Which image to read from a file that holds several (TIFF, GIF), counted from 0.
     on_error : {"raise", "nan"}, default="raise"
-        What becomes of an image that cannot be read. "nan" is the same as ``on_error="nan"`` of the
-        :class:`~sktl.PretrainedFeatureExtractor` behind: a row of NaN and a warning. Estimators that train a network
-        raise the error in any case.
+        What to do if an image cannot be read. "nan" has the same effect as ``on_error="nan"`` of the
+        :class:`~sktl.PretrainedFeatureExtractor` that follows: a row of NaN and a warning. Estimators that train a
+        network always raise the error.
 
     Attributes
     ----------
@@ -71,7 +72,9 @@ class ImageReader(TransformerMixin, Estimator):
     Raises
     ------
     ImageError
-        If ``X`` is not a table of images, or if a callable is combined with ``page``.
+        If ``X`` is not a table of images.
+    InputError
+        If ``value_range`` is not a range, or if a callable is combined with ``page``.
     MissingDependencyError
         If ``reader="tifffile"`` and tifffile is not installed.
 
@@ -82,10 +85,14 @@ class ImageReader(TransformerMixin, Estimator):
 
     Notes
     -----
-    Features are cached by the bytes of the file and by how it is read. A callable counts by its code, its defaults, its
-    closure and the functions of its own module that it calls; a new version of a package that it uses does not.
+    Features are cached under the bytes of the file and these parameters. A callable is identified by its code, its
+    defaults and closure, and the functions, classes and constants of your own modules that it uses. Installed packages
+    are identified by name: a new version of one does not invalidate cached features. The file is read once for its
+    bytes and once by the callable.
 
-    Arrays and rows of numbers come back as arrays, on the scale 0-255 if ``value_range`` is given.
+    Arrays and rows of numbers are returned as arrays, scaled to 0-255 if ``value_range`` is given.
+
+    In a :class:`~sklearn.compose.ColumnTransformer`, use it in a pipeline with the estimator that follows.
 
     Examples
     --------
@@ -96,7 +103,7 @@ class ImageReader(TransformerMixin, Estimator):
     array([[[  0,  62],
             [125, 255]]], dtype=uint8)
 
-    Files are not read here:
+    Files are not read yet:
 
     >>> ImageReader(value_range=(0, 4095)).fit_transform(["scan.tif"])
     array([LazyImage(str ('scan.tif'))], dtype=object)
@@ -137,7 +144,7 @@ class ImageReader(TransformerMixin, Estimator):
         return self
 
     def transform(self, X):
-        """Say of each image how it is read.
+        """Attach the reading options to each image.
 
         Parameters
         ----------
@@ -147,8 +154,9 @@ class ImageReader(TransformerMixin, Estimator):
         Returns
         -------
         images : ndarray of shape (n_images,), dtype object
-            Images that are not read yet. Arrays and rows of numbers come back as arrays of their shape. A sequence that
-            decodes its items each time, such as a column of Hugging Face's datasets, comes back as such a sequence.
+            Lazy images. Arrays and rows of numbers are returned as arrays of the same shape. A sequence that decodes
+            its items each time, such as a column of a Hugging Face dataset, is returned as such a sequence (with
+            ``set_output``, as a column that holds the decoded items).
         """
         return self._read(X, reset=False)
 
@@ -176,14 +184,11 @@ class ImageReader(TransformerMixin, Estimator):
         reading = self._reading()
         kind, source = understand(X, strict=False)
         if kind == "rows":
-            with shortened_errors():
-                rows = validate_data(self, source, reset=reset)
-            order = pixel_order(getattr(self, "feature_names_in_", None))
-            return self._scaled(rows if order is None else rows[:, order], reading)
+            return self._scaled(validate_rows(self, source, reset=reset), reading)
         check_names(self, X, reset=reset)
         if kind == "batch":
             return self._scaled(source, reading)
-        if isinstance(source, Remembering):
+        if isinstance(source, Remembering) and _get_output_config("transform", self)["dense"] == "default":
             return LazyImages(X, reading, self.on_error)
         return as_column([self._lazy(item, reading) for item in source])
 
@@ -192,23 +197,29 @@ class ImageReader(TransformerMixin, Estimator):
         self._validate_params()
         value_range = None if self.value_range is None else tuple(self.value_range)
         if value_range is not None and not _is_range(value_range):
-            raise ImageError(
+            raise InputError(
                 f"value_range={self.value_range!r} must be (low, high), two finite numbers of which the first is lower."
             )
         if callable(self.reader) and self.page:
-            raise ImageError(f"page={self.page} has no meaning for a reader of your own: choose the page in it.")
+            raise InputError(
+                f"page={self.page} cannot be combined with a callable reader. Use page=0, and select the page in the "
+                "reader."
+            )
         if self.reader == "tifffile":
             import_optional("tifffile", extra="tiff", purpose="reader='tifffile'")
         return Reading(None, value_range, self.max_pixels, self.page, self.reader)
 
     def _lazy(self, item, reading):
-        """One image; of an array there is nothing to say but what its values mean."""
-        is_read = is_source(item) or reading.value_range is not None
-        return LazyImage(item, reading, self.on_error) if is_read and not isinstance(item, LazyImage) else item
+        """One image, unless it comes from another reader, whose options stay."""
+        return item if isinstance(item, LazyImage) else LazyImage(item, reading, self.on_error)
 
     def _scaled(self, values, reading):
-        """Arrays on the scale 0-255, if it is known which values are black and white."""
-        return values if reading.value_range is None else in_range(values, None, reading)
+        """Arrays on the scale 0-255, if the value range is given; one by one, if some are not to be scaled."""
+        if reading.value_range is None or values.dtype.kind not in "buif":
+            return values
+        if values.dtype.kind == "f" and not np.isfinite(values).all():
+            return as_column([self._lazy(item, reading) for item in values])
+        return in_range(values, None, reading)
 
     def __sklearn_is_fitted__(self):
         return True  # nothing is learned

@@ -111,7 +111,7 @@ def test_other_code_is_another_cache_entry(paths):
         (lambda path: np.zeros(7), r"returned an array of shape \(7,\) and dtype float64"),
         (lambda path: np.full((4, 4), "x"), r"dtype <U1, but must return real numbers"),
         (lambda path: np.full((4, 4), np.nan), "NaN or infinity"),
-        (lambda path: np.zeros((4, 4)), r"which float64 values are black and white.*value_range"),
+        (lambda path: np.zeros((4, 4)), r"value range of float64 pixels is unknown.*value_range"),
         (lambda path: np.zeros((4, 4, 5), np.uint8), "5 channels, but in_channels=3"),
         (lambda path: None, "dtype object"),
     ],
@@ -153,6 +153,70 @@ def test_on_error_belongs_to_the_images_behind(tmp_path, rgb_files):
     )
     with pytest.warns(ImageWarning):
         assert len(trees.fit(bad, [0, 1, 0] * 3).predict(bad)) == 9
+
+
+def test_on_error_for_every_place_of_a_bad_item(rgb_files):
+    """Missing, nonsense, unreadable: first, last or between paths, PIL images and arrays, alone or not."""
+    pipe = make_pipeline(ImageReader(on_error="nan"), PretrainedFeatureExtractor()).fit(rgb_files)
+    image, path = Image.open(rgb_files[0]), rgb_files[0]
+    array = np.asarray(image)
+    for X in (
+        [None, path],
+        [path, None],
+        [7, path],
+        [image, path, None],
+        [array, "missing.png", array],
+        [None],
+        ["x.png"],
+    ):
+        with pytest.warns(ImageWarning):
+            features = pipe.transform(X)
+        bad = [
+            item in (None, 7) or item in ("missing.png", "x.png") if not isinstance(item, np.ndarray) else False
+            for item in X
+        ]
+        assert np.isnan(features).all(axis=1).tolist() == bad
+    with pytest.warns(ImageWarning):
+        table = pipe.fit_transform(pd.DataFrame({"photo": [None, path]}))
+    assert np.isnan(table).all(axis=1).tolist() == [True, False]
+
+
+def test_a_batch_with_nan():
+    """An array of a batch that holds NaN is one bad image, as it is without the reader."""
+    batch = np.random.default_rng(0).random((3, 8, 8))
+    batch[1, 0, 0] = np.nan
+    pipe = make_pipeline(ImageReader(value_range=(0, 1), on_error="nan"), PretrainedFeatureExtractor())
+    with pytest.warns(ImageWarning, match="Image 1: the pixels hold NaN"):
+        features = pipe.fit_transform(batch)
+    assert np.isnan(features).all(axis=1).tolist() == [False, True, False]
+    good = np.delete(batch, 1, axis=0)
+    np.testing.assert_array_equal(features[[0, 2]], PretrainedFeatureExtractor().fit_transform(good))
+    for dtype in (complex, "U3"):
+        with pytest.raises(ImageError, match=r"real numbers|must be"):
+            pipe.fit_transform(np.zeros((3, 8, 8), dtype))
+
+
+def test_pages_of_pil_images_are_refused(tmp_path):
+    """Which frame of a PIL image is shown belongs to the user: page= needs the file."""
+    frames = [Image.new("L", (4, 4), level) for level in (10, 200)]
+    frames[0].save(tmp_path / "a.gif", save_all=True, append_images=frames[1:])
+    reader = ImageReader(page=1)
+    pixels = check_images(PretrainedFeatureExtractor(), reader.transform([tmp_path / "a.gif"]), reset=True)[0].decode()
+    assert pixels.max() == 200
+    with Image.open(tmp_path / "a.gif") as image, pytest.raises(ImageError, match="page=1 needs a file"):
+        check_images(PretrainedFeatureExtractor(), reader.transform([image]), reset=True)[0].decode()
+
+
+def test_a_column_of_huggingface(rgb_files):
+    """A column that decodes its items each time stays one, is cut and wrapped into pandas like others."""
+    datasets = pytest.importorskip("datasets")
+    column = datasets.Dataset.from_dict({"photo": rgb_files}).cast_column("photo", datasets.Image())["photo"]
+    lazy = ImageReader().fit_transform(column)
+    assert [len(lazy), len(lazy[2:4]), type(lazy[0])] == [8, 2, LazyImage]
+    expected = PretrainedFeatureExtractor().fit_transform(rgb_files)
+    for output in ("default", "pandas"):
+        pipe = make_pipeline(ImageReader(), PretrainedFeatureExtractor()).set_output(transform=output)
+        np.testing.assert_allclose(np.asarray(pipe.fit_transform(column)), expected, atol=1e-5)
 
 
 @pytest.fixture
@@ -226,7 +290,7 @@ def test_twice_is_the_first(rgb_files):
         ({"value_range": (1, 2, 3)}, r"must be \(low, high\)"),
         ({"value_range": ("a", "b")}, r"must be \(low, high\)"),
         ({"value_range": (0, np.inf)}, "finite"),
-        ({"reader": read_npy, "page": 1}, "page=1 has no meaning for a reader of your own"),
+        ({"reader": read_npy, "page": 1}, "page=1 cannot be combined with a callable reader"),
         ({"page": -1}, "page"),
         ({"max_pixels": 0}, "max_pixels"),
         ({"reader": "pydicom"}, "reader"),

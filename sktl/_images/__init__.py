@@ -33,13 +33,13 @@ pixels they are.
 
 from sktl._images._convert import images_to_rows, rows_to_images
 from sktl._images._decode import in_range
-from sktl._images._door import check_images, check_names, check_rows
+from sktl._images._door import check_images, check_names, check_rows, validate_rows
 from sktl._images._format import ImageFormat
 from sktl._images._lazy import LazyImage, LazyImages, Remembering
 from sktl._images._learn import pixel_order
 from sktl._images._pictures import Images, Picture
 from sktl._images._reading import Reading
-from sktl._images._sources import is_missing, is_source
+from sktl._images._sources import is_missing
 from sktl._images._understand import as_column, understand
 
 __all__ = [
@@ -57,8 +57,8 @@ __all__ = [
     "images_to_rows",
     "in_range",
     "is_missing",
-    "is_source",
     "pixel_order",
     "rows_to_images",
     "understand",
+    "validate_rows",
 ]

@@ -35,15 +35,6 @@ DECODER = f"sktl 2, pillow {PIL.__version__}"
 
 _MODES = {1: "L", 3: "RGB"}
 _ORIENTATION = 0x0112
-_UPRIGHT = {
-    2: Image.Transpose.FLIP_LEFT_RIGHT,
-    3: Image.Transpose.ROTATE_180,
-    4: Image.Transpose.FLIP_TOP_BOTTOM,
-    5: Image.Transpose.TRANSPOSE,
-    6: Image.Transpose.ROTATE_270,
-    7: Image.Transpose.TRANSVERSE,
-    8: Image.Transpose.ROTATE_90,
-}
 _LOAD = Lock()
 # By which Pillow's plugins say that a file is none of theirs; that of WebP has the limit in itself.
 _NOT_THIS_FORMAT = (SyntaxError, IndexError, TypeError, struct.error, Image.DecompressionBombError)
@@ -109,7 +100,7 @@ def decode_pil(image: Image.Image, in_channels: int, name: str, reading: Reading
     if is_closed(image):
         raise ImageError(
             f"{name}: this PIL image was closed before its pixels were read, by close() or at the end of a `with` "
-            "block. Give its path, or call load() on it first."
+            "block. Pass its path, or call load() on it first."
         )
     try:
         with named_warnings(name):
@@ -140,7 +131,7 @@ def decode_array(values: Any, in_channels: int, name: str, reading: Reading) -> 
     if values.dtype.kind == "f" and not np.isfinite(values).all():
         raise ImageError(f"{name}: the pixels hold NaN or infinity.")
     if reading.value_range is None and range_of_type(values.dtype) is None and not is_uint16(values.dtype):
-        raise ImageError(f"{name}: nothing says which {values.dtype} values are black and white. {SAY_RANGE}")
+        raise ImageError(f"{name}: the value range of {values.dtype} pixels is unknown. {SAY_RANGE}")
     return convert_channels(in_range(values, None, reading), in_channels, name)
 
 
@@ -159,8 +150,8 @@ def convert_channels(pixels: np.ndarray, in_channels: int, name: str) -> np.ndar
         return np.repeat(pixels, in_channels, axis=2)
     if pixels.shape[2] > 4 or in_channels not in _MODES:
         raise ImageError(
-            f"{name}: an image of {pixels.shape[2]} channels, but in_channels={in_channels}. Say "
-            f"in_channels={pixels.shape[2]} to take all, or choose some in the reader."
+            f"{name}: an image of {pixels.shape[2]} channels, but in_channels={in_channels}. Set "
+            f"in_channels={pixels.shape[2]} to use all, or select some in the reader."
         )
     return _to_pixels(Image.fromarray(np.ascontiguousarray(pixels)), in_channels, Reading())
 
@@ -271,7 +262,7 @@ def _go_to_page(image: Image.Image, page: int) -> None:
         image.seek(page)
     except EOFError:
         n_frames = getattr(image, "n_frames", 1)
-        raise ImageError(f"page={page}, but this file has {n_frames} image(s), counted from 0.") from None
+        raise ImageError(f"page={page} does not exist: the number of images is {n_frames}, counted from 0.") from None
 
 
 def _load(image: Image.Image, max_pixels: "int | str") -> str:
@@ -302,11 +293,10 @@ def _to_pixels(image: Image.Image, in_channels: int, reading: Reading) -> np.nda
     """Turn a loaded PIL image into pixels; converts only if the image is not yet what is wanted."""
     if in_channels not in _MODES:
         raise ImageError(
-            f"in_channels={in_channels}, but a decoded image has 1 or 3 channels: {OWN_READER}, or give arrays."
+            f"in_channels={in_channels}, but a decoded image has 1 or 3 channels: {OWN_READER}, or pass arrays."
         )
     mode = _MODES[in_channels]
-    if (method := _UPRIGHT.get(_orientation(image))) is not None:
-        image = image.transpose(method)
+    orientation = _orientation(image)
     if image.mode == "I" or image.mode.startswith("I;16"):
         image = _from_16_bit(image, reading)
     elif image.mode == "F":
@@ -316,7 +306,7 @@ def _to_pixels(image: Image.Image, in_channels: int, reading: Reading) -> np.nda
     if image.mode != mode:
         image = image.convert(mode)
     pixels = np.asarray(image)
-    return pixels if pixels.ndim == 3 else pixels[:, :, np.newaxis]
+    return np.ascontiguousarray(upright(pixels if pixels.ndim == 3 else pixels[:, :, np.newaxis], orientation))
 
 
 def _orientation(image: Image.Image) -> Any:
@@ -336,9 +326,7 @@ def _from_16_bit(image: Image.Image, reading: Reading) -> Image.Image:
 
 def _from_floats(image: Image.Image, reading: Reading) -> Image.Image:
     if reading.value_range is None:
-        raise ImageError(
-            f"it holds floats of unknown range (PIL mode 'F'), and nothing says black and white. {SAY_RANGE}"
-        )
+        raise ImageError(f"it holds floats of unknown range (PIL mode 'F'). {SAY_RANGE}")
     values = np.asarray(image)
     if not np.isfinite(values).all():
         raise ImageError("the pixels hold NaN or infinity.")

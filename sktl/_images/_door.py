@@ -12,7 +12,7 @@ from sklearn.utils.validation import validate_data
 from sktl._images._decode import wide_values
 from sktl._images._files import highest_in_files
 from sktl._images._format import ImageFormat
-from sktl._images._lazy import Remembering
+from sktl._images._lazy import Remembering, has_value_range, unwrapped
 from sktl._images._learn import (
     fitting_axes,
     learn_channels,
@@ -95,19 +95,7 @@ def check_rows(estimator: Any, X: Any, *, reset: bool, in_channels: int | None =
             f"X is a table of numbers, but {type(estimator).__name__} was fitted on {estimator.image_format_.kind}: "
             "the shape and the value range of its rows are not known. Give images of the kind given to fit."
         )
-    try:
-        with shortened_errors():
-            rows = validate_data(estimator, X, reset=reset)
-    except (TypeError, ValueError) as error:
-        if (n_columns := _text_columns(X)) > 1:
-            raise ImageError(
-                f"X has {n_columns} columns, with text among them: choose the one that holds the paths."
-            ) from error
-        raise
-    if rows.dtype.kind not in "buif":
-        raise ImageError(f"X is a table of {rows.dtype} values, but pixels must be real numbers.")
-    if (order := pixel_order(getattr(estimator, "feature_names_in_", None))) is not None:
-        rows = rows[:, order]
+    rows = validate_rows(estimator, X, reset=reset)
     if reset:
         channels = getattr(estimator, "channels", "auto")
         value_range, uint16_range = learn_ranges([rows])
@@ -122,6 +110,23 @@ def check_rows(estimator: Any, X: Any, *, reset: bool, in_channels: int | None =
     else:
         warn_if_other_scale(rows, estimator.image_format_)
     return rows
+
+
+def validate_rows(estimator: Any, X: Any, *, reset: bool) -> np.ndarray:
+    """Flat rows of real numbers, their pixels in the order of the numbers in their columns' names."""
+    try:
+        with shortened_errors():
+            rows = validate_data(estimator, X, reset=reset)
+    except (TypeError, ValueError) as error:
+        if (n_columns := _text_columns(X)) > 1:
+            raise ImageError(
+                f"X has {n_columns} columns, with text among them. Select the column of images, as in X[['image']]."
+            ) from error
+        raise
+    if rows.dtype.kind not in "buif":
+        raise ImageError(f"X is a table of {rows.dtype} values, but pixels must be real numbers.")
+    order = pixel_order(getattr(estimator, "feature_names_in_", None))
+    return rows if order is None else rows[:, order]
 
 
 def check_names(estimator: Any, X: Any, *, reset: bool) -> None:
@@ -165,32 +170,41 @@ def _check_it_is_no_image(shape: tuple[int, ...], in_channels: int, learned: Ima
 
 
 def _learn(kind: str, source: Any, channels: str, in_channels: int) -> ImageFormat:
-    if kind == "batch":
-        shapes, arrays, prefer_last = [source.shape[1:]] if source.ndim == 4 else [], [source], False
-    else:
-        arrays = [] if kind == "files" else [_values(item) for item in _arrays(source)]
-        shapes = [array.shape for array in arrays if array.ndim == 3]
-        prefer_last = not any(isinstance(item, torch.Tensor) for item in _arrays(source))
-    learnt = learn_channels(shapes, in_channels, prefer_last=prefer_last) if channels == "auto" else channels
-    value_range, uint16_range = learn_ranges(arrays)
-    if uint16_range is None and (kind == "files" or isinstance(source, list | tuple)):
+    shapes, are_tensors = [source.shape[1:]] if kind == "batch" and source.ndim == 4 else [], kind == "batch"
+
+    def arrays() -> Iterator[np.ndarray]:
+        nonlocal are_tensors
+        for item in _arrays(source):
+            array = unwrapped(item)
+            if isinstance(array, ARRAY) and array.ndim == 3:
+                shapes.append(tuple(array.shape))
+            are_tensors = are_tensors or isinstance(array, torch.Tensor)
+            if not has_value_range(item):
+                yield _values(item)
+
+    values = {"batch": [source], "files": []}.get(kind)
+    value_range, uint16_range = learn_ranges(arrays() if values is None else values)
+    learned = learn_channels(shapes, in_channels, prefer_last=not are_tensors) if channels == "auto" else channels
+    if uint16_range is None and (kind == "files" or (kind == "pictures" and not isinstance(source, Remembering))):
         uint16_range = learn_depth(highest_in_files(source))
-    return ImageFormat(kind=kind, channels=learnt, value_range=value_range, uint16_range=uint16_range)
+    return ImageFormat(kind=kind, channels=learned, value_range=value_range, uint16_range=uint16_range)
 
 
 def _arrays(items: Sequence[Any]) -> Iterator[Any]:
     """The items whose values mean what is learned from them; of a lazy sequence of PIL images none is looked at."""
-    if isinstance(items, Remembering):
-        if isinstance(items.peek(0), Image.Image) and items.peek(0).mode not in _WIDE_MODES:
-            return
-        items = [items.peek(position) for position in range(len(items))]
-    for item in items:
-        if isinstance(item, ARRAY) or (isinstance(item, Image.Image) and item.mode in _WIDE_MODES):
+    look = getattr(items, "peek", items.__getitem__)
+    first = unwrapped(look(0)) if isinstance(items, Remembering) else None
+    if isinstance(first, Image.Image) and first.mode not in _WIDE_MODES:
+        return
+    for item in map(look, range(len(items))):
+        inner = unwrapped(item)
+        if isinstance(inner, ARRAY) or (isinstance(inner, Image.Image) and inner.mode in _WIDE_MODES):
             yield item
 
 
 def _values(item: Any) -> np.ndarray:
     """The values of an array, or of a PIL image: those of more than 8 bits are 16-bit ones, whatever Pillow holds."""
+    item = unwrapped(item)
     is_wide = isinstance(item, Image.Image) and item.mode != "F"
     return wide_values(item) if is_wide else as_array(item)
 
@@ -198,8 +212,9 @@ def _values(item: Any) -> np.ndarray:
 def _warn_of_other_scale(kind: str, source: Any, learned: ImageFormat) -> None:
     if isinstance(source, Remembering):
         return
-    if kind == "batch" or isinstance(source[0], ARRAY):  # of a list of arrays the first speaks for all
-        warn_if_other_scale(source if kind == "batch" else as_array(source[0]), learned)
+    first = source if kind == "batch" else unwrapped(source[0])
+    if isinstance(first, ARRAY) and not has_value_range(source[0]):  # of a list of arrays the first speaks for all
+        warn_if_other_scale(as_array(first), learned)
     elif (highest := highest_in_files(source, only_local=True)) is not None:
         warn_if_other_scale(np.array([highest], np.uint16), learned)
 
@@ -209,7 +224,7 @@ def _text_columns(X: Any) -> int:
     if issparse(X):
         return 0
     try:
-        first = list(X.iloc[0] if hasattr(X, "iloc") else X[0])
-    except (TypeError, LookupError):
+        first = list(X.iloc[0] if hasattr(X, "iloc") else X.row(0) if hasattr(X, "row") else X[0])
+    except (TypeError, LookupError, ValueError):
         return 0
     return len(first) if any(isinstance(value, PATH) for value in first) else 0

@@ -6,8 +6,9 @@ from typing import Any
 
 import numpy as np
 
+from sktl._images._convert import is_uint16
 from sktl._images._decode import highest_uint16
-from sktl._images._lazy import LazyImage
+from sktl._images._lazy import LazyImage, has_value_range, unwrapped
 from sktl._images._png import has_16_bits
 from sktl._images._reading import Reading
 from sktl._images._sources import is_file, is_source, local_path, read
@@ -26,7 +27,7 @@ def highest_in_files(items: Sequence[Any], *, only_local: bool = False) -> "int 
     items : sequence
         A table of files.
     only_local : bool, default=False
-        Whether open files, which may be far away, are left out.
+        Whether open files, which may be far away, and files that a user's function reads are left out.
     """
     look = getattr(items, "peek", items.__getitem__)
     positions = np.unique(np.linspace(0, len(items) - 1, _LOOKED_AT).astype(int)).tolist()
@@ -36,9 +37,9 @@ def highest_in_files(items: Sequence[Any], *, only_local: bool = False) -> "int 
 def _highest(items: Iterable[Any], only_local: bool) -> Iterable[int]:
     """The highest value of each item that is a file of 16 bits and does not say yet what they mean."""
     for item in items:
-        reading = item.reading if isinstance(item, LazyImage) else Reading()
-        source = item.source if isinstance(item, LazyImage) else item
-        if reading.value_range is not None or not is_source(source) or (only_local and is_file(source)):
+        reading, source = item.reading if isinstance(item, LazyImage) else Reading(), unwrapped(item)
+        is_costly = callable(reading.reader) or is_file(source)
+        if has_value_range(item) or not is_source(source) or (only_local and is_costly):
             continue
         try:
             if (values := _values(source, reading)) is not None:
@@ -52,7 +53,7 @@ def _values(source: Any, reading: Reading) -> "int | None":
         if callable(reading.reader):
             data = None if (path := local_path(source)) else BytesIO(read(source, ""))
             values = np.asarray(reading.reader(path or data))
-            return int(values.max()) if values.dtype == np.uint16 and values.size else None
+            return int(values.max()) if is_uint16(values.dtype) and values.size else None
         head = _head(source)
         is_wide = has_16_bits(head) or is_tiff(head)
         return highest_uint16(read(source, ""), reading) if is_wide else None

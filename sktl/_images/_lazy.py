@@ -2,7 +2,6 @@
 
 import sys
 from collections.abc import Sequence
-from dataclasses import dataclass
 from threading import Lock
 from typing import Any
 
@@ -14,26 +13,37 @@ from sktl._images._sources import name_of
 _REMEMBERED_BYTES = 256 * 1024**2
 
 
-@dataclass(frozen=True, repr=False, eq=False)  # comparing would read, and arrays do not compare to a bool
 class LazyImage:
     """An image that is read when its pixels are needed, and not kept.
 
     Parameters
     ----------
-    source : path, bytes, open file, dict, PIL image or array
-        What a table of images may hold.
+    source : object
+        Anything that a table of images may hold.
     reading : Reading
         How it is read.
     on_error : {"raise", "nan"}, default="raise"
-        What becomes of an image that cannot be read.
+        What to do if it cannot be read.
     """
 
-    source: Any
-    reading: Reading
-    on_error: str = "raise"
+    # No dataclass: pandas would make columns of its fields.
+    __slots__ = ("on_error", "reading", "source")
+
+    def __init__(self, source: Any, reading: Reading, on_error: str = "raise"):
+        self.source, self.reading, self.on_error = source, reading, on_error
 
     def __repr__(self) -> str:
         return f"LazyImage({type(self.source).__name__}{name_of(self.source)})"
+
+
+def unwrapped(item: Any) -> Any:
+    """The source of a lazy image, or the item itself."""
+    return item.source if isinstance(item, LazyImage) else item
+
+
+def has_value_range(item: Any) -> bool:
+    """Whether it was said of an item which of its values are black and white."""
+    return isinstance(item, LazyImage) and item.reading.value_range is not None
 
 
 class LazyImages(Sequence[LazyImage]):
@@ -45,7 +55,9 @@ class LazyImages(Sequence[LazyImage]):
     def __len__(self) -> int:
         return len(self._items)
 
-    def __getitem__(self, index: int) -> LazyImage:  # type: ignore[override]  # no slices
+    def __getitem__(self, index: Any) -> Any:
+        if isinstance(index, slice):
+            return [self[position] for position in range(*index.indices(len(self)))]
         return LazyImage(self._items[index], self._reading, self._on_error)
 
 
@@ -97,6 +109,7 @@ class Remembering(Sequence[Any]):
 
 
 def _size(item: Any) -> int:
+    item = unwrapped(item)
     if isinstance(item, Image.Image):
         return item.width * item.height * max(len(item.getbands()), 1)
     return int(getattr(item, "nbytes", 0)) or sys.getsizeof(item)

@@ -147,8 +147,7 @@ def learn_depth(highest: "int | None") -> Range | None:
     n_bits = max(highest.bit_length(), 8)
     warnings.warn(
         f"The highest value in the 16-bit files of X is {highest}: they are read as images of {n_bits} bits, of which "
-        f"{2**n_bits - 1} is white. sktl.preprocessing.ImageReader(value_range=(low, high)) says which values are "
-        "black and white.",
+        f"{2**n_bits - 1} is white. To set the range, use sktl.preprocessing.ImageReader(value_range=(low, high)).",
         ImageWarning,
         stacklevel=4,
     )
@@ -280,7 +279,7 @@ def _seen(low: float, high: float) -> Range:
     warnings.warn(
         f"The values of X run from {low:g} to {high:g}, which is neither 0-1 nor 0-255: they are scaled by this "
         "range, and later values are clipped to it. Give pixels as uint8, as 0-255 or as 0-1 to have them as they are, "
-        "or say what they mean with sktl.preprocessing.ImageReader(value_range=(low, high)).",
+        "or set the range with sktl.preprocessing.ImageReader(value_range=(low, high)).",
         ImageWarning,
         stacklevel=5,
     )

@@ -200,6 +200,8 @@ class Images(Sequence[Picture]):
         reading, name = Reading(self._format.uint16_range), f"Image {index}"
         if isinstance(item, LazyImage):
             item, reading = item.source, item.reading.with_uint16_range(self._format.uint16_range)
+        if reading.page and isinstance(item, (*ARRAY, Image.Image)):
+            raise ImageError(f"{name}: page={reading.page} needs a file. Give its path in place of the image.")
         if is_source(item):
             name += name_of(item)
             content = read(item, name), self._in_channels, name, reading

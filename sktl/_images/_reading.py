@@ -19,7 +19,7 @@ _BYTES_PER_PIXEL = 4
 
 # The ways out that several messages name.
 OWN_READER = "read it with sktl.preprocessing.ImageReader(reader=...) and a function"
-SAY_RANGE = "sktl.preprocessing.ImageReader(value_range=(low, high)) says it."
+SAY_RANGE = "Set it with sktl.preprocessing.ImageReader(value_range=(low, high))."
 
 
 @dataclass(frozen=True)
@@ -84,8 +84,8 @@ def check_pixel_count(width: int, height: int, max_pixels: "int | str") -> None:
     """
     if width * height > (limit := pixel_limit(max_pixels)):
         raise ImageError(
-            f"not decoded, it may be a decompression bomb ({width} x {height} pixels; the limit is {limit}). If the "
-            "file can be trusted, sktl.preprocessing.ImageReader(max_pixels=...) allows more."
+            f"not decoded, as it may be a decompression bomb ({width} x {height} pixels; the limit is {limit}). If the "
+            "file can be trusted, raise the limit with sktl.preprocessing.ImageReader(max_pixels=...)."
         )
 
 

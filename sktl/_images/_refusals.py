@@ -1,4 +1,4 @@
-"""What is no table of images, and the line that makes one of it."""
+"""Errors for inputs that are not tables of images, with the line of code that makes one of them."""
 
 import glob
 import os
@@ -32,14 +32,12 @@ def dataset_fault(X: Any) -> "str | None":
     if type(X).__module__.partition(".")[0] == "datasets":
         line = _huggingface_line(X)
     elif isinstance(X, DataLoader):
-        line = "X = [image for image, _ in dataset], of the data set behind it, not batch by batch"
+        line = "X = [image for image, _ in loader.dataset], without the loader"
     elif isinstance(X, Dataset):
         line = _torch_line(X)
-    return (
-        None
-        if line is None
-        else f"X is a whole data set ({type(X).__name__}), labels and all. Take the images: {line}."
-    )
+    if line is None:
+        return None
+    return f"X must hold the images only. Got a whole data set ({type(X).__name__}). Use {line}."
 
 
 def _huggingface_line(X: Any) -> "str | None":

@@ -4,20 +4,11 @@ import re
 
 # What the formats that people keep images in begin with.
 _IMAGES = (
-    *(
-        b"\xff\xd8\xff",
-        b"\x89PNG\r\n\x1a\n",
-        b"GIF87a",
-        b"GIF89a",
-        b"BM",
-        b"8BPS",
-        b"\0\0\0\x0cjP  ",
-        b"\xff\x4f\xff\x51",
-    ),
-    *(b"II*\0", b"MM\0*", b"II+\0", b"MM\0+", b"\xff\x0a", b"\0\0\0\x0cJXL ", b"\0\0\x01\0"),
+    *(b"\xff\xd8\xff", b"\x89PNG\r\n\x1a\n", b"GIF87a", b"GIF89a", b"8BPS", b"\0\0\x01\0"),
+    *(b"\0\0\0\x0cjP  ", b"\xff\x4f\xff\x51", b"\0\0\0\x0cJXL ", b"II*\0", b"MM\0*", b"II+\0", b"MM\0+"),
 )
 
-_READER = "read it with sktl.preprocessing.ImageReader(reader=...) and {}"
+_READER = "use sktl.preprocessing.ImageReader(reader={})"
 _CONVERT = "convert it to an image first, with {}"
 
 # (pattern of the first bytes, what it is, how to read it)
@@ -38,38 +29,48 @@ _OTHERS = [
     (rb"\xd7\xcd\xc6\x9a|\x01\0\0\0.{36} EMF", "a WMF or EMF drawing", _CONVERT.format("LibreOffice or Inkscape")),
     (rb"\s*(<\?xml[^>]*>|<!--.*?-->|<!DOCTYPE svg[^>]*>|\s)*<svg", "an SVG drawing", _CONVERT.format("cairosvg")),
     (rb"%PDF", "a PDF document", _CONVERT.format("pdf2image or pymupdf, page by page")),
-    (rb".{128}DICM", "a DICOM file", _READER.format("pydicom.dcmread(path).pixel_array")),
-    (rb"\x89HDF\r\n\x1a\n", "an HDF5 file", _READER.format("h5py")),
+    (rb".{128}DICM", "a DICOM file", _READER.format("lambda path: pydicom.dcmread(path).pixel_array")),
+    (rb"\x89HDF\r\n\x1a\n", "an HDF5 file", _READER.format("...") + ", with a function that uses h5py"),
     (rb"\x93NUMPY", "a NumPy array", _READER.format("numpy.load")),
     (rb"SIMPLE  =", "a FITS image", _READER.format("astropy.io.fits.getdata")),
-    (rb"\x76\x2f\x31\x01", "an OpenEXR image", _READER.format("OpenEXR, and value_range=")),
-    (rb"#\?(RADIANCE|RGBE)", "a Radiance HDR image", _READER.format("imageio.v3.imread, and value_range=")),
-    (rb"(\\\x01\0\0|\0\0\x01\\).{340}(n\+1|ni1)\0", "a NIfTI volume", _READER.format("nibabel")),
-    (rb"NRRD000", "an NRRD volume", _READER.format("pynrrd")),
+    (
+        rb"\x76\x2f\x31\x01",
+        "an OpenEXR image",
+        _READER.format("..., value_range=...") + ", with a function that uses OpenEXR",
+    ),
+    (rb"#\?(RADIANCE|RGBE)", "a Radiance HDR image", _READER.format("imageio.v3.imread, value_range=...")),
+    (
+        rb"(\\\x01\0\0|\0\0\x01\\).{340}(n\+1|ni1)\0",
+        "a NIfTI volume",
+        _READER.format("..., value_range=...") + ", with a function that uses nibabel",
+    ),
+    (rb"NRRD000", "an NRRD volume", _READER.format("..., value_range=...") + ", with a function that uses pynrrd"),
     (
         rb"FUJIFILMCCD-RAW|.{4}ftypcrx|II(RO|RS|U\0)",
         "a camera's raw file",
-        _READER.format("rawpy.imread(path).postprocess()"),
+        _READER.format("lambda path: rawpy.imread(path).postprocess()"),
     ),
     (rb"(II\*\0|MM\0\*|II\+\0|MM\0\+)", "a TIFF of a kind that Pillow does not read", "pip install 'sktl[tiff]'"),
     (rb".{4}ftyp|\x1aE\xdf\xa3|RIFF.{4}AVI ", "a video", "take frames from it first, with imageio or OpenCV"),
     (rb"PK\x03\x04", "a zip archive", "give its members, as zipfile.Path(archive, name)"),
     (rb"\x1f\x8b|BZh|\xfd7zXZ\0|7z\xbc\xaf|Rar!", "a compressed archive", "unpack it first"),
     (rb"version https://git-lfs", "a pointer of Git LFS in place of the file", "run `git lfs pull`"),
-    (rb"\s*(<!doctype html|<html)", "a web page", "the download of the image failed; fetch it again"),
+    (rb"\s*(<!doctype html|<html)", "an HTML page", "the download of the image probably failed; download it again"),
 ]
 
 
-def is_known(data: bytes) -> bool:
-    """Whether these bytes begin as an image does."""
-    return data.startswith(_IMAGES) or data[4:8] == b"ftyp" or (data[:4] == b"RIFF" and data[8:12] == b"WEBP")
+def looks_like_image(data: bytes) -> bool:
+    """Whether these bytes begin as an image does; two bytes alone are not enough to tell."""
+    is_bmp = data[:2] == b"BM" and int.from_bytes(data[2:6], "little") == len(data)
+    is_webp = data[:4] == b"RIFF" and data[8:12] == b"WEBP"
+    return data.startswith(_IMAGES) or data[4:8] == b"ftyp" or is_webp or is_bmp
 
 
 def unsupported(data: bytes) -> "str | None":
     """Say what a file is and how to read it, if it is of a known kind that Pillow does not read by itself."""
     for pattern, kind, way_out in _OTHERS:
         if re.match(pattern, data[:512], re.DOTALL | re.IGNORECASE):
-            return f"{kind}, which is not supported here: {way_out}"
+            return f"{kind}, which is not supported: {way_out}"
     return None
 
 

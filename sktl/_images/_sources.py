@@ -17,7 +17,7 @@ from urllib.request import url2pathname
 
 from sklearn.utils._missing import is_pandas_na, is_scalar_nan
 
-from sktl._images._signatures import is_known
+from sktl._images._signatures import looks_like_image
 from sktl.exceptions import ImageError
 
 ENCODED = (bytes, bytearray, memoryview)
@@ -112,7 +112,7 @@ def _read_dict(item: Mapping, name: str) -> bytes:
         if is_missing(value := item.get(key)):
             continue
         if isinstance(value, Mapping) or not is_source(value):
-            raise ImageError(f"{name}: the {key!r} of the dict is of type {type(value).__name__!r}, not what it says.")
+            raise ImageError(f"{name}: dict[{key!r}] must be {key}. Got {type(value).__name__!r}.")
         return read(value, name)
     raise ImageError(f"{name}: the value is missing: both 'bytes' and 'path' of the dict are None.")
 
@@ -169,10 +169,12 @@ def _read_path(path: "str | bytes", name: str) -> bytes:
         if (data := _from_base64(text)) is not None:
             return data
         if len(text) > _LONGEST_PATH:
-            raise ImageError(f"{name}: a text of {len(text)} characters is no path, and no image in base64.") from None
+            raise ImageError(
+                f"{name}: the string ({len(text):,} characters) is neither a path nor a base64-encoded image."
+            ) from None
         if not isinstance(error, FileNotFoundError):
             raise ImageError(f"{name}: the file cannot be read ({reason(error)}).") from error
-    remote = " Addresses are not fetched: download the file first, or give its bytes." if _ADDRESS.match(text) else ""
+    remote = " URLs are not downloaded: download the file first, or pass its bytes." if _ADDRESS.match(text) else ""
     raise ImageError(f"{name}: there is no such file.{remote}")
 
 
@@ -202,7 +204,7 @@ def _from_data_url(text: str, name: str) -> bytes:
 def _from_base64(text: str) -> "bytes | None":
     """The bytes in a text that is no path, if it is an image in base64."""
     data = _unpack_base64(text)
-    return data if data and is_known(data) else None
+    return data if data and looks_like_image(data) else None
 
 
 def _unpack_base64(text: str) -> "bytes | None":

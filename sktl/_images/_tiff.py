@@ -65,7 +65,9 @@ def read_tags(data: bytes, page: int) -> Tags:
     directory = TiffImagePlugin.ImageFileDirectory_v2(data[: 16 if data[2:3] == b"+" or data[3:4] == b"+" else 8])
     for number in range(page + 1):
         if not directory.next:
-            raise ImageError(f"page={page}, but this TIFF has {number} page(s), counted from 0.")
+            raise ImageError(
+                f"page={page} does not exist: the number of pages in this TIFF is {number}, counted from 0."
+            )
         stream.seek(directory.next)
         directory.load(stream)
     known = (
@@ -212,7 +214,7 @@ def _range(dtype: np.dtype, tags: Tags, reading: Reading) -> Range:
     if dtype.kind == "b":
         return (0, 1)
     if dtype.kind not in "ui":
-        raise ImageError(f"{describe(tags)}, and nothing says which of them are black and white. {SAY_RANGE}")
+        raise ImageError(f"{describe(tags)}, whose value range is unknown. {SAY_RANGE}")
     if bits == 16 and not is_signed and reading.uint16_range is not None:
         return reading.uint16_range
     return (-(2 ** (bits - 1)), 2 ** (bits - 1) - 1) if is_signed else (0, 2**bits - 1)

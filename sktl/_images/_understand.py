@@ -8,7 +8,7 @@ import torch
 from PIL import Image
 from scipy.sparse import issparse
 
-from sktl._images._lazy import LazyImage, Remembering
+from sktl._images._lazy import LazyImage, Remembering, unwrapped
 from sktl._images._pictures import ARRAY, ITEM, as_array
 from sktl._images._refusals import dataset_fault, single_fault
 from sktl._images._sources import is_missing, is_source
@@ -51,7 +51,7 @@ def _items_of_sequence(X: Sequence[Any]) -> "Sequence[Any] | None":
 def _first(items: Sequence[Any]) -> Any:
     """The first item that is not missing; None if there is none."""
     look = items.peek if isinstance(items, Remembering) else items.__getitem__
-    return next((item for item in map(look, range(len(items))) if not is_missing(item)), None)
+    return next((item for item in map(look, range(len(items))) if not is_missing(unwrapped(item))), None)
 
 
 def _as_array_or_items(X: Any) -> "np.ndarray | list":
@@ -127,4 +127,4 @@ def _is_item(item: Any) -> bool:
 
 def _items_kind(items: Sequence[Any]) -> str:
     looked_at = [_first(items)] if isinstance(items, Remembering) else items
-    return "pictures" if any(isinstance(item, (*ARRAY, Image.Image)) for item in looked_at) else "files"
+    return "pictures" if any(isinstance(unwrapped(item), (*ARRAY, Image.Image)) for item in looked_at) else "files"

@@ -28,7 +28,8 @@ class _Shown:
 def named_warnings(name: str) -> Iterator[None]:
     """Put ``name`` in front of each warning of this thread; one that is an error by the filters is raised with it.
 
-    Pillow's warning of large images is left out: how large an image may be is decided here.
+    Without a name nothing is shown: the same warning comes again when the image is decoded. Pillow's warning of large
+    images is left out too: how large an image may be is decided elsewhere.
     """
     with _LOCK:
         if warnings.showwarning is not _show:
@@ -51,7 +52,7 @@ def named_warnings(name: str) -> Iterator[None]:
 
 def _show(message: Any, category: type[Warning], *args: Any, **kwargs: Any) -> None:
     name = getattr(_READING, "name", None)
-    if name is not None and issubclass(category, Image.DecompressionBombWarning):
+    if name == "" or (name is not None and issubclass(category, Image.DecompressionBombWarning)):
         return
     if name is not None and not str(message).startswith(name):
         message = category(f"{name}: {message}")

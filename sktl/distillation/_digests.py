@@ -10,7 +10,7 @@ import torch
 import xxhash
 from PIL import Image
 
-from sktl._code import code_key, is_known
+from sktl._code import code_key, is_library_code
 from sktl._engine._labelled import LabelledImages
 from sktl._engine._net import TransferNet
 from sktl.backbones import Backbone
@@ -92,7 +92,7 @@ class _Digester(pickle.Pickler):
             return obj.encode(errors="surrogatepass")
         if isinstance(obj, np.dtype) and not obj.hasobject:
             return repr(obj).encode()
-        if isinstance(obj, type | FunctionType) and not is_known(obj) and "<" not in obj.__qualname__:
+        if isinstance(obj, type | FunctionType) and not is_library_code(obj) and "<" not in obj.__qualname__:
             return code_key(obj)  # pickle tells it by name, and it may be written again meanwhile
         if isinstance(obj, bytes):
             return xxhash.xxh3_128(obj).digest()

@@ -246,7 +246,7 @@ def test_tensors():
         (torch.zeros(2, 2, 2, 2), "must be"),
         (Image.new("RGB", (0, 4)), "no pixels"),
         ("", "no such file"),
-        ("https://example.org/a.jpg", "no such file. Addresses are not fetched"),
+        ("https://example.org/a.jpg", "no such file. URLs are not downloaded"),
         ("nul\0byte.jpg", "cannot be read"),
     ],
 )

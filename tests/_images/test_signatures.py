@@ -38,7 +38,7 @@ EMF = struct.pack("<II8i", 1, 108, 0, 0, 799, 799, 0, 0, 20000, 20000) + b" EMF"
         (b"PK\x03\x04\x14", "zip archive", r"zipfile\.Path"),
         (b"\x1f\x8b\x08", "compressed", "unpack"),
         (b"version https://git-lfs.github.com/spec/v1", "Git LFS", "git lfs pull"),
-        (b"<!DOCTYPE html><html>", "web page", "download"),
+        (b"<!DOCTYPE html><html>", "HTML page", "download"),
         (WMF, "WMF or EMF", "LibreOffice"),
         (EMF, "WMF or EMF", "LibreOffice"),
     ],

@@ -143,7 +143,7 @@ def test_pages(gray, encode_tiff, decode, tmp_path):
         for page in (0, 1):
             pixels = decode(ImageReader(page=page).fit_transform([data]))[0]
             np.testing.assert_array_equal(pixels[..., 0], stack[page])
-        with pytest.raises(ImageError, match=r"page=2, but this TIFF has 2 page"):
+        with pytest.raises(ImageError, match=r"page=2 does not exist: the number of pages in this TIFF is 2"):
             decode(ImageReader(page=2).fit_transform([data]))
 
 

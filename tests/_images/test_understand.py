@@ -159,9 +159,9 @@ def image_folder(folder):
         (image_folder, r"X = \[path for path, _ in dataset\.samples\], y = dataset\.targets"),
         (
             lambda folder: Subset(image_folder(folder), [0]),
-            r"subset\.dataset\.samples\[i\]\[0\] for i in subset\.indices",
+            r"X = \[subset\.dataset\.samples\[i\]\[0\] for i in subset\.indices",
         ),
-        (lambda folder: DataLoader(image_folder(folder)), r"X = \[image for image, _ in dataset\]"),
+        (lambda folder: DataLoader(image_folder(folder)), r"X = \[image for image, _ in loader\.dataset\]"),
         (lambda folder: TensorDataset(torch.zeros(2, 3, 8, 8)), r"X = \[image for image, _ in dataset\]"),
     ],
 )
@@ -169,7 +169,7 @@ def test_data_sets_of_torch_are_refused(tmp_path, rgb, encode, holder, make, lin
     """A whole data set is refused with the line that takes its images."""
     (tmp_path / "cat").mkdir()
     (tmp_path / "cat" / "1.png").write_bytes(encode(rgb))
-    with pytest.raises(ImageError, match=rf"whole data set.*{line}"):
+    with pytest.raises(ImageError, match=rf"whole data set.*Use {line}"):
         check_images(holder(), make(tmp_path), reset=True)
 
 
@@ -183,7 +183,7 @@ def test_data_sets_of_huggingface_are_refused(rgb, encode, holder):
         (datasets.DatasetDict({"train": data}), r"X = dataset\['train'\]\['photo'\]"),
         (data.to_iterable_dataset(), r"X = \[row\['photo'\] for row in dataset\]"),
     ):
-        with pytest.raises(ImageError, match=f"whole data set.*{line}"):
+        with pytest.raises(ImageError, match=f"whole data set.*Use {line}"):
             check_images(holder(), X, reset=True)
 
 

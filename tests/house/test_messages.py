@@ -172,13 +172,13 @@ CASES = {
     "y, one text": (lambda: fine().fit(X, np.array(LONG)), "Input should have", "instead."),
     "y, one text, selector": (lambda: BackboneSelector().fit(X, np.array(LONG)), "Input should have", "instead."),
     # images
-    "paths": (lambda: PretrainedFeatureExtractor().fit_transform([LONG] * 8), "Image 0 ('xxx", "in base64."),
+    "paths": (lambda: PretrainedFeatureExtractor().fit_transform([LONG] * 8), "Image 0 ('xxx", "base64-encoded image."),
     "paths, on_error": (
         lambda: PretrainedFeatureExtractor(on_error="nan").fit_transform([LONG] * 8),
         "8 of 8",
         "",
     ),
-    "cells": (lambda: fine().fit(pd.DataFrame([[LONG, LONG]] * 8), Y), "X has 2 columns", "the paths."),
+    "cells": (lambda: fine().fit(pd.DataFrame([[LONG, LONG]] * 8), Y), "X has 2 columns", "[['image']]."),
     # functions
     "load_backbone": (lambda: load_backbone(LONG), "backbone='xxx", "works too."),
     "describe_backbone": (lambda: describe_backbone(LONG), "backbone='xxx", "works too."),
