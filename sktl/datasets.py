@@ -15,7 +15,7 @@ from sklearn.utils._param_validation import StrOptions
 
 from sktl._optional import import_optional, is_installed
 from sktl._params import validate_params
-from sktl.exceptions import ImageError, ImageWarning
+from sktl.exceptions import ImageError, ImageWarning, InputError
 
 __all__ = ["load_image_folder"]
 
@@ -30,7 +30,7 @@ _EXTENSIONS = (
 # Folders that operating systems and programs put beside a user's files, with copies and thumbnails of these.
 _SYSTEM_FOLDERS = {"__MACOSX", "__pycache__", "@eaDir", "$RECYCLE.BIN", "System Volume Information", "lost+found"}
 
-# Names of the parts of a data set. A folder of these is no folder of classes.
+# Names of the parts of a data set. Their parent is not a folder of classes.
 _PARTS = ("train", "training", "val", "valid", "validation", "test", "testing")
 
 
@@ -78,7 +78,8 @@ def load_image_folder(path, *, as_frame="auto", return_X_y=False, extensions=Non
     extensions : list of str or tuple of str, default=None
         Extensions of the files to load, such as ``[".dcm"]``; case is ignored. With None, those of the image formats
         that Pillow reads (``.jpg``, ``.png``, ``.tif``, ``.webp`` and more) or reads with a plugin (``.heic``,
-        ``.heif``, ``.jxl``). Set it for files that a transformer of your own decodes.
+        ``.heif``, ``.jxl``). Set it for files that an :class:`~sktl.preprocessing.ImageReader` reads; ``["*"]`` loads
+        every file.
 
     Returns
     -------
@@ -173,12 +174,12 @@ def _check_extensions(extensions: Sequence[str] | None) -> tuple[str, ...]:
     """Lower-case endings of file names, with their dot."""
     if extensions is None:
         return _EXTENSIONS
-    if not extensions or not all(isinstance(extension, str) and extension.strip("*.") for extension in extensions):
-        raise ImageError(
-            "The 'extensions' parameter must be None or have one or more file extensions, such as '.png'. "
-            f"Got {extensions!r} instead."
+    if not extensions or not all(isinstance(extension, str) and extension.strip(".") for extension in extensions):
+        raise InputError(
+            "The 'extensions' parameter must be None or have one or more file extensions, such as '.png', or '*' for "
+            f"all files. Got {extensions!r} instead."
         )
-    return tuple("." + extension.lower().lstrip("*.") for extension in extensions)
+    return tuple("" if extension == "*" else "." + extension.lower().lstrip("*.") for extension in extensions)
 
 
 def _check_folder(path: str | os.PathLike) -> str:
@@ -259,11 +260,15 @@ def _entries(folder: str) -> Iterator[tuple[os.DirEntry[str], bool]]:
 def _check_found(folder: str, found: _Found, extensions: tuple[str, ...]) -> None:
     """Raise an error if there is nothing to return, or if the folders are not classes."""
     if not found.images:
-        others = "no files at all"
+        others = "no files at all."
         if found.others:
-            others = f"{_count(found.others, 'file')} with other extensions, such as {found.others[0]!r}"
+            extension = os.path.splitext(found.others[0])[1] or "*"
+            others = (
+                f"{_count(found.others, 'file')} with other extensions, such as {found.others[0]!r}. "
+                f"extensions=[{extension!r}] loads them."
+            )
         raise ImageError(
-            f"There are no images in {folder!r}. Looked for the extensions {' '.join(extensions)}; found {others}."
+            f"There are no images in {folder!r}. Looked for the extensions {' '.join(extensions)}; found {others}"
         )
     parts = [name for name in found.labeled if name.lower() in _PARTS]
     # One class may well be called "train". Two such names, or nothing but such names, are a data set's parts.
@@ -278,13 +283,13 @@ def _check_found(folder: str, found: _Found, extensions: tuple[str, ...]) -> Non
 def _doubts(folder: str, found: _Found) -> Iterator[str]:
     """What the user may have meant otherwise, each in a sentence or two."""
     if empty := [name for name in found.classes if name not in found.labeled]:
-        yield f"{_count(empty, 'folder')} in {folder!r} without images left out: {_listed(empty)}."
+        yield f"{_count(empty, 'folder')} without images in {folder!r} skipped: {_listed(empty)}."
     if not found.labeled:
         return
     if found.beside:
         yield (
-            f"{_count(found.beside, 'image')} directly in {folder!r} left out, such as {found.beside[0]!r}: the other "
-            "images are in class folders, these are not."
+            f"{_count(found.beside, 'image')} directly in {folder!r} skipped, such as {found.beside[0]!r}: the other "
+            "images are in class folders."
         )
     if len(found.labeled) == 1 and not found.beside:
         [(name, images)] = found.labeled.items()

@@ -17,7 +17,7 @@ from sklearn.pipeline import make_pipeline
 
 from sktl import DistilledClassifier, FineTunedClassifier, PretrainedFeatureExtractor
 from sktl.datasets import _EXTENSIONS, load_image_folder
-from sktl.exceptions import ImageError, ImageWarning, MissingDependencyError
+from sktl.exceptions import ImageError, ImageWarning, InputError, MissingDependencyError
 
 
 @pytest.fixture
@@ -165,7 +165,7 @@ def test_extensions_of_ones_own(make_files, extensions):
 @pytest.mark.parametrize("extensions", [[], [""], ["."], [".png", None]])
 def test_extensions_that_are_none(make_files, extensions):
     """A list of extensions that would match nothing, or every file, is an error."""
-    with pytest.raises(ImageError, match="'extensions' parameter must"):
+    with pytest.raises(InputError, match="'extensions' parameter must"):
         load_image_folder(make_files("a/1.png"), extensions=extensions)
 
 
@@ -182,7 +182,7 @@ def test_parameters_are_validated(tmp_path, params):
 def test_classes_without_images_are_left_out(make_files):
     """They are named in a warning, and are not among the target names, so these equal a classifier's classes."""
     root = make_files("cat/1.png", "annotations/1.xml", "empty/", "folders/in/folders/", "dog/1.png")
-    with pytest.warns(ImageWarning, match="3 folders in .* without images left out: 'annotations', 'empty', 'folders'"):
+    with pytest.warns(ImageWarning, match="3 folders without images in .* skipped: 'annotations', 'empty', 'folders'"):
         bunch = load_image_folder(root)
     assert bunch.target_names == ["cat", "dog"] == sorted(set(bunch.target))
 
@@ -190,14 +190,14 @@ def test_classes_without_images_are_left_out(make_files):
 def test_a_long_list_is_cut(make_files):
     """A warning names five folders and counts the others."""
     root = make_files("z/1.png", *(f"{i}/" for i in range(8)))
-    with pytest.warns(ImageWarning, match="8 folders in .*: '0', '1', '2', '3', '4' and 3 more"):
+    with pytest.warns(ImageWarning, match="8 folders without images in .*: '0', '1', '2', '3', '4' and 3 more"):
         load_image_folder(root)
 
 
 def test_images_beside_the_classes_are_left_out(make_files):
     """They are counted in a warning that points to the caller's line."""
     root = make_files("cat/1.png", "cover.png", "poster.JPG", "readme.txt")
-    with pytest.warns(ImageWarning, match=r"2 images directly in .* left out, such as .*cover\.png") as record:
+    with pytest.warns(ImageWarning, match=r"2 images directly in .* skipped, such as .*cover\.png") as record:
         bunch = load_image_folder(root)
     assert relative(root, bunch.data) == ["cat/1.png"]
     assert [warning.filename for warning in record] == [__file__]
@@ -223,7 +223,7 @@ def test_images_without_classes(make_files, as_frame):
 def test_unlabeled_beside_folders_without_images(make_files):
     """Folders without images make no classes; they are named all the same."""
     root = make_files("a.jpg", "metadata/a.json")
-    with pytest.warns(ImageWarning, match="1 folder in .* without images left out: 'metadata'"):
+    with pytest.warns(ImageWarning, match="1 folder without images in .* skipped: 'metadata'"):
         assert load_image_folder(root).target is None
 
 
@@ -361,7 +361,7 @@ def test_links_in_a_circle_end(make_files):
     link(root / "cat" / "up", root)
     link(root / "dog" / "cats", root / "cat")
     link(root / "everything", root)
-    with pytest.warns(ImageWarning, match="1 folder in .* without images left out: 'everything'"):
+    with pytest.warns(ImageWarning, match="1 folder without images in .* skipped: 'everything'"):
         X, _ = load_image_folder(root, return_X_y=True)
     assert relative(root, X) == ["cat/1.png", "cat/in/2.png", "dog/1.png", "dog/cats/1.png", "dog/cats/in/2.png"]
 
@@ -452,3 +452,18 @@ def test_no_warning_without_a_doubt(photos):
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         load_image_folder(photos)
+
+
+def test_files_of_any_extension(tmp_path):
+    """DICOM files often have no extension: "*" loads every file; the error about other extensions says how."""
+    (tmp_path / "ct").mkdir()
+    for name in ("IM0001", "IM0002"):
+        (tmp_path / "ct" / name).write_bytes(b"x")
+    with pytest.raises(ImageError, match=r"2 files with other extensions.*extensions=\['\*'\] loads them"):
+        load_image_folder(tmp_path)
+    assert len(load_image_folder(tmp_path, extensions=["*"]).filenames) == 2
+    (tmp_path / "ct" / "a.dcm").write_bytes(b"x")
+    (tmp_path / "ct" / "IM0001").unlink()
+    (tmp_path / "ct" / "IM0002").unlink()
+    with pytest.raises(ImageError, match=r"1 file with other extensions.*extensions=\['\.dcm'\] loads them"):
+        load_image_folder(tmp_path)
