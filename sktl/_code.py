@@ -1,6 +1,7 @@
 """A digest of what a user's function or class does: equal for equal code, in any process."""
 
 import contextlib
+import copyreg
 import dis
 import functools
 import os
@@ -61,11 +62,9 @@ def _parts(value: Any, seen: set[int]) -> Iterator[str]:
     """Texts that stand for a value and are the same in every process."""
     if isinstance(value, _PLAIN):
         yield f"{type(value).__name__} {value!r}"
-    elif isinstance(value, tuple | list | frozenset | set):
-        items = sorted(value, key=repr) if isinstance(value, frozenset | set) else value
+    elif isinstance(value, tuple | frozenset):
+        items = sorted(value, key=repr) if isinstance(value, frozenset) else value
         yield from chain(["("], *(_parts(item, seen) for item in items), [")"])
-    elif isinstance(value, dict):
-        yield from _parts(list(value.items()), seen)
     elif isinstance(value, functools.partial):
         yield "partial"
         yield from _parts((value.func, value.args, value.keywords), seen)
@@ -85,57 +84,78 @@ def _named_parts(value: Any, seen: set[int]) -> Iterator[str]:
     """Of a function or class its name and, if it is a user's, its code; of an object also what it holds."""
     if isinstance(value, types.ModuleType):
         yield value.__name__
+    elif type(value) in (list, set):
+        yield from _parts(tuple(value) if isinstance(value, list) else frozenset(value), seen)
+    elif type(value) is dict:
+        yield from _parts(tuple(value.items()), seen)
     elif isinstance(value, type | types.FunctionType | types.BuiltinFunctionType):
         yield f"{value.__module__}.{value.__qualname__}"
         if not is_library_code(value):
             yield from _parts(_code_of(value), seen)
     else:
-        yield from _parts((type(value), _state_of(value)), seen)
+        yield from _parts((type(value), getattr(value, "__wrapped__", None), _state_of(value)), seen)
 
 
 def _code_of(thing: Any) -> Any:
     """The code of a user's function, with all that it uses, or of a user's class."""
     if isinstance(thing, types.FunctionType):
-        cells = []
-        for cell in thing.__closure__ or ():
-            with contextlib.suppress(ValueError):  # a variable that has no value yet
-                cells.append(cell.cell_contents)
-        used = [*cells, *_globals_of(thing)]
-        if _changes_things(thing.__code__):  # a list that it appends to, a memo: no constants
-            used = [x for x in used if not isinstance(x, list | dict | set | np.ndarray)]
-        return thing.__code__, thing.__defaults__, thing.__kwdefaults__, used
+        wrapped = getattr(thing, "__wrapped__", None)
+        return thing.__code__, thing.__defaults__, thing.__kwdefaults__, wrapped, tuple(_used_by(thing))
     if isinstance(thing, type):
-        members = [getattr(x, "fget", getattr(x, "__func__", x)) for x in vars(thing).values()]
-        plain = {name: x for name, x in vars(thing).items() if not name.startswith("__") and isinstance(x, _VALUES)}
-        bases = [base for base in thing.__bases__ if base is not object]
-        return [x for x in members if isinstance(x, types.FunctionType)], plain, bases
+        members = (getattr(x, "fget", getattr(x, "__func__", x)) for x in vars(thing).values())
+        plain = [(name, x) for name, x in vars(thing).items() if not name.startswith("__") and isinstance(x, _VALUES)]
+        bases = tuple(base for base in thing.__bases__ if base is not object)
+        return tuple(x for x in members if isinstance(x, types.FunctionType)), tuple(plain), bases
     return None
 
 
-def _changes_things(code: types.CodeType) -> bool:
-    """Whether code stores into containers, as far as that can be seen."""
-    stores = any(step.opname in ("STORE_SUBSCR", "DELETE_SUBSCR") for step in dis.get_instructions(code))
-    return stores or not _MUTATORS.isdisjoint(_names(code))
+def _used_by(function: types.FunctionType) -> Iterator[Any]:
+    """Values and code that a function takes from its closure, its globals and modules of the user's.
 
-
-def _globals_of(function: types.FunctionType) -> list[Any]:
-    """Values and code that a function takes from its globals and from modules of the user's; nothing of libraries."""
+    Nothing of libraries, and no container that the function itself changes, such as a list of calls or a memo.
+    """
     names = _names(function.__code__)
-    found = [function.__globals__[name] for name in names if name in function.__globals__]
-    for module in [x for x in found if isinstance(x, types.ModuleType) and not is_library_code(x)]:
-        found += [vars(module)[name] for name in names if name in vars(module)]
-    return [x for x in found if isinstance(x, _VALUES) or (callable(x) and not is_library_code(x))]
+    found: list[tuple[str, Any]] = []
+    for name, cell in zip(function.__code__.co_freevars, function.__closure__ or (), strict=True):
+        with contextlib.suppress(ValueError):  # a variable that has no value yet
+            found.append((name, cell.cell_contents))
+    found += [(name, function.__globals__[name]) for name in names if name in function.__globals__]
+    for module in [x for _, x in found if isinstance(x, types.ModuleType) and not is_library_code(x)]:
+        found += [(name, vars(module)[name]) for name in names if name in vars(module)]
+    changed = _changed_names(function.__code__)
+    for name, value in found:
+        is_code = isinstance(value, type | types.FunctionType | types.BuiltinFunctionType)
+        is_memo = name in changed and not is_code
+        if not (isinstance(value, types.ModuleType) or is_memo or (is_code and is_library_code(value))):
+            yield value
+
+
+def _changed_names(code: types.CodeType) -> set[str]:
+    """The names of containers that code stores into or calls a method of that changes them."""
+    changed, steps = set(), list(dis.get_instructions(code))
+    for position, step in enumerate(steps):
+        if step.opname.startswith(("LOAD_GLOBAL", "LOAD_DEREF", "LOAD_NAME")):
+            after = steps[position + 1 : position + 3]
+            is_called = bool(after) and after[0].argval in _MUTATORS
+            # container[key] = value: the container is loaded, then the key, then comes the store
+            if is_called or any(x.opname in ("STORE_SUBSCR", "DELETE_SUBSCR") for x in after[1:]):
+                changed.add(step.argval)
+    inner = (_changed_names(constant) for constant in code.co_consts if isinstance(constant, types.CodeType))
+    return changed.union(*inner)
 
 
 def _state_of(value: Any) -> Any:
     """What an object holds: the bytes of an array, else what pickle would keep of it."""
     if isinstance(value, np.ndarray | np.generic) and value.dtype != object:
         return str(value.dtype), value.shape, value.tobytes()
+    reducer = copyreg.dispatch_table.get(type(value))
     try:
-        reduced = value.__reduce_ex__(2)
+        reduced = value.__reduce_ex__(2) if reducer is None else reducer(value)
     except Exception:  # what cannot be pickled is known by its class and its attributes
         return getattr(value, "__dict__", None)
-    return list(reduced[1:3]) if isinstance(reduced, tuple) else reduced
+    if not isinstance(reduced, tuple):
+        return reduced
+    return (*reduced[1:3], *(tuple(items) for items in reduced[3:5] if items is not None))
 
 
 def _names(code: types.CodeType) -> list[str]:

@@ -186,9 +186,10 @@ class ImageReader(TransformerMixin, Estimator):
         if kind == "rows":
             return self._scaled(validate_rows(self, source, reset=reset), reading)
         check_names(self, X, reset=reset)
-        if kind == "batch":
+        is_plain = _get_output_config("transform", self)["dense"] == "default"  # else a table with one column
+        if kind == "batch" and is_plain:
             return self._scaled(source, reading)
-        if isinstance(source, Remembering) and _get_output_config("transform", self)["dense"] == "default":
+        if isinstance(source, Remembering) and is_plain:
             return LazyImages(X, reading, self.on_error)
         return as_column([self._lazy(item, reading) for item in source])
 

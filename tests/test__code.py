@@ -2,8 +2,10 @@
 
 import functools
 import importlib
+import re
 import subprocess
 import sys
+from collections import deque
 
 import numpy as np
 import pytest
@@ -83,6 +85,9 @@ def make(n=1, k=2):
         (np.load, np.save),
         (np.array([1]), np.array([2])),
         (torch.tensor([1]), torch.tensor([2])),
+        (re.compile("a"), re.compile("b")),
+        (deque([1]), deque([2])),
+        (functools.lru_cache(lambda x: x + 1), functools.lru_cache(lambda x: x + 2)),
         (LinearRegression, LogisticRegression),
     ],
 )
@@ -134,3 +139,26 @@ def test_what_a_function_changes_is_no_constant():
     assert code_key(read) == before
     assert code_key(unfilled) != before
     later = 1
+
+
+@pytest.mark.parametrize("values", [([1], [2]), (np.array([1]), np.array([2])), (re.compile("a"), re.compile("b"))])
+def test_other_stores_do_not_hide_a_constant(values):
+    """A function that writes into an array of its own reads its table all the same."""
+
+    def make(table):
+        def read(path):
+            image = np.zeros(3)
+            image[image < 3] = 0
+            image.sort()
+            return table, image
+
+        return read
+
+    assert code_key(make(values[0])) != code_key(make(values[1]))
+
+
+def test_a_list_that_holds_itself():
+    """It ends."""
+    circle = [1]
+    circle.append(circle)
+    assert code_key(functools.partial(len, circle)) == code_key(functools.partial(len, circle))

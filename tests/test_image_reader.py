@@ -114,6 +114,7 @@ def test_other_code_is_another_cache_entry(paths):
         (lambda path: np.zeros((4, 4)), r"value range of float64 pixels is unknown.*value_range"),
         (lambda path: np.zeros((4, 4, 5), np.uint8), "5 channels, but in_channels=3"),
         (lambda path: None, "dtype object"),
+        (lambda path: [[1, 2], [3]], "returned what is no array"),
     ],
 )
 def test_what_a_function_does_wrong(paths, reader, message):
@@ -313,3 +314,19 @@ def test_tifffile_is_an_extra(monkeypatch):
     monkeypatch.setattr("sktl.preprocessing.import_optional", missing)
     with pytest.raises(MissingDependencyError, match=r"reader='tifffile' needs.*sktl\[tiff\]"):
         ImageReader(reader="tifffile").fit(["a.tif"])
+
+
+def test_the_limit_holds_for_what_is_cached(rgb_files):
+    """An image that was read before is refused all the same, if it is larger than it may be now."""
+    extractor = PretrainedFeatureExtractor().fit(rgb_files)
+    extractor.transform(rgb_files)
+    with pytest.raises(ImageError, match="16 x 16 pixels; the limit is 10"):
+        extractor.transform(ImageReader(max_pixels=10).fit_transform(rgb_files))
+
+
+def test_a_batch_as_a_table():
+    """With pandas as output a batch is one column of images."""
+    batch = np.random.default_rng(0).integers(0, 256, (3, 8, 8, 3), dtype=np.uint8)
+    pipe = make_pipeline(ImageReader(), PretrainedFeatureExtractor()).set_output(transform="pandas")
+    expected = PretrainedFeatureExtractor().fit_transform(batch)
+    np.testing.assert_array_equal(np.asarray(pipe.fit_transform(batch)), expected)

@@ -35,7 +35,7 @@ from sktl._images._convert import images_to_rows, rows_to_images
 from sktl._images._decode import in_range
 from sktl._images._door import check_images, check_names, check_rows, validate_rows
 from sktl._images._format import ImageFormat
-from sktl._images._lazy import LazyImage, LazyImages, Remembering
+from sktl._images._lazy import LazyImage, LazyImages, Remembering, unwrapped
 from sktl._images._learn import pixel_order
 from sktl._images._pictures import Images, Picture
 from sktl._images._reading import Reading
@@ -60,5 +60,6 @@ __all__ = [
     "pixel_order",
     "rows_to_images",
     "understand",
+    "unwrapped",
     "validate_rows",
 ]

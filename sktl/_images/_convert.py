@@ -1,8 +1,10 @@
 """Arrays to ``uint8``: values, flat rows, and the way back. Pure functions, the same for one picture and for many."""
 
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
+import torch
 
 from sktl._images._format import ImageFormat, Range
 from sktl.exceptions import InputError
@@ -10,6 +12,14 @@ from sktl.exceptions import InputError
 UINT16: Range = (0, 65535)
 # By kind and size, so that byte order plays no part.
 _RANGE_OF_TYPE: dict[str, Range] = {"u1": (0, 255), "b1": (0, 1)}
+
+
+def as_array(item: Any) -> np.ndarray:
+    """An array or a tensor of any device and type as an ndarray."""
+    if isinstance(item, torch.Tensor):
+        item = item.detach().cpu()
+        return (item.float() if item.dtype == torch.bfloat16 else item).numpy()
+    return np.asarray(item)
 
 
 def range_of_type(dtype: np.dtype) -> Range | None:

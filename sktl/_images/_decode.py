@@ -22,12 +22,13 @@ import PIL
 from PIL import Image, ImageFile
 
 from sktl._images import _png, _tiff
-from sktl._images._convert import is_uint16, range_of_type, scale, to_uint8, upright
+from sktl._images._convert import UINT16, as_array, is_uint16, range_of_type, scale, to_uint8, upright
 from sktl._images._format import Range
 from sktl._images._reading import MAX_PIXELS, OWN_READER, SAY_RANGE, Reading, check_pixel_count
 from sktl._images._signatures import describe, unsupported
 from sktl._images._sources import reason
 from sktl._images._warnings import named_warnings
+from sktl._optional import is_installed
 from sktl.exceptions import ImageError
 
 # Everything besides a file's bytes that decides its pixels; raise the number when this module's choices change.
@@ -120,7 +121,10 @@ def decode_array(values: Any, in_channels: int, name: str, reading: Reading) -> 
     """Turn what a user's reader returned into ``uint8`` pixels of shape (H, W, in_channels)."""
     if isinstance(values, Image.Image):
         return decode_pil(values, in_channels, name, reading)
-    values = np.asarray(values)
+    try:
+        values = as_array(values)
+    except Exception as error:  # a ragged list, for one
+        raise ImageError(f"{name}: the reader returned what is no array ({reason(error)}).") from error
     if values.ndim == 2:
         values = values[:, :, np.newaxis]
     if values.ndim != 3 or not values.size or values.dtype.kind not in "buif":
@@ -165,11 +169,11 @@ def highest_uint16(data: bytes, reading: Reading) -> "int | None":
             return int(values.max()) if is_uint16(values.dtype) and _tiff.depth(tags) == 16 else None
         if _tiff.depth(tags) != 16:
             return None
-    elif not _png.has_16_bits(data):
-        return None
     with _open(BytesIO(data)) as image:
-        highest = int(np.asarray(image).max())
-        return highest if image.mode.startswith("I;16") else highest << 8 | 255  # of colors Pillow keeps the high byte
+        n_colors = {"RGBA": 3, "LA": 1}.get(image.mode)
+        highest = int(np.asarray(image)[..., :n_colors].max())
+        # Of colors Pillow keeps the high byte.
+        return highest if image.mode == "I" or image.mode.startswith("I;16") else highest << 8 | 255
 
 
 def wide_values(image: Image.Image) -> np.ndarray:
@@ -203,13 +207,12 @@ class _Watched(BytesIO):
 def _decode(data: bytes, in_channels: int, reading: Reading) -> np.ndarray:
     if _tiff.is_tiff(data):
         return _decode_tiff(data, in_channels, reading)
-    if (damaged := _png.damaged_chunk(data)) is not None:
+    if (damaged := _png.damaged_chunk(data, reading.page)) is not None:
         raise ImageError(f"the file is damaged or cut short (the checksum of its {damaged} chunk does not match).")
-    if reading.wide_range is not None and _png.has_16_bits(data) and not _png.is_gray(data):
-        with _open(BytesIO(data)) as image:
-            orientation = _orientation(image)
-        pixels = upright(scale(_png.read_wide_colors(data), reading.wide_range), orientation)
-        return convert_channels(pixels, in_channels, "this PNG")
+    # A range that was learned from other files does without the low bytes, if nothing is there to read them.
+    bounds = reading.value_range or (reading.uint16_range if is_installed("imagecodecs") else None)
+    if bounds is not None and _png.has_16_bits(data) and not _png.is_gray(data):
+        return _decode_wide_png(data, bounds, in_channels, reading)
     try:
         return _decode_by_pillow(data, in_channels, reading)
     except ImageError:
@@ -217,14 +220,26 @@ def _decode(data: bytes, in_channels: int, reading: Reading) -> np.ndarray:
     except (ValueError, SyntaxError, OSError):
         if not data.startswith(_png.SIGNATURE):
             raise
-        return _decode_by_pillow(_png.without_text(data), in_channels, reading)
+        return _decode_by_pillow(_png.without_ancillary(data), in_channels, reading)
+
+
+def _decode_wide_png(data: bytes, bounds: Range, in_channels: int, reading: Reading) -> np.ndarray:
+    with _open(BytesIO(data)) as image:
+        check_pixel_count(*image.size, reading.max_pixels)
+        orientation = _orientation(image)
+    values = _png.read_wide_colors(data)
+    pixels = scale(values, bounds)
+    if values.shape[2] in (2, 4):  # transparency has all of its bits
+        pixels[:, :, -1:] = scale(values[:, :, -1:], UINT16)
+    return convert_channels(upright(pixels, orientation), in_channels, "this PNG")
 
 
 def _decode_tiff(data: bytes, in_channels: int, reading: Reading) -> np.ndarray:
     tags = _tiff.read_tags(data, reading.page)
     if _tiff.pillow_reads(tags, in_channels, reading):
         _tiff.check_deflate(data, tags)
-        with contextlib.suppress(Image.DecompressionBombError):  # Pillow limits the tiles of a TIFF as well
+        # Pillow limits the tiles of a TIFF as well; and what it does not know at all tifffile may know.
+        with contextlib.suppress(Image.DecompressionBombError, Image.UnidentifiedImageError):
             return _decode_by_pillow(data, in_channels, reading)
     return convert_channels(_tiff.read_pixels(data, tags, in_channels, reading), in_channels, "this TIFF")
 
@@ -317,7 +332,7 @@ def _orientation(image: Image.Image) -> Any:
 
 
 def _from_16_bit(image: Image.Image, reading: Reading) -> Image.Image:
-    values = wide_values(image)
+    values = np.asarray(image) if reading.value_range is not None else wide_values(image)
     pixels = in_range(values, None, reading)
     if isinstance(level := image.info.get("transparency"), int):
         pixels[values == level] = 255

@@ -9,6 +9,7 @@ from PIL import Image
 from scipy.sparse import issparse
 from sklearn.utils.validation import validate_data
 
+from sktl._images._convert import as_array
 from sktl._images._decode import wide_values
 from sktl._images._files import highest_in_files
 from sktl._images._format import ImageFormat
@@ -22,7 +23,7 @@ from sktl._images._learn import (
     pixel_order,
     warn_if_other_scale,
 )
-from sktl._images._pictures import ARRAY, Images, as_array, channels_fault
+from sktl._images._pictures import ARRAY, Images, channels_fault
 from sktl._images._sources import PATH
 from sktl._images._understand import as_column, understand
 from sktl._messages import shortened_errors
@@ -156,7 +157,7 @@ def _check_batch(batch: np.ndarray, in_channels: int, learned: ImageFormat | Non
 def _check_it_is_no_image(shape: tuple[int, ...], in_channels: int, learned: ImageFormat | None) -> None:
     """Tell (n, H, W) gray images from one color image, (H, W, C) or (C, H, W)."""
     channels = (3, 4) if in_channels in (1, 3) else (in_channels,)
-    if shape[2] in channels and shape[1] > 4:
+    if shape[2] in (*channels, 1) and shape[1] > 4:
         raise ImageError(
             f"X of shape {shape} looks like one single image: give X[np.newaxis]. "
             "If it is a batch of narrow gray images, give X[..., np.newaxis]."

@@ -11,11 +11,12 @@ from sktl._images._decode import highest_uint16
 from sktl._images._lazy import LazyImage, has_value_range, unwrapped
 from sktl._images._png import has_16_bits
 from sktl._images._reading import Reading
-from sktl._images._sources import is_file, is_source, local_path, read
+from sktl._images._sources import is_file, is_read_once, is_source, local_path, read
 from sktl._images._tiff import is_tiff
 from sktl._images._warnings import named_warnings
 
 _LOOKED_AT = 16  # files, evenly spread over the table
+_OTHERS = (b"P2", b"P5", b"\0\0\0\x0cjP  ", b"\xff\x4f\xff\x51")  # PGM and JPEG 2000 have 16 bits as well
 _HEAD = 26  # bytes up to the depth of a PNG
 
 
@@ -39,7 +40,8 @@ def _highest(items: Iterable[Any], only_local: bool) -> Iterable[int]:
     for item in items:
         reading, source = item.reading if isinstance(item, LazyImage) else Reading(), unwrapped(item)
         is_costly = callable(reading.reader) or is_file(source)
-        if has_value_range(item) or not is_source(source) or (only_local and is_costly):
+        is_looked_at = is_source(source) and not is_read_once(source) and not has_value_range(item)
+        if not is_looked_at or (only_local and is_costly):
             continue
         try:
             if (values := _values(source, reading)) is not None:
@@ -55,7 +57,7 @@ def _values(source: Any, reading: Reading) -> "int | None":
             values = np.asarray(reading.reader(path or data))
             return int(values.max()) if is_uint16(values.dtype) and values.size else None
         head = _head(source)
-        is_wide = has_16_bits(head) or is_tiff(head)
+        is_wide = has_16_bits(head) or is_tiff(head) or head.startswith(_OTHERS)
         return highest_uint16(read(source, ""), reading) if is_wide else None
 
 

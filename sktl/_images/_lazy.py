@@ -9,6 +9,7 @@ from PIL import Image
 
 from sktl._images._reading import Reading
 from sktl._images._sources import name_of
+from sktl._images._warnings import named_warnings
 
 _REMEMBERED_BYTES = 256 * 1024**2
 
@@ -34,6 +35,13 @@ class LazyImage:
 
     def __repr__(self) -> str:
         return f"LazyImage({type(self.source).__name__}{name_of(self.source)})"
+
+
+class Broken:
+    """What stands for an item that a sequence could not make; its error is raised when it is its turn."""
+
+    def __init__(self, error: Exception):
+        self.error = error
 
 
 def unwrapped(item: Any) -> Any:
@@ -97,10 +105,16 @@ class Remembering(Sequence[Any]):
 
     def peek(self, index: int) -> Any:
         """Look at an item without taking it."""
+        if not 0 <= index < len(self):
+            raise IndexError(f"There is no item {index} among {len(self)}.")
         with self._lock:
             if index in self._kept:
                 return self._kept[index]
-        item = self._items[index]
+        try:
+            with named_warnings(f"Image {index}"):
+                item = self._items[index]
+        except Exception as error:  # whatever the one who decodes it raises
+            item = Broken(error)
         with self._lock:
             if index not in self._kept and _size(item) <= self._room:
                 self._kept[index] = item

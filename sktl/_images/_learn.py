@@ -15,7 +15,8 @@ from sktl.exceptions import ImageError, ImageWarning
 
 # A highest value that no set of 0-255 pictures stops at, but small tables of counts do (scikit-learn's digits: 0-16).
 _FEW_LEVELS = 16
-_NUMBER = re.compile(r"(\d+)")
+_NUMBER = re.compile(r"(\d{1,18})")
+_LAST_NUMBER = re.compile(r"(.*?)(\d{1,18})(\D*)", re.DOTALL)
 
 
 def allowed_channels(in_channels: int) -> tuple[int, ...]:
@@ -191,8 +192,9 @@ def pixel_order(names: "Sequence[str] | None") -> np.ndarray | None:
     Parameters
     ----------
     names : sequence of str or None
-        Names of the columns. With one number in each, in the same place (pixel1, pixel2), they are put in the order of
-        that number. With other names (1x1, 1x2, or R1, G1) the order is changed only if it is the alphabet's.
+        Names of the columns. If those with a number differ in their last number only (pixel1, pixel2), they are put in
+        its order; others, such as a label, stay in their places. Other names (1x1, 1x2, or R1, G1) are put in the order
+        of their numbers only if they are in that of the alphabet, and are not filled up with zeros to one length.
 
     Returns
     -------
@@ -201,13 +203,19 @@ def pixel_order(names: "Sequence[str] | None") -> np.ndarray | None:
     """
     if names is None:
         return None
-    parts = [_NUMBER.split(name) for name in names]
-    keys = [[int(part) if odd % 2 else part for odd, part in enumerate(split)] for split in parts]
-    is_one_number = len({(split[0], *split[2:]) for split in parts}) == 1 and len(parts[0]) == 3
-    if not is_one_number and list(names) != sorted(names):
-        return None
-    order = sorted(range(len(keys)), key=keys.__getitem__)
-    return None if order == list(range(len(keys))) else np.array(order)
+    found = {position: match for position, name in enumerate(names) if (match := _LAST_NUMBER.fullmatch(name))}
+    places, order = list(found), list(range(len(names)))
+    if len({(match[1], match[3]) for match in found.values()}) == 1:
+        for place, position in zip(places, sorted(places, key=lambda position: int(found[position][2])), strict=True):
+            order[place] = position
+    elif list(names) == sorted(names) and len(set(map(len, names))) > 1:
+        order.sort(key=lambda position: _natural_key(names[position]))
+    return None if order == sorted(order) else np.array(order)
+
+
+def _natural_key(name: str) -> list[tuple[int, str]]:
+    """A key by which texts are in the order of the numbers in them."""
+    return [(int(part), "") if odd % 2 else (0, part) for odd, part in enumerate(_NUMBER.split(name))]
 
 
 def learn_row_shape(n_pixels: int, image_shape: Sequence[int] | None, in_channels: int | None) -> tuple[int, int, int]:

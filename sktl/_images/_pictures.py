@@ -11,13 +11,14 @@ import torch
 import xxhash
 from PIL import Image, ImageFile
 
-from sktl._images._convert import is_uint16, range_of_type, rows_to_images
+from sktl._images._convert import as_array, is_uint16, range_of_type, rows_to_images
 from sktl._images._decode import DECODER, convert_channels, decode, decode_array, decode_pil, in_range
 from sktl._images._format import ImageFormat
-from sktl._images._lazy import LazyImage
+from sktl._images._lazy import Broken, LazyImage
 from sktl._images._learn import allowed_channels, learn_channels
 from sktl._images._reading import Reading
-from sktl._images._sources import is_missing, is_source, local_path, name_of, read
+from sktl._images._sources import is_missing, is_read_once, is_source, local_path, name_of, read, reason
+from sktl._images._warnings import named_warnings
 from sktl.exceptions import ImageError
 
 ARRAY = (np.ndarray, torch.Tensor)
@@ -65,8 +66,9 @@ class _ReadByUser(_File):
     def decode(self) -> np.ndarray:
         reader: Any = self._reading.reader
         try:
-            values = reader(local_path(self._source) or BytesIO(self._data))
-        except MemoryError:
+            with named_warnings(self._name):
+                values = reader(local_path(self._source) or BytesIO(self._data))
+        except (MemoryError, Warning):
             raise
         except Exception as error:  # whatever the user's function raises
             raise ImageError(f"{self._name}: the reader raised {type(error).__name__} ({error}).") from error
@@ -109,6 +111,7 @@ class Images(Sequence[Picture]):
         self._in_channels = in_channels
         self._positions: Sequence[int] | np.ndarray = range(len(source))  # in the source, of the pictures handed out
         self._digests: dict[int, bytes] = {}  # by that position, for all views
+        self._streams: dict[int, bytes] = {}
 
     def __len__(self) -> int:
         return len(self._positions)
@@ -202,9 +205,11 @@ class Images(Sequence[Picture]):
             item, reading = item.source, item.reading.with_uint16_range(self._format.uint16_range)
         if reading.page and isinstance(item, (*ARRAY, Image.Image)):
             raise ImageError(f"{name}: page={reading.page} needs a file. Give its path in place of the image.")
+        if isinstance(item, Broken):
+            raise ImageError(f"{name}: the item cannot be made ({reason(item.error)}).") from item.error
         if is_source(item):
             name += name_of(item)
-            content = read(item, name), self._in_channels, name, reading
+            content = self._read(item, index, name), self._in_channels, name, reading
             return _ReadByUser(item, *content) if callable(reading.reader) else _File(*content)
         if isinstance(item, Image.Image) and (item.mode != "F" or reading.value_range is not None):
             return _Pixels(decode_pil(item, self._in_channels, name, reading))
@@ -213,6 +218,14 @@ class Images(Sequence[Picture]):
         if is_missing(item):
             raise ImageError(f"{name}: the value is missing ({item!r}). Drop the row, or give {ITEM}.")
         raise ImageError(f"{name}: is of type {type(item).__name__!r}, but must be {ITEM}.")
+
+    def _read(self, item: Any, index: int, name: str) -> bytes:
+        """The bytes of an item; those of a stream that can be read only once are kept as long as this table."""
+        if not is_read_once(item):
+            return read(item, name)
+        if index not in self._streams:
+            self._streams[index] = read(item, name)
+        return self._streams[index]
 
     def _from_array(self, values: np.ndarray, name: str, reading: Reading) -> np.ndarray:
         if values.dtype.kind not in "buif":
@@ -229,13 +242,6 @@ class Images(Sequence[Picture]):
             )
         values = _channels_last(values, self._format.channels, self._in_channels, name)
         return convert_channels(in_range(values, self._format.value_range, reading), self._in_channels, name)
-
-
-def as_array(item: Any) -> np.ndarray:
-    if isinstance(item, torch.Tensor):
-        item = item.detach().cpu()
-        return (item.float() if item.dtype == torch.bfloat16 else item).numpy()
-    return np.asarray(item)
 
 
 def _channels_last(values: np.ndarray, learnt: str | None, in_channels: int, name: str) -> np.ndarray:

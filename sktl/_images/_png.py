@@ -16,12 +16,10 @@ SIGNATURE = b"\x89PNG\r\n\x1a\n"
 
 # The chunks that decide the pixels of the first image.
 _PIXELS = (b"IHDR", b"PLTE", b"tRNS", b"IDAT")
-# What a PNG says beside its pixels; Pillow refuses a whole file if one of them is large or damaged.
-_TEXT = (b"tEXt", b"zTXt", b"iTXt", b"iCCP")
 _HOLDERS = (b"\0\0\x01\0", b"\0\0\x02\0", b"icns")  # icons and cursors, which may hold PNG images
 
 
-def damaged_chunk(data: bytes) -> "str | None":
+def damaged_chunk(data: bytes, page: int = 0) -> "str | None":
     """Name the first chunk that decides pixels and is not as it was written.
 
     Pillow reads the checksum (CRC-32) of the compressed pixels and does not compare it. Comparing costs about a
@@ -31,12 +29,15 @@ def damaged_chunk(data: bytes) -> "str | None":
     ----------
     data : bytes
         A PNG file, or a file that holds PNG files (ICO, ICNS).
+    page : int, default=0
+        Which frame of an animation is wanted.
     """
+    deciding = (*_PIXELS, b"fcTL", b"fdAT") if page else _PIXELS
     for start in _starts(data):
         for kind, begin, end in _chunks(data, start):
             if not kind.isalpha():
                 return "header"
-            if kind in _PIXELS and zlib.crc32(memoryview(data)[begin + 4 : end]) != _checksum(data, end):
+            if kind in deciding and zlib.crc32(memoryview(data)[begin + 4 : end]) != _checksum(data, end):
                 return kind.decode()
     return None
 
@@ -67,9 +68,17 @@ def read_wide_colors(data: bytes) -> np.ndarray:
     return importlib.import_module("imagecodecs").png_decode(data)
 
 
-def without_text(data: bytes) -> bytes:
-    """The same image without texts and color profile, on which no pixel depends."""
-    kept = [data[begin : end + 4] for kind, begin, end in _chunks(data, 0) if kind not in _TEXT]
+def without_ancillary(data: bytes) -> bytes:
+    """The same image without texts, color profile and the like, on which no pixel depends.
+
+    What may be left out begins with a small letter. Transparency, the frames of an animation and an orientation whose
+    checksum matches are kept.
+    """
+    kept = []
+    for kind, begin, end in _chunks(data, 0):
+        is_whole = zlib.crc32(memoryview(data)[begin + 4 : end]) == _checksum(data, end)
+        if kind[:1].isupper() or kind in (b"tRNS", b"acTL", b"fcTL", b"fdAT") or (kind == b"eXIf" and is_whole):
+            kept.append(data[begin : end + 4])
     return SIGNATURE + b"".join(kept)
 
 

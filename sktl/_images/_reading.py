@@ -49,9 +49,9 @@ class Reading:
 
     @cached_property
     def key(self) -> str:
-        """Everything here that decides pixels, the same in every process."""
+        """Everything here that decides pixels, or whether there are any; the same in every process."""
         reader = self.reader if self.reader is None or isinstance(self.reader, str) else code_key(self.reader)
-        return f"{self.uint16_range}|{self.value_range}|{self.page}|{reader}"
+        return f"{self.uint16_range}|{self.value_range}|{self.max_pixels}|{self.page}|{reader}"
 
     @property
     def wide_range(self) -> Range | None:

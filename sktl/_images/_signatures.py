@@ -2,6 +2,8 @@
 
 import re
 
+from PIL import features
+
 # What the formats that people keep images in begin with.
 _IMAGES = (
     *(b"\xff\xd8\xff", b"\x89PNG\r\n\x1a\n", b"GIF87a", b"GIF89a", b"8BPS", b"\0\0\x01\0"),
@@ -69,6 +71,8 @@ def looks_like_image(data: bytes) -> bool:
 def unsupported(data: bytes) -> "str | None":
     """Say what a file is and how to read it, if it is of a known kind that Pillow does not read by itself."""
     for pattern, kind, way_out in _OTHERS:
+        if kind == "an AVIF image" and features.check("avif") and re.match(pattern, data[:512], re.DOTALL):
+            return None
         if re.match(pattern, data[:512], re.DOTALL | re.IGNORECASE):
             return f"{kind}, which is not supported: {way_out}"
     return None
@@ -79,4 +83,6 @@ def describe(data: bytes) -> str:
     other = unsupported(data)
     if other is not None:
         return f"{other}."
+    if looks_like_image(data):
+        return "cannot be decoded, the file is damaged or cut short."
     return f"not an image in a format that Pillow can read (the file begins with {data[:12]!r})."

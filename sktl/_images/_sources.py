@@ -51,6 +51,14 @@ def is_file(item: Any) -> bool:
     return any(callable(getattr(item, name, None)) for name in ("read", "read_bytes")) or is_opener
 
 
+def is_read_once(item: Any) -> bool:
+    """Whether this is a stream that cannot go back to its beginning, such as a download."""
+    is_stream = callable(getattr(item, "read", None)) and not callable(getattr(item, "read_bytes", None))
+    if not is_stream or not is_file(item) or getattr(item, "closed", False) is True:
+        return False
+    return not hasattr(item, "seek") or (hasattr(item, "seekable") and not item.seekable())
+
+
 def is_missing(item: Any) -> bool:
     """Whether this stands for a value that is not there: None, NaN, pandas.NA or NaT."""
     return item is None or is_pandas_na(item) or is_scalar_nan(item) or type(item).__name__ == "NaTType"
@@ -58,7 +66,10 @@ def is_missing(item: Any) -> bool:
 
 def name_of(item: Any) -> str:
     """What an error calls an item beside its position: its path, cut if it is long, or nothing."""
-    path = _path_of(item)
+    try:
+        path = _path_of(item)
+    except Exception:  # a file of another library that has no name
+        path = None
     if path is None:
         return ""
     shown = path if len(path) <= _SHOWN else f"{path[: _SHOWN // 2]} ... {path[-_SHOWN // 2 :]}"
@@ -100,10 +111,19 @@ def read(item: Any, name: str) -> bytes:
         If there is nothing to read, or if it cannot be read.
     """
     if isinstance(item, ENCODED):
-        return bytes(item)
+        return _unpacked(bytes(item), name)
     if isinstance(item, Mapping):
         return _read_dict(item, name)
     return _read_file(item, name) if is_file(item) else _read_path(os.fspath(item), name)
+
+
+def _unpacked(data: bytes, name: str) -> bytes:
+    """Bytes as they are, unless they are the letters of a data: URL or of an image in base64."""
+    if looks_like_image(data) or not data[:64].isascii():
+        return data
+    if data[:5].lower() == b"data:":
+        return _from_data_url(data.decode("latin-1"), name)
+    return _from_base64(data.decode("latin-1")) or data
 
 
 def _read_dict(item: Mapping, name: str) -> bytes:
@@ -140,10 +160,10 @@ def _read_all(item: Any) -> Any:
     if not callable(getattr(item, "read", None)):
         with item as file:
             return file.read()
-    if not hasattr(item, "seek"):
-        return item.read()
-    if hasattr(item, "seekable") and not item.seekable():
-        raise ImageError("this stream can be read only once. Give the bytes that its read() returns.")
+    if is_read_once(item):
+        if not (data := item.read()):
+            raise ImageError("nothing is left to read: this stream can be read only once. Pass its bytes.")
+        return data
     position = item.tell()
     try:
         item.seek(0)
@@ -194,7 +214,7 @@ def _from_data_url(text: str, name: str) -> bytes:
     """The bytes in a data: text (RFC 2397), as browsers and notebooks write them."""
     header, comma, body = text.partition(",")
     data: bytes | None = unquote_to_bytes(body)
-    if header.lower().endswith(";base64"):
+    if header.lower().replace(" ", "").endswith(";base64"):
         data = _unpack_base64(os.fsdecode(data or b""))
     if not comma or data is None:
         raise ImageError(f"{name}: a data: text that cannot be unpacked; it must be data:image/png;base64,...")

@@ -5,6 +5,7 @@ these as if they were others, without a word, and so those that it reads right a
 """
 
 import importlib
+import warnings
 import zlib
 from io import BytesIO
 from typing import Any, NamedTuple
@@ -16,14 +17,14 @@ from sktl._images._convert import scale, upright
 from sktl._images._format import Range
 from sktl._images._reading import OWN_READER, SAY_RANGE, Reading, check_pixel_count
 from sktl._optional import is_installed
-from sktl.exceptions import ImageError
+from sktl.exceptions import ImageError, ImageWarning
 
 _MAGIC = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
 
 # Tags, by their names in the TIFF 6.0 specification.
 _SUBFILE, _BITS, _COMPRESSION, _PHOTOMETRIC, _ORIENTATION, _SAMPLES, _PLANAR = 254, 258, 259, 262, 274, 277, 284
 _SUB_IFDS, _EXTRA, _FORMAT, _DNG = 330, 338, 339, 50706
-_DEFLATE = (8, 32946)
+_DEFLATE, _JPEG = (8, 32946), 7
 _STRIPS, _TILES = (273, 279), (324, 325)  # offsets and lengths
 
 _UNSIGNED, _SIGNED, _FLOAT = 1, 2, 3
@@ -100,8 +101,12 @@ def pillow_reads(tags: Tags, in_channels: int, reading: Reading) -> bool:
         return bits == {32} and color == _MINISBLACK
     if set(tags[_FORMAT]) != {_UNSIGNED} or (in_channels not in (1, 3) and samples > 1):
         return False
+    if tags.get(_COMPRESSION, 1) not in TiffImagePlugin.COMPRESSION_INFO:
+        return False
     if bits == {8}:
-        return samples in (1, 3, 4) or (samples == 2 and _alpha(tags) > 0) or (samples > 4 and color == _RGB)
+        is_gray = color in (_MINISWHITE, _MINISBLACK)
+        has_alpha = samples == 2 and _alpha(tags) > 0 and color == _MINISBLACK
+        return samples == 1 or has_alpha or (samples > 2 and not is_gray)
     if bits == {16} and samples == 1:
         return color == _MINISBLACK
     if bits == {16}:  # Pillow keeps the high byte, which is right for all 16 bits only
@@ -167,18 +172,22 @@ def read_pixels(data: bytes, tags: Tags, in_channels: int, reading: Reading) -> 
 
 def _read_as_stored(data: bytes, tags: Tags, in_channels: int, reading: Reading) -> np.ndarray:
     values, (color, palette) = read_values(data, tags, reading)
-    if color not in (_MINISWHITE, _MINISBLACK, _RGB, _PALETTE, _CMYK):
+    is_jpeg = color == _YCBCR and tags.get(_COMPRESSION) == _JPEG  # which tifffile has turned into RGB
+    if color not in (_MINISWHITE, _MINISBLACK, _RGB, _PALETTE, _CMYK) and not is_jpeg:
         raise ImageError(f"{describe(tags)}, which is not supported: {OWN_READER}.")
     if color == _PALETTE and palette is not None:
         return scale(np.moveaxis(palette[:, values[:, :, 0]], 0, -1), (0, 65535))
-    pixels = scale(values, _range(values.dtype, tags, reading))
+    bounds = _range(values, tags, reading)
+    pixels = scale(values, bounds)
     if color == _MINISWHITE:
         pixels[:, :, :1] = 255 - pixels[:, :, :1]
-    if pixels.shape[2] == in_channels and in_channels not in (1, 3):
+    if pixels.shape[2] == in_channels and (in_channels not in (1, 3) or not _alpha(tags)):
         return pixels
+    if _alpha(tags):  # it has its type's own range
+        pixels[:, :, -1:] = scale(values[:, :, -1:], _range(values, tags, Reading()))
     if color == _CMYK and pixels.shape[2] == 4:
         return np.asarray(Image.fromarray(pixels, "CMYK").convert("RGB"))
-    return _without_alpha(pixels, tags, color, in_channels)
+    return _without_alpha(pixels, tags, _RGB if is_jpeg else color, in_channels)
 
 
 def read_values(data: bytes, tags: Tags, reading: Reading) -> tuple[np.ndarray, Colors]:
@@ -204,20 +213,31 @@ def read_values(data: bytes, tags: Tags, reading: Reading) -> tuple[np.ndarray, 
     return values, colors
 
 
-def _range(dtype: np.dtype, tags: Tags, reading: Reading) -> Range:
-    """The values that are black and white."""
-    bits, is_signed = depth(tags), dtype.kind == "i"
-    if dtype.kind in "ui" and not is_signed and bits <= 8:
+def _range(values: np.ndarray, tags: Tags, reading: Reading) -> Range:
+    """The values that are black and white: by the type, as the user says, or by the depth that the file states."""
+    bits, kind = depth(tags), values.dtype.kind
+    if kind == "b":
+        return (0, 1)
+    if kind == "u" and bits <= 8:
         return (0, 2**bits - 1)
+    if kind == "c":
+        raise ImageError(f"{describe(tags)}, which is no image: {OWN_READER}.")
+    if kind == "f" and not np.isfinite(values).all():
+        raise ImageError("the pixels hold NaN or infinity.")
     if reading.value_range is not None:
         return reading.value_range
-    if dtype.kind == "b":
-        return (0, 1)
-    if dtype.kind not in "ui":
+    if kind == "f":
         raise ImageError(f"{describe(tags)}, whose value range is unknown. {SAY_RANGE}")
-    if bits == 16 and not is_signed and reading.uint16_range is not None:
-        return reading.uint16_range
-    return (-(2 ** (bits - 1)), 2 ** (bits - 1) - 1) if is_signed else (0, 2**bits - 1)
+    if bits == 16 and kind == "u":
+        return reading.uint16_range or (0, 2**bits - 1)
+    bounds = (-(2 ** (bits - 1)), 2 ** (bits - 1) - 1) if kind == "i" else (0, 2**bits - 1)
+    if (kind == "i" or bits > 16) and (seen := int(values.max()) - int(values.min())) < (bounds[1] - bounds[0]) // 16:
+        warnings.warn(
+            f"{describe(tags)} that use {seen + 1} of {2**bits} levels: the image is nearly uniform. {SAY_RANGE}",
+            ImageWarning,
+            stacklevel=2,
+        )
+    return bounds
 
 
 def _alpha(tags: Tags) -> int:

@@ -8,12 +8,14 @@ import torch
 from PIL import Image
 from scipy.sparse import issparse
 
-from sktl._images._lazy import LazyImage, Remembering, unwrapped
-from sktl._images._pictures import ARRAY, ITEM, as_array
+from sktl._images._convert import as_array
+from sktl._images._lazy import Broken, LazyImage, Remembering, unwrapped
+from sktl._images._pictures import ARRAY, ITEM
 from sktl._images._refusals import dataset_fault, single_fault
 from sktl._images._sources import is_missing, is_source
 from sktl.exceptions import ImageError
 
+_EMPTY = "X is empty: at least one image is needed."
 _NUMBER = (int, float, complex, np.number)
 
 
@@ -33,6 +35,8 @@ def understand(X: Any, *, strict: bool = True) -> tuple[str, Any]:
         raise ImageError(
             f"X is of type {type(X).__name__!r}, but must be a list, array, tensor, Series or DataFrame of images."
         )
+    if hasattr(X, "columns") and not len(X):
+        raise ImageError(_EMPTY)
     if hasattr(X, "columns") and len(X.columns) != 1:
         return "rows", X
     if isinstance(X, Sequence) and (items := _items_of_sequence(X)) is not None:
@@ -45,13 +49,18 @@ def _items_of_sequence(X: Sequence[Any]) -> "Sequence[Any] | None":
     if isinstance(X, list | tuple):
         return X if any(map(_is_item, X)) else None
     lazy = Remembering(X)
-    return lazy if _is_item(_first(lazy)) else None
+    first = _first(lazy)
+    return lazy if _is_item(first) or (first is None and len(X) and isinstance(lazy.peek(0), Broken)) else None
 
 
 def _first(items: Sequence[Any]) -> Any:
     """The first item that is not missing; None if there is none."""
     look = items.peek if isinstance(items, Remembering) else items.__getitem__
-    return next((item for item in map(look, range(len(items))) if not is_missing(unwrapped(item))), None)
+    return next((item for item in map(look, range(len(items))) if not _is_hole(unwrapped(item))), None)
+
+
+def _is_hole(item: Any) -> bool:
+    return is_missing(item) or isinstance(item, Broken)
 
 
 def _as_array_or_items(X: Any) -> "np.ndarray | list":
@@ -68,7 +77,7 @@ def _as_array_or_items(X: Any) -> "np.ndarray | list":
 
 def _understand_values(X: Any, values: "np.ndarray | list", strict: bool) -> tuple[str, Any]:
     if len(values) == 0 if isinstance(values, list) else not values.shape or values.shape[0] == 0:
-        raise ImageError("X is empty: at least one image is needed.")
+        raise ImageError(_EMPTY)
     if isinstance(values, list):
         values = as_column(values)
     is_column = values.ndim == 1 or values.shape[1:] == (1,)

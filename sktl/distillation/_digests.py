@@ -13,6 +13,7 @@ from PIL import Image
 from sktl._code import code_key, is_library_code
 from sktl._engine._labelled import LabelledImages
 from sktl._engine._net import TransferNet
+from sktl._images import unwrapped
 from sktl.backbones import Backbone
 from sktl.backbones._fingerprint import fingerprint
 
@@ -26,7 +27,7 @@ def row_digests(table: LabelledImages) -> list[bytes]:
         if numbers.dtype.kind in "buif":
             return [names.encode() + _of_numbers(numbers[position]) for position in table.images.positions]
     images = table.images
-    return [names.encode() + _of_item(images.item(row)) + images.digest(row) for row in range(len(images))]
+    return [names.encode() + _of_item(unwrapped(images.item(row))) + images.digest(row) for row in range(len(images))]
 
 
 def _of_item(item: Any) -> bytes:

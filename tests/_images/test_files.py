@@ -86,6 +86,24 @@ def test_files(gray, decode, tmp_path, shift, bits, kind):
     np.testing.assert_array_equal(pixels[..., 0], np.rint((gray.astype(int) << shift) * (255 / (2**bits - 1))))
 
 
+def test_other_formats_of_16_bits(gray, decode, encode):
+    """PGM files of 12 bits in 16, and colors beside full transparency, are learned as well."""
+    values = gray.astype("u2") * 16
+    pgm = b"P5 64 64 65535\n" + values.astype(">u2").tobytes()
+    with pytest.warns(ImageWarning, match="12 bits"):
+        np.testing.assert_array_equal(decode([pgm])[0][..., 0], np.rint(values * (255 / 4095)))
+    whole = b"P5 64 64 4095\n" + values.astype(">u2").tobytes()  # which states its depth
+    np.testing.assert_allclose(decode([whole])[0][..., 0], values * (255 / 4095), atol=1)
+
+
+def test_transparency_does_not_count(rgb, decode, make_png):
+    """The highest value is that of the colors."""
+    values = np.concatenate([rgb.astype(int) * 16, np.full((64, 64, 1), 65535)], -1)
+    with pytest.warns(ImageWarning, match="12 bits"):
+        pixels = decode([make_png(values, 16, 6)])[0]
+    np.testing.assert_allclose(pixels, rgb * (16 * 255 / 4095), atol=1)
+
+
 def test_a_few_files_speak_for_all(gray, decode, tmp_path, monkeypatch):
     """At most sixteen of a long table are opened, over its whole length; broken ones are passed over."""
     path = save(gray.astype("u2") * 16, tmp_path / "a.png")

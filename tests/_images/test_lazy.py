@@ -8,6 +8,7 @@ from PIL import Image
 
 from sktl import FineTunedClassifier, PretrainedFeatureExtractor
 from sktl._images import LazyImage, Reading, Remembering, check_images
+from sktl.exceptions import ImageError, ImageWarning
 
 
 class Counting(Sequence):
@@ -78,3 +79,22 @@ def test_text_of_a_lazy_image():
     assert repr(LazyImage("a.tif", Reading())) == "LazyImage(str ('a.tif'))"
     assert repr(LazyImage(b"\0" * 10**6, Reading())) == "LazyImage(bytes)"
     assert len(repr(LazyImage("x" * 10**6, Reading()))) < 400
+
+
+@pytest.mark.parametrize("position", [0, 3])
+def test_an_item_that_cannot_be_made(column, position):
+    """What a sequence raises when it decodes an item spoils that item only, as a bad file does."""
+
+    class Faulty(Counting):
+        def __getitem__(self, index):
+            if index == position:
+                raise OSError("image file is truncated")
+            return super().__getitem__(index)
+
+    faulty = Faulty(column.pixels)
+    extractor = PretrainedFeatureExtractor(on_error="nan").fit(column)
+    with pytest.warns(ImageWarning, match=f"Image {position}: the item cannot be made .image file is truncated"):
+        features = extractor.transform(faulty)
+    assert np.isnan(features).all(axis=1).tolist() == [i == position for i in range(12)]
+    with pytest.raises(ImageError, match=f"^Image {position}: "):
+        PretrainedFeatureExtractor().fit_transform(faulty)

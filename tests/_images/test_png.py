@@ -21,7 +21,7 @@ def picture(n=256):
 @pytest.mark.parametrize("n_bytes", [1, 200])
 @pytest.mark.parametrize("tolerant", [False, True])
 def test_damaged_pixels(encode, decode, monkeypatch, as_gray, n_bytes, tolerant):
-    """Bytes in the middle that are zeroed give wrong pixels in Pillow, and an error here."""
+    """Changed bytes in the middle give wrong pixels in Pillow, and an error here."""
     monkeypatch.setattr(ImageFile, "LOAD_TRUNCATED_IMAGES", tolerant)
     data = bytearray(encode(picture()[..., 0] if as_gray else picture()))
     decode([bytes(data)])
@@ -57,6 +57,15 @@ def test_damaged_png_in_an_icon(encode, decode):
     data[middle : middle + 40] = bytes(40)
     with pytest.raises(ImageError, match="IDAT"):
         decode([bytes(data)])
+
+
+@pytest.mark.parametrize("kind", ["pHYs", "gAMA", "cHRM", "sRGB", "tIME", "sBIT"])
+def test_other_chunks_do_not_matter(make_png, decode, kind):
+    """A damaged resolution or date: no pixel depends on it."""
+    values = np.arange(16).reshape(4, 4)
+    data = bytearray(make_png(values, 8, **{kind: bytes(range(9))}))
+    data[data.find(kind.encode()) + 6] ^= 255
+    np.testing.assert_array_equal(decode([bytes(data)])[0][..., 0], values)
 
 
 @pytest.mark.parametrize("kind", ["zTXt", "iTXt", "iCCP", "tEXt"])

@@ -107,8 +107,8 @@ def read_a(path):
 
 
 def test_key_of_a_reading():
-    """What decides pixels is in the key; how large an image may be is not."""
+    """What decides pixels is in the key, and also what decides whether there are any: how large an image may be."""
     keys = [Reading(), Reading((0, 4095)), Reading(None, (0, 4095)), Reading(page=1), Reading(reader="tifffile")]
     keys += [Reading(reader=read_a), Reading(reader=lambda path: 2)]
+    keys += [Reading(max_pixels=7)]
     assert len({reading.key for reading in keys}) == len(keys)
-    assert Reading(max_pixels=7).key == Reading().key

@@ -178,7 +178,7 @@ def broken(path):
     ("make", "message"),
     [
         (closed, "was closed before it was read"),
-        (once, r"can be read only once.*read\(\)"),
+        (lambda path: io.BytesIO(), "empty"),
         (broken, r"cannot be read \(the connection is gone\)"),
         (lambda path: io.StringIO("text"), "opened as text; open it with mode 'rb'"),
         (lambda path: {"bytes": None, "path": None}, "missing"),
@@ -212,3 +212,42 @@ def test_a_path_comes_before_base64(tmp_path, rgb, decode, monkeypatch):
     monkeypatch.chdir(tmp_path)
     Image.fromarray(rgb).save("iVBORw0KGgoAAAA", "PNG")
     np.testing.assert_array_equal(decode(["iVBORw0KGgoAAAA"])[0], rgb)
+
+
+@pytest.mark.parametrize("has_seek", [False, True])
+def test_a_stream_that_can_be_read_once(paths, decode, holder, has_seek):
+    """A download is read once for its digest and its pixels; afterwards nothing is left, which is said."""
+
+    class Download:
+        def __init__(self, path):
+            self.data = Path(path).read_bytes()
+
+        def read(self):
+            data, self.data = self.data, b""
+            return data
+
+    X = [once(path) if has_seek else Download(path) for path in paths]
+    images = check_images(holder(), X, reset=True)
+    for image, expected in zip([images[i] for i in range(3) if images.digest(i)], decode(paths), strict=True):
+        np.testing.assert_array_equal(image.decode(), expected)
+    with pytest.raises(ImageError, match=r"Image 0: .*can be read only once. Pass its bytes"):
+        decode(X)
+
+
+def test_archives_in_memory(rgb, encode, decode):
+    """A member of an archive that has no file name is read, and called by its position."""
+    stream = io.BytesIO()
+    with zipfile.ZipFile(stream, "w") as archive:
+        archive.writestr("a.png", encode(rgb))
+        archive.writestr("b.png", b"no image")
+        members = [zipfile.Path(archive, name) for name in ("a.png", "b.png")]
+        np.testing.assert_array_equal(decode(members[:1])[0], rgb)
+        with pytest.raises(ImageError, match=r"^Image 1.*not an image"):
+            decode(members)
+
+
+def test_base64_as_bytes(rgb, encode, decode):
+    """The letters of base64 or of a data: URL as bytes, as a database gives them."""
+    packed = base64.b64encode(encode(rgb))
+    for data in (packed, b"data:image/png;base64," + packed, b"data:image/png; base64," + packed):
+        np.testing.assert_array_equal(decode([data])[0], rgb)

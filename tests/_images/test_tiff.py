@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from sktl._images import _tiff
-from sktl.exceptions import ImageError
+from sktl.exceptions import ImageError, ImageWarning
 from sktl.preprocessing import ImageReader
 
 tifffile = pytest.importorskip("tifffile")
@@ -90,7 +90,6 @@ def test_premultiplied_alpha(gray, encode_tiff, decode):
         (lambda g, rgb: (rgb / 255).astype("f4"), "float32 RGB"),
         (lambda g, rgb: (g / 255).astype("f8"), "float64 gray"),
         (lambda g, rgb: (g / 255).astype("f2"), "float16 gray"),
-        (lambda g, rgb: g.astype("c8"), "complex64 gray"),
     ],
 )
 def test_floats_are_named_with_the_way_out(gray, rgb, encode_tiff, decode, make, kind):
@@ -133,6 +132,58 @@ def test_many_bands(gray, encode_tiff, decode):
     two = encode_tiff(bands[..., :2], photometric="minisblack", planarconfig="contig")
     with pytest.raises(ImageError, match="in 2 bands"):  # Pillow takes the first and says nothing
         decode([two])
+
+
+def test_floats_that_are_no_numbers(rgb, encode_tiff, decode):
+    """NaN and infinity are errors whoever reads them, and complex numbers are no image."""
+    reader = ImageReader(value_range=(0, 1))
+    for dtype, bad in (("f4", np.nan), ("f8", np.inf)):
+        values = (rgb / 255).astype(dtype)
+        values[3, 4, 1] = bad
+        with pytest.raises(ImageError, match="NaN or infinity"):
+            decode(reader.fit_transform([encode_tiff(values, photometric="rgb")]))
+    with pytest.raises(ImageError, match=r"complex64.*no image"):
+        decode(reader.fit_transform([encode_tiff(rgb[..., 0].astype("c8"))]))
+
+
+def test_transparency_has_its_own_range(rgb, encode_tiff, make_png, decode):
+    """A value range is that of the colors: 12 bits of these beside 16 of transparency."""
+    values = np.concatenate([rgb.astype("u2") * 16, np.full((64, 64, 1), 32768, "u2")], -1)
+    tiff = encode_tiff(values, photometric="rgb", extrasamples=["unassalpha"])
+    for data in (tiff, make_png(values, 16, 6)):
+        pixels = decode(ImageReader(value_range=(0, 4095)).fit_transform([data]))[0]
+        np.testing.assert_allclose(pixels, rgb * (16 * 255 / 4095) / 2 + 127.5, atol=1.5)
+
+
+@pytest.mark.parametrize("compression", ["lerc", "jpegxl", "jpeg2000", "png", "jpegxr"])
+def test_packings_that_pillow_does_not_know(gray, encode_tiff, decode, compression):
+    """What Pillow refuses goes through tifffile by itself."""
+    np.testing.assert_array_equal(decode([encode_tiff(gray, compression=compression)])[0][..., 0], gray)
+
+
+@pytest.mark.parametrize("planar", ["contig", "separate"])
+def test_three_bands_that_nobody_calls_colors(rgb, encode_tiff, decode, planar):
+    """Three bands without transparency are red, green and blue."""
+    values = rgb if planar == "contig" else np.ascontiguousarray(np.moveaxis(rgb, -1, 0))
+    data = encode_tiff(values, photometric="minisblack", planarconfig=planar)
+    np.testing.assert_array_equal(decode([data])[0], rgb)
+
+
+def test_jpeg_in_a_tiff(rgb, encode_tiff, decode):
+    """A TIFF of JPEG tiles is read by either."""
+    data = encode_tiff(rgb, photometric="rgb", compression="jpeg")
+    one, other = decode([data])[0], decode(ImageReader(reader="tifffile").fit_transform([data]))[0]
+    np.testing.assert_allclose(one.astype(int), other, atol=8)
+
+
+@pytest.mark.parametrize("dtype", ["u4", "i4", "i2"])
+def test_few_levels_of_many_are_said(gray, encode_tiff, decode, dtype):
+    """12 bits in a signed or 32-bit file: it is read as the file says, with a warning that names the way out."""
+    data = encode_tiff(gray.astype(dtype) * 16)
+    with pytest.warns(ImageWarning, match=r"^Image 0: a TIFF.*use 4033 of \d+ levels.*value_range"):
+        decode([data])
+    pixels = decode(ImageReader(value_range=(0, 4095)).fit_transform([data]))[0]
+    np.testing.assert_array_equal(pixels[..., 0], np.rint(gray * (16 * 255 / 4095)))
 
 
 def test_pages(gray, encode_tiff, decode, tmp_path):

@@ -7,7 +7,7 @@ import torch
 from torch.utils.data import DataLoader, Subset, TensorDataset
 
 from sktl import PretrainedFeatureExtractor
-from sktl._images import check_images
+from sktl._images import check_images, pixel_order
 from sktl.exceptions import ImageError, ImageWarning
 
 
@@ -106,6 +106,7 @@ def test_nested_nonsense(X, message, holder):
     [
         *([], (), np.array([]), np.array([], dtype=str), pd.Series([], dtype=object), np.zeros((0, 4, 4, 3))),
         *(pd.DataFrame({"photo": []}), pd.DataFrame({"photo": np.array([], dtype=object)}), pd.Series([], dtype=float)),
+        *(pd.DataFrame({"a": [], "b": []}), pd.DataFrame()),
         *(pd.DataFrame({"photo": pd.Series([], dtype="string")}), torch.zeros(0, 3, 8, 8), np.zeros((0, 3, 0, 0))),
     ],
 )
@@ -131,6 +132,13 @@ def test_one_image_with_its_channels_first(path, rgb, decode, fitted_on, as_tens
     X = torch.tensor(planes) if as_tensor else planes
     with pytest.raises(ImageError, match=r"one single image.*X\[np.newaxis\].*gray images, give X\[\.\.\., np"):
         decode(X, fitted_on=learned)
+
+
+def test_one_gray_image_with_its_channel(path, gray, decode):
+    """(H, W, 1) is one image."""
+    for learned in ([path], None):
+        with pytest.raises(ImageError, match="one single image"):
+            decode(gray[..., np.newaxis], fitted_on=learned)
 
 
 def test_three_gray_images_stay_three(gray, decode):
@@ -224,5 +232,16 @@ def test_other_orders_stay(decode):
     rows = np.arange(4, dtype=np.uint8).reshape(1, 4)
     for names in (["d", "b", "a", "c"], ["x0y0", "x1y0", "x0y1", "x1y1"], ["r", "g1", "b1", "a1"]):
         assert decode(pd.DataFrame(rows, columns=names))[0][..., 0].ravel().tolist() == [0, 1, 2, 3]
-    in_order = decode(pd.DataFrame(rows, columns=["p3", "p1", "p2", "p4"]))[0][..., 0]
-    assert in_order.ravel().tolist() == [1, 2, 0, 3]
+    hexadecimal = [f"px{i:02x}" for i in range(64)]
+    many = np.arange(64, dtype=np.uint8).reshape(1, 64)
+    assert decode(pd.DataFrame(many, columns=hexadecimal))[0][..., 0].ravel().tolist() == list(range(64))
+    for names in (["p3", "p1", "p2", "p4"], ["v2_p3", "v2_p1", "v2_p2", "v2_p4"], ["p30_x", "p1_x", "p2_x", "p40_x"]):
+        in_order = decode(pd.DataFrame(rows, columns=names))[0][..., 0]
+        assert in_order.ravel().tolist() == [1, 2, 0, 3]
+
+
+def test_a_label_stays_in_its_place():
+    """A column without a number is left where it is, at either end."""
+    for names, expected in ((["label", "p1", "p10", "p2"], [0, 1, 3, 2]), (["p1", "p10", "p2", "label"], [0, 2, 1, 3])):
+        order = pixel_order(names)
+        assert order.tolist() == expected
