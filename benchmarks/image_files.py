@@ -126,7 +126,11 @@ def earlier(folder: str) -> None:
         ratios = [b / a for a, b in pairs]
         spread = f"{min(ratios):.2f}-{max(ratios):.2f}"
         rows.append((name, f"{before:.0f}", f"{after:.0f}", f"{statistics.median(ratios):.3f}", spread))
-    show("200 JPEG files, decoded, resized and run; the best of four passes in each process", ("network", "before, /s", "now, /s", "ratio", "range"), rows)
+    show(
+        "200 JPEG files, decoded, resized and run; the best of four passes in each process",
+        ("network", "before, /s", "now, /s", "ratio", "range"),
+        rows,
+    )
 
 
 if __name__ == "__main__":
