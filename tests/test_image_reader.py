@@ -114,7 +114,7 @@ def test_other_code_is_another_cache_entry(paths):
         (lambda path: np.zeros((4, 4)), r"value range of float64 pixels is unknown.*value_range"),
         (lambda path: np.zeros((4, 4, 5), np.uint8), "5 channels, but in_channels=3"),
         (lambda path: None, "dtype object"),
-        (lambda path: [[1, 2], [3]], "returned what is no array"),
+        (lambda path: [[1, 2], [3]], "did not return an array"),
     ],
 )
 def test_what_a_function_does_wrong(paths, reader, message):
@@ -210,7 +210,8 @@ def test_pages_of_pil_images_are_refused(tmp_path):
 
 def test_a_column_of_huggingface(rgb_files):
     """A column that decodes its items each time stays one, is cut and wrapped into pandas like others."""
-    datasets = pytest.importorskip("datasets")
+    import datasets
+
     column = datasets.Dataset.from_dict({"photo": rgb_files}).cast_column("photo", datasets.Image())["photo"]
     lazy = ImageReader().fit_transform(column)
     assert [len(lazy), len(lazy[2:4]), type(lazy[0])] == [8, 2, LazyImage]

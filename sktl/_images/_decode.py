@@ -124,7 +124,7 @@ def decode_array(values: Any, in_channels: int, name: str, reading: Reading) -> 
     try:
         values = as_array(values)
     except Exception as error:  # a ragged list, for one
-        raise ImageError(f"{name}: the reader returned what is no array ({reason(error)}).") from error
+        raise ImageError(f"{name}: the reader did not return an array ({reason(error)}).") from error
     if values.ndim == 2:
         values = values[:, :, np.newaxis]
     if values.ndim != 3 or not values.size or values.dtype.kind not in "buif":

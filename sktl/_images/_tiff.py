@@ -209,7 +209,7 @@ def read_values(data: bytes, tags: Tags, reading: Reading) -> tuple[np.ndarray, 
     if values.ndim == 2:
         values = values[:, :, np.newaxis]
     if values.ndim != 3 or not values.size:
-        raise ImageError(f"{describe(tags)} of shape {values.shape}, which is no image: {OWN_READER}.")
+        raise ImageError(f"{describe(tags)} of shape {values.shape}, which is not an image: {OWN_READER}.")
     return values, colors
 
 
@@ -221,7 +221,7 @@ def _range(values: np.ndarray, tags: Tags, reading: Reading) -> Range:
     if kind == "u" and bits <= 8:
         return (0, 2**bits - 1)
     if kind == "c":
-        raise ImageError(f"{describe(tags)}, which is no image: {OWN_READER}.")
+        raise ImageError(f"{describe(tags)}, which is not an image: {OWN_READER}.")
     if kind == "f" and not np.isfinite(values).all():
         raise ImageError("the pixels hold NaN or infinity.")
     if reading.value_range is not None:

@@ -69,7 +69,7 @@ def encode():
 @pytest.fixture
 def encode_tiff():
     """A function that gives the bytes of a TIFF of any depth, written by tifffile."""
-    tifffile = pytest.importorskip("tifffile")
+    import tifffile
 
     def encode_tiff(values, **options):
         stream = io.BytesIO()

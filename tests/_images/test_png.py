@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 from PIL import Image, ImageFile
 
-from sktl.exceptions import ImageError
+from sktl._images import _decode, _png
+from sktl.exceptions import ImageError, ImageWarning
 from sktl.preprocessing import ImageReader
 
 
@@ -114,8 +115,34 @@ def test_transparent_color_of_16_bits(make_png, decode, transparent):
 
 def test_color_of_which_few_bits_are_used(make_png, decode):
     """12 bits in a PNG of 16-bit colors: with a value range all of them count, and not Pillow's high byte alone."""
-    pytest.importorskip("imagecodecs")
     values = np.arange(4096)[:: 4096 // 64][:64].reshape(8, 8, 1) + np.zeros(3, int)
     data = make_png(values, 16, 2)
     pixels = decode(ImageReader(value_range=(0, 4095)).fit_transform([data]))[0]
     np.testing.assert_array_equal(pixels, np.rint(values * (255 / 4095)))
+
+
+def test_color_without_imagecodecs(make_png, decode, monkeypatch):
+    """With a value range of the user's the error names the extra; without one Pillow's high byte is what there is."""
+    monkeypatch.setattr(_png, "is_installed", lambda package: False)
+    monkeypatch.setattr(_decode, "is_installed", lambda package: False)
+    data = make_png(np.full((4, 4, 3), 0x1234), 16, 2)
+    with pytest.raises(ImageError, match=r"PNG of 16-bit colors.*sktl\[tiff\]"):
+        decode(ImageReader(value_range=(0, 8191)).fit_transform([data]))
+    with pytest.warns(ImageWarning, match="13 bits"):
+        assert decode([data])[0].max() == 0x12
+
+
+@pytest.mark.parametrize("page", [0, 1])
+def test_damaged_frames_of_an_animation(encode, decode, page):
+    """A frame that is not wanted may be damaged."""
+    frames = [Image.fromarray(np.roll(picture(64), shift, 0)) for shift in (0, 20)]
+    stream = io.BytesIO()
+    frames[0].save(stream, "PNG", save_all=True, append_images=frames[1:])
+    data = bytearray(stream.getvalue())
+    data[data.find(b"fdAT") + 30] ^= 255
+    X = ImageReader(page=page).fit_transform([bytes(data)])
+    if page:
+        with pytest.raises(ImageError, match="checksum of its fdAT"):
+            decode(X)
+    else:
+        np.testing.assert_array_equal(decode(X)[0], picture(64))

@@ -100,7 +100,8 @@ def test_digests_are_of_the_content(paths, holder, form):
 @pytest.mark.parametrize("form", ["structs", "frame", "paths", "binary", "nested"])
 def test_polars(paths, decode, form):
     """Polars' columns of structs (as from Parquet files of Hugging Face), of texts, of bytes and of lists."""
-    pl = pytest.importorskip("polars")
+    import polars as pl
+
     expected = decode(paths)
     X = {
         "structs": lambda: pl.Series("image", dicts(paths)),
@@ -117,7 +118,8 @@ def test_polars(paths, decode, form):
 @pytest.mark.parametrize("as_pandas", [False, True])
 def test_huggingface(paths, decode, is_decoded, as_pandas):
     """A column of Hugging Face's datasets, decoded by them or not."""
-    datasets = pytest.importorskip("datasets")
+    import datasets
+
     data = datasets.Dataset.from_dict({"photo": dicts(paths)}).cast_column("photo", datasets.Image(decode=is_decoded))
     X = data.to_pandas()["photo"] if as_pandas else data["photo"]
     for got, pixels in zip(decode(X), decode(paths), strict=True):
@@ -126,7 +128,8 @@ def test_huggingface(paths, decode, is_decoded, as_pandas):
 
 def test_fsspec(paths, decode):
     """Files of other file systems, opened or not."""
-    fsspec = pytest.importorskip("fsspec")
+    import fsspec
+
     memory = fsspec.filesystem("memory")
     for path in paths:
         memory.pipe("/" + Path(path).name, Path(path).read_bytes())

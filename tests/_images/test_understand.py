@@ -183,7 +183,8 @@ def test_data_sets_of_torch_are_refused(tmp_path, rgb, encode, holder, make, lin
 
 def test_data_sets_of_huggingface_are_refused(rgb, encode, holder):
     """A Dataset, a DatasetDict, a stream: each with its own line, and with the name of the column."""
-    datasets = pytest.importorskip("datasets")
+    import datasets
+
     data = datasets.Dataset.from_dict({"photo": [{"bytes": encode(rgb), "path": None}], "label": [0]})
     data = data.cast_column("photo", datasets.Image())
     for X, line in (

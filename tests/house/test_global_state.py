@@ -25,6 +25,7 @@ ROOMS = [room.name for room in pkgutil.iter_modules(sktl.__path__, "sktl.") if "
 # What scikit-learn and torch do not bring, but every use of sktl needs.
 LIGHT = {"sktl", "PIL", "safetensors", "xxhash"}
 EXTRAS = {"onnxruntime", "onnx", "onnxscript", "timm", "pandas", "matplotlib", "huggingface_hub", "torch_pruning"}
+EXTRAS |= {"tifffile", "imagecodecs", "polars", "datasets", "fsspec"}
 
 
 def global_state() -> dict:
