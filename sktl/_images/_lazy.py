@@ -113,6 +113,8 @@ class Remembering(Sequence[Any]):
         try:
             with named_warnings(f"Image {index}"):
                 item = self._items[index]
+        except Warning:  # which the user's filters have made an error
+            raise
         except Exception as error:  # whatever the one who decodes it raises
             item = Broken(error)
         with self._lock:

@@ -7,6 +7,7 @@ import base64
 import binascii
 import os
 import re
+import stat
 from collections.abc import Mapping
 from io import TextIOBase
 from pathlib import PurePath
@@ -82,7 +83,7 @@ def local_path(item: Any) -> "str | None":
         return None
     text = os.fsdecode(item)
     path = _from_file_url(text) if _is_file_url(text) else text
-    return path if os.path.exists(path) else None
+    return path if os.path.isfile(path) else None
 
 
 def _path_of(item: Any) -> "str | None":
@@ -180,6 +181,8 @@ def _read_path(path: "str | bytes", name: str) -> bytes:
         path = _from_file_url(text) if _is_file_url(text) else path
     except ImageError as error:
         raise ImageError(f"{name}: {error}") from None
+    if _is_special(path):
+        raise ImageError(f"{name}: is not a regular file but a pipe, a socket or a device.")
     try:
         with open(path, "rb") as file:
             return file.read()
@@ -196,6 +199,15 @@ def _read_path(path: "str | bytes", name: str) -> bytes:
             raise ImageError(f"{name}: the file cannot be read ({reason(error)}).") from error
     remote = " URLs are not downloaded: download the file first, or pass its bytes." if _ADDRESS.match(text) else ""
     raise ImageError(f"{name}: there is no such file.{remote}")
+
+
+def _is_special(path: "str | bytes") -> bool:
+    """Whether opening a path could wait forever, or reading it never end."""
+    try:
+        mode = os.stat(path).st_mode
+    except (OSError, ValueError):  # it has its own words when it is opened
+        return False
+    return not (stat.S_ISREG(mode) or stat.S_ISDIR(mode))
 
 
 def _is_file_url(text: str) -> bool:

@@ -27,6 +27,9 @@ _SUB_IFDS, _EXTRA, _FORMAT, _DNG = 330, 338, 339, 50706
 _DEFLATE, _JPEG = (8, 32946), 7
 _STRIPS, _TILES = (273, 279), (324, 325)  # offsets and lengths
 
+_KNOWN: tuple[int, ...] = (_SUBFILE, _BITS, _COMPRESSION, _PHOTOMETRIC, _ORIENTATION, _SAMPLES, _PLANAR, _SUB_IFDS)
+_KNOWN += (_EXTRA, _FORMAT, _DNG, *_STRIPS, *_TILES)
+
 _UNSIGNED, _SIGNED, _FLOAT = 1, 2, 3
 _MINISWHITE, _MINISBLACK, _RGB, _PALETTE, _CMYK, _YCBCR = 0, 1, 2, 3, 5, 6
 _COLORS = {
@@ -71,20 +74,7 @@ def read_tags(data: bytes, page: int) -> Tags:
             )
         stream.seek(directory.next)
         directory.load(stream)
-    known = (
-        _SUBFILE,
-        _BITS,
-        _COMPRESSION,
-        _PHOTOMETRIC,
-        _ORIENTATION,
-        _SAMPLES,
-        _PLANAR,
-        _SUB_IFDS,
-        _EXTRA,
-        _FORMAT,
-        _DNG,
-    )
-    tags = {tag: directory[tag] for tag in (*known, *_STRIPS, *_TILES) if tag in directory}
+    tags = {tag: directory[tag] for tag in _KNOWN if tag in directory}
     for tag, default in ((_BITS, 1), (_FORMAT, _UNSIGNED)):
         value = tags.get(tag, default)
         tags[tag] = value if isinstance(value, tuple) else (value,)

@@ -254,3 +254,12 @@ def test_base64_as_bytes(rgb, encode, decode):
     packed = base64.b64encode(encode(rgb))
     for data in (packed, b"data:image/png;base64," + packed, b"data:image/png; base64," + packed):
         np.testing.assert_array_equal(decode([data])[0], rgb)
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="this system has no named pipes")
+def test_pipes_and_devices(tmp_path, decode):
+    """What is no regular file is refused at once: a pipe would wait forever, a device never end."""
+    os.mkfifo(tmp_path / "pipe.png")
+    for path in (tmp_path / "pipe.png", "/dev/zero"):
+        with pytest.raises(ImageError, match="not a regular file"):
+            decode([path])
