@@ -12,7 +12,9 @@ Choices that decide the pixels:
 """
 
 import contextlib
+import re
 import struct
+from dataclasses import replace
 from io import BytesIO
 from threading import Lock
 from typing import Any
@@ -37,6 +39,7 @@ DECODER = f"sktl 2, pillow {PIL.__version__}"
 _MODES = {1: "L", 3: "RGB"}
 _ORIENTATION = 0x0112
 _LOAD = Lock()
+_PGM = re.compile(rb"P[25]\s+(?:#[^\n]*\n\s*)*\d+\s+(?:#[^\n]*\n\s*)*\d+\s+(?:#[^\n]*\n\s*)*(\d+)\s")
 # By which Pillow's plugins say that a file is none of theirs; that of WebP has the limit in itself.
 _NOT_THIS_FORMAT = (SyntaxError, IndexError, TypeError, struct.error, Image.DecompressionBombError)
 # The shorter side that a JPEG keeps when it is decoded reduced: from there down to any network's input, at most one
@@ -244,7 +247,20 @@ def _decode_tiff(data: bytes, in_channels: int, reading: Reading) -> np.ndarray:
     return convert_channels(_tiff.read_pixels(data, tags, in_channels, reading), in_channels, "this TIFF")
 
 
+def _stretch(data: bytes) -> float:
+    """By what Pillow has multiplied values of 9 to 15 bits, so that white is 65535: of PGM and JPEG 2000 files."""
+    if (header := _PGM.match(data)) is not None and int(header[1]) > 255:
+        return 65535 / int(header[1])
+    if data.startswith((b"\0\0\0\x0cjP  ", b"\xff\x4f\xff\x51")) and (start := data.find(b"\xff\x4f\xff\x51")) >= 0:
+        n_bits = (data[start + 42] & 127) + 1  # of the first component, in the marker segment SIZ
+        return 2 ** (16 - n_bits) if 8 < n_bits < 16 else 1
+    return 1
+
+
 def _decode_by_pillow(data: bytes, in_channels: int, reading: Reading) -> np.ndarray:
+    if reading.value_range is not None and (factor := _stretch(data)) != 1:
+        low, high = reading.value_range
+        reading = replace(reading, value_range=(low * factor, high * factor))
     stream = _Watched(data) if ImageFile.LOAD_TRUNCATED_IMAGES else BytesIO(data)
     with _open(stream) as image:
         _go_to_page(image, reading.page)

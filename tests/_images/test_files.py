@@ -6,6 +6,7 @@ import warnings
 from collections.abc import Sequence
 from pathlib import Path
 
+import imagecodecs
 import numpy as np
 import pytest
 from PIL import Image
@@ -94,6 +95,21 @@ def test_other_formats_of_16_bits(gray, decode, encode):
         np.testing.assert_array_equal(decode([pgm])[0][..., 0], np.rint(values * (255 / 4095)))
     whole = b"P5 64 64 4095\n" + values.astype(">u2").tobytes()  # which states its depth
     np.testing.assert_allclose(decode([whole])[0][..., 0], values * (255 / 4095), atol=1)
+
+
+@pytest.mark.parametrize("bits", [10, 12, 15, 16])
+@pytest.mark.parametrize("kind", ["pgm", "jp2"])
+def test_value_range_of_a_format_that_pillow_stretches(gray, decode, bits, kind):
+    """The range is that of the file's own numbers, whatever Pillow makes of them (Sentinel-2: 15 bits, JPEG 2000)."""
+    values = gray.astype("u2") << (bits - 8)
+    if kind == "pgm":
+        data = b"P5\n# by a scanner\n64 64\n%d\n" % (2**bits - 1) + values.astype(">u2").tobytes()
+    else:
+        data = imagecodecs.jpeg2k_encode(values, level=0, bitspersample=bits, reversible=True, codecformat="jp2")
+    top = 252 << (bits - 8)
+    pixels = decode(ImageReader(value_range=(0, top // 2)).fit_transform([data]))[0][..., 0]
+    np.testing.assert_allclose(pixels, np.minimum(gray * (255 / 126), 255), atol=1)
+    np.testing.assert_allclose(decode([data])[0][..., 0], gray, atol=1)
 
 
 def test_transparency_does_not_count(rgb, decode, make_png):
