@@ -81,6 +81,14 @@ def test_a_function_reads_once_per_image(paths, arrays):
     assert len(calls) == 8
 
 
+def test_gray_is_not_repeated_to_many_channels(paths):
+    """One channel where five are wanted is an error, of a function and of a TIFF alike."""
+    reader = ImageReader(reader=lambda path: np.load(path)[..., 0], value_range=(0, 4095))
+    pipe = make_pipeline(reader, PretrainedFeatureExtractor(in_channels=5, weights=None))
+    with pytest.raises(ImageError, match=r"1 channel\(s\), but in_channels=5"):
+        pipe.fit_transform(paths)
+
+
 def test_a_function_gets_a_file_if_there_is_no_path(arrays):
     """bytes and open files come to it as a binary file."""
     stream = io.BytesIO()
@@ -112,7 +120,7 @@ def test_other_code_is_another_cache_entry(paths):
         (lambda path: np.full((4, 4), "x"), r"dtype <U1, but must return real numbers"),
         (lambda path: np.full((4, 4), np.nan), "NaN or infinity"),
         (lambda path: np.zeros((4, 4)), r"value range of float64 pixels is unknown.*value_range"),
-        (lambda path: np.zeros((4, 4, 5), np.uint8), "5 channels, but in_channels=3"),
+        (lambda path: np.zeros((4, 4, 5), np.uint8), r"5 channel\(s\), but in_channels=3"),
         (lambda path: None, "dtype object"),
         (lambda path: [[1, 2], [3]], "did not return an array"),
     ],

@@ -153,12 +153,12 @@ def convert_channels(pixels: np.ndarray, in_channels: int, name: str) -> np.ndar
     """Turn ``uint8`` pixels of 1, 2 (gray and alpha), 3 or 4 channels into 1 or 3, by the same rules as a file's."""
     if pixels.shape[2] == in_channels:
         return np.ascontiguousarray(pixels)
-    if pixels.shape[2] == 1:
+    if pixels.shape[2] == 1 and in_channels in _MODES:
         return np.repeat(pixels, in_channels, axis=2)
     if pixels.shape[2] > 4 or in_channels not in _MODES:
         raise ImageError(
-            f"{name}: an image of {pixels.shape[2]} channels, but in_channels={in_channels}. Set "
-            f"in_channels={pixels.shape[2]} to use all, or select some in the reader."
+            f"{name}: an image of {pixels.shape[2]} channel(s), but in_channels={in_channels}. Set "
+            f"in_channels={pixels.shape[2]} to use all, or select some in a reader."
         )
     return _to_pixels(Image.fromarray(np.ascontiguousarray(pixels)), in_channels, Reading())
 
