@@ -212,10 +212,10 @@ def _decode(data: bytes, in_channels: int, reading: Reading) -> np.ndarray:
         return _decode_tiff(data, in_channels, reading)
     if (damaged := _png.damaged_chunk(data, reading.page)) is not None:
         raise ImageError(f"the file is damaged or cut short (the checksum of its {damaged} chunk does not match).")
+    is_wide = _png.has_16_bits(data) and not _png.is_gray(data) and reading.wide_range is not None
     # A range that was learned from other files does without the low bytes, if nothing is there to read them.
-    bounds = reading.value_range or (reading.uint16_range if is_installed("imagecodecs") else None)
-    if bounds is not None and _png.has_16_bits(data) and not _png.is_gray(data):
-        return _decode_wide_png(data, bounds, in_channels, reading)
+    if is_wide and (reading.value_range is not None or is_installed("imagecodecs")):
+        return _decode_wide_png(data, in_channels, reading)
     try:
         return _decode_by_pillow(data, in_channels, reading)
     except ImageError:
@@ -226,12 +226,12 @@ def _decode(data: bytes, in_channels: int, reading: Reading) -> np.ndarray:
         return _decode_by_pillow(_png.without_ancillary(data), in_channels, reading)
 
 
-def _decode_wide_png(data: bytes, bounds: Range, in_channels: int, reading: Reading) -> np.ndarray:
+def _decode_wide_png(data: bytes, in_channels: int, reading: Reading) -> np.ndarray:
     with _open(BytesIO(data)) as image:
         check_pixel_count(*image.size, reading.max_pixels)
         orientation = _orientation(image)
     values = _png.read_wide_colors(data)
-    pixels = scale(values, bounds)
+    pixels = scale(values, reading.wide_range or UINT16)
     if values.shape[2] in (2, 4):  # transparency has all of its bits
         pixels[:, :, -1:] = scale(values[:, :, -1:], UINT16)
     return convert_channels(upright(pixels, orientation), in_channels, "this PNG")
