@@ -135,10 +135,9 @@ def _changed_names(code: types.CodeType) -> set[str]:
     changed, steps = set(), list(dis.get_instructions(code))
     for position, step in enumerate(steps):
         if step.opname.startswith(("LOAD_GLOBAL", "LOAD_DEREF", "LOAD_NAME")):
-            after = steps[position + 1 : position + 3]
-            is_called = bool(after) and after[0].argval in _MUTATORS
-            # container[key] = value: the container is loaded, then the key, then comes the store
-            if is_called or any(x.opname in ("STORE_SUBSCR", "DELETE_SUBSCR") for x in after[1:]):
+            # container.append(...), container[key].append(...) and container[key] = value, within a few steps
+            after = steps[position + 1 : position + 5]
+            if any(x.argval in _MUTATORS or x.opname in ("STORE_SUBSCR", "DELETE_SUBSCR") for x in after):
                 changed.add(step.argval)
     inner = (_changed_names(constant) for constant in code.co_consts if isinstance(constant, types.CodeType))
     return changed.union(*inner)
