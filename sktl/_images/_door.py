@@ -121,7 +121,8 @@ def validate_rows(estimator: Any, X: Any, *, reset: bool) -> np.ndarray:
     except (TypeError, ValueError) as error:
         if (n_columns := _text_columns(X)) > 1:
             raise ImageError(
-                f"X has {n_columns} columns, with text among them: choose the one that holds the paths, as in X[['image']]."
+                f"X has {n_columns} columns, with text among them: choose the one that holds the paths, as in "
+                "X[['image']]."
             ) from error
         raise
     if rows.dtype.kind not in "buif":
