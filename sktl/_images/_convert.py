@@ -10,6 +10,7 @@ from sktl._images._format import ImageFormat, Range
 from sktl.exceptions import InputError
 
 UINT16: Range = (0, 65535)
+_TURNED = range(2, 9)
 # By kind and size, so that byte order plays no part.
 _RANGE_OF_TYPE: dict[str, Range] = {"u1": (0, 255), "b1": (0, 1)}
 
@@ -71,6 +72,8 @@ def scale(values: np.ndarray, bounds: Range) -> np.ndarray:
 
 def upright(pixels: np.ndarray, orientation: int) -> np.ndarray:
     """Turn an image (H, W, C) as its EXIF or TIFF orientation, 1 to 8, says that it was taken."""
+    if orientation not in _TURNED:
+        return pixels
     if orientation in (5, 6, 7, 8):
         pixels = pixels.transpose(1, 0, 2)
     rows, columns = (step if orientation in group else 1 for group, step in (((3, 4, 7, 8), -1), ((2, 3, 6, 7), -1)))
