@@ -4,6 +4,7 @@ from collections.abc import Callable, Iterable, Iterator
 from functools import partial
 from typing import Any, NamedTuple
 
+from sklearn.ensemble._base import _BaseHeterogeneousEnsemble
 from sklearn.frozen import FrozenEstimator
 from sklearn.pipeline import Pipeline
 from sklearn.utils import _safe_indexing
@@ -17,7 +18,8 @@ def find_fitted(estimator: Any, attribute: str) -> Any:
 
     Searches are followed to their best estimator, pipelines from their last step to the first, what wraps one estimator
     (`FrozenEstimator`, `TransformedTargetRegressor`, `TunedThresholdClassifierCV`, a calibrated `FrozenEstimator`) to
-    that, and a `ColumnTransformer` or `FeatureUnion` to the one of its transformers that has it.
+    that, and a `ColumnTransformer`, `FeatureUnion`, or ensemble of several kinds of estimators (`VotingClassifier`,
+    `StackingClassifier`) to the one of its parts that has it.
 
     Parameters
     ----------
@@ -136,6 +138,9 @@ def _side_by_side(estimator: Any) -> Iterator[_Part]:
     """The parts that all count."""
     for calibrated in getattr(estimator, "calibrated_classifiers_", ()):
         yield _Part(calibrated.estimator)
+    if isinstance(estimator, _BaseHeterogeneousEnsemble):
+        for part in getattr(estimator, "estimators_", ()):
+            yield _Part(part)
     for _, transformer in getattr(estimator, "transformer_list", ()):
         yield _Part(transformer)
     for _, transformer, columns in getattr(estimator, "transformers_", ()):

@@ -21,7 +21,8 @@ def as_targets(y: Any) -> Any:
 class LabelledImages(NamedTuple):
     """Checked rows: pictures, encoded targets, weights with those of the classes in them, and without.
 
-    ``given`` is the whole table as it was given to `fit`, (X, y), and can be indexed by ``images.positions``.
+    ``given`` is the whole table as it was given to `fit`, (X, y), and can be indexed by ``images.positions``; so can
+    ``beside``, what stands for the other columns of each of its rows, if there are some.
     """
 
     images: Images
@@ -29,11 +30,16 @@ class LabelledImages(NamedTuple):
     weight: np.ndarray
     sample_weight: np.ndarray
     given: Sequence[Any]
+    beside: Sequence[bytes] = ()
 
     def take(self, positions: np.ndarray) -> "LabelledImages":
         """Some of the rows."""
         columns = {name: getattr(self, name)[positions] for name in ("y", "weight", "sample_weight")}
         return self._replace(images=self.images.take(positions), **columns)
+
+    def beside_of(self, row: int) -> bytes:
+        """What stands for what the table holds of a row beside its image."""
+        return self.beside[self.images.positions[row]] if self.beside else b""
 
     def as_given(self, n_rows: "int | None" = None) -> Any:
         """The pictures of these rows, or of the first of them, of the kind that `fit` was given."""
@@ -47,7 +53,9 @@ def distinct(table: LabelledImages) -> LabelledImages:
     is never learnt from and judged on at once, and an oversampled table costs what the pictures in it cost.
     """
     first: dict[bytes, int] = {}
-    keys = [table.images.digest(row) + b"|" + table.y[row].tobytes() for row in range(len(table.y))]
+    keys = [
+        table.images.digest(row) + b"|" + table.y[row].tobytes() + table.beside_of(row) for row in range(len(table.y))
+    ]
     group = np.array([first.setdefault(key, row) for row, key in enumerate(keys)])
     rows = np.array(sorted(first.values(), key=keys.__getitem__))
     weight, sample_weight = (np.bincount(group, weights=column, minlength=len(keys))[rows] for column in table[2:4])

@@ -230,7 +230,12 @@ class TransferEstimator(FitInEpochs, Estimator):
         targets = y.iloc[kept] if hasattr(y, "iloc") else y[kept]
         targets, class_weight = self._check_targets(targets, weight[kept], reset=reset, classes=classes)
         table = LabelledImages(images.take(kept), targets, weight[kept] * class_weight, weight[kept], indexable(X, y))
+        table = table._replace(beside=self._beside(X))
         return distinct(table.take(np.flatnonzero(class_weight)))  # a class may weigh nothing too
+
+    def _beside(self, X):
+        """What stands for what each row of the table holds beside its image; nothing here."""
+        return ()
 
     def _missing_targets(self, n_rows):
         """What stands for the targets where none were given; here they are needed."""

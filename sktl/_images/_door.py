@@ -9,6 +9,7 @@ from PIL import Image
 from scipy.sparse import issparse
 from sklearn.utils.validation import validate_data
 
+from sktl._images._columns import image_column
 from sktl._images._convert import as_array
 from sktl._images._decode import wide_values
 from sktl._images._files import highest_in_files
@@ -39,7 +40,8 @@ def check_images(estimator: Any, X: Any, *, reset: bool) -> "Images":
     ----------
     estimator : estimator
         Read: ``image_shape`` (default None), ``channels`` ("auto"), ``in_channels`` (3), ``order`` ("C").
-        Set if ``reset``: ``image_format_``, and for tables ``n_features_in_`` and ``feature_names_in_``.
+        Set if ``reset``: ``image_format_``, and for tables ``n_features_in_`` and ``feature_names_in_``. Where
+        ``_takes_tables`` is true, also ``image_column_`` for a table of which one column of several holds the images.
     X : see the package's docstring
         The images.
     reset : bool
@@ -57,6 +59,8 @@ def check_images(estimator: Any, X: Any, *, reset: bool) -> "Images":
     ValueError, TypeError
         scikit-learn's own, for flat rows.
     """
+    if getattr(estimator, "_takes_tables", False):
+        X = image_column(estimator, X, reset=reset)
     takes_rows = reset or estimator.image_format_.kind == "rows"
     kind, source = understand(X, strict=takes_rows)
     if kind == "rows" and not takes_rows and np.ndim(source) == 1:

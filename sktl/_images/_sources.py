@@ -250,6 +250,11 @@ def _unpack_base64(text: str) -> "bytes | None":
         return None
 
 
+def is_packed_image(text: str) -> bool:
+    """Whether a text is an image itself and not the path to one."""
+    return text[:5].lower() == "data:" or _from_base64(text) is not None
+
+
 def reason(error: BaseException) -> str:
     """What an exception says, or its kind if it says nothing."""
     return getattr(error, "strerror", None) or str(error) or type(error).__name__

@@ -47,10 +47,10 @@ def understand(X: Any, *, strict: bool = True) -> tuple[str, Any]:
 def _items_of_sequence(X: Sequence[Any]) -> "Sequence[Any] | None":
     """The sequence, if there is an image in it; one that makes its items each time is looked at once."""
     if isinstance(X, list | tuple):
-        return X if any(map(_is_item, X)) else None
+        return X if any(map(is_item, X)) else None
     lazy = Remembering(X)
     first = _first(lazy)
-    return lazy if _is_item(first) or (first is None and len(X) and isinstance(lazy.peek(0), Broken)) else None
+    return lazy if is_item(first) or (first is None and len(X) and isinstance(lazy.peek(0), Broken)) else None
 
 
 def _first(items: Sequence[Any]) -> Any:
@@ -92,7 +92,7 @@ def _understand_objects(items: Any, X: Any, strict: bool) -> tuple[str, Any]:
     if items.dtype.kind == "S":
         raise ImageError("X is an array of fixed-width bytes, which loses zeros at their end: give a list of bytes.")
     first = _first(items)
-    if first is None or any(map(_is_item, items)):
+    if first is None or any(map(is_item, items)):
         return _items_kind(items), items
     if isinstance(first, list | tuple | np.ndarray):
         return _understand_nested(items)
@@ -129,7 +129,8 @@ def as_column(items: Sequence[Any]) -> np.ndarray:
     return column
 
 
-def _is_item(item: Any) -> bool:
+def is_item(item: Any) -> bool:
+    """Whether this can be an image of a table; a text may be a path."""
     is_array = isinstance(item, ARRAY) and item.ndim >= 2
     return is_array or isinstance(item, (Image.Image, LazyImage)) or is_source(item)
 

@@ -172,6 +172,9 @@ class DistilledClassifier(DistilledEstimator, TransferClassifier):
         How many epochs were trained.
     best_epoch_ : int
         The epoch whose weights are kept; 0 is the untouched start.
+    image_column_ : str or int
+        The column of images, where ``X`` was a table of several columns: the student reads this one, the teacher sees
+        the whole table. Defined only there.
     image_format_ : ImageFormat
         What `fit` learnt about ``X``: kind, image shape, channel axis, value range.
     n_features_in_ : int

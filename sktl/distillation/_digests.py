@@ -2,6 +2,7 @@
 
 import io
 import pickle
+import uuid
 from types import FunctionType
 from typing import Any
 
@@ -27,7 +28,22 @@ def row_digests(table: LabelledImages) -> list[bytes]:
         if numbers.dtype.kind in "buif":
             return [names.encode() + _of_numbers(numbers[position]) for position in table.images.positions]
     images = table.images
-    return [names.encode() + _of_item(unwrapped(images.item(row))) + images.digest(row) for row in range(len(images))]
+    digests = [_of_item(unwrapped(images.item(row))) + images.digest(row) for row in range(len(images))]
+    return [names.encode() + digest + table.beside_of(row) for row, digest in enumerate(digests)]
+
+
+def beside_digests(X: Any, image_column: Any) -> list[bytes]:
+    """What stands for each row of a table without its column of images."""
+    names = list(X.columns) if hasattr(X, "columns") else list(range(X.shape[1]))
+    columns = [_column(X, number) for number, name in enumerate(names) if name != image_column]
+    # What cannot be told is another row each time it is seen.
+    return [content_digest(cells) or uuid.uuid4().bytes for cells in zip(*columns, strict=True)]
+
+
+def _column(X: Any, number: int) -> list[Any]:
+    if isinstance(X, np.ndarray):
+        return X[:, number].tolist()
+    return (X.iloc[:, number] if hasattr(X, "iloc") else X[:, number]).to_list()
 
 
 def _of_item(item: Any) -> bytes:

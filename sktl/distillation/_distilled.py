@@ -17,6 +17,7 @@ from sktl._engine._footprint import Footprints, footprints
 from sktl._engine._rows import unit_mean
 from sktl._engine._transfer import TRANSFER_CONSTRAINTS, TransferEstimator
 from sktl._images import is_missing
+from sktl.distillation._digests import beside_digests
 from sktl.distillation._knowledge import ANSWERS, MAPS, RELATIONS, check_knowledge
 from sktl.distillation._layers import LayerPair, pair_layers
 from sktl.distillation._teacher import check_teacher, fit_teacher, identity, is_frozen, network_of
@@ -52,6 +53,7 @@ class DistilledEstimator(WholeCopies, TransferEstimator):
     """
 
     _network_parameter = "student"
+    _takes_tables = True  # of images and other things, all of which the teacher sees
     _without_y = " A teacher that is fitted already, inside a sklearn.frozen.FrozenEstimator, needs none."
     _kinds: Sequence[str] = ()
     _footprints: "Footprints | None" = None
@@ -109,6 +111,11 @@ class DistilledEstimator(WholeCopies, TransferEstimator):
                 f"knowledge={self.knowledge!r} compares places of a picture, which augment={self.augment!r} moves. Use "
                 "augment=None, or knowledge of answers and relations."
             )
+
+    def _beside(self, X):
+        """What stands for what the teacher sees of each row and the student does not."""
+        column = getattr(self, "image_column_", None)
+        return () if column is None or np.ndim(X) < 2 or X.shape[1] < 2 else beside_digests(X, column)
 
     def _missing_targets(self, n_rows):
         """No labels at all, with which a fitted teacher can do."""

@@ -18,6 +18,7 @@ from sklearn.utils._metadata_requests import _routing_enabled, process_routing
 from sklearn.utils.validation import check_is_fitted, has_fit_parameter
 
 from sktl._engine._cache import open_cache
+from sktl._engine._fitted import reach
 from sktl._engine._labelled import LabelledImages
 from sktl._messages import shortened, shortened_errors
 from sktl.distillation._digests import content_digest, row_digests
@@ -164,37 +165,13 @@ def network_of(teacher: Any, X: Any) -> tuple[Any, Any]:
     InputError
         Where there is none.
     """
-    found = _path_to_network(teacher)
-    if found is None:
+    part, X = reach(teacher, X, "backbone_")
+    if part is None:
         raise InputError(
-            f"teacher={teacher!r} has no network of sktl whose layers could be looked at. With it only "
+            f"teacher={teacher!r} has no network of sktl whose layers could be looked at, or has several. With it only "
             "knowledge='response' and knowledge='decoupled' work."
         )
-    transformers, part = found
-    for transformer in transformers:
-        X = transformer.transform(X)
-    return part, X
-
-
-def _path_to_network(teacher: Any) -> "tuple[list[Any], Any] | None":
-    """What stands in front of a teacher's network, and the part that has it; None where there is none."""
-    calibrated: Any = getattr(teacher, "calibrated_classifiers_", ())
-    if hasattr(teacher, "backbone_"):
-        return [], teacher
-    if is_frozen(teacher):
-        return _path_to_network(teacher.estimator)
-    if hasattr(teacher, "best_estimator_"):
-        return _path_to_network(teacher.best_estimator_)
-    if hasattr(getattr(teacher, "estimator_", None), "backbone_"):  # of a compressor
-        return _path_to_network(teacher.estimator_)
-    if len(calibrated) == 1:
-        return _path_to_network(calibrated[0].estimator)
-    steps = [step for _, step in getattr(teacher, "steps", ()) if step not in (None, "passthrough")]
-    for place, step in enumerate(steps):
-        found = _path_to_network(step)
-        if found is not None:
-            return [*steps[:place], *found[0]], found[1]
-    return None
+    return getattr(part, "extractor_", part), X  # a selector has its settings in the extractor that it chose
 
 
 def identity(teacher: Any) -> Any:

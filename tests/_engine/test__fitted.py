@@ -5,7 +5,7 @@ import pandas as pd
 import pytest
 from sklearn.calibration import CalibratedClassifierCV
 from sklearn.compose import TransformedTargetRegressor, make_column_selector, make_column_transformer
-from sklearn.ensemble import BaggingClassifier
+from sklearn.ensemble import BaggingClassifier, VotingClassifier
 from sklearn.exceptions import NotFittedError
 from sklearn.frozen import FrozenEstimator
 from sklearn.linear_model import LogisticRegression
@@ -42,6 +42,9 @@ def test_it_is_found_in_what_wraps_one_estimator(digits):
     assert find_fitted(calibrated, "history_").history_ is threshold.estimator_.best_estimator_.history_
     bag = BaggingClassifier(FineTunedClassifier(**settings), n_estimators=1).fit(X, y)
     assert find_fitted(bag, "history_") is None
+    votes = VotingClassifier([("a", FineTunedClassifier(**settings)), ("b", LogisticRegression())]).fit(X, y)
+    assert find_fitted(votes, "history_") is votes.estimators_[0]
+    assert reach(votes, X, "history_") == (votes.estimators_[0], X)
 
 
 def test_what_is_not_there():
