@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from sktl._engine._domain import NEAR, source_distance
+from sktl._engine._domain import near_line, source_distance
 from sktl._images import Images
 
 MUCH = 100  # pictures per class
@@ -27,7 +27,7 @@ class Situation(NamedTuple):
     distance : float or None
         See `NormShift.distance`; None where there are no norms to tell it by.
     line : float or None
-        The greatest distance of known pictures; None where nobody has measured it for the network.
+        The greatest distance of known pictures; None where nobody has measured it for the network's weights.
     """
 
     n_pictures: int
@@ -72,7 +72,7 @@ def look(owner: Any, images: Images, n_classes: "int | None") -> Situation:
     """
     some = np.sort(np.random.default_rng(0).permutation(len(images))[:_LOOKED_AT])
     distance = source_distance(owner, images.take(some)) if len(some) > 1 else None
-    return Situation(len(images), n_classes, distance, NEAR.get(owner.backbone_.name))
+    return Situation(len(images), n_classes, distance, near_line(owner.backbone_))
 
 
 def strategy_params(strategy: str, n_stages: int) -> dict[str, Any]:

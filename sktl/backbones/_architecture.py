@@ -24,6 +24,8 @@ class Architecture(ABC):
         Whether ``tests/backbones/check_all_models.py`` has compared it with its graph.
     caveat : str or None
         In what the weights were trained on pictures that no `Preprocessing` gives; the user then has to choose one.
+    classifies : bool
+        Whether its source head gives one number for each class.
     """
 
     name: str
@@ -31,6 +33,7 @@ class Architecture(ABC):
     default: str | None
     swept: bool = True
     caveat: str | None = None
+    classifies: bool = True
 
     @abstractmethod
     def build(self, state: StateDict | None, preprocessing: Preprocessing) -> nn.Module:

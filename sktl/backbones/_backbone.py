@@ -33,6 +33,8 @@ class Backbone:
     stage_ends : mapping of str to str, default=None
         The stages' names, in order, and the layer that each ends with; the network then ends with the last of them.
         None finds them in the graph.
+    has_classifier : bool, default=False
+        Whether the source head gives one number for each class of what the network has learnt from.
 
     Attributes
     ----------
@@ -68,10 +70,12 @@ class Backbone:
         preprocessing: Preprocessing,
         in_channels: int = 3,
         stage_ends: "Mapping[str, str] | None" = None,
+        has_classifier: bool = False,
     ) -> None:
         self.name = name
         self.preprocessing = preprocessing
         self.in_channels = in_channels
+        self.has_classifier = has_classifier
         self._given_ends = dict(stage_ends) if stage_ends is not None else None
         self.module = module.eval().requires_grad_(False)
         self._fingerprints: dict[str, str] = {}
@@ -85,7 +89,7 @@ class Backbone:
 
     def __getstate__(self) -> dict[str, Any]:
         # The graph is read from the module again where it is needed: it pickles badly, and reading takes milliseconds.
-        kept = ("name", "preprocessing", "in_channels", "module", "_given_ends", "_fingerprints")
+        kept = ("name", "preprocessing", "in_channels", "has_classifier", "module", "_given_ends", "_fingerprints")
         return {name: self.__dict__[name] for name in kept}
 
     @cached_property

@@ -123,9 +123,15 @@ def load_backbone(
             with shortened_errors():
                 generator = check_random_state(random_state)
             torch.default_generator.manual_seed(generator.randint(2**31))
-        module = _load_module(architecture, name, path, wanted)
+        module, has_head = _load_module(architecture, name, path, wanted)
         wanted = _input.adapt_input(module.eval().float(), in_channels, wanted, default)
-    loaded = Backbone(module, name=backbone, preprocessing=wanted, in_channels=in_channels)
+    loaded = Backbone(
+        module,
+        name=backbone,
+        preprocessing=wanted,
+        in_channels=in_channels,
+        has_classifier=has_head and architecture.classifies,
+    )
     if not architecture.swept:
         _check_graph(loaded)
     if key is not None:
@@ -183,26 +189,27 @@ def _memo_key(
 
 def _load_module(
     architecture: Architecture, name: str | None, path: Path | None, preprocessing: Preprocessing
-) -> nn.Module:
+) -> tuple[nn.Module, bool]:
+    """The network, and whether it has a head that has learnt something."""
     if path is not None:
         state = architecture.adjust(_weights.read_state_dict(path))
     elif name is not None:
         state = architecture.adjust(architecture.fetch(name))
     else:
-        return architecture.build(None, preprocessing)
+        return architecture.build(None, preprocessing), False
     origin = str(path) if path is not None else str(name)
     try:
         # Drawing random weights that the file replaces takes longer than reading it.
         with torch.device("meta"):
             module = architecture.build(state, preprocessing)
-        _weights.load_state_dict(module, state, origin=origin)
+        has_head = _weights.load_state_dict(module, state, origin=origin)
     except RuntimeError:  # a network that computes with tensors while it is built
         module = architecture.build(state, preprocessing)
-        _weights.load_state_dict(module, state, origin=origin)
+        has_head = _weights.load_state_dict(module, state, origin=origin)
     if any(tensor.is_meta for tensor in chain(module.parameters(), module.buffers())):  # not all of it is in the file
         module = architecture.build(state, preprocessing)
-        _weights.load_state_dict(module, state, origin=origin)
-    return module
+        has_head = _weights.load_state_dict(module, state, origin=origin)
+    return module, has_head
 
 
 def _check_agreement(

@@ -19,6 +19,7 @@ class _Mini(Architecture):
     name = "sktl_mini"
     published = ("SKTL_V1",)
     default = "SKTL_V1"
+    classifies = False  # its head gives the principal components of other networks' features
 
     def build(self, state: StateDict | None, preprocessing: Preprocessing) -> nn.Module:
         return _mini.sktl_mini()

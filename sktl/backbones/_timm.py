@@ -39,6 +39,7 @@ class Timm(Architecture):
                 "sktl.backbones.list_backbones('timm:*') lists all it has."
             )
         self._config = timm.get_pretrained_cfg(self._model)
+        self.classifies = getattr(self._config, "num_classes", 0) > 0
         has_weights = self._config is not None and self._config.has_weights
         self.published = ("DEFAULT",) if has_weights else ()
         self.default = "DEFAULT" if has_weights else None

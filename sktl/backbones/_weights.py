@@ -125,18 +125,23 @@ def fetch(download: Callable[[], Mapping[str, Tensor]], *, backbone: str, weight
         ) from error
 
 
-def load_state_dict(module: nn.Module, state: StateDict, *, origin: str) -> None:
+def load_state_dict(module: nn.Module, state: StateDict, *, origin: str) -> bool:
     """Load ``state`` into ``module``, whose source head may be another one in the file, or none.
 
     A file with another number of classes gives the head that size; a file without a head leaves the network without
     one (the last layer becomes an identity), for there is nothing to put there but noise.
+
+    Returns
+    -------
+    bool
+        Whether the network has its head.
 
     Raises
     ------
     WeightsMismatchError
         Where keys are missing or unexpected or shapes differ anywhere but in the head.
     """
-    _fit_head(module, state)
+    has_head = _fit_head(module, state)
     expected = module.state_dict()
     missing = [key for key in expected if key not in state and not key.endswith("num_batches_tracked")]
     unexpected = [key for key in state if key not in expected]
@@ -157,17 +162,18 @@ def load_state_dict(module: nn.Module, state: StateDict, *, origin: str) -> None
         )
     state = {key: state[key].reshape(tensor.shape) for key, tensor in expected.items() if key in state}
     module.load_state_dict(state, strict=False, assign=True)
+    return has_head
 
 
 def _first_few(keys: list[str], n: int = 3) -> str:
     return "; ".join(keys[:n]) + ("; …" if len(keys) > n else "")
 
 
-def _fit_head(module: nn.Module, state: StateDict) -> None:
-    """Make the last layer of ``module`` what it is in ``state``: of another size, or absent."""
+def _fit_head(module: nn.Module, state: StateDict) -> bool:
+    """Make the last layer of ``module`` what it is in ``state``: of another size, or absent. Whether there is one."""
     path, head = _last_layer(module)
     if not isinstance(head, (nn.Linear, nn.Conv2d)):
-        return
+        return False
     weight = state.get(f"{path}.weight")
     new: nn.Module | None = None
     if weight is None:
@@ -181,6 +187,7 @@ def _fit_head(module: nn.Module, state: StateDict) -> None:
     if new is not None:
         owner, _, attribute = path.rpartition(".")
         setattr(module.get_submodule(owner), attribute, new)
+    return weight is not None
 
 
 def _last_layer(module: nn.Module) -> tuple[str, nn.Module | None]:

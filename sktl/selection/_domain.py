@@ -10,7 +10,7 @@ from sklearn.utils import check_random_state
 from sklearn.utils._param_validation import Interval
 
 from sktl._engine._backbone_parameter import has_random_weights
-from sktl._engine._domain import NEAR, source_distance
+from sktl._engine._domain import near_line, source_distance
 from sktl._params import validate_params
 from sktl.exceptions import InputError
 from sktl.selection._reading import class_layer, read_pictures, run_layers
@@ -30,24 +30,29 @@ class DomainDistance:
         How far the means of the network's channels are from those that its batch norms keep from its training, in
         standard deviations; None where it has no batch norms that have learnt statistics.
     confidence : float or None
-        The mean of the highest probability that a published classifier gives to a picture; None for other networks.
+        The mean of the highest probability that a published classifier gives to a picture; None for other networks, and
+        for weights without a classifier.
+    line : float or None, default=None
+        The distance below which pictures are of a known kind, where that was measured for these very weights: 0.42 for
+        ``sktl_mini``, 0.25 and 0.32 for the MobileNetV2 and the MobileNetV3-Small of the project's benchmarks. None for
+        all others, such as a network that was fine-tuned or truncated.
 
     Attributes
     ----------
     is_near : bool or None
-        Whether the distance is one of known pictures, where that was measured for the network (MobileNetV2 below 0.25,
-        MobileNetV3-Small below 0.32, ``sktl_mini`` below 0.42); None for all others.
+        Whether the distance is below the line; None without either.
     """
 
     backbone: str
     n_pictures: int
     distance: "float | None"
     confidence: "float | None"
+    line: "float | None" = None
 
     @property
     def is_near(self) -> "bool | None":
         """Whether the pictures are of a kind that the network knows."""
-        return None if self.distance is None or self.backbone not in NEAR else self.distance < NEAR[self.backbone]
+        return None if self.distance is None or self.line is None else self.distance < self.line
 
     def __repr__(self) -> str:
         lines = [f"{self.n_pictures} pictures, as {self.backbone} sees them"]
@@ -58,7 +63,8 @@ class DomainDistance:
         else:
             verdict = "of another kind than those it learnt from"
             if self.is_near is not False:
-                known, unknown = "like those it learnt from", "compare it with that of pictures of which you know it"
+                known = "like those it learnt from"
+                unknown = "nobody has measured what is near for these weights: compare it with images that you know"
                 verdict = known if self.is_near else unknown
             lines.append(f"distance: {self.distance:.2f} standard deviations ({verdict})")
         if self.confidence is not None:
@@ -147,4 +153,6 @@ def domain_distance(
     if head is not None:
         (logits,) = run_layers(extractor, [head], images)
         confidence = float(softmax(logits.astype(np.float64), axis=1).max(axis=1).mean())
-    return DomainDistance(extractor.backbone_.name, len(images), distance, confidence)
+    backbone = extractor.backbone_
+    line = None if distance is None else near_line(backbone)
+    return DomainDistance(backbone.name, len(images), distance, confidence, line)

@@ -48,11 +48,11 @@ def fitted_extractor(
 def class_layer(extractor: PretrainedFeatureExtractor) -> "str | None":
     """The layer of a fitted extractor's network that gives the logits of the classes that it learnt, if there is one.
 
-    None for a network that is no name: its head may be no classifier; and for random weights. That of ``sktl_mini``
-    gives principal components.
+    None for a network of the user's own, whose head may be no classifier, for random weights, and for a file of weights
+    without a head. That of ``sktl_mini`` gives principal components.
     """
-    is_published = isinstance(extractor.backbone, str) and extractor.weights is not None
-    return extractor.backbone_.layers[-1] if is_published and extractor.backbone != "sktl_mini" else None
+    backbone = extractor.backbone_
+    return backbone.layers[-1] if backbone.has_classifier else None
 
 
 def run_layers(extractor: PretrainedFeatureExtractor, layers: Sequence[str], images: Images) -> list[np.ndarray]:

@@ -306,7 +306,8 @@ class BackboneSelector(CallbackSupportMixin, TransformerMixin, Estimator):
             head = class_layer(extractor)
             if head is None:
                 raise InputError(
-                    f"score_func={self.score_func!r} needs the answers of a published classifier, and {name} has none. "
+                    f"score_func={self.score_func!r} needs the answers of a published classifier, and {name} has none "
+                    "(random weights, a network of your own, or a file of weights without a head). "
                     "Leave this network out, or use a score of features, such as 'logme'."
                 )
             return [extractor.backbone_.stages[-1].name], [head]

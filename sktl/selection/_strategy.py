@@ -14,7 +14,6 @@ from sklearn.utils._param_validation import Interval, StrOptions
 from torch import nn
 
 from sktl._engine._backbone_parameter import has_random_weights
-from sktl._engine._domain import NEAR
 from sktl._engine._labelled import LabelledImages, as_targets, distinct
 from sktl._engine._probe import PROBE_PENALTY
 from sktl._engine._strategy import MUCH, Situation, look, strategy_params
@@ -74,7 +73,7 @@ class StrategyAdvice:
     amount : {"little", "much"}
         Whether there are fewer than 100 pictures of each class on average; of a regression, fewer than 1,000.
     domain : {"similar", "different", "unknown"}
-        Whether the pictures are of a kind that the network knows, by `domain_distance`; unknown for networks whose line
+        Whether the pictures are of a kind that the network knows, by `domain_distance`; unknown for weights whose line
         nobody has measured.
     distance : float or None
         From what it learnt from, in standard deviations; None where it cannot be told.
@@ -85,6 +84,8 @@ class StrategyAdvice:
         best one, by `probe_score`.
     pixels : float
         The same with nothing but the pixels of the picture, 16 × 16.
+    line : float or None, default=None
+        The distance below which the pictures are similar; None where nobody has measured it for these weights.
     """
 
     strategy: str
@@ -98,6 +99,7 @@ class StrategyAdvice:
     logme: dict[str, float] = field(hash=False)
     probes: dict[str, float] = field(hash=False)
     pixels: float
+    line: "float | None" = None
 
     def __repr__(self) -> str:
         rows = [["", "similar pictures", "different pictures"], *self._cells()]
@@ -151,8 +153,8 @@ class StrategyAdvice:
         if self.distance is None:
             lines.append(f"how near they are to what {self.backbone} learnt from cannot be told: unknown")
         else:
-            line = NEAR.get(self.backbone)
-            where = "nobody has measured up to where others are similar" if line is None else f"similar is below {line}"
+            where = "nobody has measured what is similar for these weights"
+            where = where if self.line is None else f"similar is below {self.line}"
             from_there = f"{self.distance:.2f} standard deviations from what {self.backbone} learnt from"
             lines.append(f"{from_there} ({where}): {self.domain}")
         fits = ", ".join(f"{stage} {value:.3f}" for stage, value in self.logme.items())
@@ -284,6 +286,7 @@ def recommend_strategy(
         logme,
         {stage: float(scores.mean()) for stage, scores in probes.items()},
         float(pixels.mean()),
+        situation.line,
     )
 
 

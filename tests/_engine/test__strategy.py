@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from sktl import PretrainedFeatureExtractor
-from sktl._engine._domain import NEAR, source_distance
+from sktl._engine._domain import near_line, source_distance
 from sktl._engine._strategy import Situation, look, strategy_params
 from sktl._images import check_images
 
@@ -49,7 +49,7 @@ def test_looking(n_run):
     images = check_images(extractor, X, reset=False)
     first = look(extractor, images, 5)
     assert first[:2] == (100, 5)
-    assert first.line == NEAR["sktl_mini"]
+    assert first.line == near_line(extractor.backbone_) == 0.42
     assert n_run[0] == 64
     assert look(extractor, images, 5) == first
     assert n_run[0] == 64

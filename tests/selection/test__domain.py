@@ -3,14 +3,17 @@
 import numpy as np
 import pytest
 import torch
+import torchvision
 from PIL import Image
 from sklearn.datasets import load_digits
 from torch import nn
 
 from sktl import FineTunedClassifier, PretrainedFeatureExtractor
 from sktl._engine._domain import norm_shift
-from sktl.exceptions import ImageError, ImageWarning
-from sktl.selection import DomainDistance, domain_distance
+from sktl.backbones import load_backbone
+from sktl.backbones._variants import up_to
+from sktl.exceptions import ImageError, ImageWarning, InputError
+from sktl.selection import BackboneSelector, DomainDistance, domain_distance, recommend_strategy
 
 
 @pytest.fixture(scope="module")
@@ -44,7 +47,7 @@ def test_the_distance(digits):
     assert found.distance == pytest.approx(norm_shift(reader.fit(X).backbone_, pictures).distance, rel=0.02)
     assert found.n_pictures == 40
     assert (found.confidence, found.is_near) == (None, None)
-    assert "compare it" in repr(found)
+    assert "compare it with" in repr(found)
     assert domain_distance(X).confidence is None
     fitted = domain_distance(X, FineTunedClassifier(max_epochs=0).fit(X, y))
     assert fitted.distance == pytest.approx(domain_distance(X).distance)
@@ -97,11 +100,43 @@ def test_what_cannot_be_measured(digits, tmp_path):
 
 
 def test_the_verdict():
-    """Each network has its own line, where one was measured."""
-    assert DomainDistance("mobilenet_v2", 5, 0.24, None).is_near
-    assert not DomainDistance("mobilenet_v2", 5, 0.25, 0.5).is_near
-    assert DomainDistance("sktl_mini", 5, 0.41, None).is_near
-    assert DomainDistance("resnet18", 5, 0.1, None).is_near is None
+    """A distance is near below the line that was measured; without either there is no verdict."""
+    assert DomainDistance("mobilenet_v2", 5, 0.24, None, 0.25).is_near
+    assert DomainDistance("mobilenet_v2", 5, 0.25, 0.5, 0.25).is_near is False
+    assert DomainDistance("mobilenet_v2", 5, 0.1, None).is_near is None
+    assert DomainDistance("mobilenet_v2", 5, None, None, 0.25).is_near is None
+
+
+def test_the_line_belongs_to_the_weights(digits):
+    """Not to the name: what was fine-tuned, truncated or loaded from other weights has none, wherever it is used."""
+    X, y = digits
+    assert domain_distance(X).line == 0.42
+    tuned = FineTunedClassifier(freeze_depth=-1, max_epochs=1, lr=0.01, random_state=0).fit(X, y)
+    short = up_to(load_backbone("sktl_mini"), 4)
+    for backbone in (tuned, short):
+        found = domain_distance(X, backbone)
+        assert (found.backbone, found.line, found.is_near) == ("sktl_mini", None, None)
+        assert "nobody has measured what is near for these weights" in repr(found)
+        advice = recommend_strategy(X, y, backbone)
+        assert (advice.domain, advice.line) == ("unknown", None)
+        assert "nobody has measured what is similar for these weights" in " ".join(repr(advice).split())
+    assert recommend_strategy(X, y).line == 0.42
+
+
+def test_a_file_without_a_head_has_no_classes(digits, tmp_path):
+    """Its features are no probabilities: there is no confidence, and no score of a head, but an error that says why."""
+    X, y = digits
+    torch.manual_seed(0)
+    state = torchvision.models.squeezenet1_1(weights=None).state_dict()
+    torch.save(state, tmp_path / "whole.pt")
+    torch.save({name: value for name, value in state.items() if "classifier" not in name}, tmp_path / "body.pt")
+    whole, body = (PretrainedFeatureExtractor("squeezenet1_1", weights=tmp_path / f"{n}.pt") for n in ("whole", "body"))
+    assert 0 < domain_distance(X[:4], whole).confidence < 1
+    assert domain_distance(X[:4], load_backbone("squeezenet1_1", weights=tmp_path / "whole.pt")).confidence > 0
+    assert domain_distance(X[:4], body).confidence is None
+    for score in ("leep", "nce"):
+        with pytest.raises(InputError, match=r"squeezenet1_1 has none \(.*a file of weights without a head\)"):
+            BackboneSelector(body, score_func=score).fit(X, y)
 
 
 @pytest.mark.parametrize("max_samples", [1, -1, 2.5])

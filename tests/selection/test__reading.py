@@ -2,6 +2,7 @@
 
 import numpy as np
 import pytest
+import torch
 from sklearn.exceptions import NotFittedError
 from sklearn.frozen import FrozenEstimator
 
@@ -52,8 +53,8 @@ def test_what_runs(digits, tmp_path):
         run_layers(lenient, ["layer4"], broken)
 
 
-def test_whose_head_knows_classes(digits):
-    """A published classifier's, and neither sktl_mini's, nor that of a given network, nor one of random weights."""
+def test_whose_head_knows_classes(digits, tmp_path):
+    """That of weights with a head, and neither sktl_mini's, nor that of an own network, nor one of random weights."""
     X, _ = digits
     named = {"weights": None, "random_state": 0}
     mini, rival = PretrainedFeatureExtractor().fit(X), PretrainedFeatureExtractor("squeezenet1_1", **named).fit(X)
@@ -62,5 +63,8 @@ def test_whose_head_knows_classes(digits):
     assert not has_random_weights(PretrainedFeatureExtractor(mini.backbone_, weights=None).fit(X))  # it has its own
     assert class_layer(mini) is class_layer(rival) is None
     assert class_layer(PretrainedFeatureExtractor(rival.backbone_).fit(X)) is None
-    rival.weights = "default"
-    assert class_layer(rival) == rival.backbone_.layers[-1]
+    torch.save(rival.backbone_.module.state_dict(), tmp_path / "file.pt")
+    learnt = PretrainedFeatureExtractor("squeezenet1_1", weights=tmp_path / "file.pt").fit(X)
+    assert class_layer(learnt) == learnt.backbone_.layers[-1]
+    assert class_layer(PretrainedFeatureExtractor(learnt.backbone_).fit(X)) == class_layer(learnt)
+    assert class_layer(PretrainedFeatureExtractor(learnt.backbone_.module).fit(X)) is None
