@@ -20,6 +20,7 @@ from sktl.exceptions import CacheWarning, EngineError, MissingDependencyError
 _FORMAT = "1"  # raise it when PrefixNetwork or the file's layout changes
 _DIGEST_SIZE = 16
 _MAX_BYTES = 4 * 1024**3  # of all graphs together
+_UNKEPT: set[Path] = set()  # folders of which it was said that they cannot be written
 _FAILURE = "engine='onnxruntime' cannot run this network ({reason}). Use engine='torch'."
 
 
@@ -142,14 +143,19 @@ def _keep(path: Path, content: bytes) -> None:
             except BaseException:
                 os.unlink(part.name)
                 raise
-        _make_room(path.parent)
     except OSError as error:
+        if path.parent in _UNKEPT:  # a network may have many prefixes
+            return
+        _UNKEPT.add(path.parent)
         warnings.warn(
             f"The exported graph could not be kept in {path.parent} ({error}); the features are right, the next "
             "process exports it again. Set SKTL_HOME to a folder that can be written.",
             CacheWarning,
             stacklevel=2,
         )
+    else:
+        with contextlib.suppress(OSError):  # what else lies there is no reason to say that this graph is not kept
+            _make_room(path.parent)
 
 
 def _make_room(folder: Path) -> None:

@@ -7,7 +7,6 @@ the numerics.
 
 import contextlib
 import os
-import time
 import warnings
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -42,7 +41,6 @@ from sktl.exceptions import EngineError, ImageError, ImageWarning, InputError, M
 
 _KEY_VERSION = "1"  # raise it when the meaning of a cache entry changes
 _BLOCK = 512  # pictures that are looked up together
-_POLL_SECONDS = 0.02  # between two looks at what other jobs are computing
 
 _SEARCHABLE = ("avg", "max", "gem", "cls")  # poolings that are small enough to keep every stage
 # The functions of pictures that were one candidate of a search: its test pictures come without their other layers.
@@ -210,7 +208,7 @@ class _Job:
                 self._widen_in_a_search(digests[groups[0][0]])
         while groups:
             if not self._compute(groups, digests):
-                time.sleep(_POLL_SECONDS)
+                self.claims.wait(self._keys_of([group[0] for group in groups], digests))
             # Left over are pictures that other jobs compute, and copies of one that changed or vanished meanwhile.
             left = [x for x in block if not self.is_done[x] and x not in self.failures]
             groups = self._look_up({position: digests[position] for position in left})
@@ -369,11 +367,15 @@ class _Job:
         while positions:
             n_wanted = size - len(batch)
             wanted, positions = positions[:n_wanted], positions[n_wanted:]
-            keys = [[self._key(digests.get(x, b""), layer, self.engine) for layer in self.layers] for x in wanted]
-            batch += [position for position, is_ours in zip(wanted, self.claims.ask(keys), strict=True) if is_ours]
+            answers = self.claims.ask(self._keys_of(wanted, digests))
+            batch += [position for position, is_ours in zip(wanted, answers, strict=True) if is_ours]
             if batch and (len(batch) == size or not positions):
                 yield batch
                 batch = []
+
+    def _keys_of(self, positions: Sequence[int], digests: dict[int, bytes]) -> list[list[bytes]]:
+        """The keys of all that is computed of each picture."""
+        return [[self._key(digests.get(x, b""), layer, self.engine) for layer in self.layers] for x in positions]
 
     def _resolve_engine(self) -> str:
         """The engine of this job."""

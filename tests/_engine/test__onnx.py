@@ -59,7 +59,19 @@ def test_a_home_that_cannot_be_written_costs_the_file_not_the_features(exporting
     (home / "onnx").write_text("a file where the folder should be")
     with pytest.warns(CacheWarning, match="SKTL_HOME"):
         run()
-    assert exports
+    run()  # which says it no second time: that would be an error here
+    assert len(exports) == 2
+
+
+def test_what_else_lies_in_the_folder_costs_nothing(exporting, monkeypatch):
+    """A folder where only files should be, and too much of all: the new graph is kept, without a warning."""
+    run, exports, home = exporting
+    (home / "onnx" / "folder").mkdir(parents=True)
+    os.utime(home / "onnx" / "folder", (1, 1))
+    monkeypatch.setattr(_onnx, "_MAX_BYTES", 1)
+    monkeypatch.setattr(_onnx.Path, "unlink", os.rmdir)  # which refuses files, as unlink does folders
+    run(), run()
+    assert len(exports) == 1
 
 
 def test_a_user_without_a_home_keeps_no_graph(monkeypatch):

@@ -20,9 +20,9 @@ from collections.abc import Iterator
 from contextvars import ContextVar
 from pathlib import Path
 
-from sktl._engine._cache._base import ENTRY_BYTES, Cache, CacheStats
+from sktl._engine._cache._base import ENTRY_BYTES, Cache, CacheStats, warn_once
 from sktl._engine._cache._claims import Claims
-from sktl._engine._cache._directory import DirectoryCache
+from sktl._engine._cache._directory import DirectoryCache, unusable
 from sktl._engine._cache._memory import MemoryCache, shared_memory_cache
 from sktl._messages import shortened
 from sktl.exceptions import InputError
@@ -55,28 +55,31 @@ def open_cache(cache: "str | os.PathLike[str] | None") -> Cache | None:
     -------
     cache : Cache or None
         Opening touches no disk: a directory is made with the first entry that is asked for. None inside
-        `bypassed_caches`.
+        `bypassed_caches`, and, with a warning, for a path that leads nowhere (``"~"`` of a user without a home).
 
     Raises
     ------
     TypeError
         Where ``cache`` is none of these.
     InputError
-        Where it is an empty path, or a file.
+        Where it is an empty path. Any other path is accepted: a cache never stops the work, so a file, say, is a
+        warning when it is used.
     """
     if cache is None or _IS_BYPASSED.get():
         return None
     if isinstance(cache, str) and cache == "auto":
         return shared_memory_cache()
-    if not isinstance(cache, str | os.PathLike):
+    if not isinstance(cache, str | os.PathLike) or not isinstance(os.fspath(cache), str):
         raise TypeError(
             shortened(f"cache={cache!r} is no cache. Use 'auto' (memory), the path of a directory, or None (off).")
         )
-    path = Path(cache).expanduser().absolute()
     if not os.fspath(cache):
         raise InputError(f"cache={cache!r} is an empty path. Use 'auto' (memory), a directory, or None (off).")
-    if os.path.exists(path) and not os.path.isdir(path):  # unlike Path.exists, not an OSError for a name too long
-        raise InputError(f"cache={str(cache)!r} is a file, and the cache is kept in a directory. Give a directory.")
+    try:
+        path = Path(cache).expanduser().absolute()
+    except (RuntimeError, OSError) as error:  # a "~" of nobody, or a working directory that was removed
+        warn_once(os.fspath(cache), unusable(error))
+        return None
     return DirectoryCache(path)
 
 

@@ -2,19 +2,24 @@
 
 import os
 import threading
+import warnings
 import weakref
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
 import numpy as np
 
-from sktl._engine._cache._claims import Keys, Owner
+from sktl._engine._cache._claims import Claim, Keys, Owner
+from sktl._messages import shortened
+from sktl.exceptions import CacheWarning
 
 ENTRY_BYTES = 200  # what an entry costs beside its numbers, about
 
 # One lock for all caches of the process. It is held for milliseconds, and it makes a fork safe: see _before_fork.
 LOCK = threading.RLock()
+
+_WARNED: set[tuple[str, str]] = set()  # what was said of which cache
 
 
 class CacheStats(NamedTuple):
@@ -31,6 +36,8 @@ class CacheStats(NamedTuple):
 
 class Cache(ABC):
     """A bounded, forgetful mapping from digests to arrays."""
+
+    name: str  # what the user gave as ``cache``
 
     def __init__(self, max_bytes: int) -> None:
         self.max_bytes = max_bytes
@@ -69,6 +76,10 @@ class Cache(ABC):
     def release(self, owner: Owner) -> None:
         """Give up a job's claims."""
 
+    @abstractmethod
+    def claimed(self, keys: Sequence[bytes]) -> Mapping[bytes, Claim]:
+        """The claims of these keys, those of jobs that are gone included."""
+
     def stats(self) -> CacheStats:
         """Hits and misses since the cache was opened, and what it holds."""
         with LOCK:
@@ -77,6 +88,10 @@ class Cache(ABC):
     @abstractmethod
     def clear(self) -> None:
         """Forget everything."""
+
+    def warn(self, trouble: str, kind: "str | None" = None) -> None:
+        """Say what is wrong with this cache, each kind of trouble once in a process."""
+        warn_once(self.name, trouble, kind)
 
     @abstractmethod
     def _get(self, keys: Sequence[bytes]) -> dict[bytes, np.ndarray]: ...
@@ -89,6 +104,27 @@ class Cache(ABC):
 
     def _disconnect(self) -> None:  # noqa: B027, a cache in memory has nothing to close
         """Close what a forked child must not inherit; the next call opens it again."""
+
+
+def warn_once(name: str, trouble: str, kind: "str | None" = None) -> None:
+    """Warn of a cache, by what the user gave for it, unless that was done in this process.
+
+    Many estimators, folds and calls use one cache: each would repeat it.
+
+    Parameters
+    ----------
+    name : str
+        What the user gave as ``cache``.
+    trouble : str
+        What is wrong, what it means, what to do.
+    kind : str or None, default=None
+        What tells one trouble from another, where that is not the whole text.
+    """
+    told = (name, kind or trouble)
+    if told not in _WARNED:
+        _WARNED.add(told)
+        quoted = shortened(repr(name), 200)  # the reason stands behind it, and is not to be cut
+        warnings.warn(f"cache={quoted}: {trouble}", CacheWarning, stacklevel=6)
 
 
 def pack(array: np.ndarray) -> tuple[bytes, bytes]:

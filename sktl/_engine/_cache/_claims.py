@@ -3,10 +3,12 @@
 Two folds of a grid search miss the same pictures at the same moment. So a job claims what it is about to compute, and
 what another job has claimed it looks up later. A claim is a hint and no lock: whoever cannot claim (the disk is full)
 computes, and a claim ends with its job, with the process that made it, or when it was not renewed for some minutes. A
-job waits for others only while it holds no claim, so nobody waits in a circle.
+job waits for others only while it holds no claim, so nobody waits in a circle; and where they give nothing for some
+seconds, as a process that was stopped by Ctrl-Z, it takes over what they claimed.
 """
 
 import os
+import platform
 import time
 import uuid
 from collections.abc import Iterable, Mapping, Sequence
@@ -14,22 +16,34 @@ from typing import NamedTuple, Protocol
 
 LEASE_SECONDS = 300.0
 _RENEW_SECONDS = 30.0
+_POLL_SECONDS = 0.02  # between two looks at what other jobs are computing
+PATIENCE_SECONDS = 10.0  # for a batch of somebody else; a slow one is computed twice, which costs time and nothing else
 
 Keys = Sequence[bytes]  # of one picture: an entry for each layer
 
 
 class Owner(NamedTuple):
-    """A job, as it signs its claims: a random token, and the process that it runs in."""
+    """A job, as it signs its claims: a token (16 random bytes, then the machine's name) and the process it runs in."""
 
     token: bytes
     pid: int
     started: int
 
+    @property
+    def host(self) -> str:
+        """The name of the machine."""
+        return self.token[16:].decode(errors="replace")
+
     @classmethod
     def new(cls) -> "Owner":
         """A job of this process."""
         pid = os.getpid()
-        return cls(uuid.uuid4().bytes, pid, process_start(pid) or 0)
+        return cls(uuid.uuid4().bytes + platform.node().encode(), pid, process_start(pid) or 0)
+
+    def __str__(self) -> str:
+        if (self.host, self.pid) == (platform.node(), os.getpid()):
+            return "another thread of this process"
+        return f"process {self.pid} on {self.host or 'this machine'}"
 
 
 class Claim(NamedTuple):
@@ -51,6 +65,12 @@ class Registry(Protocol):
     def release(self, owner: Owner) -> None:
         """Give up all claims of the job."""
 
+    def claimed(self, keys: Sequence[bytes]) -> "Mapping[bytes, Claim]":
+        """The claims of these keys."""
+
+    def warn(self, trouble: str, kind: "str | None" = None) -> None:
+        """Say what is wrong, each kind once."""
+
 
 class Claims:
     """The claims of one job.
@@ -66,6 +86,8 @@ class Claims:
         self._owner = Owner.new()
         self._renewed = 0.0
         self._may_hold = False
+        self._awaited: Sequence[Keys] = ()
+        self._waits_since = 0.0
 
     def ask(self, wanted: Sequence[Keys]) -> list[bool]:
         """Claim pictures: for each whether it is ours to compute.
@@ -95,6 +117,36 @@ class Claims:
             self._registry.release(self._owner)
             self._may_hold = False
 
+    def wait(self, wanted: Sequence[Keys]) -> None:
+        """Wait a moment for what others compute; called again and again, it takes over what does not come.
+
+        Parameters
+        ----------
+        wanted : sequence of sequences of bytes
+            All that is waited for. Where it is the same for `PATIENCE_SECONDS`, nobody is at work.
+        """
+        if self._awaited != wanted:
+            self._awaited, self._waits_since = wanted, time.monotonic()
+        elif self._registry and time.monotonic() - self._waits_since > PATIENCE_SECONDS:
+            self._take_over(self._registry, wanted)
+        time.sleep(_POLL_SECONDS)
+
+    def _take_over(self, registry: Registry, wanted: Sequence[Keys]) -> None:
+        """End the claims of whoever gives nothing, for everybody: what it claimed is ours, or another one's, to do."""
+        keys = [key for keys in wanted for key in keys]
+        claims = registry.claimed(keys)
+        for owner in sorted({claims[key].owner for key in _live(claims)}):
+            n_images = sum(any(key in claims and claims[key].owner == owner for key in keys) for keys in wanted)
+            registry.warn(
+                f"{owner} began to compute {n_images} of the images that are needed here, and gave none of them for "
+                f"{PATIENCE_SECONDS:g} s: it is stopped or slow. They are computed here as well. Results are right.",
+                kind=str(owner),
+            )
+            registry.release(owner)
+        if any(True for _ in _live(registry.claimed(keys))):
+            self._registry = None  # the file is locked too: compute, and claim nothing more
+        self._awaited = ()
+
 
 def grant(wanted: Iterable[Keys], stored: set[bytes], claims: Mapping[bytes, Claim]) -> list[bool]:
     """Which pictures are free: not all of it is stored, and nobody at work has claimed any of it.
@@ -122,12 +174,15 @@ def grant(wanted: Iterable[Keys], stored: set[bytes], claims: Mapping[bytes, Cla
 
 
 def _live(claims: Mapping[bytes, Claim]) -> Iterable[bytes]:
-    """The keys whose claims hold: renewed in time (or in the future, by a clock that was set), by a live process."""
-    now = time.time()
-    processes = {(claim.owner.pid, claim.owner.started) for claim in claims.values()}
-    alive = {(pid, started) for pid, started in processes if process_start(pid) == started}
+    """The keys whose claims hold: renewed in time (or in the future, by a clock that was set), by a live process.
+
+    Of another machine only the time is known.
+    """
+    now, here = time.time(), platform.node()
+    owners = {claim.owner for claim in claims.values()}
+    alive = {owner for owner in owners if owner.host != here or process_start(owner.pid) == owner.started}
     for key, claim in claims.items():
-        if abs(now - claim.renewed) < LEASE_SECONDS and (claim.owner.pid, claim.owner.started) in alive:
+        if abs(now - claim.renewed) < LEASE_SECONDS and claim.owner in alive:
             yield key
 
 

@@ -1,11 +1,13 @@
 """The cache in a directory."""
 
 import contextlib
+import errno
 import os
 import sqlite3
 import time
-import warnings
-from collections.abc import Callable, Iterator, Sequence
+from collections import defaultdict
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeVar
 
@@ -14,7 +16,6 @@ import xxhash
 
 from sktl._engine._cache._base import LOCK, Cache, unpack
 from sktl._engine._cache._claims import LEASE_SECONDS, Claim, Keys, Owner, grant
-from sktl.exceptions import CacheWarning
 
 T = TypeVar("T")
 
@@ -28,10 +29,27 @@ SCHEMA_VERSION = 1
 _PAGE_BYTES = 16 * 1024
 _KEYS_PER_QUERY = 500
 _BUSY_SECONDS = 10.0
+_VAIN_SECONDS = 1.0  # a failure that took longer is not repeated at every call: see `_Known`
 # What a disk, and a file that is damaged at will, were seen to raise; Python decodes SQLite's messages, which may quote
 # a damaged table name, and asks for the memory that a damaged length claims.
 _TROUBLE = (sqlite3.Error, OSError, UnicodeDecodeError, OverflowError, MemoryError)
+_FULL = {errno.ENOSPC, errno.EDQUOT}
 _DAMAGE = {sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB, sqlite3.SQLITE_ERROR, sqlite3.SQLITE_SCHEMA}
+
+
+@dataclass
+class _Known:
+    """What this process knows of a directory: one cache after the other would find it out by waiting.
+
+    Who was locked out once does not wait for the lock again until it was free. After other trouble that took its time
+    (SQLite itself tries for seconds where a file system has no locks), the directory is left alone for ten times that.
+    """
+
+    is_locked: bool = False
+    rests_until: float = 0.0
+
+
+_KNOWN: defaultdict[Path, _Known] = defaultdict(_Known)
 
 
 class DirectoryCache(Cache):
@@ -50,15 +68,16 @@ class DirectoryCache(Cache):
     def __init__(self, path: Path, max_bytes: int = DIRECTORY_BYTES, timeout: float = _BUSY_SECONDS) -> None:
         super().__init__(max_bytes)
         self.path = path
-        self.timeout = self._patience = timeout
+        self.name = str(path)
+        self.timeout = timeout
         self._connection: sqlite3.Connection | None = None
         self._file = path
         self._read_only = False
-        self._warned: set[str] = set()
 
     def clear(self) -> None:
         def delete_all(connection: sqlite3.Connection) -> None:
-            connection.execute("DELETE FROM features")
+            with self._writing(connection):
+                connection.execute("DELETE FROM features")
             connection.execute("VACUUM")
             connection.execute("PRAGMA wal_checkpoint(TRUNCATE)")
 
@@ -70,25 +89,25 @@ class DirectoryCache(Cache):
                 return None
             answers = _ask(connection, wanted)  # as a reader: whoever waits keeps no writer waiting
             if any(answers):
-                connection.execute("BEGIN IMMEDIATE")
-                answers = _ask(connection, wanted)
-                granted = {key for keys, ours in zip(wanted, answers, strict=True) if ours for key in keys}
-                rows = [(key, *owner, time.time()) for key in granted]
-                connection.executemany("INSERT OR REPLACE INTO claims VALUES (?, ?, ?, ?, ?)", rows)
-                connection.execute("COMMIT")
+                with self._writing(connection):
+                    answers = _ask(connection, wanted)
+                    granted = {key for keys, ours in zip(wanted, answers, strict=True) if ours for key in keys}
+                    rows = [(key, *owner, time.time()) for key in granted]
+                    connection.executemany("INSERT OR REPLACE INTO claims VALUES (?, ?, ?, ?, ?)", rows)
             return answers
 
         return self._attempt(ask, None)
 
     def renew(self, owner: Owner) -> None:
-        query = "UPDATE claims SET renewed = ? WHERE token = ?"
-        self._attempt(lambda connection: connection.execute(query, (time.time(), owner.token)), None)
+        self._write("UPDATE claims SET renewed = ? WHERE token = ?", [(time.time(), owner.token)])
 
     def release(self, owner: Owner) -> None:
         # Those of dead processes go too, when nobody believes in them any more.
-        query = "DELETE FROM claims WHERE token = ? OR renewed < ?"
         since = time.time() - LEASE_SECONDS
-        self._attempt(lambda connection: connection.execute(query, (owner.token, since)), None)
+        self._write("DELETE FROM claims WHERE token = ? OR renewed < ?", [(owner.token, since)])
+
+    def claimed(self, keys: Sequence[bytes]) -> Mapping[bytes, Claim]:
+        return self._attempt(lambda connection: _claims_of(connection, keys), {})
 
     def __reduce__(self) -> tuple:
         return type(self), (self.path, self.max_bytes, self.timeout)
@@ -105,21 +124,23 @@ class DirectoryCache(Cache):
             else:
                 damaged.append((row_id,))
         if damaged:
-            self._attempt(lambda connection: connection.executemany("DELETE FROM features WHERE id = ?", damaged), None)
-            self._warn("damaged entries were found and dropped. Results are right; they are computed again.")
+            self._write("DELETE FROM features WHERE id = ?", damaged)
+            self.warn("damaged entries were found and dropped. Results are right; they are computed again.")
         return found
 
     def _put(self, packed: dict[bytes, tuple[bytes, bytes]]) -> None:
         rows = [(key, header, _checksum(key, header, data), data) for key, (header, data) in packed.items()]
 
         def insert(connection: sqlite3.Connection) -> None:
-            connection.execute("BEGIN IMMEDIATE")
-            connection.executemany(
-                "INSERT OR REPLACE INTO features (key, header, checksum, data) VALUES (?, ?, ?, ?)", rows
-            )
-            _make_room(connection, self.max_bytes)
-            connection.execute("COMMIT")
+            with self._writing(connection):
+                connection.executemany(
+                    "INSERT OR REPLACE INTO features (key, header, checksum, data) VALUES (?, ?, ?, ?)", rows
+                )
+                _make_room(connection, self.max_bytes)
 
+        if self._connection is not None and not os.path.lexists(self._file):
+            self._disconnect()  # the open file has no name any more: nobody would find what is put there
+            self.warn("it was removed meanwhile, and begins empty. Results are right; they are computed again.")
         self._attempt(insert, None)
 
     def _size(self) -> tuple[int, int]:
@@ -131,22 +152,55 @@ class DirectoryCache(Cache):
     def _attempt(self, action: Callable[[sqlite3.Connection], T], otherwise: T) -> T:
         """What ``action`` gives, or ``otherwise`` and a warning: the one place where trouble with the disk ends."""
         with LOCK:
+            began = time.monotonic()
+            if began < self._known.rests_until:
+                return otherwise
             try:
                 if self._connection is None:
                     self._connection = self._connect()
+                # Another cache may have found the directory locked, or free, since this one connected.
+                self._connection.execute(f"PRAGMA busy_timeout = {round(1000 * self._patience)}")
                 return action(self._connection)
             except _TROUBLE as error:
-                trouble = self._recover(error)
+                trouble = self._recover(error, time.monotonic() - began)
             except BaseException:  # Ctrl-C must not leave a transaction open, and with it the file locked
                 self._disconnect()
                 raise
-        self._warn(trouble)
+        self.warn(trouble)
         return otherwise
 
+    @property
+    def _known(self) -> _Known:
+        return _KNOWN[self.path]
+
+    @property
+    def _patience(self) -> float:
+        return 0.0 if self._known.is_locked else self.timeout
+
+    @contextlib.contextmanager
+    def _writing(self, connection: sqlite3.Connection) -> Iterator[None]:
+        """One transaction, ended by `_recover` where it fails."""
+        connection.execute("BEGIN IMMEDIATE")
+        self._known.is_locked = False
+        yield
+        connection.execute("COMMIT")
+
+    def _write(self, query: str, rows: Sequence[tuple]) -> None:
+        def execute(connection: sqlite3.Connection) -> None:
+            with self._writing(connection):
+                connection.executemany(query, rows)
+
+        self._attempt(execute, None)
+
     def _connect(self) -> sqlite3.Connection:
-        self.path.mkdir(parents=True, exist_ok=True)
-        self._file = self._newest()
-        self._read_only = not os.access(self.path, os.W_OK)
+        try:
+            self.path.mkdir(parents=True, exist_ok=True)
+            self._file = self._newest()
+        except (ValueError, RecursionError) as error:  # a NUL, half a character, a thousand folders: no path at all
+            raise OSError(errno.EINVAL, str(error)) from error
+        # Of several users of a directory the first one may own a file that the others may only read.
+        may_write = [os.access(path, os.W_OK) for path in (self.path, self._file) if path.exists()]
+        self._read_only = not all(may_write)
         if self._read_only:
             return _connect_read_only(self._file)
         deadline = time.monotonic() + self._patience
@@ -167,29 +221,33 @@ class DirectoryCache(Cache):
 
     def _newest(self) -> Path:
         """The file in use; those before it were damaged, and whoever has one open loses only what it puts there."""
-        files = sorted(self.path.glob(f"features-v{SCHEMA_VERSION}-????.sqlite"))
+        files = sorted(self.path.glob(f"features-v{SCHEMA_VERSION}-{4 * '[0-9]'}.sqlite"))
         for file in files[:-1]:
             _remove(file)
         return files[-1] if files else self.path / f"features-v{SCHEMA_VERSION}-0001.sqlite"
 
-    def _recover(self, error: Exception) -> str:
+    def _recover(self, error: Exception, took: float) -> str:
         """Bring the cache into a state from which the next call can start; return what to tell."""
         code = _code(error)
         if self._connection is not None and self._connection.in_transaction:
             with contextlib.suppress(sqlite3.Error):
                 self._connection.execute("ROLLBACK")
-        if code == sqlite3.SQLITE_FULL:
+        if code == sqlite3.SQLITE_FULL or getattr(error, "errno", None) in _FULL:
             return "the disk is full. Results are right but not kept. Free some space or give another directory."
         # On a full disk the connection stays, for there a new one could not even read; after all else it is suspect.
         self._disconnect()
         if code in _DAMAGE or isinstance(error, UnicodeDecodeError):
             return self._start_anew(error)
         if code in (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED):
-            self._patience = 0.0  # once locked out, do not wait again for every batch
+            self._known.is_locked = True
             return f"other processes kept it locked for {self.timeout:g} s. Results are right but not kept meanwhile."
-        return f"it cannot be used ({error}). Results are right but not kept. Give a directory that can be written."
+        if took > _VAIN_SECONDS:
+            self._known.rests_until = time.monotonic() + 10 * took
+        return unusable(error)
 
     def _start_anew(self, error: Exception) -> str:
+        if self._read_only:
+            return f"its file cannot be read ({error}), and is somebody else's. Results are right but not kept."
         damaged, newest = self._file, self._newest()
         if newest != damaged:  # another process was quicker
             return f"its file was damaged ({error}) and has been replaced. Results are right."
@@ -201,10 +259,13 @@ class DirectoryCache(Cache):
             return f"its file is damaged ({error}) and cannot be replaced. Results are right but not kept."
         return f"its file was damaged ({error}) and has been started anew. Results are right; they are computed again."
 
-    def _warn(self, trouble: str) -> None:
-        if trouble not in self._warned:
-            self._warned.add(trouble)
-            warnings.warn(f"cache={str(self.path)!r}: {trouble}", CacheWarning, stacklevel=5)
+
+def unusable(error: Exception) -> str:
+    """What to tell of a directory that is none, or on a disk that fails."""
+    reason = getattr(error, "strerror", None) or str(error).rstrip(".")
+    if isinstance(error, FileExistsError):
+        reason = "it is a file, or a link to nothing"
+    return f"it cannot be used ({reason}). Results are right but not kept. Give a directory that can be written."
 
 
 def _checksum(key: bytes, header: bytes, data: bytes) -> bytes:
@@ -268,11 +329,16 @@ def _ask(connection: sqlite3.Connection, wanted: Sequence[Keys]) -> list[bool]:
     keys = [key for keys in wanted for key in keys]
     # By the same standard as a look-up: a damaged entry is none.
     stored = {key for _, key, *rest in _select(connection, keys) if _is_whole(key, *rest)}
+    return grant(wanted, stored, _claims_of(connection, keys))
+
+
+def _claims_of(connection: sqlite3.Connection, keys: Sequence[bytes]) -> dict[bytes, Claim]:
+    """The claims of these keys; a damaged one is none."""
     claims = {}
     for key, token, pid, started, renewed in _select(connection, keys, "key, token, pid, started, renewed FROM claims"):
         if isinstance(pid, int) and isinstance(started, int) and isinstance(renewed, float):  # else it is damaged
-            claims[key] = Claim(Owner(token, pid, started), renewed)
-    return grant(wanted, stored, claims)
+            claims[key] = Claim(Owner(token if isinstance(token, bytes) else b"", pid, started), renewed)
+    return claims
 
 
 def _chunks(keys: Sequence[bytes]) -> Iterator[Sequence[bytes]]:

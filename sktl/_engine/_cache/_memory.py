@@ -3,7 +3,7 @@
 import os
 import time
 from collections import OrderedDict
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 
@@ -15,6 +15,8 @@ GIB = 1024**3
 
 class MemoryCache(Cache):
     """The least recently used entries go first; a pickled one arrives as that process's own."""
+
+    name = "auto"
 
     def __init__(self, max_bytes: int) -> None:
         super().__init__(max_bytes)
@@ -29,10 +31,8 @@ class MemoryCache(Cache):
 
     def claim(self, wanted: Sequence[Keys], owner: Owner) -> list[bool]:
         with LOCK:
-            # A forked child has its parent's claims, and nobody in it who would give them up.
             keys = {key for keys in wanted for key in keys}
-            claims = {key: claim for key in keys if (claim := self._claims.get(key)) and claim.owner.pid == owner.pid}
-            answers = grant(wanted, keys & self._entries.keys(), claims)
+            answers = grant(wanted, keys & self._entries.keys(), self.claimed(list(keys)))
             claim = Claim(owner, time.time())
             for keys_of_one, is_granted in zip(wanted, answers, strict=True):
                 if is_granted:
@@ -47,6 +47,12 @@ class MemoryCache(Cache):
     def release(self, owner: Owner) -> None:
         with LOCK:
             self._claims = {key: claim for key, claim in self._claims.items() if claim.owner != owner}
+
+    def claimed(self, keys: Sequence[bytes]) -> Mapping[bytes, Claim]:
+        # A forked child has its parent's claims, and nobody in it who would give them up.
+        here = os.getpid()
+        with LOCK:
+            return {key: claim for key in keys if (claim := self._claims.get(key)) and claim.owner.pid == here}
 
     def __reduce__(self) -> tuple:
         return shared_memory_cache, ()

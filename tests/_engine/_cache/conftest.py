@@ -7,6 +7,10 @@ import warnings
 import numpy as np
 import pytest
 
+from sktl._engine._prefix import FrozenPrefix
+from sktl._images import ImageFormat, Images
+from sktl.backbones import load_backbone
+
 
 class Entries:
     """The one right array for each number: whoever reads another was lied to."""
@@ -34,12 +38,39 @@ def entries() -> Entries:
     return Entries()
 
 
+@pytest.fixture(scope="session")
+def features():
+    """A function that computes six images with what the parameter ``cache`` says; without a cache it is the truth."""
+    pixels = np.random.default_rng(0).integers(0, 256, (6, 32, 32, 3), np.uint8)
+    images = Images(pixels, ImageFormat("batch", channels="last"), 3)
+    backbone = load_backbone("sktl_mini")
+    settings = {"engine": "torch", "batch_size": 6, "n_jobs": 1}
+    return lambda cache: FrozenPrefix(backbone, ["layer2"], cache=cache, **settings).run(images)[0]
+
+
 @pytest.fixture
 def in_fork():
     """A function that tells whether an action returns something true in a forked child."""
     if not hasattr(os, "fork"):
         pytest.skip("this system does not fork")
     return _in_fork
+
+
+@pytest.fixture
+def as_nobody(in_fork):
+    """`in_fork` as a user whom the modes of files hold back; root is nobody there."""
+
+    def run(action) -> bool:
+        def in_child():
+            if os.geteuid() == 0:
+                os.setgroups([])
+                os.setresgid(65534, 65534, 65534)
+                os.setresuid(65534, 65534, 65534)
+            return action()
+
+        return in_fork(in_child)
+
+    return run
 
 
 def _in_fork(action) -> bool:

@@ -1,11 +1,19 @@
 """What the parameter ``cache`` of an estimator may be."""
 
+import os
+import re
+import shutil
+import tempfile
 import threading
+import warnings
 from pathlib import Path
 
+import numpy as np
 import pytest
 
+from sktl import PretrainedFeatureExtractor
 from sktl._engine._cache import bypassed_caches, open_cache
+from sktl.exceptions import CacheWarning
 
 
 class TestOpenCache:
@@ -38,12 +46,87 @@ class TestOpenCache:
         with pytest.raises(TypeError, match=r"cache=.*'auto'.*directory.*None"):
             open_cache(wrong)
 
-    def test_a_file_is_refused(self, tmp_path):
-        """A path to a file is named in the error, and the file is left alone."""
+    def test_a_path_of_bytes_is_refused(self):
+        """Such a path-like object is no more a path than bytes are."""
+
+        class Bytes:
+            def __fspath__(self):
+                return b"store"
+
+        with pytest.raises(TypeError, match=r"cache=.*'auto'.*directory.*None"):
+            open_cache(Bytes())
+
+    @pytest.mark.parametrize(
+        ("path", "reason"),
+        [
+            ("file", "a file"),
+            ("file/store", "Not a directory"),
+            ("nothing", "link to nothing"),
+            ("loop", "link to nothing"),
+            ("a\0b", "null"),
+            ("\ud800", "surrogates"),
+            ("x" * 300, "too long"),
+            ("x/" * 5000, "too long"),
+            ("x/" * 1900, "recursion"),
+        ],
+        ids=["file", "in a file", "link to nothing", "link to itself", "NUL", "surrogate", "name", "path", "depth"],
+    )
+    def test_a_path_that_is_no_directory_does_not_stop_the_work(self, tmp_path, features, path, reason):
+        """The features are those without a cache, with one warning in a process; what lies there is left alone."""
         (tmp_path / "file").write_text("mine")
-        with pytest.raises(ValueError, match=r"file.*is a file"):
-            open_cache(tmp_path / "file")
+        (tmp_path / "nothing").symlink_to(tmp_path / "absent")
+        (tmp_path / "loop").symlink_to(tmp_path / "loop")
+        given = f"{tmp_path}/{path}"
+        with pytest.warns(CacheWarning, match=rf"^cache='.*{reason}.*right but not kept") as caught:
+            np.testing.assert_array_equal(features(given), features(None))
+        assert len(caught) == 1
+        np.testing.assert_array_equal(features(given), features(None))  # a second warning would be an error
         assert (tmp_path / "file").read_text() == "mine"
+        assert not (tmp_path / "absent").exists()
+
+    def test_a_home_that_nobody_has(self, features):
+        """A tilde that means no directory is a warning, and no error."""
+        with pytest.warns(CacheWarning, match=r"^cache='~nobody_of_this_name/x'.*home directory\)") as caught:
+            np.testing.assert_array_equal(features("~nobody_of_this_name/x"), features(None))
+        assert len(caught) == 1
+        np.testing.assert_array_equal(features("~nobody_of_this_name/x"), features(None))
+
+    def test_a_working_directory_that_was_removed(self, features, monkeypatch):
+        """A relative path leads nowhere then."""
+
+        def no_directory():
+            raise FileNotFoundError(2, "No such file or directory")
+
+        monkeypatch.setattr(os, "getcwd", no_directory)
+        with pytest.warns(CacheWarning, match=r"^cache='relative/x'.*No such file"):
+            np.testing.assert_array_equal(features("relative/x"), features(None))
+
+    def test_a_folder_that_may_not_be_entered(self, features, as_nobody):
+        """Neither reading nor writing is possible, and the work goes on."""
+        expected = features(None)
+        with tempfile.TemporaryDirectory() as parent:
+            os.chmod(parent, 0o600)
+
+            def work():
+                with warnings.catch_warnings(record=True) as caught:
+                    warnings.simplefilter("always")
+                    got = [features(f"{parent}/store") for _ in range(2)]
+                (warning,) = caught
+                assert re.search(r"^cache=.*Permission denied.*right but not kept", str(warning.message))
+                return all(np.array_equal(values, expected) for values in got)
+
+            assert as_nobody(work)
+
+    def test_a_directory_that_a_fitted_estimator_used_is_replaced_by_a_file(self, tmp_path):
+        """What was fitted goes on predicting."""
+        X = np.random.default_rng(0).random((6, 8, 8))
+        extractor = PretrainedFeatureExtractor(cache=str(tmp_path / "store")).fit(X)
+        expected = extractor.transform(X)
+        shutil.rmtree(tmp_path / "store")
+        (tmp_path / "store").touch()
+        with pytest.warns(CacheWarning, match=r"^cache=.*a file"):
+            np.testing.assert_array_equal(extractor.transform(X), expected)
+        np.testing.assert_array_equal(extractor.transform(X), expected)
 
     def test_empty_path_is_refused(self):
         """An empty string does not become the working directory."""

@@ -1,6 +1,8 @@
 """Jobs that start together do nothing twice, wait for nobody who is gone, and never wait for each other."""
 
 import os
+import signal
+import sqlite3
 import subprocess
 import sys
 import threading
@@ -12,7 +14,7 @@ import numpy as np
 import pytest
 
 from sktl._engine import _prefix
-from sktl._engine._cache import Claims, DirectoryCache, MemoryCache, _claims, open_cache
+from sktl._engine._cache import Claims, DirectoryCache, MemoryCache, _base, _claims, open_cache
 from sktl._engine._cache._claims import LEASE_SECONDS, Claim, Owner, grant, process_start
 from sktl._engine._prefix import FrozenPrefix
 from sktl._engine._runners import get_runner
@@ -22,6 +24,9 @@ from sktl.exceptions import CacheWarning
 
 MIB = 1024**2
 A, B, C = ([name, name + b"2"] for name in (b"a", b"b", b"c"))  # pictures with two layers each
+
+
+ELSEWHERE = Owner(16 * b"x" + b"another-host", 2**22 + 1, 5)
 
 
 @pytest.fixture(params=["memory", "directory"])
@@ -49,11 +54,25 @@ class TestGrant:
             (Owner.new(), -LEASE_SECONDS - 10, True),
             (Owner.new()._replace(pid=2**22 + 1), 0, True),
             (Owner.new()._replace(started=-1), 0, True),
+            (ELSEWHERE, 0, False),
+            (ELSEWHERE, LEASE_SECONDS + 1, True),
         ],
-        ids=["fresh", "in time", "too old", "from the future", "no such process", "its number was used again"],
+        ids=[
+            "fresh",
+            "in time",
+            "too old",
+            "from the future",
+            "no such process",
+            "its number was used again",
+            "of another machine",
+            "of another machine, too old",
+        ],
     )
     def test_a_claim_ends_with_its_process_or_its_lease(self, owner, age, is_free):
-        """A claim holds while its process lives and renews it, and is nobody's otherwise."""
+        """A claim holds while its process lives and renews it, and is nobody's otherwise.
+
+        Whether a process of another machine lives cannot be looked up: its number may be anybody's here.
+        """
         assert grant([A], set(), {b"a": Claim(owner, time.time() - age)}) == [is_free]
 
     def test_a_picture_is_granted_as_a_whole(self):
@@ -122,6 +141,57 @@ class TestBothKinds:
         assert claims.ask([A, A, B]) == [True, True, True]
         claims.renew()
         claims.release()
+
+
+class TestWaiting:
+    @pytest.fixture(autouse=True)
+    def little_patience(self, monkeypatch):
+        """None at all, that is; and whatever was said in this process before is forgotten."""
+        monkeypatch.setattr(_claims, "PATIENCE_SECONDS", 0.0)
+        monkeypatch.setattr(_base, "_WARNED", set())
+
+    def test_what_does_not_come_is_taken_over(self, cache):
+        """It is said who was waited for, and of how much, and then it is anybody's to compute."""
+        silent, waiting, third = Claims(cache), Claims(cache), Claims(cache)
+        silent.ask([A, B])
+        waiting.wait([A, B, C])
+        assert waiting.ask([A, B]) == [False, False]
+        with pytest.warns(CacheWarning, match=r"another thread of this process began to compute 2 of the images"):
+            waiting.wait([A, B, C])
+        assert waiting.ask([A]) == [True]
+        assert third.ask([A, B]) == [False, True]
+
+    def test_who_waits_for_other_things_each_time_takes_nothing(self, cache):
+        """Images come, one after the other: somebody is at work."""
+        busy, waiting = Claims(cache), Claims(cache)
+        busy.ask([A, B, C])
+        for wanted in ([A, B, C], [B, C], [C]):
+            waiting.wait(wanted)
+        assert Claims(cache).ask([A, B, C]) == [False] * 3
+
+    def test_a_job_of_another_machine_is_named(self, tmp_path):
+        """A directory that machines share: the warning says where to look."""
+        cache = DirectoryCache(tmp_path / "store")
+        cache.claim([A, B], ELSEWHERE)
+        waiting = Claims(cache)
+        waiting.wait([A, B])
+        with pytest.warns(CacheWarning, match=rf"^cache='{tmp_path}/store': process {2**22 + 1} on another-host began"):
+            waiting.wait([A, B])
+        assert waiting.ask([A, B]) == [True, True]
+
+    def test_what_cannot_be_taken_is_computed_all_the_same(self, tmp_path):
+        """A job that was stopped in the middle of writing holds its claims and the file's lock."""
+        cache = DirectoryCache(tmp_path / "store", timeout=0.01)
+        Claims(cache).ask([A])
+        blocker = sqlite3.connect(next(cache.path.glob("*.sqlite")), isolation_level=None)
+        blocker.execute("BEGIN IMMEDIATE")
+        waiting = Claims(cache)
+        waiting.wait([A])
+        with pytest.warns(CacheWarning, match=r"began to compute 1 of|kept it locked"):
+            waiting.wait([A])
+        assert waiting.ask([A]) == [True]
+        waiting.release()
+        blocker.close()
 
 
 class TestDirectory:
@@ -275,21 +345,42 @@ np.save(f"{sys.argv[2]}-{first}.npy", features)
         assert sum(counted.values()) == 40
         assert len(counted) == 2
 
-    def test_a_killed_job_is_taken_over(self, pixels, tmp_path, counted):
-        """What a process had claimed when it was killed is computed by the one that waited for it."""
+    def test_a_stopped_or_killed_job_is_taken_over(self, pixels, tmp_path, counted, monkeypatch):
+        """What a process had claimed when it was stopped, or killed, is computed by the one that waited for it.
+
+        The stopped one is waited for, named, and goes on unharmed when it is continued; the killed one is noticed.
+        """
         code = """
-def stop(n_done, n_pictures):
-    print("at work", flush=True)
-    sys.stdin.readline()
-run(pixels, sys.argv[2], [stop])
+def run_and_stop(directory):
+    lines = iter(["at work"])
+    def stop(n_done, n_pictures):
+        if line := next(lines, None):
+            print(line, flush=True)
+            sys.stdin.readline()
+    return run(pixels, directory, [stop])
+
+np.save(f"{sys.argv[2]}.npy", run_and_stop(f"{sys.argv[2]}-1"))
+run_and_stop(f"{sys.argv[2]}-2")
 """
+        expected = prefix_of(None).run(images(pixels))[0]
         (child,) = start(code, pixels, tmp_path)
         child.stdin.write("\n")
         child.stdin.flush()
         assert child.stdout.readline() == "at work\n"
-        assert n_claims(DirectoryCache(tmp_path / "cache")) > 0
+        os.kill(child.pid, signal.SIGSTOP)
+        with monkeypatch.context() as patch:
+            patch.setattr(_claims, "PATIENCE_SECONDS", 0.2)
+            with pytest.warns(CacheWarning, match=rf"process {child.pid} on .* began to compute \d+ of .* stopped or"):
+                got = prefix_of(tmp_path / "cache-1").run(images(pixels))[0]
+        np.testing.assert_allclose(got, expected, rtol=1e-5, atol=1e-6)
+        os.kill(child.pid, signal.SIGCONT)
+        child.stdin.write("\n")
+        child.stdin.flush()
+        assert child.stdout.readline() == "at work\n"  # it has come to its second run
+        np.testing.assert_allclose(np.load(tmp_path / "cache.npy"), expected, rtol=1e-5, atol=1e-6)
+        counted.clear()
         with ThreadPoolExecutor(1) as pool:
-            waiting = pool.submit(prefix_of(tmp_path / "cache").run, images(pixels))
+            waiting = pool.submit(prefix_of(tmp_path / "cache-2").run, images(pixels))
             while sum(counted.values()) < 34 and not waiting.done():  # all but what the child has done and holds
                 time.sleep(0.01)
             assert not waiting.done()
@@ -297,7 +388,7 @@ run(pixels, sys.argv[2], [stop])
             child.wait()
             got = waiting.result(timeout=120)[0]
         child.communicate()
-        np.testing.assert_allclose(got, prefix_of(None).run(images(pixels))[0], rtol=1e-5, atol=1e-6)
+        np.testing.assert_allclose(got, expected, rtol=1e-5, atol=1e-6)
 
     @pytest.mark.parametrize("error", [KeyboardInterrupt, ValueError])
     def test_an_interrupted_job_gives_its_claims_up(self, error, cache, pixels):
