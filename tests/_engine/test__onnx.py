@@ -18,23 +18,47 @@ pytest.importorskip("onnxruntime")
 pytest.importorskip("onnxscript")
 
 
-@pytest.fixture
-def exporting(monkeypatch, tmp_path):
-    """A home of its own, a prefix, and the count of exports made for it."""
-    monkeypatch.setenv("SKTL_HOME", str(tmp_path))
-    exports = []
-    export = _onnx._export
-    monkeypatch.setattr(_onnx, "_export", lambda *args: exports.append(1) or export(*args))
+@pytest.fixture(scope="module")
+def prefix():
+    """A small prefix, the shape of its pictures, and its key."""
     backbone = load_backbone("sktl_mini")
-    network = PrefixNetwork(backbone, ["stem"], "avg")
-    shape = (*backbone.preprocessing.crop_shape, 3)
+    key = prefix_key(backbone, ["stem"], "avg")
+    return PrefixNetwork(backbone, ["stem"], "avg"), (*backbone.preprocessing.crop_shape, 3), key
+
+
+@pytest.fixture(scope="module")
+def graph(prefix):
+    """The prefix, exported: seconds that are spent once for the tests of how graphs are kept."""
+    network, shape, _ = prefix
+    return _onnx._export(network, shape)
+
+
+@pytest.fixture
+def exporting(monkeypatch, tmp_path, prefix, graph):
+    """A home of its own, a run of the prefix, and the count of exports made for it."""
+    exports = []
+    monkeypatch.setattr(_onnx, "_export", lambda *args: exports.append(1) or graph)
+    monkeypatch.setenv("SKTL_HOME", str(tmp_path))
+    return a_run(prefix), exports, tmp_path
+
+
+@pytest.fixture
+def really_exporting(monkeypatch, tmp_path, prefix):
+    """A run of the prefix that exports it."""
+    monkeypatch.setenv("SKTL_HOME", str(tmp_path))
+    return a_run(prefix)
+
+
+def a_run(prefix):
+    """A function that runs the prefix on three pictures, by its graph, and compares that with the network."""
+    network, shape, key = prefix
 
     def run():
         pictures = np.random.default_rng(0).integers(0, 256, (3, *shape), np.uint8)
-        (got,) = _onnx.OnnxRunner(network, prefix_key(backbone, ["stem"], "avg"), shape)(pictures)
+        (got,) = _onnx.OnnxRunner(network, key, shape)(pictures)
         np.testing.assert_allclose(got, network(torch.from_numpy(pictures))[0], rtol=1e-4, atol=1e-5)
 
-    return run, exports, tmp_path
+    return run
 
 
 def test_a_graph_is_exported_once_and_again_where_it_is_damaged(exporting):
@@ -68,10 +92,13 @@ def test_what_else_lies_in_the_folder_costs_nothing(exporting, monkeypatch):
     run, exports, home = exporting
     (home / "onnx" / "folder").mkdir(parents=True)
     os.utime(home / "onnx" / "folder", (1, 1))
-    monkeypatch.setattr(_onnx, "_MAX_BYTES", 1)
-    monkeypatch.setattr(_onnx.Path, "unlink", os.rmdir)  # which refuses files, as unlink does folders
+    with open(home / "onnx" / "large", "wb") as large:
+        large.truncate(2**24)
+    os.utime(home / "onnx" / "large", (2, 2))
+    monkeypatch.setattr(_onnx, "_MAX_BYTES", 2**23)
     run(), run()
     assert len(exports) == 1
+    assert not (home / "onnx" / "large").exists()
 
 
 def test_a_user_without_a_home_keeps_no_graph(monkeypatch):
@@ -97,9 +124,8 @@ def test_a_graph_that_may_not_be_read_is_exported_again(exporting, monkeypatch):
     assert len(exports) == 2
 
 
-def test_a_network_too_large_for_one_file_is_an_engine_error(exporting, monkeypatch):
+def test_a_network_too_large_for_one_file_is_an_engine_error(really_exporting, monkeypatch):
     """What fails while the graph is written, as from 2 GB on, is the error that engine="auto" knows how to mend."""
-    run, *_ = exporting
 
     class TooLarge:
         @property
@@ -108,7 +134,7 @@ def test_a_network_too_large_for_one_file_is_an_engine_error(exporting, monkeypa
 
     monkeypatch.setattr(torch.onnx, "export", lambda *args, **kwargs: TooLarge())
     with pytest.raises(EngineError, match="2GB"):
-        run()
+        really_exporting()
 
 
 def test_nothing_is_left_behind_when_the_disk_is_full(exporting, monkeypatch):
@@ -137,18 +163,16 @@ def test_the_folder_is_bounded(exporting, monkeypatch):
     assert list((home / "onnx").iterdir()) == [first]
 
 
-def test_without_the_extra_the_error_names_it(exporting, monkeypatch):
+def test_without_the_extra_the_error_names_it(really_exporting, monkeypatch):
     """A missing package is an error with the pip command that installs it."""
-    run, *_ = exporting
     monkeypatch.setitem(sys.modules, "onnxscript", None)
     with pytest.raises(MissingDependencyError, match=r"pip install 'sktl\[onnx\]'"):
-        run()
+        really_exporting()
 
 
-def test_an_export_says_nothing_and_leaves_loggers_and_filters_as_they_were(exporting, capsys):
+def test_an_export_says_nothing_and_leaves_loggers_and_filters_as_they_were(really_exporting, capsys):
     """The exporter's own chatter does not reach the user."""
-    run, *_ = exporting
     before = list(warnings.filters)
-    run()
+    really_exporting()
     assert capsys.readouterr() == ("", "")
     assert warnings.filters == before

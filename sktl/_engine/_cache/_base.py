@@ -122,9 +122,9 @@ def warn_once(name: str, trouble: str, kind: "str | None" = None) -> None:
     """
     told = (name, kind or trouble)
     if told not in _WARNED:
-        _WARNED.add(told)
         quoted = shortened(repr(name), 200)  # the reason stands behind it, and is not to be cut
         warnings.warn(f"cache={quoted}: {trouble}", CacheWarning, stacklevel=6)
+        _WARNED.add(told)  # unless the user's filters made it an error, which a second call should be as well
 
 
 def pack(array: np.ndarray) -> tuple[bytes, bytes]:
