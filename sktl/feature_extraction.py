@@ -311,10 +311,10 @@ class PretrainedFeatureExtractor(CallbackSupportMixin, TransformerMixin, Estimat
         outputs = self._tables(images, *listeners)
         return outputs[0] if len(outputs) == 1 else np.concatenate(outputs, axis=1)
 
-    def _tables(self, images, *listeners):
-        """Run the prefix: one array for each layer."""
+    def _tables(self, images, *listeners, failures=None):
+        """Run the prefix: one array for each layer; see there for ``failures``."""
         printed = [PrintedProgress(self)] if self.verbose else []
-        return self._prefix(images.on_error).run(images, [*listeners, *printed])
+        return self._prefix(images.on_error).run(images, [*listeners, *printed], failures=failures)
 
     def _prefix(self, on_error="raise"):
         """The frozen prefix with this extractor's settings; ``on_error`` is what an `ImageReader` in front says."""

@@ -3,12 +3,14 @@
 import numpy as np
 from scipy.special import log_softmax, softmax
 from sklearn.base import ClassifierMixin
+from sklearn.metrics import accuracy_score
 from sklearn.utils import compute_class_weight
 from sklearn.utils.multiclass import check_classification_targets
 from sklearn.utils.validation import _check_y
 
 from sktl._engine._losses import ClassificationLoss
 from sktl._engine._probe import classification_probe
+from sktl._engine._readable import check_all_read, read_rows
 from sktl._engine._transfer import TransferEstimator
 from sktl._images import is_missing
 from sktl._messages import shortened_errors
@@ -34,9 +36,40 @@ class TransferClassifier(ClassifierMixin, TransferEstimator):
         -------
         y : ndarray of shape (n_pictures,)
             The most probable label of each picture.
+
+        Raises
+        ------
+        ImageError
+            If images cannot be read, with ``on_error="nan"`` too: there is no label for them. The message names them.
         """
-        best = self._outputs(X).argmax(axis=1)
-        return self.classes_[best]
+        images, outputs, failures = self._try_outputs(X)
+        if failures:
+            check_all_read(images, failures)
+        return self.classes_[outputs.argmax(axis=1)]
+
+    def score(self, X, y, sample_weight=None):
+        """Accuracy: the share of right labels.
+
+        Parameters
+        ----------
+        X : array-like of pictures
+            Pictures of the kind that `fit` has seen. With ``on_error="nan"`` those that cannot be read are left out.
+        y : array-like of shape (n_pictures,)
+            Their true labels.
+        sample_weight : array-like of shape (n_pictures,), default=None
+            Weights of the rows.
+
+        Returns
+        -------
+        score : float
+            From 0 to 1.
+        """
+        images, outputs, failures = self._try_outputs(X)
+        labels = self.classes_[outputs.argmax(axis=1)]
+        if failures:
+            labels, y, sample_weight = read_rows(images, failures, labels, y, sample_weight)
+        with shortened_errors():
+            return accuracy_score(y, labels, sample_weight=sample_weight)
 
     def predict_proba(self, X):
         """Probabilities of the classes.

@@ -7,7 +7,7 @@ import numpy as np
 from sklearn.model_selection import train_test_split
 from sklearn.utils import _safe_indexing
 
-from sktl._images import Images
+from sktl._images import Images, digests
 from sktl.exceptions import InputError
 
 
@@ -53,9 +53,8 @@ def distinct(table: LabelledImages) -> LabelledImages:
     is never learnt from and judged on at once, and an oversampled table costs what the pictures in it cost.
     """
     first: dict[bytes, int] = {}
-    keys = [
-        table.images.digest(row) + b"|" + table.y[row].tobytes() + table.beside_of(row) for row in range(len(table.y))
-    ]
+    pictures = digests(table.images)
+    keys = [pictures[row] + b"|" + table.y[row].tobytes() + table.beside_of(row) for row in range(len(table.y))]
     group = np.array([first.setdefault(key, row) for row, key in enumerate(keys)])
     rows = np.array(sorted(first.values(), key=keys.__getitem__))
     weight, sample_weight = (np.bincount(group, weights=column, minlength=len(keys))[rows] for column in table[2:4])
@@ -83,7 +82,7 @@ def hold_out(
     InputError
         Where nothing would be left to learn from, or nothing can be judged.
     """
-    pictures = [table.images.digest(row) for row in range(len(table.y))]
+    pictures = digests(table.images)
     _, first, group = np.unique(pictures, return_index=True, return_inverse=True)
     n_valid = int(np.ceil(fraction * len(first)))
     if n_valid >= len(first):

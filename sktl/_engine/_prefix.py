@@ -7,14 +7,11 @@ the numerics.
 
 import contextlib
 import os
-import warnings
-from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from concurrent.futures import Executor, Future, ThreadPoolExecutor
+from collections.abc import Iterable, Iterator, Sequence
+from concurrent.futures import Executor, ThreadPoolExecutor
 from numbers import Integral
 from typing import Any
 
-import joblib
 import numpy as np
 import PIL
 import torch
@@ -22,9 +19,11 @@ import xxhash
 from sklearn.utils._param_validation import Interval, StrOptions
 
 from sktl._device import resolve_device
+from sktl._engine._ahead import chunks, map_ahead
 from sktl._engine._cache import ENTRY_BYTES, Claims, open_cache
 from sktl._engine._network import PICTURES, output_shapes
 from sktl._engine._progress import Progress
+from sktl._engine._readable import count_threads, warn_of_nan
 from sktl._engine._runners import (
     ENGINES,
     PRECISIONS,
@@ -35,9 +34,9 @@ from sktl._engine._runners import (
     resolve_batch_size,
     resolve_engine,
 )
-from sktl._images import Images
+from sktl._images import Images, raise_unreadable
 from sktl.backbones import Backbone
-from sktl.exceptions import EngineError, ImageError, ImageWarning, InputError, MissingDependencyError
+from sktl.exceptions import EngineError, ImageError, InputError, MissingDependencyError
 
 _KEY_VERSION = "1"  # raise it when the meaning of a cache entry changes
 _BLOCK = 512  # pictures that are looked up together
@@ -116,7 +115,7 @@ class FrozenPrefix:
         self.cache = open_cache(cache)
         self.device = resolve_device(device)
         check_numerics(engine, precision, self.device)
-        self.n_threads = torch.get_num_threads() if n_jobs is None else joblib.effective_n_jobs(n_jobs)
+        self.n_threads = count_threads(n_jobs)
         self.on_error = on_error
         if not layers and on_error == "nan":
             raise InputError("on_error='nan' needs layers: there is no NaN in a picture. Use on_error='raise'.")
@@ -131,7 +130,13 @@ class FrozenPrefix:
         """The shape of one picture's output for each layer."""
         return output_shapes(self.backbone, self.layers, self.pooling)
 
-    def run(self, images: Images, listeners: Sequence[Progress] = (), out: "list | None" = None) -> list:
+    def run(
+        self,
+        images: Images,
+        listeners: Sequence[Progress] = (),
+        out: "list | None" = None,
+        failures: "dict[int, ImageError] | None" = None,
+    ) -> list:
         """One float32 array of shape (n_pictures, ...) for each layer; without layers the pictures, uint8.
 
         Parameters
@@ -143,6 +148,9 @@ class FrozenPrefix:
         out : list of array-like or None, default=None
             What to write to, one for each layer, instead of new arrays: an ndarray, or anything with a ``shape`` that
             takes ``out[i][position] = row``.
+        failures : dict or None, default=None
+            Where to note the error of each picture that cannot be read, by its position; its rows are zeros then,
+            whatever ``on_error`` says.
 
         Returns
         -------
@@ -154,7 +162,8 @@ class FrozenPrefix:
         InputError
             Where ``out`` is of other shapes.
         ImageError
-            Where a picture cannot be read and ``on_error="raise"``. What was computed before is in the cache.
+            Where pictures cannot be read and ``on_error="raise"``: one error for all of them among the 512 that are
+            looked up together. What was computed is in the cache.
         """
         wanted = [(len(images), *shape) for shape in self.shapes]
         if out is None:
@@ -162,14 +171,14 @@ class FrozenPrefix:
         elif [tuple(store.shape) for store in out] != wanted:
             raise InputError(f"out has the shapes {[tuple(store.shape) for store in out]}, but needs {wanted}.")
         with ThreadPoolExecutor(self.n_threads, thread_name_prefix="sktl") as pool:
-            job = _Job(self, images, pool, listeners, out)
+            job = _Job(self, images, pool, listeners, out, failures)
             try:
                 for start in range(0, len(images), _BLOCK):
                     job.run_block(range(start, min(start + _BLOCK, len(images))))
             except BaseException:
                 pool.shutdown(wait=False, cancel_futures=True)  # do not decode what nobody waits for any more
                 raise
-        job.report_failures()
+        job.fill_failures()
         return out
 
 
@@ -177,7 +186,13 @@ class _Job:
     """One pass over a table of pictures."""
 
     def __init__(
-        self, prefix: FrozenPrefix, images: Images, pool: Executor, listeners: Sequence[Progress], outputs: list
+        self,
+        prefix: FrozenPrefix,
+        images: Images,
+        pool: Executor,
+        listeners: Sequence[Progress],
+        outputs: list,
+        failures: "dict[int, ImageError] | None" = None,
     ):
         self.prefix = prefix
         self.images = images
@@ -187,7 +202,9 @@ class _Job:
         self.listeners = listeners
         self.outputs = outputs
         self.is_done = np.zeros(len(images), bool)
-        self.failures: dict[int, ImageError] = {}
+        self.becomes_nan = prefix.on_error == "nan" and failures is None
+        self.is_strict = prefix.on_error == "raise" and failures is None
+        self.failures = {} if failures is None else failures
         self.n_told = 0
         self.layers = prefix.layers  # what is computed; grows to every stage in a search over layers
         self.engine = self._resolve_engine()
@@ -212,23 +229,18 @@ class _Job:
             # Left over are pictures that other jobs compute, and copies of one that changed or vanished meanwhile.
             left = [x for x in block if not self.is_done[x] and x not in self.failures]
             groups = self._look_up({position: digests[position] for position in left})
+        if self.failures and self.is_strict:
+            raise_unreadable(self.images, self.failures)
         self._tell(block.stop)
 
-    def report_failures(self) -> None:
-        """Make the rows of unreadable pictures NaN, and say which they are."""
-        if not self.failures:
-            return
+    def fill_failures(self) -> None:
+        """Fill the rows of unreadable pictures; say which they are, if they become NaN."""
+        value = np.nan if self.becomes_nan else 0
         for output, shape in zip(self.outputs, self.prefix.shapes, strict=True):
             for position in self.failures:
-                output[position] = np.full(shape, np.nan, np.float32)
-        messages = [str(self.failures[position]) for position in sorted(self.failures)]
-        more = f" (and {len(messages) - 3} more)" if len(messages) > 3 else ""
-        warnings.warn(
-            f"{len(messages)} of {len(self.images)} pictures could not be read and became rows of NaN, since "
-            f"on_error='nan': {'; '.join(messages[:3])}{more}",
-            ImageWarning,
-            stacklevel=4,
-        )
+                output[position] = np.full(shape, value, self.prefix.dtype)
+        if self.failures and self.becomes_nan:
+            warn_of_nan(self.images, self.failures)
 
     def _digest(self, block: range) -> dict[int, bytes]:
         """The content digest of each readable picture of the block."""
@@ -240,8 +252,8 @@ class _Job:
                     found.append((position, self.images.digest(position)))
             return found
 
-        chunks = _chunks(block, -(-len(block) // self.prefix.n_threads))
-        return dict(pair for pairs in self.pool.map(digest, chunks) for pair in pairs)
+        runs = chunks(block, -(-len(block) // self.prefix.n_threads))
+        return dict(pair for pairs in self.pool.map(digest, runs) for pair in pairs)
 
     def _look_up(self, digests: dict[int, bytes]) -> list[Group]:
         """Fill the rows that the cache holds; return the positions of the others, equal pictures together."""
@@ -356,7 +368,7 @@ class _Job:
             return kept, seen, runner(pictures) if kept and runner.concurrent else pictures
 
         batches = self._claimed(positions, digests, size)
-        for kept, seen, result in _map_ahead(self.pool, work, batches, self.prefix.n_threads):
+        for kept, seen, result in map_ahead(self.pool, work, batches, self.prefix.n_threads):
             if kept:
                 yield kept, seen, result if runner.concurrent else runner(result)
                 self._tell(int(self.is_done.sum()))
@@ -428,12 +440,10 @@ class _Job:
 
     @contextlib.contextmanager
     def _noting_failure(self, position: int) -> Iterator[None]:
-        """Note an unreadable picture, where the user wants a row of NaN for it."""
+        """Note an unreadable picture: the others of its block are read before anything is raised."""
         try:
             yield
         except ImageError as error:
-            if self.prefix.on_error == "raise":
-                raise
             self.failures[position] = error
 
     def _keep(self, digests: list[bytes], outputs: list[np.ndarray]) -> None:
@@ -477,19 +487,3 @@ class _Job:
             key = f"|{_KEY_VERSION}|{function}|{numerics}|{PIL.__version__}"
             self._layer_keys[layer, engine, pooling] = key.encode()
         return xxhash.xxh3_128_digest(digest + self._layer_keys[layer, engine, pooling])
-
-
-def _chunks(items: Sequence[int], size: int) -> list[Sequence[int]]:
-    """Split ``items`` into runs of at most ``size``."""
-    return [items[start : start + size] for start in range(0, len(items), max(size, 1))]
-
-
-def _map_ahead(pool: Executor, function: Callable, items: Iterable, n_ahead: int) -> Iterator:
-    """Like ``pool.map``, in order, but with at most ``n_ahead`` results waiting: memory stays bounded."""
-    waiting: deque[Future] = deque()
-    for item in items:
-        waiting.append(pool.submit(function, item))
-        if len(waiting) > n_ahead:
-            yield waiting.popleft().result()
-    while waiting:
-        yield waiting.popleft().result()

@@ -11,12 +11,12 @@ class PrintedProgress:
 
     Parameters
     ----------
-    estimator : estimator instance
-        Whose name stands before the line.
+    estimator : estimator instance or str
+        Whose name stands before the line, or what stands there.
     """
 
     def __init__(self, estimator):
-        self._name = type(estimator).__name__
+        self._name = estimator if isinstance(estimator, str) else type(estimator).__name__
         self._start = self._last = time.monotonic()
 
     def __call__(self, n_done: int, n_pictures: int) -> None:

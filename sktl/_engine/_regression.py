@@ -7,6 +7,7 @@ from sklearn.utils.validation import _check_y
 
 from sktl._engine._losses import RegressionLoss
 from sktl._engine._probe import regression_probe
+from sktl._engine._readable import read_rows
 from sktl._engine._transfer import TransferEstimator
 from sktl._messages import shortened_errors
 from sktl.exceptions import InputError
@@ -26,11 +27,10 @@ class TransferRegressor(RegressorMixin, TransferEstimator):
         Returns
         -------
         y : ndarray of shape (n_pictures,) or (n_pictures, n_targets), float64
-            The predicted targets, in the shape that ``y`` had in `fit`.
+            The predicted targets, in the shape that ``y`` had in `fit`. With ``on_error="nan"``, NaN for pictures that
+            cannot be read.
         """
-        outputs = self._outputs(X)
-        targets = outputs * self._target_scale + self._target_mean
-        return targets[:, 0] if self._has_flat_targets else targets
+        return self._targets(self._outputs(X))
 
     def score(self, X, y, sample_weight=None):
         """Coefficient of determination, R².
@@ -38,7 +38,7 @@ class TransferRegressor(RegressorMixin, TransferEstimator):
         Parameters
         ----------
         X : array-like of pictures
-            Pictures of the kind that `fit` has seen.
+            Pictures of the kind that `fit` has seen. With ``on_error="nan"`` those that cannot be read are left out.
         y : array-like of shape (n_pictures,) or (n_pictures, n_targets)
             Their true targets.
         sample_weight : array-like of shape (n_pictures,), default=None
@@ -49,9 +49,17 @@ class TransferRegressor(RegressorMixin, TransferEstimator):
         score : float
             Of several targets the mean.
         """
-        predicted = self.predict(X)
+        images, outputs, failures = self._try_outputs(X)
+        predicted = self._targets(outputs)
+        if failures:
+            predicted, y, sample_weight = read_rows(images, failures, predicted, y, sample_weight)
         with shortened_errors():
             return r2_score(y, predicted, sample_weight=sample_weight)
+
+    def _targets(self, outputs):
+        """What the head's outputs are in the targets' own units, in the shape that ``y`` had."""
+        targets = outputs * self._target_scale + self._target_mean
+        return targets[:, 0] if self._has_flat_targets else targets
 
     @property
     def _n_outputs(self):

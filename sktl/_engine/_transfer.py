@@ -26,6 +26,7 @@ from sktl._engine._network import POOLINGS, check_pooling, pooled_shape
 from sktl._engine._prefix import PREFIX_CONSTRAINTS, FrozenPrefix
 from sktl._engine._probe import Probe, probe_rows
 from sktl._engine._progress import PrintedProgress
+from sktl._engine._readable import is_tolerant, readable_rows, warn_of_nan
 from sktl._engine._rest import RestNetwork, adopt_statistics_quickly, last_linear, make_head
 from sktl._engine._rows import Rows, unit_mean
 from sktl._engine._runners import resolve_batch_size
@@ -45,12 +46,12 @@ _BLOCK = 512  # pictures that are predicted together, so that memory stays bound
 # Of skorch's parameters: what is trained, on what and how long.
 _NOT_THE_USERS = {"module", "criterion", "train_split", "max_epochs", "warm_start"}
 
-_PREFIX = ("engine", "precision", "device", "n_jobs")
+_PREFIX = ("engine", "precision", "device", "n_jobs")  # what training and predicting hand to the frozen stages
 
 TRANSFER_CONSTRAINTS: dict = {
     **BACKBONE_CONSTRAINTS,
     **AUGMENT_CONSTRAINTS,
-    **{name: PREFIX_CONSTRAINTS[name] for name in ("cache", *_PREFIX)},
+    **{name: PREFIX_CONSTRAINTS[name] for name in ("cache", "on_error", *_PREFIX)},
     "freeze_depth": [Integral, str],
     "head": [str, list, tuple, torch.nn.Module],
     "head_init": [StrOptions({"probe", "random"})],
@@ -104,6 +105,7 @@ class TransferEstimator(FitInEpochs, Estimator):
 
     _network_parameter = "backbone"
     _is_judged = False  # whether rows are held out that nothing is decided by
+    _tells_unreadable = True  # whether a warning names the images of `fit` that cannot be read
     _without_y = ""  # how it would go without
 
     @with_callbacks
@@ -214,7 +216,7 @@ class TransferEstimator(FitInEpochs, Estimator):
         return int(self._random_state.randint(2**31 - 1))
 
     def _check(self, X, y, sample_weight, *, reset, classes=None):
-        """The table that ``X``, ``y`` and the weights are; rows of weight zero are left out."""
+        """The table that ``X``, ``y`` and the weights are, without rows of weight zero or that cannot be read."""
         if reset:
             self._random_state = check_random_state(self.random_state)
             self._split_seed = self._draw_seed()  # a warm start judges on the rows that it has always judged on
@@ -225,7 +227,7 @@ class TransferEstimator(FitInEpochs, Estimator):
         with shortened_errors():
             rows = np.empty(len(images))
             weight = _check_sample_weight(sample_weight, rows, dtype=np.float64, ensure_non_negative=True)
-        kept = np.flatnonzero(weight)
+        kept = readable_rows(self, images, np.flatnonzero(weight), is_told=self._tells_unreadable)
         y = as_targets(y)
         targets = y.iloc[kept] if hasattr(y, "iloc") else y[kept]
         targets, class_weight = self._check_targets(targets, weight[kept], reset=reset, classes=classes)
@@ -450,17 +452,33 @@ class TransferEstimator(FitInEpochs, Estimator):
             self.backbone_ = hollow(self.backbone_, self.net_.left_behind)
 
     def _outputs(self, X):
-        """The head's outputs for what a user gives, ndarray (n, n_outputs), float32."""
-        check_is_fitted(self, "net_")
-        return self._outputs_of(check_images(self, X, reset=False))
+        """The head's outputs for what a user gives, ndarray (n, n_outputs), float32; NaN for what cannot be read."""
+        images, outputs, failures = self._try_outputs(X)
+        if failures:
+            warn_of_nan(images, failures)
+        return outputs
 
-    def _outputs_of(self, images):
+    def _try_outputs(self, X):
+        """Checked pictures, their outputs, and the error of each one that cannot be read, if there may be some."""
+        check_is_fitted(self, "net_")
+        images = check_images(self, X, reset=False)
+        failures = {} if is_tolerant(self, images) else None
+        outputs = self._outputs_of(images, failures)
+        outputs[list(failures or ())] = np.nan
+        return images, outputs, failures
+
+    def _outputs_of(self, images, failures=None):
         """Those for checked pictures; the frozen stages run once per picture here too."""
         resolve_device(self.net_.device)  # a forked worker of a process with CUDA gets a clear error
         with bounded_threads():
             prefix = self._prefix(self.freeze_depth_, self.cache)
-            blocks = [range(start, min(start + _BLOCK, len(images))) for start in range(0, len(images), _BLOCK)]
-            outputs = [self.net_.outputs(prefix.run(images.take(block))[0]) for block in blocks]
+            outputs = []
+            for start in range(0, len(images), _BLOCK):
+                failed = None if failures is None else {}
+                rows = prefix.run(images.take(slice(start, start + _BLOCK)), failures=failed)[0]
+                outputs.append(self.net_.outputs(rows))
+                if failed:
+                    failures.update({start + row: error for row, error in failed.items()})
         return np.concatenate(outputs)
 
     def __sklearn_tags__(self):

@@ -28,7 +28,7 @@ Four rules hold for all of them:
 
 The way of an image: ``_understand`` says what ``X`` is, ``_learn`` and ``_files`` what is learned from it,
 ``_sources`` where bytes come from, ``_reading`` how they are read, ``_decode`` (with ``_png`` and ``_tiff``) what
-pixels they are.
+pixels they are, ``_unreadable`` which have none.
 """
 
 from sktl._images._convert import images_to_rows, rows_to_images
@@ -41,8 +41,18 @@ from sktl._images._pictures import Images, Picture
 from sktl._images._reading import Reading
 from sktl._images._sources import is_missing
 from sktl._images._understand import as_column, understand
+from sktl._images._unreadable import (
+    FINDER,
+    UnreadableImage,
+    as_unreadable,
+    digests,
+    find_unreadable,
+    listed,
+    raise_unreadable,
+)
 
 __all__ = [
+    "FINDER",
     "ImageFormat",
     "Images",
     "LazyImage",
@@ -50,14 +60,20 @@ __all__ = [
     "Picture",
     "Reading",
     "Remembering",
+    "UnreadableImage",
     "as_column",
+    "as_unreadable",
     "check_images",
     "check_names",
     "check_rows",
+    "digests",
+    "find_unreadable",
     "images_to_rows",
     "in_range",
     "is_missing",
+    "listed",
     "pixel_order",
+    "raise_unreadable",
     "rows_to_images",
     "understand",
     "unwrapped",

@@ -14,10 +14,10 @@ from PIL import Image, ImageFile
 from sktl._images._convert import as_array, is_uint16, range_of_type, rows_to_images
 from sktl._images._decode import DECODER, convert_channels, decode, decode_array, decode_pil, in_range
 from sktl._images._format import ImageFormat
-from sktl._images._lazy import Broken, LazyImage
+from sktl._images._lazy import Broken, LazyImage, unwrapped
 from sktl._images._learn import allowed_channels, learn_channels
 from sktl._images._reading import Reading
-from sktl._images._sources import is_missing, is_read_once, is_source, local_path, name_of, read, reason
+from sktl._images._sources import is_missing, is_read_once, is_source, local_path, name_of, path_of, read, reason
 from sktl._images._warnings import named_warnings
 from sktl.exceptions import ImageError
 
@@ -193,6 +193,12 @@ class Images(Sequence[Picture]):
         look = getattr(self._source, "peek", self._source.__getitem__)
         return look(int(self._positions[index]))
 
+    def describe(self, index: int) -> "tuple[int, str | None, str]":
+        """Where in the table an image lies, its path if it has one, and what errors call it."""
+        position = int(self._positions[index])
+        item = None if self._rows is not None else unwrapped(self.item(index))
+        return position, path_of(item), f"Image {position}{name_of(item)}"
+
     @property
     def on_error(self) -> str:
         """What becomes of an image that cannot be read, as an `ImageReader` in front says: "raise" or "nan"."""
@@ -209,7 +215,10 @@ class Images(Sequence[Picture]):
             raise ImageError(f"{name}: the item cannot be made ({reason(item.error)}).") from item.error
         if is_source(item):
             name += name_of(item)
-            content = self._read(item, index, name), self._in_channels, name, reading
+            data = self._read(item, index, name)
+            if not data and not callable(reading.reader):
+                raise ImageError(f"{name}: the file is empty (0 bytes).")
+            content = data, self._in_channels, name, reading
             return _ReadByUser(item, *content) if callable(reading.reader) else _File(*content)
         if isinstance(item, Image.Image) and (item.mode != "F" or reading.value_range is not None):
             return _Pixels(decode_pil(item, self._in_channels, name, reading))

@@ -67,11 +67,7 @@ def is_missing(item: Any) -> bool:
 
 def name_of(item: Any) -> str:
     """What an error calls an item beside its position: its path, cut if it is long, or nothing."""
-    try:
-        path = _path_of(item)
-    except Exception:  # a file of another library that has no name
-        path = None
-    if path is None:
+    if (path := path_of(item)) is None:
         return ""
     shown = path if len(path) <= _SHOWN else f"{path[: _SHOWN // 2]} ... {path[-_SHOWN // 2 :]}"
     return f" ({shown!r})"
@@ -84,6 +80,14 @@ def local_path(item: Any) -> "str | None":
     text = os.fsdecode(item)
     path = _from_file_url(text) if _is_file_url(text) else text
     return path if os.path.isfile(path) else None
+
+
+def path_of(item: Any) -> "str | None":
+    """The path of an item, if it has one."""
+    try:
+        return _path_of(item)
+    except Exception:  # a file of another library that has no name
+        return None
 
 
 def _path_of(item: Any) -> "str | None":

@@ -24,11 +24,13 @@ from sktl._engine._classification import TransferClassifier
 from sktl._engine._copies import WholeCopies
 from sktl._engine._epochs import FitInEpochs
 from sktl._engine._footprint import Footprints, footprints
+from sktl._engine._readable import readable_rows
 from sktl._engine._rest import RestNetwork, adopt_statistics_quickly, last_linear
 from sktl._engine._rows import unit_mean
 from sktl._engine._soft_targets import LOGITS, WEIGHT, SoftTargets
 from sktl._engine._sparsity import find_zeros, restore_zeros
 from sktl._engine._training import GLOBAL_GENERATOR
+from sktl._images import check_images
 from sktl._messages import shortened
 from sktl._params import Estimator
 from sktl.backbones import Backbone
@@ -124,6 +126,26 @@ class CompressedClassifier(WholeCopies, FitInEpochs, MetaEstimatorMixin, Classif
             The most probable label of each picture.
         """
         return self._fitted().predict(X)
+
+    def score(self, X, y, sample_weight=None):
+        """Accuracy: the share of right labels.
+
+        Parameters
+        ----------
+        X : array-like of pictures
+            Pictures of the kind that `fit` has seen. With ``on_error="nan"`` of the estimator, those that cannot be
+            read are left out.
+        y : array-like of shape (n_pictures,)
+            Their true labels.
+        sample_weight : array-like of shape (n_pictures,), default=None
+            Weights of the rows.
+
+        Returns
+        -------
+        score : float
+            From 0 to 1.
+        """
+        return self._fitted().score(X, y, sample_weight)
 
     def predict_proba(self, X):
         """Probabilities of the classes.
@@ -259,7 +281,9 @@ class CompressedClassifier(WholeCopies, FitInEpochs, MetaEstimatorMixin, Classif
 
     def _enroll(self, inner, given):
         """The rows to retrain on, and a network that is cut where compression begins."""
+        inner._tells_unreadable = isinstance(self.estimator, FrozenEstimator)  # any other was fitted just now, and told
         course = inner._enroll(given.X, given.y, given.sample_weight, given.validation, reset=False)
+        inner._tells_unreadable = True
         inner.net_ = inner._make_net(course, inner.net_)
         inner.freeze_depth_ = course.depth
         return self._with_answers(inner, course) if self.alpha and self._count_epochs() else course
@@ -319,7 +343,10 @@ class CompressedClassifier(WholeCopies, FitInEpochs, MetaEstimatorMixin, Classif
         """What the footprint will be measured with."""
         n_rows = _num_samples(X)
         some = np.sort(np.random.default_rng(0).permutation(n_rows)[:_N_AGREED])
-        self._sample, self._footprints = _safe_indexing(indexable(X)[0], some), None
+        sample = _safe_indexing(indexable(X)[0], some)
+        images = check_images(self.estimator_, sample, reset=False)
+        rows = readable_rows(self.estimator_, images, np.arange(len(some)), is_told=False)
+        self._sample, self._footprints = _safe_indexing(sample, rows), None
 
     def _fitted(self):
         check_is_fitted(self, "estimator_")

@@ -116,6 +116,10 @@ class FineTunedClassifier(DepthByData, TransferClassifier):
         ``"auto"`` (CUDA where there is one), ``"cpu"``, ``"cuda"``, ``"cuda:1"``.
     n_jobs : int, default=None
         Threads that read and decode pictures; None takes as many as torch uses.
+    on_error : {"raise", "nan"}, default="raise"
+        What to do if images cannot be read. "raise" is an error that names them. With "nan", `fit` and `score` leave
+        their rows out, with one warning, and `predict_proba` gives rows of NaN for them; `predict`, which has no label
+        for them, raises an error that names them. `sktl.datasets.find_unreadable_images` lists them.
     random_state : int, RandomState instance or None, default=None
         Seed of the head, the order of the rows, dropout, augmentation and the validation split. The same number gives
         the same result on the same machine with the same number of threads.
@@ -236,6 +240,7 @@ class FineTunedClassifier(DepthByData, TransferClassifier):
         cache="auto",
         device="auto",
         n_jobs=None,
+        on_error="raise",
         random_state=None,
         verbose=0,
     ):
@@ -274,6 +279,7 @@ class FineTunedClassifier(DepthByData, TransferClassifier):
         self.cache = cache
         self.device = device
         self.n_jobs = n_jobs
+        self.on_error = on_error
         self.random_state = random_state
         self.verbose = verbose
 

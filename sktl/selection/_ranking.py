@@ -32,11 +32,14 @@ class Race:
         In the order in which they came.
     extractor : PretrainedFeatureExtractor or None
         That of the best one.
+    failures : tuple of (Images, dict of int to ImageError) or None
+        The pictures as the first network has read them, and which of them cannot be read.
     """
 
     def __init__(self) -> None:
         self.candidates: list[Candidate] = []
         self.extractor: Any = None
+        self.failures: Any = None
 
     def add(self, candidate: Candidate, extractor: Any) -> None:
         """One more; of equal ones the first stays the best."""

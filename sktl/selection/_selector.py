@@ -17,7 +17,9 @@ from sklearn.utils.validation import check_is_fitted
 
 from sktl._engine._footprint import network_counts
 from sktl._engine._labelled import as_targets
+from sktl._engine._prefix import PREFIX_CONSTRAINTS
 from sktl._engine._progress import CallbackProgress
+from sktl._engine._readable import is_tolerant, warn_left_out
 from sktl._images import check_images
 from sktl._messages import shortened_errors
 from sktl._params import Estimator
@@ -60,6 +62,9 @@ class BackboneSelector(CallbackSupportMixin, TransformerMixin, Estimator):
     extractor : PretrainedFeatureExtractor, default=None
         Whose settings (layers, pooling, engine, cache, image_shape, verbose ...) hold for all networks that are given
         without an extractor of their own. None takes the default ones.
+    on_error : {"raise", "nan"}, default="raise"
+        What to do if images cannot be read. "raise" is an error that names them. With "nan", here or in an extractor,
+        `fit` leaves their rows out, with one warning, and `transform` gives rows of NaN for them.
     max_samples : int, default=None
         How many pictures are looked at, drawn in the shares of the classes; None looks at all.
     random_state : int, RandomState instance or None, default=None
@@ -137,6 +142,7 @@ class BackboneSelector(CallbackSupportMixin, TransformerMixin, Estimator):
         "score_func": [StrOptions({*SCORES, *HEAD_SCORES}), callable],
         "task": [StrOptions({"auto", "classification", "regression"})],
         "extractor": [PretrainedFeatureExtractor, None],
+        "on_error": PREFIX_CONSTRAINTS["on_error"],
         "max_samples": [Interval(Integral, 2, None, closed="left"), None],
         "random_state": ["random_state"],
     }
@@ -149,6 +155,7 @@ class BackboneSelector(CallbackSupportMixin, TransformerMixin, Estimator):
         score_func="logme",
         task="auto",
         extractor=None,
+        on_error="raise",
         max_samples=None,
         random_state=None,
     ):
@@ -157,6 +164,7 @@ class BackboneSelector(CallbackSupportMixin, TransformerMixin, Estimator):
         self.score_func = score_func
         self.task = task
         self.extractor = extractor
+        self.on_error = on_error
         self.max_samples = max_samples
         self.random_state = random_state
 
@@ -197,6 +205,8 @@ class BackboneSelector(CallbackSupportMixin, TransformerMixin, Estimator):
             self._rank(name, backbone, sample, judge, race, CallbackProgress(self, step, X, y))
             if step.call_on_fit_task_end(estimator=self, X=X, y=y):
                 break  # a callback may ask for it
+        if race.failures:
+            warn_left_out(*race.failures)
         self.ranking_ = BackboneRanking(race.candidates, score=score_name(self.score_func))
         self.extractor_ = race.extractor
         context.call_on_fit_task_end(estimator=self, X=X, y=y)
@@ -274,17 +284,20 @@ class BackboneSelector(CallbackSupportMixin, TransformerMixin, Estimator):
         """Judge the layers of one network, all of them by one pass; what is left of it is what ``race`` keeps."""
         X, y, rows = sample
         extractor = fitted_extractor(backbone, X, self.extractor)
+        if self.on_error == "nan" and extractor.on_error == "raise":
+            extractor = copy.copy(extractor).set_params(on_error="nan")  # a frozen one is the user's
         if extractor.pooling == "none":
             raise InputError("pooling='none' gives arrays, and scores judge rows. Use 'avg', or 'flatten'.")
         name = race.free_name(extractor.backbone_.name) if name is None else str(name)
         layers, head = self._layers(extractor, name)
         images = check_images(extractor, X, reset=False).take(rows)
         start = time.perf_counter()
-        tables = _with_layers(extractor, [*layers, *head])._tables(images, progress)
+        failures = {} if is_tolerant(extractor, images) else None
+        tables = _with_layers(extractor, [*layers, *head])._tables(images, progress, failures=failures)
         passed = (time.perf_counter() - start) / len(layers)
-        # A picture that could not be read is NaN in all tables; nothing is known of it.
-        has_nan = "nan" in (extractor.on_error, images.on_error)
-        is_read = ~np.isnan(tables[0]).all(axis=1) if has_nan else np.ones(len(rows), bool)
+        is_read = np.ones(len(rows), bool)
+        is_read[list(failures or ())] = False
+        race.failures = race.failures or (images, failures or {})
         y = _safe_indexing(y, rows[is_read])
         for layer, table, judged in zip(layers, tables, tables[len(layers) :] or tables, strict=False):
             start = time.perf_counter()

@@ -9,10 +9,10 @@ import pytest
 # The floor of each room; a room that is not here fails the test, so that it is given one when somebody moves in.
 LAYERS = {
     **dict.fromkeys(["exceptions", "_optional", "_device", "_table", "_params", "_messages", "_code"], 0),
-    **dict.fromkeys(["_images", "backbones", "datasets"], 1),
+    **dict.fromkeys(["_images", "backbones"], 1),
     **dict.fromkeys(["_engine"], 2),
     **dict.fromkeys(["feature_extraction", "finetuning", "distillation", "compression", "autoencoders"], 3),
-    **dict.fromkeys(["self_supervised", "domain_adaptation", "multitask", "text", "preprocessing"], 3),
+    **dict.fromkeys(["self_supervised", "domain_adaptation", "multitask", "text", "preprocessing", "datasets"], 3),
     **dict.fromkeys(["selection", "inspection", "export", "distributed"], 4),
     "": 5,  # sktl/__init__.py, the front door
 }

@@ -36,6 +36,7 @@ PUBLIC = {
         "footprint",
     ],
     "sktl.datasets": [
+        "find_unreadable_images",
         "load_image_folder",
     ],
     "sktl.distillation": [

@@ -1,4 +1,4 @@
-"""Image files as a table ``X`` and labels ``y``."""
+"""A folder of image files as a table ``X`` and labels ``y``."""
 
 import os
 import warnings
@@ -16,8 +16,6 @@ from sklearn.utils._param_validation import StrOptions
 from sktl._optional import import_optional, is_installed
 from sktl._params import validate_params
 from sktl.exceptions import ImageError, ImageWarning, InputError
-
-__all__ = ["load_image_folder"]
 
 # Formats of photos, scans and graphics that Pillow reads; .heic, .heif and .jxl need a plugin. Pillow's own list also
 # has containers of video and of scientific data.

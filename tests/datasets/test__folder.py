@@ -16,7 +16,8 @@ from sklearn.model_selection import cross_val_score
 from sklearn.pipeline import make_pipeline
 
 from sktl import DistilledClassifier, FineTunedClassifier, PretrainedFeatureExtractor
-from sktl.datasets import _EXTENSIONS, load_image_folder
+from sktl.datasets import load_image_folder
+from sktl.datasets._folder import _EXTENSIONS
 from sktl.exceptions import ImageError, ImageWarning, InputError, MissingDependencyError
 
 

@@ -1,0 +1,21 @@
+"""Work that threads do ahead of the one who waits for it, in order and bounded."""
+
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import Executor, Future
+
+
+def chunks(items: Sequence[int], size: int) -> list[Sequence[int]]:
+    """Split ``items`` into runs of at most ``size``."""
+    return [items[start : start + size] for start in range(0, len(items), max(size, 1))]
+
+
+def map_ahead(pool: Executor, function: Callable, items: Iterable, n_ahead: int) -> Iterator:
+    """Like ``pool.map``, in order, but with at most ``n_ahead`` results waiting: memory stays bounded."""
+    waiting: deque[Future] = deque()
+    for item in items:
+        waiting.append(pool.submit(function, item))
+        if len(waiting) > n_ahead:
+            yield waiting.popleft().result()
+    while waiting:
+        yield waiting.popleft().result()
