@@ -58,9 +58,8 @@ class ImageReader(TransformerMixin, Estimator):
     page : int, default=0
         Which image to read from a file that holds several (TIFF, GIF), counted from 0.
     on_error : {"raise", "nan"}, default="raise"
-        What to do if an image cannot be read. "nan" has the same effect as ``on_error="nan"`` of the
-        :class:`~sktl.PretrainedFeatureExtractor` that follows: a row of NaN and a warning. Estimators that train a
-        network always raise the error.
+        What to do if an image cannot be read. "nan" has the same effect as ``on_error="nan"`` of the estimator that
+        follows: a row of NaN and a warning, or a row that is left out of `fit`.
 
     Attributes
     ----------

@@ -13,8 +13,9 @@ from sktl.exceptions import ImageError
 
 N_LISTED = 10  # images that a message names
 _BLOCK = 512  # images that are looked up in a cache together
-_LIST = LIMIT - 220  # characters of them; the rest is for the message around the list
-_ITEM = 70  # characters of an image with its reason, at least
+_LIST = LIMIT - 170  # characters of them; the rest is for the message around the list
+_ITEM = 72  # characters of an image with its reason, at least
+_FIRST = 180  # those of the first one, if the others are without a reason
 FINDER = "sktl.datasets.find_unreadable_images(X)"
 
 
@@ -143,8 +144,9 @@ def raise_unreadable(images: Sequence[Any], failures: Mapping[int, ImageError]) 
     if len(failures) == 1:
         raise ImageError(f"{first} {FINDER} lists all images that cannot be read.") from first
     found = sorted(as_unreadable(images, index, error) for index, error in failures.items())
+    at_least = "At least " if len(found) < images.n_in_table else ""
     raise ImageError(
-        f"At least {len(found)} of {images.n_in_table} images cannot be read: {listed(found)}. {FINDER} lists all."
+        f"{listed(found)}. {at_least}{len(found)} of {images.n_in_table} images cannot be read; {FINDER} lists all."
     ) from first
 
 
@@ -154,14 +156,13 @@ def listed(found: Sequence[UnreadableImage]) -> str:
     If there is no room for all reasons, it is that of the first one.
     """
     shown = found[:N_LISTED]
-    more = f"; and {len(found) - len(shown)} more" if len(found) > len(shown) else ""
+    more = f" and {len(found) - len(shown)} more" if len(found) > len(shown) else ""
     room = _LIST // len(shown) - 2
     if room >= _ITEM:
-        noun = "Image " if len(shown) == 1 else ""
-        return "; ".join(_item(one, one.reason.rstrip("."), room, noun) for one in shown) + more
-    reason = _cut(f". Image {shown[0].position}: {shown[0].reason.rstrip('.')}", _ITEM)
-    room = (_LIST - len(reason)) // len(shown) - 2
-    return "; ".join(_item(one, "", room) for one in shown) + more + reason
+        return "; ".join(_item(one, one.reason.rstrip("."), room, "Image ") for one in shown)
+    first = _item(shown[0], shown[0].reason.rstrip("."), _FIRST, "Image ")
+    room = (_LIST - len(first)) // (len(shown) - 1) - 2
+    return f"{first}; also {', '.join(_item(one, '', room) for one in shown[1:])}{more}"
 
 
 def _item(one: UnreadableImage, reason: str, room: int, noun: str = "") -> str:
@@ -170,7 +171,7 @@ def _item(one: UnreadableImage, reason: str, room: int, noun: str = "") -> str:
     if one.path is None:
         return _cut(f"{noun}{one.position}{reason}", room)
     head, path = f"{noun}{one.position} (", repr(one.path)
-    left = max(room - len(head) - min(len(reason), room // 2) - 1, 16)
+    left = max(room - len(head) - min(len(reason), 3 * room // 5) - 1, 16)
     path = path if len(path) <= left else f"'...{path[4 - left :]}"
     return _cut(f"{head}{path}){reason}", room)
 

@@ -30,11 +30,12 @@ class UnreadableImages(ReadableTable, Sequence[UnreadableImage]):
 
     def __init__(self, images: Sequence[UnreadableImage], n_images: int) -> None:
         self._images = list(images)
+        width = max(map(len, ["reason", *self.reasons]))  # texts begin at the left
         super().__init__(
             f"{len(self._images)} of {n_images} images cannot be read",
             {"position": self.positions.tolist(), "path": self.paths, "reason": self.reasons},
-            ["position", "path", "reason"],
-            [str, lambda path: "" if path is None else str(path), str],
+            ["position", "path", "reason".ljust(width)],
+            [str, lambda path: "" if path is None else str(path), lambda reason: reason.ljust(width)],
             names="path",
         )
 

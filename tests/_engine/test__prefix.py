@@ -312,7 +312,7 @@ def test_unreadable_pictures_become_nan_with_a_warning_that_names_them(paths, ca
     expected = run(paths)[0]
     with open(paths[2], "wb") as file:
         file.write(b"no picture")
-    with pytest.warns(ImageWarning, match=r"2 of 13 pictures .*02\.jpg.*missing\.jpg"):
+    with pytest.warns(ImageWarning, match=r"2 of 13 images .*02\.jpg.*missing\.jpg"):
         got = run([*paths, "missing.jpg"], cache=cache if keep else None, on_error="nan")[0]
     assert np.isnan(got[[2, 12]]).all()
     np.testing.assert_allclose(np.delete(got, [2, 12], 0), np.delete(expected, 2, 0), rtol=1e-5, atol=1e-6)
@@ -332,7 +332,7 @@ def test_copies_of_a_picture_that_vanishes_are_read_themselves(paths, cache, mon
         return missing
 
     monkeypatch.setattr(_prefix._Job, "_look_up", remove_after)
-    with pytest.warns(ImageWarning, match=r"1 of 2 pictures"):
+    with pytest.warns(ImageWarning, match=r"1 of 2 images"):
         got = run([paths[0], copy], cache=cache, on_error="nan")[0]
     assert np.isnan(got[0]).all()
     np.testing.assert_allclose(got[1], expected[0], rtol=1e-5, atol=1e-6)

@@ -75,7 +75,7 @@ TRAINERS = {
 def test_a_classifier_learns_from_the_others(name, table, clean):
     """It is what it would be without those rows; one warning; NaN probabilities; labels are an error."""
     model, text = told(lambda: clone(TRAINERS[name]).fit(*table, WEIGHT))
-    assert text.startswith("3 of 24 images cannot be read and were left out, because of on_error='nan': 3 (")
+    assert text.startswith("3 of 24 images cannot be read and were left out, because of on_error='nan': Image 3 (")
     expected = clone(TRAINERS[name]).fit(*clean, np.delete(WEIGHT, BAD))
     probabilities, text = told(lambda: model.predict_proba(table[0]))
     assert "3 of 24 images cannot be read and became rows of NaN" in text
@@ -170,14 +170,14 @@ def test_errors_name_several(table):
             call(*table)
     extractor = PretrainedFeatureExtractor().fit(table[0])
     for call in (fitted.predict, fitted.predict_proba, extractor.transform):
-        with pytest.raises(ImageError, match=r"^At least 3 of 24 images.*img_03.*img_07.*img_11"):
+        with pytest.raises(ImageError, match=r"^Image 3 .*img_03.*img_07.*img_11.* At least 3 of 24 images"):
             call(table[0])
 
 
 def test_nothing_is_left(table):
     """If no image can be read there is nothing to learn from, and nothing to score."""
     bad, y = [table[0][row] for row in BAD], table[1][BAD]
-    with pytest.raises(ImageError, match=r"^None of the 3 images can be read: 0 \("):
+    with pytest.raises(ImageError, match=r"^None of the 3 images can be read: Image 0 \("):
         FineTunedClassifier(**QUICK, on_error="nan").fit(bad, y)
     model, _ = told(lambda: FineTunedClassifier(**QUICK, on_error="nan").fit(*table))
     with pytest.raises(ValueError, match="nothing to score"):
