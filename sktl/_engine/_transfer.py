@@ -462,7 +462,7 @@ class TransferEstimator(FitInEpochs, Estimator):
         """Checked pictures, their outputs, and the error of each one that cannot be read, if there may be some."""
         check_is_fitted(self, "net_")
         images = check_images(self, X, reset=False)
-        failures = {} if is_tolerant(self, images) else None
+        failures: dict | None = {} if is_tolerant(self, images) else None
         outputs = self._outputs_of(images, failures)
         outputs[list(failures or ())] = np.nan
         return images, outputs, failures
@@ -474,7 +474,7 @@ class TransferEstimator(FitInEpochs, Estimator):
             prefix = self._prefix(self.freeze_depth_, self.cache)
             outputs = []
             for start in range(0, len(images), _BLOCK):
-                failed = None if failures is None else {}
+                failed: dict | None = None if failures is None else {}
                 rows = prefix.run(images.take(slice(start, start + _BLOCK)), failures=failed)[0]
                 outputs.append(self.net_.outputs(rows))
                 if failed:

@@ -292,7 +292,7 @@ class BackboneSelector(CallbackSupportMixin, TransformerMixin, Estimator):
         layers, head = self._layers(extractor, name)
         images = check_images(extractor, X, reset=False).take(rows)
         start = time.perf_counter()
-        failures = {} if is_tolerant(extractor, images) else None
+        failures: Any = {} if is_tolerant(extractor, images) else None
         tables = _with_layers(extractor, [*layers, *head])._tables(images, progress, failures=failures)
         passed = (time.perf_counter() - start) / len(layers)
         is_read = np.ones(len(rows), bool)
