@@ -12,13 +12,13 @@
         │   └── WeightsMismatchError (ValueError) a file whose keys or shapes are another network's
         ├── CompressionError (ValueError)        a network that cannot be made smaller in the way asked for
         ├── EngineError (RuntimeError)           a network that the engine asked for cannot run
-        ├── DivergenceError (ArithmeticError)    training whose loss is no finite number any more
+        ├── DivergenceError (ArithmeticError)    training whose losses or outputs are no finite numbers any more
         └── MissingDependencyError (ImportError) an extra that is not installed
     UserWarning
     └── SktlWarning
         ├── ImageWarning                         input that was understood by a guess worth knowing
         ├── CacheWarning                         a cache that could not be read or written; results are right
-        ├── TrainingWarning                      training that ended before its time; what was learnt is kept
+        ├── TrainingWarning                      training that does not do what its parameters seem to say
         └── TransferWarning                      a network that tells no more of the pictures than their pixels do
 
 A message has at most about 600 characters. A longer one is cut in its middle, so that it still begins with what was
@@ -99,7 +99,7 @@ class EngineError(SktlError, RuntimeError):
 
 
 class DivergenceError(SktlError, ArithmeticError):
-    """Training diverged: its loss is no finite number. The estimator keeps the weights of the last good epoch."""
+    """Training diverged: losses or outputs are no finite numbers. The weights of the last good epoch are kept."""
 
 
 class MissingDependencyError(SktlError, ImportError):
@@ -122,7 +122,7 @@ class CacheWarning(SktlWarning):
 
 
 class TrainingWarning(SktlWarning):
-    """Training ended before its time (Ctrl-C); what was learnt is kept."""
+    """Training will not do, or has not done, what its parameters seem to say; the estimator is fitted."""
 
 
 class TransferWarning(SktlWarning):

@@ -39,6 +39,7 @@ from torch import Tensor, nn
 from torchvision import models
 
 from sktl import DistilledRegressor, PretrainedFeatureExtractor
+from sktl._engine._net import StopTraining
 from sktl.backbones import Preprocessing
 from sktl.backbones._mini import MINI_PREPROCESSING, N_COMPONENTS, sktl_mini
 
@@ -253,7 +254,7 @@ class Clock(Callback):
             group["lr"] = group["base_lr"] * factor
 
     def on_batch_end(self, net, training=False, loss=None, **kwargs):
-        """Note the loss, keep the weights, and stop as Ctrl-C would, which keeps what was learnt."""
+        """Note the loss, keep the weights, and stop, which keeps what was learnt."""
         self.n_steps_ += 1
         self.losses_.append(loss.item())
         now = time.time()
@@ -266,7 +267,7 @@ class Clock(Callback):
             module = net.module_
             torch.save({"stages": module.stages.state_dict(), "head": module.head.state_dict()}, self.file)
         if is_over:
-            raise KeyboardInterrupt
+            raise StopTraining
 
 
 def train(args: argparse.Namespace) -> None:

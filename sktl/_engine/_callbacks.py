@@ -142,11 +142,12 @@ class KeepBest(Callback):
     def __init__(self, patience):
         self.patience = patience
         self.best_epoch_ = 0
+        self._weights: Any = None
 
     def on_train_begin(self, net, **kwargs):
         """Judge the start."""
         self.best_loss_, self.best_epoch_, self.n_worse_ = float("inf"), len(net.history), 0
-        self._weights: Any = None
+        self._weights = None
         self._judge(net, valid_loss(net), self.best_epoch_)
 
     def on_epoch_end(self, net, **kwargs):
@@ -160,36 +161,43 @@ class KeepBest(Callback):
         self.restore(net)
 
     def restore(self, net: TransferNet) -> None:
-        """Put the best weights back."""
-        net.module_.load_state_dict(self._weights)
+        """Put the best weights back; where Ctrl-C came before the start was judged, it is as it was."""
+        if self._weights is not None:
+            net.module_.load_state_dict(self._weights)
 
     def _judge(self, net: TransferNet, loss: float, epoch: int) -> None:
         if loss < self.best_loss_ or self._weights is None:  # the start may give no number: it is what there is
-            self.best_loss_, self.best_epoch_, self.n_worse_ = min(float("inf"), loss), epoch, 0
             self._weights = copy.deepcopy(net.module_.state_dict())
+            self.best_loss_, self.best_epoch_, self.n_worse_ = min(float("inf"), loss), epoch, 0
         else:
             self.n_worse_ += 1
 
 
 class LastGood(Callback):
-    """Put back the weights of the last good epoch where the loss became no finite number.
+    """Put back the weights of the last good epoch where training diverged, or of the last whole one after Ctrl-C.
 
     An epoch's loss is measured before its last step: weights are good when the next epoch's first loss says so.
     """
 
+    def __init__(self):
+        self._start: Any = None
+        self._good: Any = None
+        self._begun: tuple[int, Any] = (-1, None)
+        self._is_unproven = False
+
     def on_train_begin(self, net, **kwargs):
         """Begin with the start."""
-        self._weights = copy.deepcopy(net.module_.state_dict())
-        self._candidate: Any = None
+        self._start = self._good = copy.deepcopy(net.module_.state_dict())
 
     def on_epoch_begin(self, net, **kwargs):
         """Remember the weights, which may be good."""
-        self._candidate = copy.deepcopy(net.module_.state_dict())
+        self._begun = len(net.history) - 1, copy.deepcopy(net.module_.state_dict())
+        self._is_unproven = True
 
     def on_batch_end(self, net, training=False, **kwargs):
         """They are: their loss is a number."""
-        if training and self._candidate is not None:
-            self._weights, self._candidate = self._candidate, None
+        if training and self._is_unproven:
+            self._good, self._is_unproven = self._begun[1], False
 
     def on_epoch_end(self, net, **kwargs):
         """Look at what no later loss may speak of: what the last step made."""
@@ -197,8 +205,18 @@ class LastGood(Callback):
             raise net.divergence("The weights became no finite numbers")
 
     def restore(self, net: TransferNet) -> None:
-        """Put them back."""
-        net.module_.load_state_dict(self._weights)
+        """Put the last good ones back."""
+        net.module_.load_state_dict(self._good)
+
+    def restart(self, net: TransferNet) -> None:
+        """Put those of the untouched start back."""
+        net.module_.load_state_dict(self._start)
+
+    def rewind(self, net: TransferNet) -> None:
+        """Put back those of the last whole epoch, where another one has begun since."""
+        n_whole, weights = self._begun
+        if n_whole == len(net.history):
+            net.module_.load_state_dict(weights)
 
 
 class EpochTasks(Callback):

@@ -1,5 +1,7 @@
 """What all estimators that train a network to tell classes apart share: labels, their weights, and predictions."""
 
+from numbers import Real
+
 import numpy as np
 from scipy.special import log_softmax, softmax
 from sklearn.base import ClassifierMixin
@@ -157,12 +159,20 @@ class TransferClassifier(ClassifierMixin, TransferEstimator):
 
     def _class_weights(self, index, weight):
         """The weight of each class: how much it counts beside the others, with the rows' total left as it is."""
+        if isinstance(self.class_weight, dict):
+            bad = [f"{label!r}: {value!r}" for label, value in self.class_weight.items() if not _is_weight(value)]
+            if bad:
+                raise InputError(
+                    "The 'class_weight' parameter must give each class a finite number of zero or more. Got "
+                    f"{bad[0]} instead."
+                )
         mass = np.bincount(index, weights=weight, minlength=len(self.classes_))
         if self.class_weight == "balanced":  # of what the rows weigh: two of weight one are one of weight two
             class_weight = 1 / np.where(mass > 0, mass, mass[mass > 0].mean())
         else:
             with shortened_errors():
                 class_weight = compute_class_weight(self.class_weight, classes=self.classes_, y=self.classes_[index])
+        class_weight = class_weight / (class_weight.max() or 1)  # numbers near the largest there is have no sum
         if (class_weight < 0).any() or not (class_weight * mass).any():
             raise InputError(
                 f"class_weight={self.class_weight!r} has to be zero or more for each class, and more than zero for a "
@@ -178,3 +188,7 @@ class TransferClassifier(ClassifierMixin, TransferEstimator):
 
     def _stratification(self, y):
         return y
+
+
+def _is_weight(value: object) -> bool:
+    return isinstance(value, Real) and 0 <= value < float("inf")

@@ -1,7 +1,7 @@
 """The one training loop: skorch's, over stored or live activations, with weighted rows and groups of parameters."""
 
 import copy
-import warnings
+import traceback
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -18,9 +18,11 @@ from sktl._engine._threads import loader_workers
 from sktl._messages import shortened_errors
 from sktl.backbones._graph import shadow
 from sktl.backbones._variants import hollow_tensor
-from sktl.exceptions import DivergenceError, TrainingWarning
+from sktl.exceptions import DivergenceError
 
 _BLOCK = 16  # rows; linear algebra goes by blocks of 2 to 16
+_SOUNDED = 64  # rows whose outputs are looked at when training is over
+_SUSPICIOUS = 1e4  # an output, or a loss, from which all rows are looked at
 
 
 class StopTraining(Exception):
@@ -59,6 +61,7 @@ class TransferNet(NeuralNet):
     _fused_size = 0
     _fused: Sequence[RestNetwork] = ()
     _soft_targets: "SoftTargets | None" = None
+    _interruption: "KeyboardInterrupt | None" = None
 
     def initialize_module(self):
         """Take the network as it is, and refer to it once only, so that a pickle holds it once."""
@@ -113,12 +116,15 @@ class TransferNet(NeuralNet):
         ------
         DivergenceError
             Where the loss is no finite number.
+        KeyboardInterrupt
+            Where Ctrl-C ended the training, with a note that says after how many epochs.
         """
         self._generator, self._valid, self._soft_targets = generator, valid, soft_targets
         self._fused_size = 0  # what has been folded would not learn
         kept: list[tuple[str, Any]] = getattr(self, "callbacks_")  # noqa: B009, mypy does not know skorch's
         self.callbacks_ = [*first, *kept, *last]
-        self.max_epochs, self.is_interrupted_ = epochs, False
+        self.max_epochs = epochs
+        interruption: KeyboardInterrupt | None = None
         try:
             self.partial_fit(train)
         finally:
@@ -129,6 +135,10 @@ class TransferNet(NeuralNet):
                 del self.history[-1]  # an epoch that did not come to its end
             self.module_.zero_grad(set_to_none=True)
             self.module_.eval()
+            interruption, self._interruption = self._interruption, None
+        if interruption is not None:
+            interruption.add_note(f"Training was interrupted after {len(self.history)} whole epochs.")
+            raise interruption
 
     def get_split_datasets(self, X, y=None, **fit_params):
         """The rows as they were given: they have been split before the frozen stages ran."""
@@ -161,20 +171,14 @@ class TransferNet(NeuralNet):
             return super().fit_loop(X, y, epochs=epochs, **fit_params)
         except StopTraining:
             pass
-        except KeyboardInterrupt:
-            self.is_interrupted_ = True
-            n_epochs = sum("train_loss" in epoch for epoch in self.history)
-            warnings.warn(
-                f"Training was interrupted by the user after {n_epochs} whole epochs. What was learnt is kept.",
-                TrainingWarning,
-                stacklevel=2,
-            )
+        except KeyboardInterrupt as interruption:
+            self._interruption = interruption  # skorch would keep it to itself: `learn` raises it when all is tidy
         return self
 
     def notify(self, method_name, **cb_kwargs):
         """Call the callbacks, at the end of an epoch all of them before training stops where one asks for it.
 
-        A KeyboardInterrupt is, there, the way of skorch's callbacks to ask; everywhere else it is the user's.
+        A KeyboardInterrupt that skorch's own callbacks raise there is their way to ask; every other one is the user's.
         """
         if method_name != "on_epoch_end":
             super().notify(method_name, **cb_kwargs)
@@ -185,9 +189,9 @@ class TransferNet(NeuralNet):
             try:
                 callback.on_epoch_end(self, **cb_kwargs)
             except (KeyboardInterrupt, StopTraining) as request:
-                stop = request
+                stop = stop if _is_ctrl_c(stop) else request
         if stop is not None:
-            raise StopTraining from stop
+            raise stop if _is_ctrl_c(stop) else StopTraining from stop
 
     def infer(self, x, **fit_params):
         """Outputs of a batch's activations; its other columns are the loss's affair."""
@@ -202,11 +206,21 @@ class TransferNet(NeuralNet):
             raise self.divergence(f"The loss became {loss.item()}")
         return loss
 
+    def train_step(self, batch, **fit_params):
+        """A step of the optimizer; one that is too large for float32 is an error of torch's own."""
+        try:
+            return super().train_step(batch, **fit_params)
+        except RuntimeError as error:
+            if "without overflow" not in str(error):
+                raise
+            raise self.divergence("A step became no number of float32") from error
+
     def divergence(self, what: str) -> DivergenceError:
         """The error to raise where training has led to no finite numbers."""
         return DivergenceError(
             f"{what} in epoch {len(self.history)}: lr={self.lr} is too large for this network, or its input is broken. "
-            "The weights are those of the last good epoch; fit again with a smaller lr, or a smaller lr_decay."
+            "The weights are those of the last good epoch; fit again with a smaller lr, lr_decay or "
+            "weight_decay."
         )
 
     def score(self, rows: Rows) -> float:
@@ -216,6 +230,38 @@ class TransferNet(NeuralNet):
             seen = [(self._logits(x), y, x["sample_weight"]) for x, y in self.get_iterator(rows, training=False)]
         parts = [torch.cat(column).cpu().numpy() for column in zip(*seen, strict=True)]
         return float(self.criterion_.score(*parts))
+
+    def is_sound(self, rows: Rows, loss: float = float("nan")) -> bool:
+        """Whether the outputs are finite numbers, in eval mode, for rows that have been learnt from.
+
+        With statistics of its own batches a network may give numbers where it gives none with those that it keeps.
+        Only some rows are looked at, unless their outputs are suspiciously large.
+
+        Parameters
+        ----------
+        rows : Rows
+            Rows of the training.
+        loss : float, default=NaN
+            The loss on validation rows with the present weights: a usual one says that all is well.
+        """
+        if loss < _SUSPICIOUS:
+            return True
+        some = np.linspace(0, len(rows) - 1, min(_SOUNDED, len(rows))).astype(int)
+        largest = self._largest_output(rows, some)
+        if largest < _SUSPICIOUS or len(some) == len(rows):
+            return bool(np.isfinite(largest))
+        return bool(np.isfinite(self._largest_output(rows, np.arange(len(rows)))))
+
+    def _largest_output(self, rows: Rows, positions: np.ndarray) -> float:
+        """The largest absolute output for some rows; NaN where one is no number."""
+        self.module_.eval()
+        largest = torch.zeros(())
+        with torch.inference_mode():
+            for start in range(0, len(positions), self.batch_size):
+                chunk = positions[start : start + self.batch_size].tolist()
+                outputs = self._logits({"x": rows.activations.batch(chunk, rows.epoch)})
+                largest = torch.maximum(largest, outputs.abs().amax().float().cpu())
+        return float(largest)
 
     def run_fused(self, batch_size: int) -> None:
         """Predict from now on, until it is trained again, as a prefix does: folded, channels last, few at once."""
@@ -301,3 +347,11 @@ class TransferNet(NeuralNet):
         finally:
             handle.remove()
         return inputs
+
+
+def _is_ctrl_c(stop: "BaseException | None") -> bool:
+    """Whether it is the user who stops, and not a callback of skorch's (`EarlyStopping`) in skorch's way."""
+    if not isinstance(stop, KeyboardInterrupt):
+        return False
+    frames = [frame for frame, _ in traceback.walk_tb(stop.__traceback__)]
+    return not frames[-1].f_globals.get("__name__", "").startswith("skorch.")

@@ -53,6 +53,9 @@ class TransferRegressor(RegressorMixin, TransferEstimator):
         predicted = self._targets(outputs)
         if failures:
             predicted, y, sample_weight = read_rows(images, failures, predicted, y, sample_weight)
+        if np.asarray(y).dtype.kind in "iuf":  # in other units, the square of a large number is a number too
+            unit = _power_of_two(self._target_scale)
+            y, predicted = np.asarray(y) / unit, predicted / unit
         with shortened_errors():
             return r2_score(y, predicted, sample_weight=sample_weight)
 
@@ -92,9 +95,8 @@ class TransferRegressor(RegressorMixin, TransferEstimator):
         empty = [number for number, (column, _) in enumerate(known) if not len(column)]
         if empty:
             raise InputError(f"Target {empty[0]} of y is missing in every row. Leave it out.")
-        self._target_mean = np.array([np.average(column, weights=own) for column, own in known])
-        variance = [np.average((column - np.average(column, weights=own)) ** 2, weights=own) for column, own in known]
-        self._target_scale = np.where(np.array(variance) > 0, np.sqrt(variance), 1.0)
+        units = [_moments(column, own) for column, own in known]
+        self._target_mean, self._target_scale = (np.array(numbers) for numbers in zip(*units, strict=True))
 
     def _make_criterion(self):
         return RegressionLoss()
@@ -109,3 +111,17 @@ class TransferRegressor(RegressorMixin, TransferEstimator):
         tags = super().__sklearn_tags__()
         tags.target_tags.multi_output = True
         return tags
+
+
+def _moments(values: np.ndarray, weight: np.ndarray) -> tuple[float, float]:
+    """Weighted mean and standard deviation, 1 where that is zero, of numbers of any size."""
+    unit = _power_of_two(np.abs(values).max())  # by which division is exact; the square of a large number is none
+    values = values / unit
+    mean = np.average(values, weights=weight)
+    scale = np.sqrt(np.average((values - mean) ** 2, weights=weight))
+    return mean * unit, scale * unit or 1.0
+
+
+def _power_of_two(size: "float | np.ndarray") -> "float | np.ndarray":
+    """The largest power of two that is no larger; 1 for zero."""
+    return np.where(size == 0, 1.0, np.ldexp(1.0, np.frexp(size)[1] - 1))

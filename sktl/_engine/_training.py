@@ -70,7 +70,10 @@ def train(
     Raises
     ------
     DivergenceError
-        Where the loss is no finite number; the net has the weights of the last good epoch, or the best ones.
+        Where the loss, the weights or, in the end, the outputs are no finite numbers; the net has the weights of the
+        last good epoch, or the best ones.
+    KeyboardInterrupt
+        Where Ctrl-C ended the training; the net has the weights of the last whole epoch, or the best ones.
     """
     last_good = LastGood()
     own: list[tuple[str, Any]] = [("epoch_number", EpochNumber()), ("last_good", last_good)]
@@ -89,6 +92,7 @@ def train(
     with seeded(seed, net.device):
         if start is not None:
             start.restore(net, generator)
+        n_epochs = len(net.history)
         try:
             net.learn(
                 rows,
@@ -99,9 +103,29 @@ def train(
                 last=after,
                 soft_targets=soft_targets,
             )
-        except DivergenceError:
-            (best or last_good).restore(net)
+            if len(net.history) > n_epochs and not net.is_sound(rows, _loss_of_kept(net, best)):
+                raise net.divergence("The outputs became no finite numbers")
+        except KeyboardInterrupt:
+            if best is None:
+                last_good.rewind(net)
+            if len(net.history) > n_epochs and not net.is_sound(rows):
+                _put_back(net, rows, best, last_good)
             raise
+        except DivergenceError:
+            _put_back(net, rows, best, last_good)
+            raise
+
+
+def _loss_of_kept(net: TransferNet, best: "KeepBest | None") -> float:
+    """The loss on the validation rows with the weights that are kept; NaN where there are none."""
+    return best.best_loss_ if best is not None else net.history[-1].get("valid_loss", float("nan"))
+
+
+def _put_back(net: TransferNet, rows: Rows, best: "KeepBest | None", last_good: LastGood) -> None:
+    """Give a net that has diverged good weights."""
+    (best or last_good).restore(net)
+    if not net.is_sound(rows):
+        last_good.restart(net)
 
 
 @contextlib.contextmanager

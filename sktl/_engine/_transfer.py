@@ -157,9 +157,11 @@ class TransferEstimator(FitInEpochs, Estimator):
             course = self._enroll(X, y, sample_weight, validation, reset=previous is None, classes=classes)
             self.net_ = self._make_net(course, previous)
             self.freeze_depth_ = course.depth
-            self._train(course, tasks)
-            self._finish(course)
-            self._predict_fast()
+            try:
+                self._train(course, tasks)
+            finally:  # also where it diverged or was interrupted: it has its last good weights
+                self._finish(course)
+                self._predict_fast()
         return self
 
     def _enroll(self, X, y, sample_weight, validation, *, reset, classes=None):
@@ -394,7 +396,7 @@ class TransferEstimator(FitInEpochs, Estimator):
                 callbacks=[*callbacks, ("epoch_tasks", tasks)],
             )
             keeps_moments = is_step  # the next step goes on with them; a fit is over
-        finally:  # also after a divergence: the net has its last good weights, and forgets what led away from them
+        finally:  # also after a divergence or Ctrl-C: there are the last good weights, and what led away is forgotten
             if not keeps_moments:
                 self.net_.optimizer_.state.clear()
             self.history_ = self.net_.history

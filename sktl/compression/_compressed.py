@@ -103,13 +103,15 @@ class CompressedClassifier(WholeCopies, FitInEpochs, MetaEstimatorMixin, Classif
             self._original = self._sample = self._footprints = None
             try:
                 self._run(given, tasks)
-            except DivergenceError:
-                raise  # there is the last good epoch
-            except BaseException:
-                self._forget()  # what is there is smaller in part, or not at all
+            except BaseException as error:
+                # Trained again, it has the last good weights; before that, it is smaller in part, or not at all.
+                if not isinstance(error, DivergenceError | KeyboardInterrupt) or not hasattr(self, "estimator_"):
+                    self._forget()
                 raise
-            self._remember(X)
-            self.estimator_._predict_fast()
+            finally:
+                if hasattr(self, "estimator_"):
+                    self._remember(X)
+                    self.estimator_._predict_fast()
         return self
 
     def predict(self, X):
@@ -240,8 +242,8 @@ class CompressedClassifier(WholeCopies, FitInEpochs, MetaEstimatorMixin, Classif
     def _run(self, given, tasks):
         """Fit the estimator, and make a copy of its network smaller."""
         self._original, inner = self._begin(given)
-        self._adopt(inner)
         self._compress(inner, given, tasks)
+        self._adopt(inner)
 
     def _check_parameters(self):
         """Say what is wrong with the estimator before it is fitted for hours."""
@@ -295,7 +297,7 @@ class CompressedClassifier(WholeCopies, FitInEpochs, MetaEstimatorMixin, Classif
         return course._replace(soft_targets=SoftTargets(self.alpha, self.temperature))
 
     def _retrain(self, inner, course, tasks, callbacks=()):
-        """Train the network of ``inner`` as it is now; False where Ctrl-C ended that."""
+        """Train the network of ``inner`` as it is now, and adopt it, also where that diverged or was interrupted."""
         settings = {
             "max_epochs": self.max_epochs,
             "lr": self.lr or inner.lr,
@@ -310,12 +312,14 @@ class CompressedClassifier(WholeCopies, FitInEpochs, MetaEstimatorMixin, Classif
             self._renew(inner, course)
             adopt_statistics_quickly(inner.net_.module_)
             self._recover(inner, course)
-            inner._train(course, tasks, callbacks=callbacks)
+            try:
+                inner._train(course, tasks, callbacks=callbacks)
+            finally:
+                inner._finish(course)
+                self._adopt(inner)
         finally:
             inner.set_params(**before)
             inner.net_.module_._freeze_bn = inner.freeze_bn  # whoever trains it next says so himself
-        inner._finish(course)
-        return not inner.net_.is_interrupted_
 
     def _renew(self, inner, course):
         """A net for the network as it is now, with a loss that fits it."""

@@ -207,36 +207,42 @@ class LotteryTicketClassifier(CompressedClassifier):
         """Train, take weights away, begin again."""
         inner, course = self._begin_training(given)
         remember = Remember(self.rewind_epoch)
-        inner._train(course, tasks, callbacks=[("remember", remember)])
-        start = self._check_start(remember, inner.net_)
-        self._original = copy.deepcopy(inner)
+        vars(self).pop("_ticket", None)
+        try:
+            inner._train(course, tasks, callbacks=[("remember", remember)])
+        finally:  # where it diverged or was interrupted, there is the dense network and no ticket
+            self._original = copy.deepcopy(inner)
+            self._adopt(inner)
+        start = self._check_start(remember)
         points = [self._point(inner, course, "winning", 0)]
         seeds = check_random_state(self.random_state)
         outcomes, masks = {"winning": _outcome(inner)}, {}
-        for number in range(1, self.n_rounds + 1):
-            wanted = self._masks(outcomes["winning"]["net_"], course, number)
-            found = self._round(inner, course, tasks, start, wanted, number, seeds)
-            if inner.net_.is_interrupted_:
-                break  # the rounds before it are whole
-            masks = wanted
-            outcomes = {ticket: outcome for ticket, (outcome, _) in found.items()}
-            points += [point for _, point in found.values()]
+        try:
+            for number in range(1, self.n_rounds + 1):
+                wanted = self._masks(outcomes["winning"]["net_"], course, number)
+                found = self._round(inner, course, tasks, start, wanted, number, seeds)
+                made = {ticket: outcome for ticket, (outcome, _) in found.items()}
+                masks, outcomes, points = wanted, made, points + [point for _, point in found.values()]
+        finally:  # also where a round diverged or was interrupted: those before it are whole
+            self._keep(inner, course, start, masks, outcomes, points)
+
+    def _keep(self, inner, course, start, masks, outcomes, points):
+        """The last whole round as the result."""
         self.curve_ = LotteryCurve(points)
         self._ticket = pack(self._plant(inner, course, start, masks, "winning", 0).tensors())
         vars(inner).update(outcomes.get(self.ticket, outcomes["winning"]))
         adopt_network(inner)
         inner._finish(course)
+        self._adopt(inner)
         inner._is_judged = False  # when it is fitted again, that is its own affair
 
     def _round(self, inner, course, tasks, start, masks, number, seeds):
-        """What comes of each ticket of a round, and its point of the curve; without those after an interruption."""
+        """What comes of each ticket of a round, and its point of the curve."""
         found = {}
         for ticket in self._tickets(number):
             inner.net_ = self._plant(inner, course, start, masks, ticket, int(seeds.randint(2**31 - 1)))
             inner._train(course, tasks, start=start)
             found[ticket] = _outcome(inner), self._point(inner, course, ticket, number)
-            if inner.net_.is_interrupted_:
-                break
         return found
 
     def _begin_training(self, given):
@@ -249,13 +255,10 @@ class LotteryTicketClassifier(CompressedClassifier):
         inner.net_ = inner._make_net(course)
         require_layers(compressible(inner.net_.module_), inner.freeze_depth)
         inner.freeze_depth_ = course.depth
-        self._adopt(inner)
         return inner, course
 
-    def _check_start(self, remember, net):
+    def _check_start(self, remember):
         """Where each round begins."""
-        if net.is_interrupted_:
-            raise KeyboardInterrupt("The dense network was not trained to its end: there is no ticket to look for.")
         if not hasattr(remember, "checkpoint_"):
             raise InputError(
                 f"rewind_epoch={self.rewind_epoch}, but training stopped before that epoch. Use a smaller one, or a "

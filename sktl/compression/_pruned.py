@@ -175,6 +175,7 @@ class PrunedClassifier(CompressedClassifier):
         generator = torch.Generator().manual_seed(check_random_state(self.random_state).randint(2**31 - 1))
         whole = None
         for number in range(1, self.n_rounds + 1):
+            self._forget()  # from here until it is trained again, it is smaller in part
             # What is left shrinks by the same factor in each round, and is in the end what was asked for.
             share = 1 - (1 - self.amount) ** (number / self.n_rounds)
             if number > 1 and self.criterion == "taylor":  # what a loss had learnt it has forgotten after training
@@ -187,8 +188,7 @@ class PrunedClassifier(CompressedClassifier):
             else:
                 scores = {layers[path]: score for path, score in scores.items()}
                 whole = self._cut(inner, course, scores, share, whole)
-            if not self._retrain(inner, course, tasks):
-                break
+            self._retrain(inner, course, tasks)
 
     def _layers(self, network):
         """What can be left out of."""

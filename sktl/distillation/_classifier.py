@@ -193,7 +193,11 @@ class DistilledClassifier(DistilledEstimator, TransferClassifier):
     BackboneError
         From `fit`, where the student, a stage or a layer is unknown; the message lists the stages.
     DivergenceError
-        From `fit`, where the loss is no finite number any more. The estimator keeps the weights of the last good epoch.
+        From `fit`, where losses or outputs are no finite numbers any more. The estimator keeps the weights of the last
+        good epoch.
+    KeyboardInterrupt
+        From `fit`, where Ctrl-C ended it. A student that was trained keeps the weights of the last whole epoch; a
+        teacher that was trained is not remembered.
     NotFittedError
         From `fit`, where a frozen teacher is not fitted.
     WeightsDownloadError, WeightsMismatchError, FileNotFoundError
@@ -207,8 +211,7 @@ class DistilledClassifier(DistilledEstimator, TransferClassifier):
     Warns
     -----
     TrainingWarning
-        From `fit`, where Ctrl-C ended the training, what was learnt being kept; or where there are weights of rows that
-        the teacher cannot take.
+        From `fit`, where there are weights of rows that the teacher cannot take.
 
     See Also
     --------

@@ -250,7 +250,8 @@ class DistilledEstimator(WholeCopies, TransferEstimator):
         some = np.random.default_rng(course.seed).permutation(len(course.rows))[:_N_AGREED]
         prefix = self._prefix(self.freeze_depth_, self.cache)
         outputs = self.net_.outputs(prefix.run(course.table.images.take(some))[0])
-        self._agreed = self._agreement(outputs, course.rows.columns["teacher"][some].numpy())
+        if np.isfinite(outputs).all():  # with broken weights there is no number, and nothing agrees
+            self._agreed = self._agreement(outputs, course.rows.columns["teacher"][some].numpy())
 
     def __getstate__(self):
         """A fitted student is pickled without its teacher, which predicting does not need."""

@@ -19,6 +19,7 @@ from sklearn.utils.validation import check_is_fitted, has_fit_parameter
 
 from sktl._engine._cache import open_cache
 from sktl._engine._fitted import reach
+from sktl._engine._interrupts import noticed_interrupts
 from sktl._engine._labelled import LabelledImages
 from sktl._messages import shortened, shortened_errors
 from sktl.distillation._digests import content_digest, row_digests
@@ -198,17 +199,24 @@ def _fitted(teacher: Any, table: LabelledImages, y: "np.ndarray | None", fit_par
     if _is_repeatable(teacher):
         key = content_digest((_unfitted(teacher), row_digests(table), None if y is None else y.tolist(), fit_params))
     if key is None:
-        return _unfitted(teacher).fit(table.as_given(), y, **fit_params)
+        return _fit(teacher, table, y, fit_params)
     with _FITTED_LOCK:
         known, digest = _FITTED.pop(key, (None, None))
     if known is None or digest != content_digest(known):  # somebody may have changed it since
-        known = _unfitted(teacher).fit(table.as_given(), y, **fit_params)
+        known = _fit(teacher, table, y, fit_params)
         digest = content_digest(known)
     with _FITTED_LOCK:
         _FITTED[key] = known, digest
         while len(_FITTED) > _FITTED_SIZE:
             _FITTED.popitem(last=False)
     return known
+
+
+def _fit(teacher: Any, table: LabelledImages, y: "np.ndarray | None", fit_params: dict[str, Any]) -> Any:
+    """A copy of the teacher, fitted to its end: one that Ctrl-C has stopped teaches nobody."""
+    unfitted = _unfitted(teacher)
+    with noticed_interrupts():
+        return unfitted.fit(table.as_given(), y, **fit_params)
 
 
 def _unfitted(teacher: Any) -> Any:

@@ -145,7 +145,11 @@ class FineTunedRegressor(DepthByData, TransferRegressor):
     BackboneError
         From `fit`, where the backbone or the stage of ``freeze_depth`` is unknown; the message lists the stages.
     DivergenceError
-        From `fit`, where the loss is no finite number any more. The estimator keeps the weights of the last good epoch.
+        From `fit`, where losses or outputs are no finite numbers any more. The estimator keeps the weights of the last
+        good epoch.
+    KeyboardInterrupt
+        From `fit`, where Ctrl-C ended it. The estimator keeps the weights of the last whole epoch; what stands around
+        it, a search for one, stops too.
     WeightsDownloadError, WeightsMismatchError, FileNotFoundError
         From `fit`, where weights cannot be downloaded, belong to another network, or are not there.
     ValueError
@@ -154,7 +158,7 @@ class FineTunedRegressor(DepthByData, TransferRegressor):
     Warns
     -----
     TrainingWarning
-        From `fit`, where Ctrl-C ended the training; what was learnt is kept.
+        From `fit`, where ``max_epochs`` ends before ``unfreeze_every`` has let all stages learn.
 
     See Also
     --------

@@ -3,6 +3,7 @@
 import copy
 import gc
 import pickle
+import signal
 import weakref
 
 import numpy as np
@@ -15,7 +16,6 @@ from sktl._engine._callbacks import GradualUnfreezing, KeepBest
 from sktl._engine._losses import ClassificationLoss
 from sktl._engine._net import StopTraining
 from sktl._engine._training import train
-from sktl.exceptions import TrainingWarning
 
 
 def weights(net):
@@ -109,7 +109,7 @@ class Interrupt(Callback):
 
 @pytest.mark.parametrize("place", ["on_batch_begin", "on_grad_computed", "on_batch_end", "loss"])
 def test_an_interruption_in_a_batch_keeps_what_was_learnt(tiny, make_net, make_rows, place):
-    """Ctrl-C warns, the weights stay those of the steps made, and of the unfinished epoch nothing is in the history."""
+    """Ctrl-C is raised again with a note; of the unfinished epoch nothing is in the history, and training can go on."""
     interrupt = Interrupt(place, KeyboardInterrupt)
 
     class Loss(ClassificationLoss):
@@ -119,14 +119,13 @@ def test_an_interruption_in_a_batch_keeps_what_was_learnt(tiny, make_net, make_r
             return super().per_row(outputs, y)
 
     net = make_net(tiny, 1, criterion=Loss())
-    with pytest.warns(TrainingWarning, match="interrupted by the user after 1 whole epochs. What was learnt is kept"):
+    with pytest.raises(KeyboardInterrupt) as raised:
         learn(net, make_rows(tiny, 1), epochs=4, first=[("interrupt", interrupt)])
-    assert net.is_interrupted_
+    assert raised.value.__notes__ == ["Training was interrupted after 1 whole epochs."]
     assert len(net.history) == 1
     assert same(weights(net), interrupt.before) == (place != "on_batch_end")
     interrupt.n_batches = 100
     learn(net, make_rows(tiny, 1), epochs=2)
-    assert not net.is_interrupted_
     assert net.history[:, "epoch"] == [1, 2, 3]
 
 
@@ -148,7 +147,28 @@ def test_skorchs_early_stopping_is_no_interruption(tiny, make_net, make_rows):
     net = make_net(tiny, 2, callbacks=[EarlyStopping("train_loss", patience=2, threshold=10.0, sink=lambda text: None)])
     learn(net, make_rows(tiny, 2), epochs=20)
     assert len(net.history) == 1 + 2  # the first epoch is better than none
-    assert not net.is_interrupted_
+
+
+def test_ctrl_c_at_the_end_of_an_epoch(tiny, make_net, make_rows):
+    """A real signal there is no wish of skorch: the epoch is whole, all callbacks see it, and it is raised again."""
+
+    class Press(Callback):
+        def on_epoch_end(self, net, **kwargs):
+            if len(net.history) == 2:
+                signal.raise_signal(signal.SIGINT)
+
+    class Count(Callback):
+        n_epochs = 0
+
+        def on_epoch_end(self, net, **kwargs):
+            self.n_epochs += 1
+
+    count = Count()
+    early = EarlyStopping("train_loss", patience=1, threshold=10.0, sink=lambda text: None)  # wants to stop there too
+    net = make_net(tiny, 2, callbacks=[Press(), early, count])
+    with pytest.raises(KeyboardInterrupt):
+        learn(net, make_rows(tiny, 2), epochs=20)
+    assert len(net.history) == count.n_epochs == 2
 
 
 @pytest.mark.parametrize("place", ["on_batch_begin", "on_batch_end"])
@@ -157,7 +177,6 @@ def test_stop_training_in_a_batch(tiny, make_net, make_rows, place):
     net = make_net(tiny, 2)
     learn(net, make_rows(tiny, 2), epochs=4, first=[("stop", Interrupt(place, StopTraining))])
     assert len(net.history) == 1
-    assert not net.is_interrupted_
 
 
 def test_what_the_user_says_wins(tiny, make_net):

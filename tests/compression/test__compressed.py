@@ -21,7 +21,7 @@ from skorch.callbacks import Callback
 from sktl import DistilledClassifier, FineTunedClassifier, FineTunedRegressor
 from sktl.compression import LotteryTicketClassifier, LowRankClassifier, PrunedClassifier, QuantizedClassifier
 from sktl.distillation import _teacher
-from sktl.exceptions import DivergenceError, TrainingWarning
+from sktl.exceptions import DivergenceError
 
 
 def everything(fitted):
@@ -423,13 +423,25 @@ def test_a_rate_that_is_too_large(make, prune, table):
     with pytest.raises(DivergenceError):
         model.fit(*table)
     assert all(parameter.isfinite().all() for parameter in model.estimator_.net_.module_.parameters())
+    assert np.isfinite(model.predict_proba(table[0])).all()
+
+
+def test_interrupted_while_the_classifier_trains(make, prune, table):
+    """Ctrl-C before anything was made smaller is raised again, and nothing looks like a compressed network."""
+    model = prune(make(callbacks=[FailAt(KeyboardInterrupt(), 1)]))
+    with pytest.raises(KeyboardInterrupt):
+        model.fit(*table)
+    with pytest.raises(NotFittedError):
+        model.predict(table[0])
 
 
 def test_interrupted(make, prune, table, zeros):
-    """Ctrl-C ends the training that runs, with a warning; the network has its zeros and predicts."""
-    with pytest.warns(TrainingWarning, match="interrupted"):
-        model = prune(make(callbacks=[FailAt(KeyboardInterrupt(), 2)]), amount=0.5, max_epochs=5).fit(*table)
+    """Ctrl-C in the retraining is raised again; the network has its zeros, predicts, and has its footprint."""
+    model = prune(make(callbacks=[FailAt(KeyboardInterrupt(), 2)]), amount=0.5, max_epochs=5)
+    with pytest.raises(KeyboardInterrupt):
+        model.fit(*table)
     assert len(model.estimator_.history_) == 2
+    assert len(model.footprint_.to_dict()["model"]) == 2
     assert any(mask.any() for mask in zeros(model).values())
     assert model.predict(table[0]).shape == (40,)
 
@@ -437,8 +449,9 @@ def test_interrupted(make, prune, table, zeros):
 def test_interrupted_between_rounds(make, prune, table, zeros):
     """Ctrl-C in a round ends that one with its zeros, and no other round begins."""
     classifier = make(callbacks=[FailAt(KeyboardInterrupt(), 3)])
-    with pytest.warns(TrainingWarning, match="interrupted"):
-        model = prune(classifier, amount=0.875, n_rounds=3).fit(*table)
+    model = prune(classifier, amount=0.875, n_rounds=3)
+    with pytest.raises(KeyboardInterrupt):
+        model.fit(*table)
     assert len(model.estimator_.history_) == 3  # two of the classifier, one of the first round
     masks = [mask for path, mask in zeros(model).items() if path != "head.0"]
     assert sum(mask.sum() for mask in masks) == round(0.75 * sum(mask.size for mask in masks))

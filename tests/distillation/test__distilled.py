@@ -22,7 +22,7 @@ from sktl import (
 )
 from sktl.backbones import load_backbone
 from sktl.distillation._teacher_layers import TeacherLayers
-from sktl.exceptions import BackboneError, DivergenceError, TrainingWarning
+from sktl.exceptions import BackboneError, DivergenceError
 
 ALL_KINDS = ("response", "decoupled", "feature", "attention", "relation", "similarity")
 LAYERS = ALL_KINDS[2:]
@@ -378,7 +378,7 @@ def test_an_interruption_keeps_what_was_learnt(rows, make, network):
     X, y = rows
     settings = {"knowledge": {"response": 1.0, "feature": 1.0}, "freeze_depth": -1, "max_epochs": 9}
     student = make(network, head=Interrupted(512, 3), **settings)
-    with pytest.warns(TrainingWarning, match="interrupted by the user after 2 whole epochs"):
+    with pytest.raises(KeyboardInterrupt):
         student.fit(X, y)
     assert len(student.history_) == 2
     assert student.score(X, y) > 0.9
@@ -396,7 +396,7 @@ def test_a_divergence_leaves_good_weights(rows, make, network):
     assert np.isfinite(student.predict_proba(X)).all()
     assert student.score(X, y) > 0.9
     assert not list(student.net_.criterion_.parameters())
-    assert np.isnan(student.footprint_.to_dict()["agreement"][1])
+    assert student.footprint_.to_dict()["agreement"][1] > 0.9
 
 
 def test_after_a_failed_fit_it_is_not_fitted(rows, make):

@@ -2,6 +2,7 @@
 
 import json
 import pickle
+import signal
 import subprocess
 import sys
 import warnings
@@ -53,6 +54,32 @@ def test_chance_is_not_remembered(rows, make, watched, calls, random_state):
     calls.forget()
     student.set_params(teacher__random_state=3).fit(*rows), clone(student).fit(*rows)
     assert calls.n_fits == 1
+
+
+class Interruptible(LogisticRegression):
+    """Keeps Ctrl-C to itself, as scikit-learn's `MLPClassifier` does, and what it had learnt by then."""
+
+    is_interrupted = True
+
+    def fit(self, X, y):
+        """Learn, with an interruption."""
+        try:
+            if Interruptible.is_interrupted:
+                signal.raise_signal(signal.SIGINT)
+        except KeyboardInterrupt:
+            return super().fit(X[:3], [0, 1, 2])
+        return super().fit(X, y)
+
+
+def test_an_interrupted_teacher_is_not_remembered(rows, make, calls, monkeypatch):
+    """Ctrl-C while a teacher is fitted ends the student's fit, and an equal fit later has a whole teacher."""
+    student = make(Interruptible(random_state=0))
+    with pytest.raises(KeyboardInterrupt):
+        student.fit(*rows)
+    assert not hasattr(student, "net_")
+    monkeypatch.setattr(Interruptible, "is_interrupted", False)
+    whole = LogisticRegression(random_state=0).fit(*rows)
+    np.testing.assert_allclose(student.fit(*rows).teacher_.coef_, whole.coef_, atol=1e-9)
 
 
 def test_what_the_teacher_is_fitted_on_is_part_of_its_name(rows, make, watched, calls):

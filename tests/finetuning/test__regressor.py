@@ -34,6 +34,15 @@ def ink(digits):
     return X, np.c_[X[:, :4].mean((1, 2)), X[:, 4:].mean((1, 2))]
 
 
+@pytest.mark.parametrize("size", [1e300, 1e-300])
+def test_targets_of_any_size(ink, make, size):
+    """Targets whose squares are no numbers of float64 are learnt, predicted and scored as others are."""
+    X, y = ink
+    plain, sized = make().fit(X, y[:, 0]), make().fit(X, y[:, 0] * size)
+    np.testing.assert_allclose(sized.predict(X), plain.predict(X) * size, rtol=1e-4)
+    assert sized.score(X, y[:, 0] * size) == pytest.approx(plain.score(X, y[:, 0]), rel=1e-4)
+
+
 @pytest.mark.parametrize("freeze_depth", ["all", -1])
 def test_targets_of_any_scale(ink, make, freeze_depth):
     """Targets in other units give the same predictions in those units, also around a large mean."""
