@@ -191,4 +191,4 @@ class TransferClassifier(ClassifierMixin, TransferEstimator):
 
 
 def _is_weight(value: object) -> bool:
-    return isinstance(value, Real) and 0 <= value < float("inf")
+    return isinstance(value, Real) and 0 <= float(value) < float("inf")

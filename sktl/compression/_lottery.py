@@ -207,7 +207,7 @@ class LotteryTicketClassifier(CompressedClassifier):
         """Train, take weights away, begin again."""
         inner, course = self._begin_training(given)
         remember = Remember(self.rewind_epoch)
-        vars(self).pop("_ticket", None)
+        self.__dict__.pop("_ticket", None)
         try:
             inner._train(course, tasks, callbacks=[("remember", remember)])
         finally:  # where it diverged or was interrupted, there is the dense network and no ticket
