@@ -115,7 +115,7 @@ class TransferRegressor(RegressorMixin, TransferEstimator):
 
 def _moments(values: np.ndarray, weight: np.ndarray) -> tuple[float, float]:
     """Weighted mean and standard deviation, 1 where that is zero, of numbers of any size."""
-    unit = float(_power_of_two(np.abs(values).max()))  # by which division is exact; the square of a large number is none
+    unit = float(_power_of_two(np.abs(values).max()))  # division by it is exact; large numbers have no squares
     values = values / unit
     mean = float(np.average(values, weights=weight))
     scale = float(np.sqrt(np.average((values - mean) ** 2, weights=weight)))

@@ -142,8 +142,8 @@ CASES = {
     "class_weight, key": (lambda: fine(class_weight={"a": 1}).fit(X, TEXT), "The classes, ['0xxx", "class_weight"),
     "class_weight, value": (
         lambda: fine(class_weight=dict.fromkeys(TEXT, -1.0)).fit(X, TEXT),
-        "class_weight={'0xxx",
-        "rows of.",
+        "The 'class_weight' parameter",
+        "instead.",
     ),
     "one class": (lambda: learnt([LONG] * 8), "FineTunedClassifier needs two classes", "xxx'."),
     "unknown in X_val": (
