@@ -12,6 +12,7 @@ from torch import nn
 
 from sktl._engine._cache import bypassed_caches
 from sktl._engine._fitted import find_fitted
+from sktl._images import refuse_single
 from sktl._table import ReadableTable
 from sktl.backbones import Backbone
 from sktl.exceptions import InputError
@@ -145,6 +146,7 @@ def footprints(models: Mapping[str, Any], X: Any, n_repeats: int = 5) -> dict[st
 
 def _milliseconds(estimators: Sequence[Any], X: Any, n_repeats: int) -> list[float]:
     runs = [model.predict if hasattr(model, "predict") else model.transform for model in estimators]
+    refuse_single(X)
     n_pictures = _num_samples(X)
     if not n_pictures:
         raise InputError("X is empty. Give at least one picture to take the time of.")

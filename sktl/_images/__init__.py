@@ -39,6 +39,7 @@ from sktl._images._lazy import LazyImage, LazyImages, Remembering, unwrapped
 from sktl._images._learn import pixel_order
 from sktl._images._pictures import Images, Picture
 from sktl._images._reading import Reading
+from sktl._images._refusals import refuse_single
 from sktl._images._sources import is_missing
 from sktl._images._understand import as_column, understand
 from sktl._images._unreadable import (
@@ -74,6 +75,7 @@ __all__ = [
     "listed",
     "pixel_order",
     "raise_unreadable",
+    "refuse_single",
     "rows_to_images",
     "understand",
     "unwrapped",

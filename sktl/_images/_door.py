@@ -25,6 +25,7 @@ from sktl._images._learn import (
     warn_if_other_scale,
 )
 from sktl._images._pictures import ARRAY, Images, channels_fault
+from sktl._images._refusals import folders_fault
 from sktl._images._sources import PATH
 from sktl._images._understand import as_column, understand
 from sktl._messages import shortened_errors
@@ -66,6 +67,8 @@ def check_images(estimator: Any, X: Any, *, reset: bool) -> "Images":
     if kind == "rows" and not takes_rows and np.ndim(source) == 1:
         kind, source = "files", as_column(source)  # numbers are no images, each by itself
     in_channels = getattr(estimator, "in_channels", 3)
+    if kind == "files" and reset and (fault := folders_fault(source)) is not None:
+        raise ImageError(fault)
     if kind == "rows":
         rows = check_rows(estimator, source, reset=reset, in_channels=in_channels)
         return Images(rows, estimator.image_format_, in_channels)

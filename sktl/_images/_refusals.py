@@ -5,25 +5,66 @@ import os
 from collections.abc import Mapping
 from typing import Any
 
+import numpy as np
 from PIL import Image
 from torch.utils.data import DataLoader, Dataset, Subset
 
-from sktl._images._lazy import LazyImage
-from sktl._images._sources import FOLDER, PATH, is_file, is_source
+from sktl._images._lazy import LazyImage, unwrapped
+from sktl._images._sources import PATH, folder_fault, is_file, is_path_like, is_source
+from sktl.exceptions import ImageError
+
+
+def refuse_single(X: Any) -> None:
+    """Refuse one image, one folder or one pattern in place of a table, and a table of folders.
+
+    For whoever compares the lengths of tables before the door sees them.
+
+    Raises
+    ------
+    ImageError
+        With the line that makes a table of it.
+    """
+    fault = single_fault(X) or folders_fault(X.to_numpy().ravel() if hasattr(X, "to_numpy") else X)
+    if fault is not None:
+        raise ImageError(fault)
 
 
 def single_fault(X: Any) -> "str | None":
     """Say that ``X`` is one image, one folder or one pattern, if it is."""
     if isinstance(X, PATH) and not is_file(X):
-        if os.path.isdir(X):
-            return f"X={os.fsdecode(X)!r} {FOLDER}"
-        if glob.has_magic(os.fsdecode(X)) and not os.path.exists(X):
-            return f"X={os.fsdecode(X)!r} is a pattern of file names. Give the files: sorted(glob.glob(pattern))."
+        path = os.fsdecode(X)
+        if os.path.isdir(path):
+            return f"X={path!r} {folder_fault(path)}"
+        if glob.has_magic(path) and not os.path.exists(path):
+            return f"X={path!r} is a pattern of file names. Give the files: sorted(glob.glob(pattern))."
+        if not os.path.exists(path) and is_path_like(path):
+            start = "" if os.path.isabs(path) else f" A relative path starts from {os.getcwd()!r}."
+            return (
+                f"X={path!r} is neither a file nor a folder.{start} Give a list of files, or load a folder with "
+                "sktl.datasets.load_image_folder."
+            )
     elif isinstance(X, Mapping) and isinstance(X.get("path", X.get("bytes")), list | tuple):
         return None  # columns, not one image
     if isinstance(X, (Image.Image, LazyImage)) or (is_source(X) and not hasattr(X, "__array__")):
         return f"X is one single image ({type(X).__name__}). Give a list of images, such as [X]."
     return None
+
+
+def folders_fault(X: Any) -> "str | None":
+    """Say that the items of a table are folders, if all of them are."""
+    if not isinstance(X, list | tuple | np.ndarray):
+        return None
+    items = map(unwrapped, X)
+    if not all(isinstance(item, PATH) and not is_file(item) and os.path.isdir(item) for item in items):
+        return None
+    paths = [os.fsdecode(unwrapped(item)) for item in X]
+    if len(paths) == 1:
+        return f"X holds one path, {paths[0]!r}, which {folder_fault(paths[0])}"
+    try:
+        parent = os.path.commonpath(paths)
+    except ValueError:  # on several drives, or relative and absolute
+        return None
+    return f"X holds {len(paths)} folders, such as {paths[0]!r}. What they are in {folder_fault(parent or '.')}"
 
 
 def dataset_fault(X: Any) -> "str | None":

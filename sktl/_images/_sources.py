@@ -24,9 +24,6 @@ from sktl.exceptions import ImageError
 ENCODED = (bytes, bytearray, memoryview)
 PATH = (str, os.PathLike)
 
-FOLDER = (
-    "is a folder. Give the paths of its files: sktl.datasets.load_image_folder(path) lists them, with a label for each."
-)
 
 _ADDRESS = re.compile(r"[a-z][a-z0-9+.-]+:/", re.IGNORECASE)
 _BASE64 = re.compile(r"[A-Za-z0-9+/]+={0,2}")
@@ -98,6 +95,24 @@ def _path_of(item: Any) -> "str | None":
         path = getattr(item, "name", None) or getattr(item, "path", None)
         return str(item) if hasattr(item, "read_bytes") else path if isinstance(path, str) else None
     return os.fsdecode(item) if isinstance(item, PATH) else None
+
+
+def is_path_like(text: str) -> bool:
+    """Whether a text can only be a path: it is no address, no data: text and no image in base64."""
+    return (
+        len(text) <= _LONGEST_PATH
+        and not _ADDRESS.match(text)
+        and text[:5].lower() != "data:"
+        and not _from_base64(text)
+    )
+
+
+def folder_fault(path: Any) -> str:
+    """Say that a path is a folder, with the lines that load its files and their labels."""
+    return (
+        "is a folder. Load the images in it: from sktl.datasets import load_image_folder; X, y = "
+        f"load_image_folder({os.fsdecode(path)!r}, return_X_y=True)"
+    )
 
 
 def read(item: Any, name: str) -> bytes:
@@ -191,7 +206,7 @@ def _read_path(path: "str | bytes", name: str) -> bytes:
         with open(path, "rb") as file:
             return file.read()
     except IsADirectoryError:
-        raise ImageError(f"{name}: {FOLDER}") from None
+        raise ImageError(f"{name}: {folder_fault(path)}") from None
     except (OSError, ValueError) as error:
         if (data := _from_base64(text)) is not None:
             return data

@@ -1,5 +1,6 @@
 """A folder of image files as a table ``X`` and labels ``y``."""
 
+import difflib
 import os
 import warnings
 from collections import Counter
@@ -106,7 +107,7 @@ def load_image_folder(path, *, as_frame="auto", return_X_y=False, extensions=Non
     ------
     ImageError
         If ``path`` is not a folder, if there are no images in it, or if its subfolders are the parts of a data set
-        (``train``, ``test``) and not classes.
+        (``train``, ``test``) and not classes. The message says which folder may have been meant.
     MissingDependencyError
         If ``as_frame`` is True and pandas is not installed.
 
@@ -186,9 +187,26 @@ def _check_folder(path: str | os.PathLike) -> str:
     if os.path.isdir(folder):
         return str(Path(folder))
     if os.path.exists(folder):
-        raise ImageError(f"The 'path' parameter must be a folder. Got the file {folder!r} instead.")
+        is_image = folder.lower().endswith(_EXTENSIONS)
+        hint = f" Did you mean {os.path.dirname(folder) or '.'!r}, the folder that it is in?" if is_image else ""
+        raise ImageError(f"The 'path' parameter must be a folder. Got the file {folder!r} instead.{hint}")
     start = "" if os.path.isabs(folder) else f" A relative path starts from the working directory, {os.getcwd()!r}."
-    raise ImageError(f"The 'path' parameter must be a folder that exists. Got {folder!r} instead.{start}")
+    similar = _similar_folder(folder)
+    hint = f" Did you mean {similar!r}?" if similar else ""
+    raise ImageError(f"The 'path' parameter must be a folder that exists. Got {folder!r} instead.{start}{hint}")
+
+
+def _similar_folder(folder: str) -> str | None:
+    """A folder that exists and whose path differs from one that does not by a slip of the pen."""
+    parent, name = os.path.split(folder.rstrip(os.sep))
+    if not name or not os.path.isdir(parent := parent or "."):
+        return None
+    try:
+        names = {entry.name.lower(): entry.name for entry, is_folder in _entries(parent) if is_folder}
+    except OSError:  # it may not be read
+        return None
+    close = difflib.get_close_matches(name.lower(), names, n=1)
+    return os.path.normpath(os.path.join(parent, names[close[0]])) if close else None
 
 
 @dataclass(frozen=True)
@@ -271,11 +289,16 @@ def _check_found(folder: str, found: _Found, extensions: tuple[str, ...]) -> Non
     parts = [name for name in found.labeled if name.lower() in _PARTS]
     # One class may well be called "train". Two such names, or nothing but such names, are a data set's parts.
     if len(parts) > 1 or (parts and len(parts) == len(found.labeled)):
-        best = min(parts, key=lambda name: _PARTS.index(name.lower()))
+        best = _best_part(parts)
         raise ImageError(
             f"The class folders in {folder!r} are parts of a data set and not classes: {_listed(parts)}. "
             f"Load each part by itself; did you mean {os.path.join(folder, best)!r}?"
         )
+
+
+def _best_part(parts: list[str]) -> str:
+    """The part of a data set that one would learn from."""
+    return min(parts, key=lambda name: _PARTS.index(name.lower()))
 
 
 def _doubts(folder: str, found: _Found) -> Iterator[str]:
@@ -293,7 +316,13 @@ def _doubts(folder: str, found: _Found) -> Iterator[str]:
         [(name, images)] = found.labeled.items()
         start = os.path.join(folder, name)
         nested = {image[len(start) + 1 :].rpartition(os.sep)[0].partition(os.sep)[0] for image in images}
-        if len(nested) > 1 and "" not in nested:
+        parts = [part for part in nested if part.lower() in _PARTS]
+        if len(parts) > 1:
+            yield (
+                f"All images in {folder!r} are in one class folder, {name!r}, which has the parts of a data set: "
+                f"{_listed(sorted(nested))}. Did you mean {os.path.join(start, _best_part(parts))!r}?"
+            )
+        elif len(nested) > 1 and "" not in nested:
             yield (
                 f"All images in {folder!r} are in one class folder, {name!r}. Its subfolders look like the classes: "
                 f"{_listed(sorted(nested))}. Did you mean {start!r}?"

@@ -20,7 +20,7 @@ from sktl._engine._labelled import as_targets
 from sktl._engine._prefix import PREFIX_CONSTRAINTS
 from sktl._engine._progress import CallbackProgress
 from sktl._engine._readable import is_tolerant, warn_left_out
-from sktl._images import check_images
+from sktl._images import check_images, refuse_single
 from sktl._messages import shortened_errors
 from sktl._params import Estimator
 from sktl.exceptions import InputError
@@ -190,6 +190,7 @@ class BackboneSelector(CallbackSupportMixin, TransformerMixin, Estimator):
                 f"This {type(self).__name__} estimator requires y to be passed, but the target y is None. Features are "
                 "judged by how well they suit labels."
             )
+        refuse_single(X)
         with shortened_errors():
             _, y = indexable(X, as_targets(y))
         random_state = check_random_state(self.random_state)

@@ -196,14 +196,8 @@ def test_data_sets_of_huggingface_are_refused(rgb, encode, holder):
             check_images(holder(), X, reset=True)
 
 
-def test_a_folder_is_told_the_same_way_twice(tmp_path, rgb, encode):
-    """A folder alone and in a list: one error, with the line to type."""
-    (tmp_path / "1.png").write_bytes(encode(rgb))
-    for X in (str(tmp_path), f"{tmp_path}/", tmp_path):
-        with pytest.raises(ImageError, match=r"is a folder.*sktl\.datasets\.load_image_folder\(path\)"):
-            PretrainedFeatureExtractor().fit(X)
-        with pytest.raises(ImageError, match=r"is a folder.*sktl\.datasets\.load_image_folder\(path\)"):
-            PretrainedFeatureExtractor().fit_transform([X])
+def test_a_pattern(tmp_path):
+    """A pattern of file names is no folder, and says how to make a list of files."""
     with pytest.raises(ImageError, match=r"pattern.*glob\.glob"):
         PretrainedFeatureExtractor().fit(f"{tmp_path}/*.png")
 

@@ -1,6 +1,7 @@
 """load_image_folder: what is found, in which order, what is left out or refused, and what takes the result."""
 
 import os
+import runpy
 import sys
 import warnings
 from pathlib import Path
@@ -242,11 +243,46 @@ def test_no_such_folder(tmp_path, monkeypatch):
         load_image_folder("")
 
 
+def test_a_similar_folder(make_files, tmp_path, monkeypatch):
+    """A slip in the last part of a path: the folder beside it that is meant."""
+    root = make_files("train/cat/1.png", "test/cat/1.png", folder="clothing")
+    for wrong in ("trian", "Train", "training"):
+        with pytest.raises(ImageError, match=rf"Got '.*{wrong}' instead\. Did you mean '.*clothing/train'\?$"):
+            load_image_folder(root / wrong)
+    with pytest.raises(ImageError, match=r"Got '.*holidays' instead\.$"):
+        load_image_folder(root / "holidays")
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(ImageError, match=r"Did you mean 'clothing'\?$"):
+        load_image_folder("cloting/")
+
+
 def test_a_file_is_not_a_folder(make_files):
     """A file, such as an archive that was not unpacked, is an error that says so."""
     root = make_files("photos.zip")
     with pytest.raises(ImageError, match=r"must be a folder. Got the file '.*photos\.zip' instead"):
         load_image_folder(root / "photos.zip")
+    with pytest.raises(ImageError, match=r"Got the file '.*1\.jpg' instead\. Did you mean '.*photos', the folder"):
+        load_image_folder(make_files("1.jpg") / "1.jpg")
+
+
+def test_parts_one_folder_deeper(make_files):
+    """A folder around a data set: the warning names the part to load, not the next folder to fail at."""
+    root = make_files("clothing/train/hat/1.png", "clothing/test/hat/1.png", "clothing/train/shoe/1.png")
+    with pytest.warns(ImageWarning, match=r"parts of a data set: 'test', 'train'\. Did you mean '.*clothing/train'\?"):
+        load_image_folder(root)
+
+
+def test_quickstart(make_files, monkeypatch):
+    """The example ends with one line that says which folder is wrong, and which may be meant."""
+    photos = make_files("train/cat/1.png", "test/cat/1.png", folder="clothing")
+    for folder, message in (
+        (photos, r"parts of a data set.*did you mean '.*clothing/train'\?$"),
+        (photos / "tran", r"a folder that exists\. Got '.*tran' instead\. Did you mean '.*clothing/train'\?$"),
+        (make_files("1.png", folder="holidays"), "have no labels"),
+    ):
+        monkeypatch.setattr(sys, "argv", ["quickstart.py", str(folder)])
+        with pytest.raises(SystemExit, match=message):
+            runpy.run_path(str(Path(__file__).parents[2] / "examples" / "quickstart.py"), run_name="__main__")
 
 
 def test_no_images(make_files):
