@@ -1,7 +1,6 @@
 """load_image_folder: what is found, in which order, what is left out or refused, and what takes the result."""
 
 import os
-import runpy
 import sys
 import warnings
 from pathlib import Path
@@ -270,19 +269,6 @@ def test_parts_one_folder_deeper(make_files):
     root = make_files("clothing/train/hat/1.png", "clothing/test/hat/1.png", "clothing/train/shoe/1.png")
     with pytest.warns(ImageWarning, match=r"parts of a data set: 'test', 'train'\. Did you mean '.*clothing/train'\?"):
         load_image_folder(root)
-
-
-def test_quickstart(make_files, monkeypatch):
-    """The example ends with one line that says which folder is wrong, and which may be meant."""
-    photos = make_files("train/cat/1.png", "test/cat/1.png", folder="clothing")
-    for folder, message in (
-        (photos, r"parts of a data set.*did you mean '.*clothing/train'\?$"),
-        (photos / "tran", r"a folder that exists\. Got '.*tran' instead\. Did you mean '.*clothing/train'\?$"),
-        (make_files("1.png", folder="holidays"), "have no labels"),
-    ):
-        monkeypatch.setattr(sys, "argv", ["quickstart.py", str(folder)])
-        with pytest.raises(SystemExit, match=message):
-            runpy.run_path(str(Path(__file__).parents[2] / "examples" / "quickstart.py"), run_name="__main__")
 
 
 def test_no_images(make_files):

@@ -3,6 +3,8 @@
 import doctest
 import importlib
 import pkgutil
+import runpy
+import sys
 
 import pytest
 
@@ -30,3 +32,18 @@ def test_documentation_examples(root):
     results = [doctest.testfile(str(page), module_relative=False, optionflags=FLAGS) for page in pages]
     assert sum(result.attempted for result in results) > 20
     assert sum(result.failed for result in results) == 0
+
+
+def test_quickstart_on_a_wrong_folder(root, tmp_path, monkeypatch):
+    """It ends with one line that says which folder is wrong, and which may be meant."""
+    for part in ("train", "test"):
+        (tmp_path / "clothing" / part / "hat").mkdir(parents=True)
+        (tmp_path / "clothing" / part / "hat" / "1.png").touch()
+    for folder, message in (
+        ("clothing", r"parts of a data set.*did you mean '.*clothing/train'\?$"),
+        ("clothing/tran", r"a folder that exists\. Got '.*tran' instead\. Did you mean '.*clothing/train'\?$"),
+        ("clothing/test/hat", "have no labels"),
+    ):
+        monkeypatch.setattr(sys, "argv", ["quickstart.py", str(tmp_path / folder)])
+        with pytest.raises(SystemExit, match=message):
+            runpy.run_path(str(root / "examples" / "quickstart.py"), run_name="__main__")
