@@ -34,8 +34,8 @@ class PretrainedFeatureExtractor(CallbackSupportMixin, TransformerMixin, Estimat
         of your own, which is copied and not changed. ``"sktl_mini"`` ships with sktl and needs no download.
     weights : str, path-like or None, default="default"
         ``"default"`` (the best published for that backbone), a published name such as ``"IMAGENET1K_V1"``, the path of
-        a local state dict (``.safetensors``, ``.pt`` or ``.pth``), or None for random weights. Where ``backbone`` is a
-        network already, ``"default"`` and None are the weights it has; a path is loaded into the copy of an own one.
+        a local state dict (``.safetensors``, ``.pt``, ``.ckpt`` ...), or None for random weights. Where ``backbone`` is
+        a network already, ``"default"`` and None are the weights it has; a path is loaded into the copy of an own one.
     layers : int, str or list of these, default=-1
         What to read: a stage by its number (-1 is the last one) or its name, or any node of the network's graph by its
         name. Several are joined side by side. Nothing behind the deepest one is computed.

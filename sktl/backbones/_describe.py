@@ -5,7 +5,6 @@ from os import PathLike
 from typing import Any
 
 import numpy as np
-from torch import nn
 
 from sktl._table import ReadableTable
 from sktl.backbones._backbone import Backbone
@@ -14,7 +13,7 @@ from sktl.backbones._preprocessing import Preprocessing
 
 
 def describe_backbone(
-    backbone: "str | nn.Module | Backbone",
+    backbone: Any,
     *,
     weights: "str | PathLike[str] | None" = None,
     in_channels: int = 3,
@@ -25,7 +24,7 @@ def describe_backbone(
 
     Parameters
     ----------
-    backbone : str, nn.Module or Backbone
+    backbone : str, nn.Module, Backbone or fitted estimator
         As for `load_backbone`.
     weights : str, path or None, default=None
         As for `load_backbone`. None downloads nothing, and the table is that of the default weights, except where

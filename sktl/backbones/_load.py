@@ -17,9 +17,11 @@ from torch import nn
 from torch.utils._pytree import tree_leaves
 
 from sktl._messages import shortened_errors
-from sktl.backbones import _graph, _input, _weights
+from sktl.backbones import _files, _graph, _input, _weights
 from sktl.backbones._architecture import Architecture
 from sktl.backbones._backbone import Backbone
+from sktl.backbones._files import StateDict
+from sktl.backbones._names import named_as
 from sktl.backbones._preprocessing import Preprocessing, check_preprocessing
 from sktl.backbones._registry import find_architecture
 from sktl.exceptions import BackboneError
@@ -33,7 +35,7 @@ _RANDOM_LOCK = threading.RLock()
 
 
 def load_backbone(
-    backbone: "str | nn.Module | Backbone",
+    backbone: Any,
     *,
     weights: "str | PathLike[str] | None" = "default",
     in_channels: int = 3,
@@ -44,14 +46,17 @@ def load_backbone(
 
     Parameters
     ----------
-    backbone : str, nn.Module or Backbone
+    backbone : str, nn.Module, Backbone or fitted estimator
         A name from `list_backbones`, ``"timm:<name>"`` for one of timm, a network of your own, which is copied (hooks
-        that you registered on it are not), or a `Backbone`, which is returned as it is.
+        that you registered on it are not), or a `Backbone`, which is returned as it is, as is that of an estimator of
+        sktl.
     weights : str, path or None, default="default"
         ``"default"`` takes the best published weights, a published name (``"IMAGENET1K_V1"``) those, a path a local
-        file (``.safetensors``, or ``.pt``/``.pth``, of which only tensors are read), and None random ones. A file may
-        have a source head of another size, or none: then the network ends in front of it. For a network of your own,
-        ``"default"`` and None are the weights it has, and a path is loaded into the copy. A `Backbone` has its own.
+        file, and None random ones. A file may be ``.safetensors`` or what `torch.save` has written (``.pt``, ``.pth``,
+        ``.bin``, ``.ckpt``, ``.pth.tar``), of which only tensors are read: a state dict, alone or in a checkpoint, its
+        names behind those of a training program (``module.``, ``model.``, ``backbone.``) or not. It may have a source
+        head of another size, or none: then the network ends in front of it. For a network of your own, ``"default"``
+        and None are the weights it has, and a path is loaded into the copy. A `Backbone` has its own.
     in_channels : int, default=3
         Channels of the pictures. The first convolution is adapted to any number but 3; for one channel, so that a
         grey picture gives exactly what it gives as RGB.
@@ -80,7 +85,8 @@ def load_backbone(
     WeightsDownloadError
         Where published weights did not arrive.
     WeightsMismatchError
-        Where a file is no state dict or that of another network.
+        Where a file cannot be read, is no state dict or that of another network, or where weights are NaN, infinite or
+        too large to compute with.
 
     Examples
     --------
@@ -89,6 +95,8 @@ def load_backbone(
     <Backbone sktl_mini: 5 stages, 3 channels>
     """
     in_channels = _input.check_in_channels(in_channels)
+    if not isinstance(backbone, str | type | nn.Module) and isinstance(getattr(backbone, "backbone_", None), Backbone):
+        backbone = backbone.backbone_  # of a fitted estimator
     if isinstance(backbone, Backbone):
         _check_agreement(backbone, weights, in_channels, preprocessing)
         return backbone
@@ -165,7 +173,7 @@ def _resolve_weights(
         if weights in architecture.published:
             return weights, None
     choices = f"'default', one of {sorted(architecture.published)}, None for random weights"
-    return None, _weights.as_weights_path(weights, backbone=architecture.name, choices=choices)
+    return None, _files.as_weights_path(weights, backbone=architecture.name, choices=choices)
 
 
 def _memo_key(
@@ -183,8 +191,8 @@ def _memo_key(
         return backbone, int(random_state), in_channels, preprocessing
     if path is None:
         return backbone, name, in_channels, preprocessing
-    stat = path.stat()  # a file that was written again is another file
-    return backbone, str(path.resolve()), stat.st_mtime_ns, stat.st_size, in_channels, preprocessing
+    # A file that was written again is another one, though its size and times may be those of before.
+    return backbone, _files.file_digest(path), path.name, in_channels, preprocessing
 
 
 def _load_module(
@@ -192,24 +200,29 @@ def _load_module(
 ) -> tuple[nn.Module, bool]:
     """The network, and whether it has a head that has learnt something."""
     if path is not None:
-        state = architecture.adjust(_weights.read_state_dict(path))
+        content = _files.read_state_dict(path)
+        names = list(_empty(architecture, content, preprocessing).state_dict())
+        state = named_as(content, names, architecture.adjust)
     elif name is not None:
         state = architecture.adjust(architecture.fetch(name))
     else:
         return architecture.build(None, preprocessing), False
     origin = str(path) if path is not None else str(name)
-    try:
-        # Drawing random weights that the file replaces takes longer than reading it.
-        with torch.device("meta"):
-            module = architecture.build(state, preprocessing)
-        has_head = _weights.load_state_dict(module, state, origin=origin)
-    except RuntimeError:  # a network that computes with tensors while it is built
-        module = architecture.build(state, preprocessing)
-        has_head = _weights.load_state_dict(module, state, origin=origin)
+    module = _empty(architecture, state, preprocessing)
+    has_head = _weights.load_state_dict(module, state, origin=origin)
     if any(tensor.is_meta for tensor in chain(module.parameters(), module.buffers())):  # not all of it is in the file
         module = architecture.build(state, preprocessing)
         has_head = _weights.load_state_dict(module, state, origin=origin)
     return module, has_head
+
+
+def _empty(architecture: Architecture, state: StateDict, preprocessing: Preprocessing) -> nn.Module:
+    """The network into which a state dict will be loaded."""
+    try:
+        with torch.device("meta"):  # drawing random weights that the file replaces takes longer than reading it
+            return architecture.build(state, preprocessing)
+    except RuntimeError:  # a network that computes with tensors while it is built
+        return architecture.build(state, preprocessing)
 
 
 def _check_agreement(
@@ -253,7 +266,7 @@ def _own(
     path = None
     if weights is not None and not _own_weights(weights):
         choices = "'default' or None for the weights that it has"
-        path = _weights.as_weights_path(weights, backbone=name, choices=choices)
+        path = _files.as_weights_path(weights, backbone=name, choices=choices)
     copied = copy.deepcopy(module).cpu().float().eval()
     for layer in copied.modules():
         for hooks in (layer._forward_hooks, layer._forward_pre_hooks, layer._backward_hooks, layer._backward_pre_hooks):
@@ -263,8 +276,11 @@ def _own(
                     del hooks[number]
     with _forked_rng():
         if path is not None:
-            _weights.load_state_dict(copied, _weights.read_state_dict(path), origin=str(path))
+            state = named_as(_files.read_state_dict(path), list(copied.state_dict()), dict)
+            _weights.load_state_dict(copied, state, origin=str(path))
             copied.eval()
+        numbers = [*copied.named_parameters(), *(x for x in copied.named_buffers() if _weights.is_statistic(x[0]))]
+        _weights.check_numbers(numbers, whose=f"backbone={name}(...)")
         wanted = _input.adapt_input(copied, in_channels, check_preprocessing(preprocessing, default), default)
     loaded = Backbone(copied, name=name, preprocessing=wanted, in_channels=in_channels)
     _check_graph(loaded)

@@ -1,98 +1,20 @@
-"""State dicts: where they come from, and how they get into a network. Nothing here ever unpickles code."""
+"""State dicts: how published ones are fetched, and how they get into a network."""
 
-import os
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from http.client import HTTPException
-from os import PathLike
 from pathlib import Path
 from pickle import UnpicklingError
-from typing import Any
 from urllib.error import HTTPError
 
 import torch
 from safetensors import SafetensorError
-from safetensors.torch import load_file
 from torch import Tensor, nn
 
-from sktl._messages import shortened
-from sktl.exceptions import BackboneError, WeightsDownloadError, WeightsMismatchError
+from sktl.backbones._files import StateDict, as_state_dict
+from sktl.exceptions import WeightsDownloadError, WeightsMismatchError
 
-StateDict = dict[str, Tensor]
-
-_SUFFIXES = (".safetensors", ".pt", ".pth")
-
-# How checkpoints of training scripts wrap the state dict.
-_WRAPPERS = ("state_dict", "model_state_dict", "model")
-
-
-def as_weights_path(weights: "str | PathLike[str]", *, backbone: str, choices: str) -> Path:
-    """The weights file that ``weights`` names; ``choices`` tells what else could have been meant.
-
-    Raises
-    ------
-    BackboneError
-        Where it is neither a published name nor the path of a weights file.
-    FileNotFoundError
-        Where it looks like a path and there is no such file.
-    """
-    path = Path(weights).expanduser()
-    if path.suffix not in _SUFFIXES:
-        raise BackboneError(
-            f"weights={str(weights)!r} is unknown for backbone={backbone!r}. Use {choices}, "
-            f"or the path of a file {', '.join(_SUFFIXES)}."
-        )
-    if not os.path.isfile(path):  # unlike Path.is_file, it is False for a name that is too long for the system
-        raise FileNotFoundError(shortened(f"weights={str(weights)!r}: there is no such file."))
-    return path
-
-
-def read_state_dict(path: Path) -> StateDict:
-    """Read a weights file; floating-point tensors come back as float32.
-
-    Parameters
-    ----------
-    path : Path
-        A ``.safetensors`` file, or a ``.pt`` or ``.pth`` file, of which nothing but tensors and containers is read.
-
-    Raises
-    ------
-    WeightsMismatchError
-        Where the file is no state dict.
-    """
-    try:
-        if path.suffix == ".safetensors":
-            content = load_file(path)
-        else:
-            content = torch.load(path, map_location="cpu", weights_only=True)
-    except (SafetensorError, RuntimeError, ValueError, EOFError, LookupError, UnpicklingError) as error:
-        raise WeightsMismatchError(
-            f"weights={str(path)!r} cannot be read as a state dict ({type(error).__name__}). It may be broken, or hold "
-            "a whole pickled model, which would run code when it is read. Save the weights alone: "
-            "torch.save(model.state_dict(), path), or safetensors.torch.save_file(model.state_dict(), path)."
-        ) from error
-    return as_state_dict(content, origin=str(path))
-
-
-def as_state_dict(content: Any, *, origin: str) -> StateDict:
-    """Unwrap what training scripts wrap around a state dict, and cast to float32.
-
-    DataParallel and torch.compile put their own names in front of the network's, in either order.
-    The tensors are copies: those of a file may be windows into it, and would change when it is written again.
-    """
-    for wrapper in _WRAPPERS:
-        if isinstance(content, Mapping) and isinstance(content.get(wrapper), Mapping):
-            content = content[wrapper]
-    if not isinstance(content, Mapping) or not all(isinstance(tensor, Tensor) for tensor in content.values()):
-        raise WeightsMismatchError(
-            f"weights={origin!r} holds something else than a state dict, which maps names to tensors. "
-            "Save it with torch.save(model.state_dict(), path)."
-        )
-    return {
-        name.removeprefix("_orig_mod.").removeprefix("module.").removeprefix("_orig_mod."): tensor.to(
-            torch.float32 if tensor.is_floating_point() else tensor.dtype, copy=True
-        )
-        for name, tensor in content.items()
-    }
+# Larger numbers have squares that float32 does not hold: no network has learnt them.
+_LARGEST = 1e18
 
 
 def fetch(download: Callable[[], Mapping[str, Tensor]], *, backbone: str, weights: str, url: str) -> StateDict:
@@ -139,7 +61,8 @@ def load_state_dict(module: nn.Module, state: StateDict, *, origin: str) -> bool
     Raises
     ------
     WeightsMismatchError
-        Where keys are missing or unexpected or shapes differ anywhere but in the head.
+        Where keys are missing or unexpected or shapes differ anywhere but in the head, or numbers are none to compute
+        with.
     """
     has_head = _fit_head(module, state)
     expected = module.state_dict()
@@ -161,8 +84,39 @@ def load_state_dict(module: nn.Module, state: StateDict, *, origin: str) -> bool
             "Use the backbone= that the file was made for, or another file."
         )
     state = {key: state[key].reshape(tensor.shape) for key, tensor in expected.items() if key in state}
+    parameters = {key for key, _ in module.named_parameters()}
+    check_numbers(
+        (pair for pair in state.items() if pair[0] in parameters or is_statistic(pair[0])), whose=f"weights={origin!r}"
+    )
     module.load_state_dict(state, strict=False, assign=True)
     return has_head
+
+
+def check_numbers(tensors: Iterable[tuple[str, Tensor]], *, whose: str) -> None:
+    """Refuse weights that give no numbers.
+
+    Raises
+    ------
+    WeightsMismatchError
+        If one of them is NaN, infinite or beyond what float32 can compute with, or a variance is negative.
+    """
+    for name, tensor in tensors:
+        if not tensor.is_floating_point() or not tensor.numel() or tensor.is_meta:
+            continue
+        low, high = (float(x) for x in torch.aminmax(tensor.detach()))
+        lowest = 0.0 if name.endswith("running_var") else -_LARGEST
+        if not (lowest <= low and high <= _LARGEST):
+            is_number = high - low < float("inf")
+            found = f"numbers from {low:.3g} to {high:.3g}" if is_number else "NaN or infinity"
+            raise WeightsMismatchError(
+                f"{whose}: the tensor {name!r} has {found}, with which nothing can be computed. Training may have "
+                "diverged, or the file is damaged: use other weights."
+            )
+
+
+def is_statistic(name: str) -> bool:
+    """Whether a buffer is what a norm has learnt; others, such as masks, may hold infinity on purpose."""
+    return name.rpartition(".")[2] in ("running_mean", "running_var")
 
 
 def _first_few(keys: list[str], n: int = 3) -> str:

@@ -34,7 +34,7 @@ class DistilledClassifier(DistilledEstimator, TransferClassifier):
         a network of your own, which is copied and not changed. A fitted sktl estimator lends its trained network.
     weights : str, path-like or None, default="default"
         ``"default"`` (the best published for that backbone), a published name such as ``"IMAGENET1K_V1"``, the path of
-        a local state dict (``.safetensors``, ``.pt`` or ``.pth``), or None for random weights.
+        a local state dict (``.safetensors``, ``.pt``, ``.ckpt`` ...), or None for random weights.
     knowledge : str or dict of str to float, default="response"
         What is learnt from the teacher: one kind, or weights of several. ``"response"`` (its softened answers [1]_),
         ``"decoupled"`` (these, the target class apart from the others [2]_), ``"feature"`` (the numbers in its layers,

@@ -5,6 +5,7 @@ import threading
 import warnings
 from collections import OrderedDict
 from collections.abc import Callable, Sequence
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -22,6 +23,7 @@ from sktl._engine._fitted import reach
 from sktl._engine._interrupts import noticed_interrupts
 from sktl._engine._labelled import LabelledImages
 from sktl._messages import shortened, shortened_errors
+from sktl.backbones._files import file_digest, is_weights_name
 from sktl.distillation._digests import content_digest, row_digests
 from sktl.distillation._knowledge import LEAST_PROBABILITY
 from sktl.exceptions import InputError, TrainingWarning
@@ -177,7 +179,7 @@ def network_of(teacher: Any, X: Any) -> tuple[Any, Any]:
 
 def identity(teacher: Any) -> Any:
     """What is equal for two teachers that fitting makes the same: a frozen one itself, of another its parameters."""
-    digest = None if is_frozen(teacher) else content_digest(clone(teacher, safe=False))
+    digest = None if is_frozen(teacher) else content_digest((clone(teacher, safe=False), _weights_files(teacher)))
     return teacher if digest is None else digest
 
 
@@ -197,7 +199,8 @@ def _fitted(teacher: Any, table: LabelledImages, y: "np.ndarray | None", fit_par
     """The teacher fitted, or what an equal one was fitted on these rows before."""
     key = None
     if _is_repeatable(teacher):
-        key = content_digest((_unfitted(teacher), row_digests(table), None if y is None else y.tolist(), fit_params))
+        known_by = (_unfitted(teacher), _weights_files(teacher), row_digests(table))
+        key = content_digest((known_by, None if y is None else y.tolist(), fit_params))
     if key is None:
         return _fit(teacher, table, y, fit_params)
     with _FITTED_LOCK:
@@ -217,6 +220,17 @@ def _fit(teacher: Any, table: LabelledImages, y: "np.ndarray | None", fit_params
     unfitted = _unfitted(teacher)
     with noticed_interrupts():
         return unfitted.fit(table.as_given(), y, **fit_params)
+
+
+def _weights_files(teacher: Any) -> dict[str, bytes]:
+    """What is in the weights files that a teacher's parameters name, which may be written again under the same name."""
+    params = teacher.get_params(deep=True) if hasattr(teacher, "get_params") else {}
+    paths = {
+        name: Path(os.path.expanduser(value))
+        for name, value in params.items()
+        if isinstance(value, str | os.PathLike) and is_weights_name(os.fspath(value))
+    }
+    return {name: file_digest(path) for name, path in paths.items() if os.path.isfile(path)}
 
 
 def _unfitted(teacher: Any) -> Any:

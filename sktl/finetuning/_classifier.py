@@ -28,7 +28,7 @@ class FineTunedClassifier(DepthByData, TransferClassifier):
         of your own, which is copied and not changed. A fitted sktl estimator lends its trained network.
     weights : str, path-like or None, default="default"
         ``"default"`` (the best published for that backbone), a published name such as ``"IMAGENET1K_V1"``, the path of
-        a local state dict (``.safetensors``, ``.pt`` or ``.pth``), or None for random weights.
+        a local state dict (``.safetensors``, ``.pt``, ``.ckpt`` ...), or None for random weights.
     freeze_depth : int or str, default=-1
         How many stages are frozen, counted from the input: 0 trains all, a negative number counts from the end (-1:
         all but the last stage are frozen), ``"all"`` trains the head alone, a stage's name freezes up to and including

@@ -1,10 +1,13 @@
 """How near the user's pictures are to those that a network learnt from."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from numbers import Integral
+from os import PathLike
 from typing import Any
 
 import numpy as np
+import torch
 from scipy.special import softmax
 from sklearn.utils import check_random_state
 from sklearn.utils._param_validation import Interval
@@ -12,8 +15,9 @@ from sklearn.utils._param_validation import Interval
 from sktl._engine._backbone_parameter import has_random_weights
 from sktl._engine._domain import near_line, source_distance
 from sktl._params import validate_params
+from sktl.backbones import Preprocessing
 from sktl.exceptions import InputError
-from sktl.selection._reading import class_layer, read_pictures, run_layers
+from sktl.selection._reading import SETTINGS_CONSTRAINTS, class_layer, read_pictures, run_layers
 
 
 @dataclass(frozen=True, repr=False)
@@ -74,6 +78,7 @@ class DomainDistance:
 
 @validate_params(
     {
+        **SETTINGS_CONSTRAINTS,
         "max_samples": [Interval(Integral, 2, None, closed="left")],
         "random_state": ["random_state"],
     },
@@ -83,6 +88,17 @@ def domain_distance(
     X: Any,
     backbone: Any = "sktl_mini",
     *,
+    weights: "str | PathLike[str] | None" = "default",
+    in_channels: int = 3,
+    image_shape: "tuple[int, ...] | None" = None,
+    channels: str = "auto",
+    preprocessing: "Preprocessing | Mapping[str, Any] | None" = None,
+    engine: str = "auto",
+    precision: str = "float32",
+    batch_size: "int | str" = "auto",
+    cache: "str | PathLike[str] | None" = "auto",
+    device: "str | torch.device" = "auto",
+    n_jobs: "int | None" = None,
     max_samples: int = 256,
     random_state: "int | np.random.RandomState | None" = 0,
 ) -> DomainDistance:
@@ -93,9 +109,32 @@ def domain_distance(
     X : array-like of pictures
         Paths, pictures, a batch array or rows of pixels, see the user guide. Two at least.
     backbone : str, Module, Backbone or estimator, default="sktl_mini"
-        The network: whatever `sktl.PretrainedFeatureExtractor` takes as its ``backbone``, or such an extractor, where
-        the network has weights or settings (device, cache ...) of its own; one that is fitted reads the pictures as it
-        has learnt to.
+        The network: a name, a network of your own, a `Backbone`, or an estimator that has one: an extractor or another
+        estimator of sktl, fitted or not, or a fitted pipeline or search with one in it. A fitted one reads the images
+        as it has learnt to.
+    weights : str, path-like or None, default="default"
+        The weights of a network that is given by its name; this and the parameters down to ``n_jobs`` are those of
+        `sktl.PretrainedFeatureExtractor`. An estimator has settings of its own.
+    in_channels : int, default=3
+        Channels that the network sees.
+    image_shape : tuple of (height, width) or (height, width, channels), default=None
+        Shape of the images where ``X`` holds flat rows of pixels.
+    channels : {"auto", "first", "last"}, default="auto"
+        Where the channel axis of arrays is.
+    preprocessing : Preprocessing or dict, default=None
+        Size, crop, interpolation, mean and standard deviation; None takes what belongs to the weights.
+    engine : {"auto", "torch", "onnxruntime"}, default="auto"
+        What runs the network.
+    precision : {"float32", "bfloat16", "float16"}, default="float32"
+        Numerics of the network.
+    batch_size : int or "auto", default="auto"
+        Images that go through the network at once.
+    cache : "auto", path-like or None, default="auto"
+        Where the network's outputs are kept.
+    device : str or torch.device, default="auto"
+        ``"auto"`` (CUDA where there is one), ``"cpu"``, ``"cuda"``, ``"cuda:1"``.
+    n_jobs : int, default=None
+        Threads that read and decode images; None takes as many as torch uses.
     max_samples : int, default=256
         How many pictures are looked at, at most.
     random_state : int, RandomState instance or None, default=0
@@ -142,7 +181,8 @@ def domain_distance(
     >>> domain_distance(X[:50] / 16).is_near
     False
     """
-    extractor, images = read_pictures(X, backbone)
+    settings = locals()
+    extractor, images = read_pictures(X, backbone, settings)
     if len(images) < 2:
         raise InputError(f"X has {len(images)} picture, which has no variance. Give at least two.")
     some = np.sort(check_random_state(random_state).permutation(len(images))[:max_samples])

@@ -1,6 +1,6 @@
 """A network, and the pictures as it reads them."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -8,17 +8,89 @@ from sklearn.base import clone
 from sklearn.frozen import FrozenEstimator
 from sklearn.utils.validation import check_is_fitted
 
+from sktl._engine._backbone_parameter import resolve_backbone
+from sktl._engine._fitted import reach
 from sktl._engine._prefix import PREFIX_CONSTRAINTS, FrozenPrefix
 from sktl._engine._threads import bounded_threads
 from sktl._images import Images, check_images
+from sktl.backbones import Backbone
+from sktl.exceptions import InputError
 from sktl.feature_extraction import PretrainedFeatureExtractor
 
+# What a function that takes a network takes with it, as `PretrainedFeatureExtractor` does.
+SETTINGS = (
+    *("weights", "in_channels", "image_shape", "channels", "preprocessing"),
+    *("engine", "precision", "batch_size", "cache", "device", "n_jobs"),
+)
+_CONSTRAINTS = PretrainedFeatureExtractor._parameter_constraints
+SETTINGS_CONSTRAINTS: dict = {name: _CONSTRAINTS[name] for name in SETTINGS}
 
-def read_pictures(X: Any, backbone: Any) -> tuple[PretrainedFeatureExtractor, Images]:
-    """The network, and the pictures as it reads them; a fitted extractor reads them as it has learnt to."""
-    is_fitted = isinstance(backbone, PretrainedFeatureExtractor) and hasattr(backbone, "layers_")
-    extractor = backbone if is_fitted else fitted_extractor(backbone, X)
+
+def read_pictures(
+    X: Any, backbone: Any, settings: "Mapping[str, Any] | None" = None
+) -> tuple[PretrainedFeatureExtractor, Images]:
+    """The network, and the pictures as it reads them; a fitted estimator reads them as it has learnt to.
+
+    Parameters
+    ----------
+    X : array-like of pictures
+        As they were given; of a fitted pipeline what its first step is given.
+    backbone : str, Module, Backbone or estimator
+        The network, or an estimator that has it: an extractor or another one of sktl, fitted or not, or a fitted
+        pipeline or search with one in it.
+    settings : mapping, default=None
+        The parameters of the function that was called; of these, the ones in `SETTINGS` are those of a network that
+        is no estimator.
+
+    Raises
+    ------
+    InputError
+        Where settings are given beside an estimator, which has its own.
+    """
+    settings = {name: value for name, value in (settings or {}).items() if name in SETTINGS}
+    if not hasattr(backbone, "get_params") or isinstance(backbone, Backbone | type):
+        extractor = PretrainedFeatureExtractor(backbone, **settings).fit(X)
+        return extractor, check_images(extractor, X, reset=False)
+    default = PretrainedFeatureExtractor().get_params()
+    given = [name for name, value in settings.items() if value is not default[name] and value != default[name]]
+    if given:
+        raise InputError(
+            f"{given[0]}={settings[given[0]]!r} is given beside a {type(backbone).__name__}, which has settings of its "
+            f"own. Use backbone.set_params({given[0]}=...), or give the network alone."
+        )
+    owner, seen = reach(backbone, X, "backbone_")
+    if owner is not None:
+        owner = getattr(owner, "extractor_", owner)  # a selector has its settings in the extractor that it chose
+        return _as_extractor(owner), check_images(owner, seen, reset=False)
+    if isinstance(backbone, FrozenEstimator):
+        check_is_fitted(backbone.estimator)
+    extractor = _unfitted_extractor(backbone).fit(X)
     return extractor, check_images(extractor, X, reset=False)
+
+
+def _as_extractor(owner: Any) -> PretrainedFeatureExtractor:
+    """A fitted estimator's network with its settings, and with what it has learnt of pictures."""
+    if isinstance(owner, PretrainedFeatureExtractor):
+        return owner
+    resolve_backbone(PretrainedFeatureExtractor(owner))  # refuses a network of integers
+    extractor = _unfitted_extractor(owner).set_params(
+        backbone=owner.backbone_, weights="default", preprocessing=None, in_channels=owner.backbone_.in_channels
+    )
+    extractor.image_format_ = owner.image_format_
+    extractor.backbone_ = owner.backbone_
+    extractor.layers_ = [owner.backbone_.stages[-1].name]
+    return extractor
+
+
+def _unfitted_extractor(estimator: Any) -> PretrainedFeatureExtractor:
+    """An extractor with the network and the settings that an estimator's parameters name."""
+    params = estimator.get_params(deep=False)
+    network = getattr(estimator, "_network_parameter", "backbone")
+    # A learner's batch_size is that of its training.
+    shared = {name: params[name] for name in SETTINGS if name in params and name != "batch_size"}
+    if isinstance(estimator, PretrainedFeatureExtractor):
+        return clone(estimator).set_params(backbone=estimator.backbone)
+    return PretrainedFeatureExtractor(params.get(network, estimator), **shared)
 
 
 def fitted_extractor(

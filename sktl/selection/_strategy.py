@@ -1,9 +1,11 @@
 """Which way to use a network, before anything is trained: freeze it, train its end, train all of it, or leave it."""
 
 import warnings
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from html import escape
 from numbers import Integral
+from os import PathLike
 from textwrap import fill
 from typing import Any
 
@@ -19,13 +21,14 @@ from sktl._engine._probe import PROBE_PENALTY
 from sktl._engine._strategy import MUCH, Situation, look, strategy_params
 from sktl._images import Images
 from sktl._params import check_consistent_length, validate_params
+from sktl.backbones import Preprocessing
 from sktl.backbones._variants import up_to
 from sktl.exceptions import InputError, TransferWarning
 from sktl.feature_extraction import PretrainedFeatureExtractor
 from sktl.selection._evidence import logme_score
 from sktl.selection._inputs import Labels, Task, as_target, draw_rows
 from sktl.selection._probe import held_out_scores
-from sktl.selection._reading import read_pictures, run_layers
+from sktl.selection._reading import SETTINGS_CONSTRAINTS, read_pictures, run_layers
 
 _WORTH_IT = 0.05  # of what pixels get wrong; a network of which it is not known that it saves less may be of use
 _N_STAGES = 5  # whose features are looked at
@@ -166,6 +169,7 @@ class StrategyAdvice:
 
 @validate_params(
     {
+        **SETTINGS_CONSTRAINTS,
         "task": [StrOptions({"auto", "classification", "regression"})],
         "max_samples": [Interval(Integral, 2, None, closed="left")],
         "random_state": ["random_state"],
@@ -177,6 +181,17 @@ def recommend_strategy(
     y: Any,
     backbone: Any = "sktl_mini",
     *,
+    weights: "str | PathLike[str] | None" = "default",
+    in_channels: int = 3,
+    image_shape: "tuple[int, ...] | None" = None,
+    channels: str = "auto",
+    preprocessing: "Preprocessing | Mapping[str, Any] | None" = None,
+    engine: str = "auto",
+    precision: str = "float32",
+    batch_size: "int | str" = "auto",
+    cache: "str | PathLike[str] | None" = "auto",
+    device: "str | torch.device" = "auto",
+    n_jobs: "int | None" = None,
     task: Task = "auto",
     max_samples: int = 1000,
     random_state: "int | np.random.RandomState | None" = 0,
@@ -190,9 +205,32 @@ def recommend_strategy(
     y : array-like of shape (n_pictures,) or (n_pictures, n_targets)
         Labels, or targets of a regression.
     backbone : str, Module, Backbone or estimator, default="sktl_mini"
-        The network: whatever `sktl.PretrainedFeatureExtractor` takes as its ``backbone``, or such an extractor, where
-        the network has weights or settings (device, cache ...) of its own; one that is fitted reads the pictures as it
-        has learnt to. The layers and the pooling of an extractor play no part.
+        The network: a name, a network of your own, a `Backbone`, or an estimator that has one: an extractor or another
+        estimator of sktl, fitted or not, or a fitted pipeline or search with one in it. A fitted one reads the images
+        as it has learnt to. Its layers and its pooling play no part.
+    weights : str, path-like or None, default="default"
+        The weights of a network that is given by its name; this and the parameters down to ``n_jobs`` are those of
+        `sktl.PretrainedFeatureExtractor`. An estimator has settings of its own.
+    in_channels : int, default=3
+        Channels that the network sees.
+    image_shape : tuple of (height, width) or (height, width, channels), default=None
+        Shape of the images where ``X`` holds flat rows of pixels.
+    channels : {"auto", "first", "last"}, default="auto"
+        Where the channel axis of arrays is.
+    preprocessing : Preprocessing or dict, default=None
+        Size, crop, interpolation, mean and standard deviation; None takes what belongs to the weights.
+    engine : {"auto", "torch", "onnxruntime"}, default="auto"
+        What runs the network.
+    precision : {"float32", "bfloat16", "float16"}, default="float32"
+        Numerics of the network.
+    batch_size : int or "auto", default="auto"
+        Images that go through the network at once.
+    cache : "auto", path-like or None, default="auto"
+        Where the network's outputs are kept.
+    device : str or torch.device, default="auto"
+        ``"auto"`` (CUDA where there is one), ``"cpu"``, ``"cuda"``, ``"cuda:1"``.
+    n_jobs : int, default=None
+        Threads that read and decode images; None takes as many as torch uses.
     task : {"auto", "classification", "regression"}, default="auto"
         What y is. "auto" is a regression where y has several columns or numbers that are not whole.
     max_samples : int, default=1000
@@ -255,14 +293,25 @@ def recommend_strategy(
     ('little', 'different')
     >>> model = FineTunedClassifier(**advice.params).fit(X[:200] / 16, y[:200])
     """
-    extractor, images = read_pictures(X, backbone)
+    settings = locals()
+    extractor, images = read_pictures(X, backbone, settings)
     if has_random_weights(extractor):
         raise InputError("weights=None is a network with random weights, from which there is nothing to transfer.")
     images, y, n_classes = _different(images, y, task)
-    situation = look(extractor, images, n_classes)
+    return _advise(extractor, images, y, n_classes, max_samples, check_random_state(random_state))
 
+
+def _advise(
+    extractor: PretrainedFeatureExtractor,
+    images: Images,
+    y: np.ndarray,
+    n_classes: "int | None",
+    max_samples: int,
+    random: np.random.RandomState,
+) -> StrategyAdvice:
+    """Look at different images and their encoded targets."""
+    situation = look(extractor, images, n_classes)
     known: dict = {"task": "regression" if n_classes is None else "classification"}
-    random = check_random_state(random_state)
     rows = draw_rows(y, max_samples, random=random, **known)
     seed = int(random.randint(2**31 - 1))
     images, y = images.take(rows), y[rows]

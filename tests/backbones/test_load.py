@@ -85,6 +85,20 @@ def test_a_file_that_changed_is_read_again(tmp_path):
         assert load_backbone(NET, weights=str(path)) is load_backbone(NET, weights=path)
 
 
+def test_a_file_of_the_same_size_and_time_is_another_one(tmp_path):
+    """What copies files may set their times: the content decides."""
+    path, other = tmp_path / "weights.safetensors", {}
+    for seed in (3, 4):
+        other[seed] = load_backbone("sktl_mini", weights=None, random_state=seed)
+        save_file(other[seed].module.state_dict(), path)
+        os.utime(path, (10**9, 10**9))
+        loaded = load_backbone("sktl_mini", weights=path)
+        assert loaded.fingerprint("layer4") == other[seed].fingerprint("layer4")
+    copied = path.with_name("copy.safetensors")
+    copied.write_bytes(path.read_bytes())
+    assert load_backbone("sktl_mini", weights=copied).fingerprint("layer4") == loaded.fingerprint("layer4")
+
+
 def test_a_file_for_another_network(tmp_path):
     """The error names the file, the network, and what does not fit."""
     torch.save(load_backbone("sktl_mini").module.state_dict(), tmp_path / "mini.pt")
@@ -223,7 +237,7 @@ def test_half_precision_becomes_single():
         ({"backbone": nn.Conv2d}, r"is of type type\..* called: Conv2d\("),
         ({"backbone": NET, "weights": "IMAGENET1K_V9"}, r"weights='IMAGENET1K_V9' is unknown .*\['IMAGENET1K_V1'\]"),
         ({"backbone": NET, "weights": None, "preprocessing": {"size": 3}}, r"preprocessing=\{'size': 3\}"),
-        ({"backbone": "mnasnet0_5", "weights": "nowhere/weights.bin"}, r"or the path of a file \.safetensors"),
+        ({"backbone": "mnasnet0_5", "weights": "nowhere/weights.npz"}, r"or the path of a file \.safetensors"),
     ],
 )
 def test_requests_that_are_not_understood(request_, message):

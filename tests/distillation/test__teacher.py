@@ -1,6 +1,7 @@
 """The teacher: asked for the most that it can say, its classes put in order, cloned or as it is, its network found."""
 
 import copy
+import os
 import pickle
 import warnings
 
@@ -8,6 +9,7 @@ import numpy as np
 import pytest
 import sklearn
 import torch
+from safetensors.torch import save_file
 from scipy.special import log_softmax, logit
 from sklearn.base import BaseEstimator, ClassifierMixin, clone
 from sklearn.calibration import CalibratedClassifierCV
@@ -25,6 +27,7 @@ from sklearn.svm import SVC, LinearSVC
 from sklearn.tree import DecisionTreeClassifier
 
 from sktl import DistilledClassifier, FineTunedClassifier, PretrainedFeatureExtractor
+from sktl.backbones import load_backbone
 from sktl.distillation._teacher import network_of
 
 QUICK = {"freeze_depth": "all", "max_epochs": 1, "random_state": 0}
@@ -356,3 +359,16 @@ def test_no_network(rows):
     for teacher in teachers:
         with pytest.raises(ValueError, match=r"has no network of sktl.*or has several.*only knowledge='response' and"):
             network_of(teacher.fit(X, y), X)
+
+
+def test_a_weights_file_that_was_written_again_is_another_teacher(rows, make, tmp_path):
+    """A teacher that was fitted before is not remembered by the path of its weights, nor by their size and time."""
+    path, params = tmp_path / "weights.safetensors", []
+    teacher = FineTunedClassifier(weights=path, **QUICK)
+    student = make(teacher, warm_start=True)
+    for seed in (1, 2, 2):
+        save_file(load_backbone("sktl_mini", weights=None, random_state=seed).module.state_dict(), path)
+        os.utime(path, (10**9, 10**9))
+        student.fit(*rows)
+        params.append(student.teacher_.backbone_.fingerprint("layer4"))
+    assert params[0] != params[1] == params[2]

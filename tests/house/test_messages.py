@@ -135,7 +135,7 @@ CASES = {
     ),
     "cache, a path": (lambda: PretrainedFeatureExtractor(cache=LONG).fit_transform(X), "cache='", "written."),
     "cache, a list": (lambda: PretrainedFeatureExtractor(cache=MANY).fit(X), "The 'cache' parameter", "instead."),
-    "weights, a path": (lambda: fine(weights=f"{LONG}.pth").fit(X, Y), "weights='xxx", "there is no such file."),
+    "weights, a path": (lambda: fine(weights=f"{LONG}.pth").fit(X, Y), "weights='xxx", "(File name too long)."),
     "image_shape": (lambda: PixelRowsToImages(np.arange(10**5)).fit(X), "The 'image_shape' parameter", "instead."),
     "backbones": (lambda: BackboneSelector([LONG]).fit(X, Y), "backbone='xxx", "works too."),
     # labels, targets and weights
