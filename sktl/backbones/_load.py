@@ -103,15 +103,7 @@ def load_backbone(
     if isinstance(backbone, nn.Module):
         return _own(backbone, weights, in_channels, preprocessing)
     if not isinstance(backbone, str):
-        raise BackboneError(
-            f"backbone={backbone!r} is of type {type(backbone).__name__}. Use a name from "
-            "sktl.backbones.list_backbones(), an nn.Module, or a Backbone"
-            + (
-                f"; a class is none until it is called: {backbone.__name__}(...)."
-                if isinstance(backbone, type)
-                else "."
-            )
-        )
+        raise _no_network(backbone)
     architecture = find_architecture(backbone)
     name, path = _resolve_weights(architecture, weights)
     if architecture.caveat and preprocessing is None and (name or path):
@@ -148,6 +140,16 @@ def load_backbone(
             while len(_MEMO) > _MEMO_SIZE:
                 _MEMO.popitem(last=False)
     return loaded
+
+
+def _no_network(backbone: Any) -> BackboneError:
+    """What is wrong with something that names no network."""
+    is_class = isinstance(backbone, type)
+    return BackboneError(
+        f"backbone={backbone!r} is of type {type(backbone).__name__}. Use a name from sktl.backbones.list_backbones(), an "
+        "nn.Module, a Backbone, or a fitted estimator of sktl"
+        + (f"; a class is none until it is called: {backbone.__name__}(...)." if is_class else ".")
+    )
 
 
 @contextlib.contextmanager
