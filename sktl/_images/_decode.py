@@ -27,7 +27,7 @@ from sktl._images import _png, _tiff
 from sktl._images._convert import UINT16, as_array, is_uint16, range_of_type, scale, to_uint8, upright
 from sktl._images._format import Range
 from sktl._images._reading import MAX_PIXELS, OWN_READER, SAY_RANGE, Reading, check_pixel_count
-from sktl._images._signatures import describe, unsupported
+from sktl._images._signatures import allowed_formats, describe, unsupported
 from sktl._images._sources import reason
 from sktl._images._warnings import named_warnings
 from sktl._optional import is_installed
@@ -272,12 +272,13 @@ def _decode_by_pillow(data: bytes, in_channels: int, reading: Reading) -> np.nda
 
 
 def _open(stream: BytesIO) -> Image.Image:
-    """Open an image of any size: what is too large is decided in one place, and not by a global of Pillow's."""
+    """Open an image of an allowed format and of any size: what is too large is no matter of a global of Pillow's."""
+    formats = allowed_formats()
     try:
-        return Image.open(stream)
+        return Image.open(stream, formats=formats)
     except (Image.DecompressionBombError, Image.DecompressionBombWarning):
         prefix = stream.getvalue()[:16]
-        for factory, accept in map(Image.OPEN.__getitem__, Image.ID):
+        for factory, accept in map(Image.OPEN.__getitem__, formats):
             is_accepted = True if accept is None else accept(prefix)
             if is_accepted and not isinstance(is_accepted, str):  # a text says why it is not
                 stream.seek(0)

@@ -17,6 +17,7 @@ from sktl._images._format import ImageFormat
 from sktl._images._lazy import Broken, LazyImage, unwrapped
 from sktl._images._learn import allowed_channels, learn_channels
 from sktl._images._reading import Reading
+from sktl._images._signatures import is_allowed, not_allowed
 from sktl._images._sources import is_missing, is_read_once, is_source, local_path, name_of, path_of, read, reason
 from sktl._images._warnings import named_warnings
 from sktl.exceptions import ImageError
@@ -220,6 +221,9 @@ class Images(Sequence[Picture]):
                 raise ImageError(f"{name}: the file is empty (0 bytes).")
             content = data, self._in_channels, name, reading
             return _ReadByUser(item, *content) if callable(reading.reader) else _File(*content)
+        is_unread = isinstance(item, ImageFile.ImageFile) and item.tile  # nothing but its header was read
+        if is_unread and not is_allowed(item.format):
+            raise ImageError(f"{name}: it is {not_allowed(str(item.format))}, or call load() on the PIL image.")
         if isinstance(item, Image.Image) and (item.mode != "F" or reading.value_range is not None):
             return _Pixels(decode_pil(item, self._in_channels, name, reading))
         if isinstance(item, (*ARRAY, Image.Image)):

@@ -16,6 +16,7 @@ from sktl.exceptions import ImageError
 MAX_PIXELS = 1024**3 // 4 // 3
 MEMORY_SHARE = 16  # one image may take this part of the machine's memory
 _BYTES_PER_PIXEL = 4
+_LEAST_BYTES = 1024**3
 
 # The ways out that several messages name.
 OWN_READER = "read it with sktl.preprocessing.ImageReader(reader=...) and a function"
@@ -72,6 +73,11 @@ def pixel_limit(max_pixels: "int | str") -> int:
     if not isinstance(max_pixels, str):
         return int(max_pixels)
     return max(MAX_PIXELS, memory() // MEMORY_SHARE // _BYTES_PER_PIXEL)
+
+
+def byte_limit() -> int:
+    """How many bytes of a file are read: a quarter of the machine's memory, and at least a gibibyte."""
+    return max(_LEAST_BYTES, memory() // 4)
 
 
 def check_pixel_count(width: int, height: int, max_pixels: "int | str") -> None:

@@ -2,12 +2,20 @@
 
 import re
 
-from PIL import features
+from PIL import Image, features
 
 # What the formats that people keep images in begin with.
 _IMAGES = (
     *(b"\xff\xd8\xff", b"\x89PNG\r\n\x1a\n", b"GIF87a", b"GIF89a", b"8BPS", b"\0\0\x01\0"),
     *(b"\0\0\0\x0cjP  ", b"\xff\x4f\xff\x51", b"\0\0\0\x0cJXL ", b"II*\0", b"MM\0*", b"II+\0", b"MM\0+"),
+)
+
+# The formats that Pillow may open. Its others are drawings, videos, scientific data and relics of games; for an EPS it
+# would start Ghostscript, whatever program of that name comes first in PATH. A format that a package registers with
+# Pillow (pillow-heif, pillow-jxl-plugin) is allowed by whoever imports it.
+FORMATS = (
+    *("AVIF", "BMP", "DDS", "DIB", "GIF", "ICO", "JPEG", "JPEG2000", "MPO", "PCX", "PNG", "PPM", "PSD", "QOI", "SGI"),
+    *("TGA", "TIFF", "WEBP", "XBM", "XPM"),
 )
 
 _READER = "use sktl.preprocessing.ImageReader(reader={})"
@@ -26,7 +34,7 @@ _OTHERS = [
     (
         rb"%!PS|\xc5\xd0\xd3\xc6",
         "an EPS drawing",
-        "install Ghostscript, with which Pillow draws it, or convert it to PNG",
+        "convert it to PNG, or, if you trust it, " + _READER.format("PIL.Image.open"),
     ),
     (rb"\xd7\xcd\xc6\x9a|\x01\0\0\0.{36} EMF", "a WMF or EMF drawing", _CONVERT.format("LibreOffice or Inkscape")),
     (rb"\s*(<\?xml[^>]*>|<!--.*?-->|<!DOCTYPE svg[^>]*>|\s)*<svg", "an SVG drawing", _CONVERT.format("cairosvg")),
@@ -61,6 +69,26 @@ _OTHERS = [
 ]
 
 
+def allowed_formats() -> list[str]:
+    """The names of the formats that Pillow may open, as it knows them at this moment, in its order."""
+    Image.init()
+    return [name for name in Image.ID if is_allowed(name)]
+
+
+def is_allowed(name: "str | None") -> bool:
+    """Whether Pillow may open a format; None is that of an image that comes from no file."""
+    factory = Image.OPEN[name][0] if name in Image.OPEN else None
+    is_pillows = factory is not None and str(factory.__module__).partition(".")[0] == "PIL"
+    return name is None or name in FORMATS or not is_pillows
+
+
+def not_allowed(name: str) -> str:
+    """What is said of a format of Pillow's that is not opened."""
+    return f"a file of the format {name}, which sktl does not open: convert it to PNG, or " + _READER.format(
+        "PIL.Image.open"
+    )
+
+
 def looks_like_image(data: bytes) -> bool:
     """Whether these bytes begin as an image does; two bytes alone are not enough to tell."""
     is_bmp = data[:2] == b"BM" and int.from_bytes(data[2:6], "little") == len(data)
@@ -85,4 +113,7 @@ def describe(data: bytes) -> str:
         return f"{other}."
     if looks_like_image(data):
         return "cannot be decoded, the file is damaged or cut short."
-    return f"not an image in a format that Pillow can read (the file begins with {data[:12]!r})."
+    for name, (_, accept) in Image.OPEN.items():  # which looks at these bytes, and opens nothing
+        if not is_allowed(name) and accept is not None and accept(data[:16]) is True:
+            return f"{not_allowed(name)}."
+    return f"not an image in a format that sktl reads (the file begins with {data[:12]!r})."

@@ -18,6 +18,7 @@ from urllib.request import url2pathname
 
 from sklearn.utils._missing import is_pandas_na, is_scalar_nan
 
+from sktl._images._reading import byte_limit
 from sktl._images._signatures import looks_like_image
 from sktl.exceptions import ImageError
 
@@ -31,6 +32,8 @@ _URL_SAFE = str.maketrans("-_", "+/")
 _SHOWN = 300  # characters of a path in an error
 _LONGEST_PATH = 4096  # a longer text is no path on any system
 _TEXT = "this file was opened as text; open it with mode 'rb'."
+_SPECIAL = "is not a regular file but a pipe, a socket or a device."
+_CHUNK = 1024**2  # bytes of a stream of unknown length that are read at once
 _FILES = Lock()  # one open file may be in a table twice, and has one position
 
 
@@ -175,21 +178,62 @@ def _read_file(item: Any, name: str) -> bytes:
 
 
 def _read_all(item: Any) -> Any:
+    """All bytes of an open file, or of a path of another file system, from the beginning."""
     if callable(getattr(item, "read_bytes", None)):
-        return item.read_bytes()
+        if not callable(getattr(item, "open", None)):
+            return item.read_bytes()
+        with item.open("rb") as file:
+            return _read_up_to_limit(file)
     if not callable(getattr(item, "read", None)):
         with item as file:
-            return file.read()
+            return _read_up_to_limit(file)
+    _check_open_file(item)
     if is_read_once(item):
-        if not (data := item.read()):
+        if not (data := _read_up_to_limit(item)):
             raise ImageError("nothing is left to read: this stream can be read only once. Pass its bytes.")
         return data
     position = item.tell()
     try:
         item.seek(0)
-        return item.read()
+        return _read_up_to_limit(item)
     finally:
         item.seek(position)
+
+
+def _check_open_file(item: Any) -> None:
+    """Refuse an open file of the disk that is a device or too large; a pipe may be a download."""
+    try:
+        status = os.fstat(item.fileno())
+    except Exception:  # it is no file of the disk
+        return
+    if stat.S_ISCHR(status.st_mode) or stat.S_ISBLK(status.st_mode):
+        raise ImageError(_SPECIAL)
+    if stat.S_ISREG(status.st_mode):
+        _check_size(status.st_size)
+
+
+def _check_size(n_bytes: int) -> None:
+    if n_bytes > (limit := byte_limit()):
+        raise ImageError(
+            f"not read, as the file is too large ({n_bytes:,} bytes; the limit is {limit:,}, a quarter of the memory). "
+            "Cut the image out of it first."
+        )
+
+
+def _read_up_to_limit(file: Any) -> Any:
+    """All that a stream gives, unless it gives more than a file may have: some never end."""
+    try:
+        chunk = file.read(_CHUNK)
+    except TypeError:  # somebody's own class, which reads all at once
+        return file.read()
+    if isinstance(chunk, str):
+        return chunk
+    data = bytearray()
+    while chunk:
+        data += chunk
+        _check_size(len(data))
+        chunk = file.read(_CHUNK)
+    return bytes(data)
 
 
 def _read_path(path: "str | bytes", name: str) -> bytes:
@@ -200,11 +244,12 @@ def _read_path(path: "str | bytes", name: str) -> bytes:
         path = _from_file_url(text) if _is_file_url(text) else path
     except ImageError as error:
         raise ImageError(f"{name}: {error}") from None
-    if _is_special(path):
-        raise ImageError(f"{name}: is not a regular file but a pipe, a socket or a device.")
     try:
+        _check_path(path)
         with open(path, "rb") as file:
             return file.read()
+    except ImageError as error:
+        raise ImageError(f"{name}: {error}") from None
     except IsADirectoryError:
         raise ImageError(f"{name}: {folder_fault(path)}") from None
     except (OSError, ValueError) as error:
@@ -220,13 +265,16 @@ def _read_path(path: "str | bytes", name: str) -> bytes:
     raise ImageError(f"{name}: there is no such file.{remote}")
 
 
-def _is_special(path: "str | bytes") -> bool:
-    """Whether opening a path could wait forever, or reading it never end."""
+def _check_path(path: "str | bytes") -> None:
+    """Refuse a path if opening it could wait forever, or reading it would not end or not fit into memory."""
     try:
-        mode = os.stat(path).st_mode
+        status = os.stat(path)
     except (OSError, ValueError):  # it has its own words when it is opened
-        return False
-    return not (stat.S_ISREG(mode) or stat.S_ISDIR(mode))
+        return
+    if stat.S_ISREG(status.st_mode):
+        _check_size(status.st_size)
+    elif not stat.S_ISDIR(status.st_mode):
+        raise ImageError(_SPECIAL)
 
 
 def _is_file_url(text: str) -> bool:

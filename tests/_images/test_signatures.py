@@ -1,14 +1,18 @@
 """A file that is whole and of another kind is called what it is, with the package that reads it."""
 
 import io
+import os
+import re
 import struct
+from pathlib import Path
 
 import numpy as np
 import pytest
-from PIL import Image, ImageFile
+from PIL import EpsImagePlugin, Image, ImageFile
 
-from sktl._images._signatures import describe
+from sktl._images._signatures import FORMATS, allowed_formats, describe
 from sktl.exceptions import ImageError
+from sktl.preprocessing import ImageReader
 
 # Headers of drawings of 8 x 8 inches.
 WMF = b"\xd7\xcd\xc6\x9a\0\0" + struct.pack("<hhhhH", 0, 0, 800, 800, 100) + bytes(6) + b"\x01\0\t\0\0\x03" + bytes(40)
@@ -51,12 +55,53 @@ def test_other_kinds(decode, data, kind, way_out):
     assert len(str(caught.value)) < 300
 
 
-def test_eps_without_ghostscript(encode, decode, rgb, monkeypatch):
-    """Pillow opens an EPS and cannot draw it: not damaged, but not supported."""
-    monkeypatch.setenv("PATH", "")
-    with pytest.raises(ImageError, match=r"an EPS drawing.*Ghostscript") as caught:
-        decode([encode(rgb, "EPS")])
-    assert "damaged" not in str(caught.value)
+@pytest.fixture
+def ghostscript(tmp_path, monkeypatch):
+    """A program of that name in PATH; the file that it would leave if somebody started it."""
+    program, trace = tmp_path / "gs", tmp_path / "was_started"
+    program.write_text(f"#!/bin/sh\ntouch '{trace}'\n")
+    program.chmod(0o755)
+    monkeypatch.setenv("PATH", str(tmp_path), prepend=os.pathsep)
+    monkeypatch.setattr(EpsImagePlugin, "gs_binary", None)  # what Pillow has found before
+    return trace
+
+
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")  # Pillow leaves some files open
+def test_no_program_is_started(encode, decode, rgb, tmp_path, ghostscript):
+    """An EPS is named and refused, whatever it is called and however it comes; Pillow would start Ghostscript."""
+    path = tmp_path / "photo.jpg"
+    path.write_bytes(encode(rgb, "EPS"))
+    for item in (str(path), path.read_bytes(), io.BytesIO(path.read_bytes())):
+        with pytest.raises(ImageError, match=r"an EPS drawing, .*ImageReader\(reader=PIL\.Image\.open\)"):
+            decode([item])
+    with Image.open(path) as image, pytest.raises(ImageError, match=r"the format EPS.*or call load"):
+        decode([image])
+    assert not ghostscript.exists()
+    with pytest.raises(ImageError):  # that is what the fixture is for
+        decode(ImageReader(reader=Image.open).fit_transform([path]))
+    assert ghostscript.exists()
+
+
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")  # Pillow leaves some files open
+def test_formats_that_are_not_opened(encode, decode, rgb, tmp_path):
+    """Every other format of Pillow's is named, with a way out that works; what has been read already is an image."""
+    path = tmp_path / "a.icns"
+    path.write_bytes(encode(rgb, "ICNS"))
+    with pytest.raises(ImageError, match=r"the format ICNS, which sktl does not open.*reader=PIL\.Image\.open"):
+        decode([path])
+    size = decode(ImageReader(reader=Image.open).fit_transform([path]))[0].shape
+    with Image.open(path) as image:
+        image.load()
+        assert decode([image])[0].shape == size
+
+
+def test_the_list_of_formats_is_documented():
+    """The guide names each of them, and no other."""
+    page = (Path(__file__).parents[2] / "docs" / "images.rst").read_text(encoding="utf-8")
+    listed = re.search(r"opens these formats:(.*?)\.\s", page, re.DOTALL)[1]
+    assert tuple(re.findall(r"\w+", listed)) == FORMATS
+    assert set(FORMATS) <= set(allowed_formats()) | {"AVIF", "MPO"}
+    assert "EPS" not in allowed_formats()
 
 
 @pytest.mark.parametrize(
@@ -100,7 +145,7 @@ def test_a_registered_opener_is_enough(decode):
 def test_nothing_known():
     """What nobody knows is quoted by its first bytes."""
     assert describe(b"hello world, this is text") == (
-        "not an image in a format that Pillow can read (the file begins with b'hello world,')."
+        "not an image in a format that sktl reads (the file begins with b'hello world,')."
     )
 
 

@@ -3,6 +3,7 @@
 import base64
 import io
 import os
+import re
 import urllib.parse
 import zipfile
 from concurrent.futures import ThreadPoolExecutor
@@ -13,8 +14,11 @@ import pandas as pd
 import pytest
 from PIL import Image
 
-from sktl._images import check_images
-from sktl.exceptions import ImageError
+from sktl import PretrainedFeatureExtractor
+from sktl._images import _sources, check_images
+from sktl.datasets import find_unreadable_images
+from sktl.exceptions import ImageError, ImageWarning
+from sktl.preprocessing import ImageReader
 
 
 @pytest.fixture
@@ -263,3 +267,54 @@ def test_pipes_and_devices(tmp_path, decode):
     for path in (tmp_path / "pipe.png", "/dev/zero"):
         with pytest.raises(ImageError, match="not a regular file"):
             decode([path])
+    (tmp_path / "link.png").symlink_to("/dev/zero")
+    with open("/dev/zero", "rb") as device:
+        for item in (device, tmp_path / "link.png", "file:///dev/zero", {"bytes": None, "path": "/dev/zero"}):
+            with pytest.raises(ImageError, match=r"^Image 0.* not a regular file"):
+                decode([item])
+
+
+def test_a_file_of_a_tebibyte(tmp_path, rgb, encode):
+    """A sparse file is refused by its size, before a byte of it is read; a row of NaN with on_error="nan"."""
+    path, good = tmp_path / "huge.png", encode(rgb)
+    path.touch()
+    os.truncate(path, 2**40)
+    for reader in (ImageReader(), ImageReader(reader="tifffile"), ImageReader(reader=np.load)):
+        (one,) = find_unreadable_images(reader.fit_transform([path]))
+        assert one.path == str(path)
+        assert re.match(
+            r"not read, as the file is too large \(1,099,511,627,776 bytes; the limit is [\d,]+, a quar", one.reason
+        )
+    with path.open("rb") as file:
+        assert find_unreadable_images([good, file]).positions.tolist() == [1]
+    with pytest.warns(ImageWarning, match="1 of 2 images.*too large"):
+        features = PretrainedFeatureExtractor(on_error="nan").fit_transform([path, good])
+    assert np.isnan(features).all(axis=1).tolist() == [True, False]
+
+
+class Endless:
+    """A stream that never ends."""
+
+    n_read = 0
+
+    def read(self, size=-1):
+        self.n_read += size
+        return b"x" * size
+
+
+def test_a_stream_without_an_end(monkeypatch, decode):
+    """It is read up to the limit and no further."""
+    monkeypatch.setattr(_sources, "byte_limit", lambda: 5 * 2**20)
+    stream = Endless()
+    with pytest.raises(ImageError, match="too large"):
+        decode([stream])
+    assert stream.n_read <= 14 * 2**20  # twice: to learn from it, and to decode it
+
+
+def test_a_member_of_an_archive_that_unpacks_without_an_end(monkeypatch, decode, tmp_path):
+    """Of a zip file no more is unpacked than a file may have."""
+    with zipfile.ZipFile(tmp_path / "a.zip", "w", zipfile.ZIP_DEFLATED) as archive:
+        archive.writestr("a.png", bytes(9 * 2**20))
+    monkeypatch.setattr(_sources, "byte_limit", lambda: 2**20)
+    with pytest.raises(ImageError, match=r"a\.png.*too large \(2,097,152 bytes"):
+        decode([zipfile.Path(tmp_path / "a.zip", "a.png")])
