@@ -15,6 +15,7 @@ import xxhash
 from torch import nn
 
 from sktl._optional import import_optional, is_installed
+from sktl._warnings import warn
 from sktl.exceptions import CacheWarning, EngineError, MissingDependencyError
 
 _FORMAT = "1"  # raise it when PrefixNetwork or the file's layout changes
@@ -147,11 +148,10 @@ def _keep(path: Path, content: bytes) -> None:
         if path.parent in _UNKEPT:  # a network may have many prefixes
             return
         _UNKEPT.add(path.parent)
-        warnings.warn(
+        warn(
             f"The exported graph could not be kept in {path.parent} ({error}); the features are right, the next "
             "process exports it again. Set SKTL_HOME to a folder that can be written.",
             CacheWarning,
-            stacklevel=2,
         )
     else:
         with contextlib.suppress(OSError):  # what else lies there is no reason to say that this graph is not kept

@@ -8,7 +8,7 @@ the numerics.
 import contextlib
 import os
 from collections.abc import Iterable, Iterator, Sequence
-from concurrent.futures import Executor, ThreadPoolExecutor
+from concurrent.futures import Executor
 from numbers import Integral
 from typing import Any
 
@@ -35,6 +35,7 @@ from sktl._engine._runners import (
     resolve_engine,
 )
 from sktl._images import Images, raise_unreadable
+from sktl._warnings import worker_threads
 from sktl.backbones import Backbone
 from sktl.exceptions import EngineError, ImageError, InputError, MissingDependencyError
 
@@ -170,7 +171,7 @@ class FrozenPrefix:
             out = [np.empty(shape, self.dtype) for shape in wanted]
         elif [tuple(store.shape) for store in out] != wanted:
             raise InputError(f"out has the shapes {[tuple(store.shape) for store in out]}, but needs {wanted}.")
-        with ThreadPoolExecutor(self.n_threads, thread_name_prefix="sktl") as pool:
+        with worker_threads(self.n_threads) as pool:
             job = _Job(self, images, pool, listeners, out, failures)
             try:
                 for start in range(0, len(images), _BLOCK):

@@ -3,7 +3,6 @@
 One parameter says so, ``on_error`` of an estimator or of the `ImageReader` in front of it; one warning names them.
 """
 
-import warnings
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -14,6 +13,7 @@ from sklearn.utils import _safe_indexing
 
 from sktl._engine._cache import open_cache
 from sktl._images import FINDER, Images, UnreadableImage, as_unreadable, find_unreadable, listed
+from sktl._warnings import warn
 from sktl.exceptions import ImageError, ImageWarning, InputError
 
 _LEFT_OUT = "and were left out"
@@ -110,9 +110,8 @@ def read_rows(images: Images, failures: Mapping[int, ImageError], *columns: Any)
 
 
 def _warn(found: Sequence[UnreadableImage], n_images: int, outcome: str) -> None:
-    warnings.warn(
+    warn(
         f"{len(found)} of {n_images} images cannot be read {outcome}, because of on_error='nan': {listed(found)}. "
         f"{FINDER} lists all.",
         ImageWarning,
-        stacklevel=5,
     )

@@ -1,7 +1,6 @@
 """What all estimators that train a network share: the parameters, the flow of a fit, and how predictions are made."""
 
 import contextlib
-import warnings
 from numbers import Integral, Real
 from typing import NamedTuple
 
@@ -38,6 +37,7 @@ from sktl._engine._training import GLOBAL_GENERATOR, train
 from sktl._images import check_images
 from sktl._messages import shortened_errors
 from sktl._params import Estimator, check_consistent_length
+from sktl._warnings import warn
 from sktl.backbones._variants import fill, hollow
 from sktl.exceptions import InputError, TrainingWarning
 
@@ -417,12 +417,11 @@ class TransferEstimator(FitInEpochs, Estimator):
         n_stages = len(self.backbone_.stages)
         n_learning = n_stages - self.freeze_depth_
         if not is_step and n_learning * self.unfreeze_every >= self.max_epochs > 0:
-            warnings.warn(
+            warn(
                 f"unfreeze_every={self.unfreeze_every} takes {n_learning * self.unfreeze_every} epochs until all "
                 f"{n_learning} stages learn that freeze_depth={self.freeze_depth!r} lets learn, and max_epochs="
                 f"{self.max_epochs} ends before. Use more epochs, a smaller unfreeze_every, or freeze more.",
                 TrainingWarning,
-                stacklevel=6,
             )
         return GradualUnfreezing(
             n_stages, self.freeze_depth_, self.unfreeze_every, n_before=0 if is_step else len(self.net_.history)

@@ -2,7 +2,6 @@
 
 import math
 import re
-import warnings
 from collections.abc import Iterable, Sequence
 from numbers import Integral
 from typing import NamedTuple
@@ -11,6 +10,7 @@ import numpy as np
 
 from sktl._images._convert import UINT16, is_uint16, range_of_type
 from sktl._images._format import ImageFormat, Range
+from sktl._warnings import warn
 from sktl.exceptions import ImageError, ImageWarning
 
 # A highest value that no set of 0-255 pictures stops at, but small tables of counts do (scikit-learn's digits: 0-16).
@@ -146,11 +146,10 @@ def learn_depth(highest: "int | None") -> Range | None:
     if not highest or highest > UINT16[1] // 4:  # nobody's files have 15 bits
         return None
     n_bits = max(highest.bit_length(), 8)
-    warnings.warn(
+    warn(
         f"The highest value in the 16-bit files of X is {highest}: they are read as images of {n_bits} bits, of which "
         f"{2**n_bits - 1} is white. To set the range, use sktl.preprocessing.ImageReader(value_range=(low, high)).",
         ImageWarning,
-        stacklevel=4,
     )
     return (0, 2**n_bits - 1)
 
@@ -176,11 +175,10 @@ def warn_if_other_scale(values: np.ndarray, learned: ImageFormat) -> None:
     else:
         suspicious = value_range == (0, 1) and highest >= 2
     if suspicious and value_range is not None:
-        warnings.warn(
+        warn(
             f"The highest value of X is {highest:g}, but white is {value_range[1]:g} since fit: the images will be "
             f"nearly {'black' if value_range[1] > 1 else 'white'}. Give X on the scale that fit was given.",
             ImageWarning,
-            stacklevel=4,
         )
 
 
@@ -238,11 +236,10 @@ def learn_row_shape(n_pixels: int, image_shape: Sequence[int] | None, in_channel
     side = math.isqrt((n_pixels - 1) // counts[0]) + 1
     label = " Was the label left in? One column less would be" if _is_picture(n_pixels - 1, counts) else ""
     label += " a picture." if label else ""
-    warnings.warn(
+    warn(
         f"The rows of X have {n_pixels} values, which is no square and not 3 x a square: they are padded with zeros "
         f"to {side} x {side}{f' x {counts[0]}' if counts[0] > 1 else ''}.{label} image_shape= says another shape.",
         ImageWarning,
-        stacklevel=4,
     )
     return side, side, counts[0]
 
@@ -284,11 +281,10 @@ def _extremes(array: np.ndarray) -> Range:
 def _seen(low: float, high: float) -> Range:
     if not math.isfinite(high - low):
         raise ImageError(f"The values of X run from {low:g} to {high:g}, too far apart to be pixels.")
-    warnings.warn(
+    warn(
         f"The values of X run from {low:g} to {high:g}, which is neither 0-1 nor 0-255: they are scaled by this "
         "range, and later values are clipped to it. Give pixels as uint8, as 0-255 or as 0-1 to have them as they are, "
         "or set the range with sktl.preprocessing.ImageReader(value_range=(low, high)).",
         ImageWarning,
-        stacklevel=5,
     )
     return low, (high if high > low else low + 1)

@@ -5,7 +5,6 @@ these as if they were others, without a word, and so those that it reads right a
 """
 
 import importlib
-import warnings
 import zlib
 from io import BytesIO
 from typing import Any, NamedTuple
@@ -17,6 +16,7 @@ from sktl._images._convert import scale, upright
 from sktl._images._format import Range
 from sktl._images._reading import OWN_READER, SAY_RANGE, Reading, check_pixel_count
 from sktl._optional import is_installed
+from sktl._warnings import warn
 from sktl.exceptions import ImageError, ImageWarning
 
 _MAGIC = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
@@ -222,10 +222,9 @@ def _range(values: np.ndarray, tags: Tags, reading: Reading) -> Range:
         return reading.uint16_range or (0, 2**bits - 1)
     bounds = (-(2 ** (bits - 1)), 2 ** (bits - 1) - 1) if kind == "i" else (0, 2**bits - 1)
     if (kind == "i" or bits > 16) and (seen := int(values.max()) - int(values.min())) < (bounds[1] - bounds[0]) // 16:
-        warnings.warn(
+        warn(
             f"{describe(tags)} that use {seen + 1} of {2**bits} levels: the image is nearly uniform. {SAY_RANGE}",
             ImageWarning,
-            stacklevel=2,
         )
     return bounds
 

@@ -1,7 +1,6 @@
 """Images that cannot be read: all of them found, and said in one message."""
 
 from collections.abc import Callable, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from typing import Any, NamedTuple, NoReturn
 
 import numpy as np
@@ -9,6 +8,7 @@ import xxhash
 
 from sktl._images._pictures import Images
 from sktl._messages import LIMIT
+from sktl._warnings import worker_threads
 from sktl.exceptions import ImageError
 
 N_LISTED = 10  # images that a message names
@@ -81,7 +81,7 @@ def find_unreadable(
             return as_unreadable(images, index, error)
         return None
 
-    with ThreadPoolExecutor(n_threads, thread_name_prefix="sktl") as pool:
+    with worker_threads(n_threads) as pool:
         for start in range(0, len(images), _BLOCK):
             block: Sequence[int] = range(start, min(start + _BLOCK, len(images)))
             keys = {}

@@ -146,8 +146,8 @@ def _no_network(backbone: Any) -> BackboneError:
     """What is wrong with something that names no network."""
     is_class = isinstance(backbone, type)
     return BackboneError(
-        f"backbone={backbone!r} is of type {type(backbone).__name__}. Use a name from sktl.backbones.list_backbones(), an "
-        "nn.Module, a Backbone, or a fitted estimator of sktl"
+        f"backbone={backbone!r} is of type {type(backbone).__name__}. Use a name from sktl.backbones.list_backbones(), "
+        "an nn.Module, a Backbone, or a fitted estimator of sktl"
         + (f"; a class is none until it is called: {backbone.__name__}(...)." if is_class else ".")
     )
 

@@ -2,7 +2,6 @@
 
 import difflib
 import os
-import warnings
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -16,6 +15,7 @@ from sklearn.utils._param_validation import StrOptions
 
 from sktl._optional import import_optional, is_installed
 from sktl._params import validate_params
+from sktl._warnings import warn
 from sktl.exceptions import ImageError, ImageWarning, InputError
 
 # Formats of photos, scans and graphics that Pillow reads; .heic, .heif and .jxl need a plugin. Pillow's own list also
@@ -164,7 +164,7 @@ def load_image_folder(path, *, as_frame="auto", return_X_y=False, extensions=Non
     found = _find_images(folder, extensions)
     _check_found(folder, found, extensions)
     for text in _doubts(folder, found):
-        warnings.warn(text, ImageWarning, stacklevel=4)
+        warn(text, ImageWarning)
     bunch = _as_bunch(folder, found, pandas)
     return (bunch.data, bunch.target) if return_X_y else bunch
 

@@ -2,7 +2,6 @@
 
 import os
 import threading
-import warnings
 from collections import OrderedDict
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -23,6 +22,7 @@ from sktl._engine._fitted import reach
 from sktl._engine._interrupts import noticed_interrupts
 from sktl._engine._labelled import LabelledImages
 from sktl._messages import shortened, shortened_errors
+from sktl._warnings import warn
 from sktl.backbones._files import file_digest, is_weights_name
 from sktl.distillation._digests import content_digest, row_digests
 from sktl.distillation._knowledge import LEAST_PROBABILITY
@@ -244,10 +244,9 @@ def _repeated(teacher: Any, table: LabelledImages) -> LabelledImages:
     counts = table.sample_weight.astype(int)
     if np.all(counts == table.sample_weight) and counts.sum() <= 100 * len(counts):
         return table.take(np.repeat(np.arange(len(counts)), counts))
-    warnings.warn(
+    warn(
         f"The teacher, {type(teacher).__name__}, takes no sample_weight: the weights count for the student alone.",
         TrainingWarning,
-        stacklevel=10,
     )
     return table
 

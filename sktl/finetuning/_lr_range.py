@@ -1,6 +1,5 @@
 """The learning rate range test: which rates make the loss fall, from one short training."""
 
-import warnings
 from dataclasses import dataclass
 from numbers import Integral, Real
 
@@ -14,6 +13,7 @@ from sktl._engine._net import StopTraining
 from sktl._engine._schedules import set_learning_rates
 from sktl._engine._transfer import TransferEstimator
 from sktl._params import validate_params
+from sktl._warnings import warn
 from sktl.exceptions import DivergenceError, InputError, TrainingWarning
 
 _DECAY = 0.9  # of the running mean of the loss that says when to stop
@@ -161,12 +161,11 @@ def lr_range_test(estimator, X, y, *, sample_weight=None, lr_min=1e-6, lr_max=1.
     lr = rates[: len(loss)]
     suggestion = _steepest_fall(lr, loss, smoothed, width)
     if np.isnan(suggestion):
-        warnings.warn(
+        warn(
             f"The loss never falls clearly from lr={lr[0]:.2g} to lr={lr[-1]:.2g}, so there is no suggestion (NaN). "
             "The start may be as good as it gets (head_init='probe' often is), or the batches differ too much: try "
             "more n_steps, a larger batch_size, or head_init='random' for the test.",
             TrainingWarning,
-            stacklevel=3,
         )
     return LRRangeTest(lr, loss, smoothed, suggestion)
 

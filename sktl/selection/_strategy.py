@@ -1,6 +1,5 @@
 """Which way to use a network, before anything is trained: freeze it, train its end, train all of it, or leave it."""
 
-import warnings
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from html import escape
@@ -21,6 +20,7 @@ from sktl._engine._probe import PROBE_PENALTY
 from sktl._engine._strategy import MUCH, Situation, look, strategy_params
 from sktl._images import Images
 from sktl._params import check_consistent_length, validate_params
+from sktl._warnings import warn
 from sktl.backbones import Preprocessing
 from sktl.backbones._variants import up_to
 from sktl.exceptions import InputError, TransferWarning
@@ -362,12 +362,11 @@ def _decide(situation: Situation, fits_best_at_the_end: bool, features: np.ndarr
     # as of a rare class: what pixels get wrong is what there is to gain.
     worth_it = _WORTH_IT * (1 - max(0.0, pixels.mean()))
     if pixels.any() and gain.mean() <= 0 and gain.mean() + 2 * error < worth_it:
-        warnings.warn(
+        warn(
             f"A linear model of {_SIDE} x {_SIDE} pixels reaches {pixels.mean():.2f} on held-out pictures, and one of "
             f"the network's features {features.mean():.2f}: transfer looks useless here. Try another network, or a "
             "model of your pictures alone.",
             TransferWarning,
-            stacklevel=4,
         )
         return "no_transfer"
     is_little_and_far = situation.amount == "little" and situation.domain != "similar"

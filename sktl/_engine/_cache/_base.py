@@ -2,7 +2,6 @@
 
 import os
 import threading
-import warnings
 import weakref
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
@@ -12,6 +11,7 @@ import numpy as np
 
 from sktl._engine._cache._claims import Claim, Keys, Owner
 from sktl._messages import shortened
+from sktl._warnings import warn
 from sktl.exceptions import CacheWarning
 
 ENTRY_BYTES = 200  # what an entry costs beside its numbers, about
@@ -123,7 +123,7 @@ def warn_once(name: str, trouble: str, kind: "str | None" = None) -> None:
     told = (name, kind or trouble)
     if told not in _WARNED:
         quoted = shortened(repr(name), 200)  # the reason stands behind it, and is not to be cut
-        warnings.warn(f"cache={quoted}: {trouble}", CacheWarning, stacklevel=6)
+        warn(f"cache={quoted}: {trouble}", CacheWarning)
         _WARNED.add(told)  # unless the user's filters made it an error, which a second call should be as well
 
 
