@@ -2,7 +2,7 @@
 
 import pickle
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -13,7 +13,7 @@ from torch import nn
 from sktl._engine._cache import bypassed_caches
 from sktl._engine._fitted import find_fitted
 from sktl._images import refuse_single
-from sktl._table import ReadableTable
+from sktl._table import ReadableTable, alike, counted
 from sktl.backbones import Backbone
 from sktl.exceptions import InputError
 
@@ -41,6 +41,16 @@ class Footprint(NamedTuple):
     macs: int | None
     milliseconds: float
 
+    def __repr__(self) -> str:
+        return repr(self._table())
+
+    def _repr_html_(self) -> str:
+        return self._table()._repr_html_()
+
+    def _table(self) -> ReadableTable:
+        columns = {name: [value] for name, value in self._asdict().items()}
+        return ReadableTable("What one image costs, and what is kept", columns, _HEADINGS, _formats([self]))
+
 
 class Footprints(ReadableTable):
     """What several models cost, one per row; made by ``footprint_``.
@@ -51,20 +61,25 @@ class Footprints(ReadableTable):
         What was measured, by name. All others are compared with the first; the title compares the last with it.
     agreement : sequence of float
         How much the answers of each model agree with the first one's: a share of equal labels, or R².
+    note : str, default=""
+        Stands below the table.
     """
 
-    def __init__(self, models: Mapping[str, Footprint], *, agreement: Sequence[float]) -> None:
+    def __init__(self, models: Mapping[str, Footprint], *, agreement: Sequence[float], note: str = "") -> None:
         columns = {
             "model": list(models),
             **{name: [getattr(footprint, name) for footprint in models.values()] for name in Footprint._fields},
             "agreement": agreement,
         }
+        with_first = f"agreement with the {next(iter(models))} on the fitted images"
+        known = "" if np.isnan(agreement[-1]) else f"; {with_first}: {agreement[-1]:.3f}"
         super().__init__(
-            _comparison(models),
+            _comparison(models) + known,
             columns,
-            ["model", "parameters", "not zero", "bytes", "multiply-accumulates", "ms per picture", "agreement"],
-            [str, *[_count] * 4, "{:.3g}".format, "{:.3f}".format],
-            names="model",
+            ["model", *_HEADINGS, with_first],
+            [str, *_formats(models.values()), "{:.3f}".format],
+            names=["model"],
+            note=note,
         )
 
 
@@ -214,5 +229,9 @@ def _comparison(models: Mapping[str, Footprint]) -> str:
     return f"The {name} model takes {time} and {after.nbytes / before.nbytes:.3g} times its bytes"
 
 
-def _count(value: "int | None") -> str:
-    return "-" if value is None else f"{value:,}"
+_HEADINGS = ["parameters", "not zero", "bytes", "multiply-accumulates", "ms per image"]
+
+
+def _formats(footprints: Iterable[Footprint]) -> list[Callable[[Any], str]]:
+    """What makes a text of each number of a footprint."""
+    return [*[counted] * 4, alike([footprint.milliseconds for footprint in footprints], 3)]

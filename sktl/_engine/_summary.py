@@ -1,7 +1,7 @@
 """What learns, and how fast, as a table."""
 
 from sktl._engine._net import TransferNet
-from sktl._table import ReadableTable
+from sktl._table import ReadableTable, alike
 from sktl.backbones import Backbone
 
 
@@ -22,6 +22,7 @@ class TrainableSummary(ReadableTable):
         layers = [*(stage.name for stage in backbone.stages), "head"]
         parameters = [*(stage.n_parameters for stage in backbone.stages), sum(p.numel() for p in head)]
         trainable = [layer in rates for layer in layers]
+        learning_rates = [rates.get(layer, 0.0) for layer in layers]
         n_trainable = sum(n for n, is_trainable in zip(parameters, trainable, strict=True) if is_trainable)
         super().__init__(
             f"{backbone.name}: {n_trainable:,} of {sum(parameters):,} parameters learn",
@@ -29,9 +30,9 @@ class TrainableSummary(ReadableTable):
                 "layer": layers,
                 "parameters": parameters,
                 "trainable": trainable,
-                "learning_rate": [rates.get(layer, 0.0) for layer in layers],
+                "learning_rate": learning_rates,
             },
             ["layer", "parameters", "trainable", "learning rate"],
-            [str, "{:,}".format, lambda is_trainable: "yes" if is_trainable else "frozen", "{:.3g}".format],
-            names="layer",
+            [str, "{:,}".format, lambda is_trainable: "yes" if is_trainable else "frozen", alike(learning_rates, 3)],
+            names=["layer"],
         )

@@ -92,5 +92,5 @@ class BackboneTable(ReadableTable):
             },
             ["layers=", "stage", "n_layers", "output shape", "parameters", "share of MACs"],
             [str, str, str, lambda shape: " x ".join(map(str, shape)), "{:,}".format, "{:.1%}".format],
-            names="stage",
+            names=["stage"],
         )

@@ -221,7 +221,8 @@ class CompressedClassifier(WholeCopies, FitInEpochs, MetaEstimatorMixin, Classif
             models = {name: _without_parameter(model) for name, model in steps(self).items()}
             answers = [model.predict(self._sample) for model in models.values()]
             agreement = [float(np.mean(answer == answers[0])) for answer in answers]
-            self._footprints = Footprints(footprints(models, some), agreement=agreement)
+            note = getattr(self.estimator_.net_, "note", "")  # a net of integers says where it is fast
+            self._footprints = Footprints(footprints(models, some), agreement=agreement, note=note)
         return self._footprints
 
     def get_metadata_routing(self):

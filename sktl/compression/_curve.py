@@ -56,7 +56,7 @@ class LotteryCurve(ReadableTable):
             columns,
             ["ticket", "round", "weights left", "sparsity", "score", "lowest loss in epoch"],
             [str, str, "{:.1%}".format, "{:.1%}".format, "{:.3f}".format, _epoch],
-            names="ticket",
+            names=["ticket"],
         )
 
 

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from itertools import chain, count
 from typing import Any, NamedTuple
 
-from sktl._table import ReadableTable
+from sktl._table import ReadableTable, alike, counted
 
 
 class Candidate(NamedTuple):
@@ -76,6 +76,6 @@ class BackboneRanking(ReadableTable):
             "accuracy",
             {name: [getattr(candidate, name) for candidate in candidates] for name in Candidate._fields},
             ["backbone", "layer", score, "seconds", "features", "parameters", "multiply-accumulates"],
-            [str, str, "{:.4g}".format, "{:.2f}".format, *["{:,}".format] * 3],
-            names="layer",
+            [str, str, alike([candidate.score for candidate in candidates], 4), "{:.2f}".format, *[counted] * 3],
+            names=["backbone", "layer"],
         )
