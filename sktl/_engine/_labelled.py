@@ -62,7 +62,7 @@ def distinct(table: LabelledImages) -> LabelledImages:
 
 
 def hold_out(
-    table: LabelledImages, strata: "np.ndarray | None", fraction: float, seed: int
+    table: LabelledImages, strata: "np.ndarray | None", fraction: float, seed: int, *, by: str = "early_stopping=True"
 ) -> tuple[LabelledImages, LabelledImages]:
     """Rows to learn from, and rows to judge on; all rows of a picture, which may have several targets, on one side.
 
@@ -76,6 +76,8 @@ def hold_out(
         Share of the pictures to judge on.
     seed : int
         Of the choice.
+    by : str, default="early_stopping=True"
+        Who wants it, for errors: that parameter, or a class that sets rows aside whatever the parameters say.
 
     Raises
     ------
@@ -88,25 +90,30 @@ def hold_out(
     if n_valid >= len(first):
         raise InputError(
             f"validation_fraction={fraction} of {len(first)} pictures leaves nothing to learn from. Give more "
-            "pictures, a smaller validation_fraction, or early_stopping=False."
+            f"pictures, a smaller validation_fraction, {_way_out(by)}."
         )
     if strata is None:
         _, judging = train_test_split(np.arange(len(first)), test_size=n_valid, random_state=seed)
     else:
-        judging = _stratified_split(strata[first], n_valid, seed)
+        judging = _stratified_split(strata[first], n_valid, seed, by)
     is_judged = np.isin(group, judging)
     return table.take(np.flatnonzero(~is_judged)), table.take(np.flatnonzero(is_judged))
 
 
-def _stratified_split(strata: np.ndarray, n_valid: int, seed: int) -> np.ndarray:
+def _way_out(by: str) -> str:
+    """What to give where no rows can be set aside; without early stopping somebody else wants them."""
+    return "X_val and y_val, or early_stopping=False" if by.startswith("early_stopping") else "or X_val and y_val"
+
+
+def _stratified_split(strata: np.ndarray, n_valid: int, seed: int, by: str = "early_stopping=True") -> np.ndarray:
     """Positions to judge on; a class with one row is learnt, not judged."""
     _, index, counts = np.unique(strata, return_inverse=True, return_counts=True)
     others = np.flatnonzero(counts[index] > 1)
     n_classes = int((counts > 1).sum())
     if not n_classes:
         raise InputError(
-            "early_stopping=True needs a class with at least two rows to judge on. Give more rows, X_val and y_val, or "
-            "early_stopping=False."
+            f"{by} needs a class with at least two rows to judge on, one of which is set aside. Got {len(strata)} "
+            f"images of {len(strata)} classes. Give more rows, {_way_out(by)}."
         )
     # scikit-learn wants a row of each class on either side.
     n_valid = min(max(n_valid, n_classes), len(others) - n_classes)

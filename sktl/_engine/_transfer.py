@@ -104,7 +104,7 @@ class TransferEstimator(FitInEpochs, Estimator):
     """
 
     _network_parameter = "backbone"
-    _is_judged = False  # whether rows are held out that nothing is decided by
+    _judged_by = ""  # who holds out rows though nothing is decided by them
     _tells_unreadable = True  # whether a warning names the images of `fit` that cannot be read
     _without_y = ""  # how it would go without
 
@@ -254,9 +254,10 @@ class TransferEstimator(FitInEpochs, Estimator):
             raise InputError("X_val and y_val come together: give both or neither.")
         if X_val is not None:
             return table, self._check(X_val, y_val, weight_val, reset=False)
-        if not (self.early_stopping or self._is_judged):
+        if not (self.early_stopping or self._judged_by):
             return table, None
-        return hold_out(table, self._stratification(table.y), self.validation_fraction, self._split_seed)
+        by = self._judged_by or "early_stopping=True"
+        return hold_out(table, self._stratification(table.y), self.validation_fraction, self._split_seed, by=by)
 
     def _augmentation(self, seed):
         """What changes the pictures that are learnt from.

@@ -36,6 +36,7 @@ from sktl._params import Estimator
 from sktl.backbones import Backbone
 from sktl.compression._norms import recalibrate
 from sktl.compression._packed import Packed, bare
+from sktl.compression._regressors import refuse_regressor
 from sktl.compression._steps import steps
 from sktl.exceptions import CompressionError, DivergenceError, InputError
 
@@ -96,6 +97,7 @@ class CompressedClassifier(WholeCopies, FitInEpochs, MetaEstimatorMixin, Classif
         self : estimator
             The fitted estimator.
         """
+        refuse_regressor(self)
         self._check_parameters()
         given = Given(X, y, sample_weight, (X_val, y_val, sample_weight_val))
         with self._fit_task(X, y, sample_weight, n_epochs=self._count_epochs()) as tasks:

@@ -234,7 +234,7 @@ class LotteryTicketClassifier(CompressedClassifier):
         adopt_network(inner)
         inner._finish(course)
         self._adopt(inner)
-        inner._is_judged = False  # when it is fitted again, that is its own affair
+        del inner._judged_by  # when it is fitted again, that is its own affair
 
     def _round(self, inner, course, tasks, start, masks, number, seeds):
         """What comes of each ticket of a round, and its point of the curve."""
@@ -250,7 +250,7 @@ class LotteryTicketClassifier(CompressedClassifier):
         inner = self._seeded_clone()
         if self.freeze_depth is not None:
             inner.set_params(freeze_depth=self.freeze_depth)
-        inner._is_judged = True
+        inner._judged_by = "LotteryTicketClassifier"
         course = inner._enroll(given.X, given.y, given.sample_weight, given.validation, reset=True)
         inner.net_ = inner._make_net(course)
         require_layers(compressible(inner.net_.module_), inner.freeze_depth)

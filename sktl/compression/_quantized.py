@@ -97,9 +97,9 @@ class QuantizedClassifier(CompressedClassifier):
     It is the last step of a stack: what other compressors do with weights would be rounded no more. Zeros of a pruned
     network stay zeros.
 
-    Integers save time on processors with dot products of 8-bit integers (x86 with VNNI, ARM with dotprod). On others the
-    predictions are the same and the file is as small, and it takes about as long as floats in ONNX Runtime, or longer;
-    ``footprint_`` says which kind this one is.
+    Integers save time on processors with dot products of 8-bit integers (x86 with VNNI, ARM with dotprod). On others
+    the predictions are the same and the file is as small, and they take longer than floats in ONNX Runtime;
+    ``footprint_`` says where this one is no such processor.
 
     Integers need layers whose activations are alike in size. Networks with ReLU (ResNet, VGG, MobileNetV2) lose little;
     of MobileNetV3's and EfficientNet's, some channels are a hundred times as large as others, which then have no

@@ -266,9 +266,13 @@ def test_a_row_for_each(table):
 
 def test_it_reads_well(table):
     """The title says what was won, numbers have their thousands apart, and HTML says the same."""
-    title, _, headings, teacher, student = str(table).splitlines()
-    assert title == "The student model takes 0.25 times the teacher's time and 0.125 times its bytes"
-    assert headings.split()[0] == "model"
+    title, _, *headings, teacher, student = str(table).splitlines()
+    agreement = "agreement with the teacher on the fitted images"  # which is no accuracy
+    assert title == (
+        f"The student model takes 0.25 times the teacher's time and 0.125 times its bytes; {agreement}: 0.938"
+    )
+    assert headings[-1].split()[0] == "model"
+    assert f">{agreement}</th>" in table._repr_html_()
     assert teacher.split() == ["teacher", "11,000,000", "10,000,000", "48,000,000", "1,800,000,000", "12", "1.000"]
     assert student.split() == ["student", "1,100,000", "1,000,000", "6,000,000", "90,000,000", "3", "0.938"]
     for cell in (*teacher.split(), *student.split()):
@@ -280,8 +284,9 @@ def test_what_has_no_network():
     nothing = Footprint(None, None, 1000, None, 0.5)
     models = {"teacher": nothing, "student": Footprint(10, 10, 100, 20, 0.25)}
     table = Footprints(models, agreement=[1.0, float("nan")])
-    assert str(table).splitlines()[3].split() == ["teacher", "-", "-", "1,000", "-", "0.5", "1.000"]
-    assert str(table).splitlines()[4].split()[-1] == "nan"
+    assert str(table).splitlines()[-2].split() == ["teacher", "-", "-", "1,000", "-", "0.50", "1.000"]
+    assert str(table).splitlines()[-1].split()[-1] == "nan"
+    assert str(table).splitlines()[0] == "The student model takes 0.5 times the teacher's time and 0.1 times its bytes"
     assert table.to_dict()["macs"] == [None, 20]
 
 
@@ -289,9 +294,12 @@ def test_a_row_for_each_of_several():
     """The first is the reference of the table's title, and the last is what came of it in the end."""
     costs = [Footprint(100, 100, nbytes, 10, time) for nbytes, time in [(800, 4.0), (400, 5.0), (100, 2.0)]]
     table = Footprints(dict(zip(["original", "pruned", "int8"], costs, strict=True)), agreement=[1.0, 0.99, 0.9])
-    title, _, _, *rows = str(table).splitlines()
-    assert title == "The int8 model takes 0.5 times the original's time and 0.125 times its bytes"
-    assert [row.split()[0] for row in rows] == ["original", "pruned", "int8"]
+    title, *_, first, second, third = str(table).splitlines()
+    assert title == (
+        "The int8 model takes 0.5 times the original's time and 0.125 times its bytes; agreement with the original on "
+        "the fitted images: 0.900"
+    )
+    assert [row.split()[0] for row in (first, second, third)] == ["original", "pruned", "int8"]
     assert table.to_dict()["agreement"] == [1.0, 0.99, 0.9]
 
 
@@ -299,4 +307,16 @@ def test_without_bytes_the_title_is_about_time():
     """What cannot be pickled has no bytes to be compared with."""
     models = {"teacher": Footprint(None, None, None, None, 2.0), "student": Footprint(10, 10, 100, 20, 1.0)}
     title = str(Footprints(models, agreement=[1.0, 0.5])).splitlines()[0]
-    assert title == "The student model takes 0.5 times the teacher's time"
+    assert title.startswith("The student model takes 0.5 times the teacher's time; agreement with the teacher on")
+
+
+def test_one_footprint_reads_as_well():
+    """What `footprint` gives shows itself as a table, as several do, and stays a tuple of numbers."""
+    cost = Footprint(11_000_000, 10_000_000, 48_000_000, None, 12.345)
+    title, _, *_, headings, row = repr(cost).splitlines()
+    assert title == "What one image costs, and what is kept"
+    assert headings.split() == ["parameters", "not", "zero", "bytes", "multiply-accumulates", "ms", "per", "image"]
+    assert row.split() == ["11,000,000", "10,000,000", "48,000,000", "-", "12.3"]
+    assert '<td style="text-align: right">48,000,000</td>' in cost._repr_html_()
+    assert cost == (11_000_000, 10_000_000, 48_000_000, None, 12.345)
+    assert pickle.loads(pickle.dumps(cost)) == cost

@@ -110,8 +110,13 @@ def test_nothing_left_to_learn_from(table):
         ValueError, match=r"validation_fraction=0\.9 of 4 pictures leaves nothing.*early_stopping=False"
     ):
         hold_out(distinct(table), None, 0.9, seed=0)
-    with pytest.raises(ValueError, match="needs a class with at least two rows to judge on"):
+    with pytest.raises(ValueError, match=r"early_stopping=True needs a class with at least two.*early_stopping=False"):
         hold_out(distinct(table), np.arange(5), 0.3, seed=0)
+    with pytest.raises(
+        ValueError, match=r"^Lottery needs a class with at least two rows.* 4 images of 4 classes"
+    ) as caught:
+        hold_out(distinct(table), np.arange(5), 0.3, seed=0, by="Lottery")
+    assert "early_stopping" not in str(caught.value)
 
 
 @pytest.mark.parametrize("n_valid", [1, 3, 5, 12, 15])

@@ -44,7 +44,7 @@ def test_html():
     html = table._repr_html_()
     assert html.count("<tr>") == 6
     for cell in ("layer3", "256 x 14 x 14", "2,099,712", "22.7%"):
-        assert f"<td>{cell}</td>" in html
+        assert f">{cell}</td>" in html
     table._title = "<script>"
     assert "<script>" not in table._repr_html_()
 

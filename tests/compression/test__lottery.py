@@ -20,7 +20,7 @@ from sktl._engine._sparsity import keeps_zeros
 from sktl._engine._training import seeded, train
 from sktl.compression import LotteryTicketClassifier, PrunedClassifier, _lottery
 from sktl.compression._compressed import compressible
-from sktl.exceptions import CompressionError
+from sktl.exceptions import CompressionError, InputError
 
 
 @parametrize_with_checks([LotteryTicketClassifier(FineTunedClassifier(max_epochs=1), n_rounds=1, controls=False)])
@@ -64,6 +64,19 @@ def pruned_names(model):
 
 def same(first, second, names=None):
     return all(torch.equal(first[name], second[name]) for name in names or first)
+
+
+def test_classes_of_one_row(draw, make, table):
+    """Tickets are compared on rows set aside: without two of any class, the error says who wants them; X_val helps."""
+    X, y = table
+    _, first = np.unique(y, return_index=True)
+    lottery = draw(make(max_epochs=1, early_stopping=False), n_rounds=1, controls=False)
+    with pytest.raises(InputError, match=r"^LotteryTicketClassifier needs a class.*X_val and y_val\.$") as caught:
+        lottery.fit(X[first], y[first])
+    assert "early_stopping" not in str(caught.value)
+    lottery.fit(X[first], y[first], X_val=X[:12], y_val=y[:12])
+    assert len(lottery.curve_.to_dict()["score"]) == 2
+    assert not lottery.estimator_._judged_by
 
 
 # --- rewinding --------------------------------------------------------------------------------------------------------

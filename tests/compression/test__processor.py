@@ -1,4 +1,4 @@
-"""Integer sums are the same on every processor: those of older ones are worked out here, and run where that is possible."""
+"""Integer sums are the same on every processor: those of older ones are worked out here, and run where possible."""
 
 import os
 import pickle
@@ -148,7 +148,7 @@ def _converts(net, folder):
 
 
 def test_wide_sums_give_the_same_to_the_bit(net, images, monkeypatch):
-    """A processor that is taken for an older one gives the same outputs, in a session that is told so; others are not."""
+    """A processor that is taken for an older one gives the same outputs, in a session that is told so."""
     expected = net.outputs(images)
     monkeypatch.setattr(_processor, "overflows", lambda: True)
     other = pickle.loads(pickle.dumps(net))  # makes a session of its own
@@ -203,7 +203,8 @@ def test_older_processors_predict_the_same(net, images, older, tmp_path):
         if process.returncode == 77:
             pytest.skip("this machine does not let a program hide what its processor is")
         assert process.returncode == 0, kind
-        assert said.startswith("True ") and "unlike this one" in said
+        assert said.startswith("True ")
+        assert "unlike this one" in said
         wide, narrow = (np.load(tmp_path / f"{kind}{end}.npy") for end in ("", "_narrow"))
         np.testing.assert_array_equal(wide, net.outputs(images), err_msg=kind)
         assert np.abs(narrow - wide).max() > 0.02 * wide.std(), kind

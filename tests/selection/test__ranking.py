@@ -48,5 +48,7 @@ def test_the_table():
     for text in ("1.235 ", "1,234,567", "multiply-accumulates", " logme "):
         assert text in shown
     assert "1,234,567" in ranking._repr_html_()
+    few = repr(BackboneRanking([candidate("a", -3.895e-05), candidate("b", -0.02057)], score="logme"))
+    assert [line.split()[2] for line in few.splitlines()[-2:]] == ["-3.895e-05", "-2.057e-02"]
     pytest.importorskip("pandas")
     assert ranking.to_frame()["score"].tolist() == [1.23456, 0.5]
