@@ -10,6 +10,7 @@ from sklearn.utils import validation as _validation
 from sklearn.utils._param_validation import InvalidParameterError
 
 from sktl._messages import shortened_errors
+from sktl._part import to_pickle
 
 
 def check_is_fitted(estimator: Any, attributes: str | None = None) -> None:
@@ -26,6 +27,10 @@ def check_consistent_length(*arrays: Any) -> None:
 
 class Estimator(BaseEstimator):
     """The base of all estimators in sktl."""
+
+    def __getstate__(self) -> dict[str, Any]:
+        """It is pickled with networks that are loaded without being traced."""
+        return {name: to_pickle(value) for name, value in super().__getstate__().items()}
 
     def _validate_params(self) -> None:
         with shortened_errors():

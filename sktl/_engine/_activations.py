@@ -8,7 +8,6 @@ import errno
 import math
 import os
 import tempfile
-import threading
 import weakref
 from collections.abc import Sequence
 from typing import Any, NoReturn, Protocol
@@ -19,6 +18,7 @@ import torch
 from sktl._engine._prefix import FrozenPrefix
 from sktl._engine._progress import Progress
 from sktl._images import Images, Picture
+from sktl._locks import Lock
 from sktl.exceptions import InputError
 
 Positions = Sequence[int] | np.ndarray
@@ -233,7 +233,7 @@ class RowStore:
         if self.in_memory:
             self._array = np.zeros(self.shape, self.dtype)
         else:
-            self._lock = threading.Lock()
+            self._lock = Lock()
             self._open()
 
     def __len__(self) -> int:

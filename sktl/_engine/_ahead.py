@@ -4,6 +4,8 @@ from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Executor, Future
 
+from sktl._randomness import helping
+
 
 def chunks(items: Sequence[int], size: int) -> list[Sequence[int]]:
     """Split ``items`` into runs of at most ``size``."""
@@ -13,6 +15,7 @@ def chunks(items: Sequence[int], size: int) -> list[Sequence[int]]:
 def map_ahead(pool: Executor, function: Callable, items: Iterable, n_ahead: int) -> Iterator:
     """Like ``pool.map``, in order, but with at most ``n_ahead`` results waiting: memory stays bounded."""
     waiting: deque[Future] = deque()
+    function = helping(function)
     for item in items:
         waiting.append(pool.submit(function, item))
         if len(waiting) > n_ahead:

@@ -5,11 +5,7 @@ other pictures, or of the thread that decodes it. So two fits with one ``random_
 folds and candidates of a grid search share, through the cache, what they store.
 """
 
-import contextlib
-import os
-import random
-import threading
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from numbers import Integral
 from typing import Any, NoReturn
@@ -22,6 +18,7 @@ from PIL import Image
 from sklearn.utils._param_validation import Interval
 
 from sktl._images import Images, Picture
+from sktl._randomness import seeded_everywhere
 from sktl.backbones import Backbone, Preprocessing
 from sktl.exceptions import InputError
 
@@ -34,19 +31,6 @@ Transform = Callable[[torch.Tensor], Any]
 
 _CROP_AREA = (0.35, 1.0)  # the tutorials' (0.08, 1.0) is for a million pictures; of a few thousand it cuts off too much
 _CROP_ASPECT = (3 / 4, 4 / 3)
-
-# Transforms draw from the generators that all threads share: one at a time.
-_DRAWING = threading.Lock()
-
-
-def _unlock_after_fork() -> None:
-    """A child has only the thread that forked: a lock that another one held would stay locked."""
-    global _DRAWING
-    _DRAWING = threading.Lock()
-
-
-if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=_unlock_after_fork)
 
 
 def make_augmentation(augment: "str | Transform | None", *, seed: int, backbone: Backbone) -> "Augmentation | None":
@@ -154,7 +138,7 @@ class Augmentation:
         # Channels come first by the strides alone, as in what torchvision makes of a PIL image: nothing is rearranged.
         picture = tv_tensors.Image(torch.from_numpy(pixels.copy()).permute(2, 0, 1))
         try:
-            with _DRAWING, _seeded(xxhash.xxh3_64_intdigest(state)):
+            with seeded_everywhere(xxhash.xxh3_64_intdigest(state)):
                 result = self.transform(picture)
         except Exception as error:
             error.add_note(
@@ -207,21 +191,6 @@ class _AugmentedPicture(Picture):
     def _state(self) -> bytes:
         """What the randomness depends on."""
         return b"%s|%d|%d" % (self._picture.digest, self._augmentation.seed, self._epoch)
-
-
-@contextlib.contextmanager
-def _seeded(seed: int) -> Iterator[None]:
-    """Seed the generators of torch, NumPy and Python, and put them back as they were."""
-    before_numpy, before_python = np.random.get_state(), random.getstate()  # noqa: NPY002, transforms draw from it
-    try:
-        with torch.random.fork_rng(devices=[]):
-            torch.default_generator.manual_seed(seed)  # torch.manual_seed would seed CUDA's generators too
-            np.random.seed(seed % 2**32)  # noqa: NPY002
-            random.seed(seed)
-            yield
-    finally:
-        np.random.set_state(before_numpy)  # noqa: NPY002
-        random.setstate(before_python)
 
 
 def _as_pixels(result: Any, n_channels: int) -> np.ndarray:

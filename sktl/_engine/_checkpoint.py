@@ -40,7 +40,7 @@ class Checkpoint(NamedTuple):
     noise: tuple[Tensor, ...]
 
     def restore(self, net: TransferNet, generator: torch.Generator) -> None:
-        """Bring all but the weights back; inside a forked global generator."""
+        """Bring all but the weights back; where its own numbers are drawn from."""
         net.history = copy.deepcopy(self.history)
         # A copy: torch takes the very tensors that it is given, and training goes on in them.
         net.optimizer_.load_state_dict({**net.optimizer_.state_dict(), "state": copy.deepcopy(self.moments)})

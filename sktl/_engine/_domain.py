@@ -10,8 +10,8 @@ from torch import Tensor, nn
 from sktl._device import resolve_device
 from sktl._engine._network import Normalization
 from sktl._engine._prefix import FrozenPrefix
-from sktl._engine._threads import bounded_threads
 from sktl._images import Images
+from sktl._threads import bounded_threads
 from sktl.backbones import Backbone
 from sktl.backbones._origin import weights_digest
 

@@ -5,7 +5,7 @@ import contextlib
 from sklearn.callback import CallbackSupportMixin
 
 from sktl._engine._callbacks import EpochTasks
-from sktl._engine._threads import bounded_threads
+from sktl._threads import bounded_threads
 
 
 class FitInEpochs(CallbackSupportMixin):

@@ -1,8 +1,9 @@
 """The one training loop: skorch's, over stored or live activations, with weighted rows and groups of parameters."""
 
+import contextlib
 import copy
 import traceback
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -14,8 +15,10 @@ from sktl._engine._rest import RestNetwork
 from sktl._engine._rows import Rows, ordered_loader, shuffled_loader
 from sktl._engine._schedules import OPTIMIZERS, parameter_groups
 from sktl._engine._soft_targets import SoftTargets
-from sktl._engine._threads import loader_workers
 from sktl._messages import shortened_errors
+from sktl._process import as_the_user_has_it
+from sktl._randomness import Randomness
+from sktl._threads import loader_workers
 from sktl.backbones._graph import shadow
 from sktl.backbones._variants import hollow_tensor
 from sktl.exceptions import DivergenceError
@@ -62,6 +65,7 @@ class TransferNet(NeuralNet):
     _fused: Sequence[RestNetwork] = ()
     _soft_targets: "SoftTargets | None" = None
     _interruption: "KeyboardInterrupt | None" = None
+    _randomness: "Randomness | None" = None
 
     def initialize_module(self):
         """Take the network as it is, and refer to it once only, so that a pickle holds it once."""
@@ -91,6 +95,7 @@ class TransferNet(NeuralNet):
         *,
         epochs: int,
         generator: torch.Generator,
+        randomness: "Randomness | None" = None,
         first: Sequence[tuple[str, Any]] = (),
         last: Sequence[tuple[str, Any]] = (),
         soft_targets: "SoftTargets | None" = None,
@@ -107,6 +112,8 @@ class TransferNet(NeuralNet):
             How many times to see each row.
         generator : torch.Generator
             Where the order of the rows comes from.
+        randomness : Randomness or None, default=None
+            What dropout, and whatever else draws from the global generators meanwhile, gets instead of them.
         first, last : sequence of (str, skorch callback)
             What happens in this training before and after the net's own callbacks.
         soft_targets : SoftTargets or None, default=None
@@ -120,6 +127,7 @@ class TransferNet(NeuralNet):
             Where Ctrl-C ended the training, with a note that says after how many epochs.
         """
         self._generator, self._valid, self._soft_targets = generator, valid, soft_targets
+        self._randomness = randomness
         self._fused_size = 0  # what has been folded would not learn
         kept: list[tuple[str, Any]] = getattr(self, "callbacks_")  # noqa: B009, mypy does not know skorch's
         self.callbacks_ = [*first, *kept, *last]
@@ -130,7 +138,7 @@ class TransferNet(NeuralNet):
         finally:
             self.callbacks_ = kept
             del self._generator, self._valid
-            self._soft_targets = None
+            self._soft_targets = self._randomness = None
             if self.history and "train_loss" not in self.history[-1]:
                 del self.history[-1]  # an epoch that did not come to its end
             self.module_.zero_grad(set_to_none=True)
@@ -175,21 +183,47 @@ class TransferNet(NeuralNet):
             self._interruption = interruption  # skorch would keep it to itself: `learn` raises it when all is tidy
         return self
 
+    def run_single_epoch(self, iterator, training, prefix, step_fn, **fit_params):
+        """skorch's, with this training's own numbers for whatever draws from the global generators."""
+
+        def step(*args: Any, **kwargs: Any) -> Any:
+            with self._own_numbers(), as_the_user_has_it():
+                return step_fn(*args, **kwargs)
+
+        batches = None if iterator is None else self._batches(iterator)
+        super().run_single_epoch(batches, training, prefix, step, **fit_params)
+
+    def _batches(self, iterator: Iterable) -> Iterator:
+        """The batches, each fetched as a step is done."""
+        with self._own_numbers():
+            rest = iter(iterator)
+        nothing = object()
+        while True:
+            with self._own_numbers():
+                batch = next(rest, nothing)
+            if batch is nothing:
+                return
+            yield batch
+
+    def _own_numbers(self) -> contextlib.AbstractContextManager:
+        return self._randomness.drawn_from() if self._randomness is not None else contextlib.nullcontext()
+
     def notify(self, method_name, **cb_kwargs):
         """Call the callbacks, at the end of an epoch all of them before training stops where one asks for it.
 
         A KeyboardInterrupt that skorch's own callbacks raise there is their way to ask; every other one is the user's.
         """
-        if method_name != "on_epoch_end":
-            super().notify(method_name, **cb_kwargs)
-            return
         stop: BaseException | None = None
-        self.on_epoch_end(self, **cb_kwargs)
-        for _, callback in self.callbacks_:
-            try:
-                callback.on_epoch_end(self, **cb_kwargs)
-            except (KeyboardInterrupt, StopTraining) as request:
-                stop = stop if _is_ctrl_c(stop) else request
+        with self._own_numbers():
+            if method_name != "on_epoch_end":
+                super().notify(method_name, **cb_kwargs)
+                return
+            self.on_epoch_end(self, **cb_kwargs)
+            for _, callback in self.callbacks_:
+                try:
+                    callback.on_epoch_end(self, **cb_kwargs)
+                except (KeyboardInterrupt, StopTraining) as request:
+                    stop = stop if _is_ctrl_c(stop) else request
         if stop is not None:
             raise stop if _is_ctrl_c(stop) else StopTraining from stop
 
@@ -287,7 +321,8 @@ class TransferNet(NeuralNet):
         return other
 
     def _logits(self, x: dict[str, torch.Tensor]) -> torch.Tensor:
-        outputs = self.infer(x)
+        with as_the_user_has_it():
+            outputs = self.infer(x)
         return outputs[0] if isinstance(outputs, tuple) else outputs
 
     def outputs(self, activations: np.ndarray) -> np.ndarray:
@@ -308,9 +343,10 @@ class TransferNet(NeuralNet):
         # Channels last, a batch of another size may round otherwise too: there all have the same.
         wanted = self._fused_size or max(2, n_rows)
         chunk = chunk if n_rows == wanted else chunk[torch.arange(wanted) % n_rows]
-        features = self._network().features(chunk.to(self.device))
-        blocks = torch.nn.functional.pad(features[:n_rows], (0, 0, 0, -n_rows % _BLOCK))
-        return self.module_.head(blocks)[:n_rows].float().cpu()
+        with as_the_user_has_it():
+            features = self._network().features(chunk.to(self.device))
+            blocks = torch.nn.functional.pad(features[:n_rows], (0, 0, 0, -n_rows % _BLOCK))
+            return self.module_.head(blocks)[:n_rows].float().cpu()
 
     def hollow(self) -> "TransferNet":
         """The same net with a network that takes no room, to be pickled beside what is in it."""
@@ -342,7 +378,9 @@ class TransferNet(NeuralNet):
             with torch.inference_mode():
                 for start in range(0, len(positions), self.batch_size):
                     chunk = positions[start : start + self.batch_size]
-                    self.module_(rows.activations.batch(chunk, rows.epoch).to(self.device))
+                    batch = rows.activations.batch(chunk, rows.epoch).to(self.device)
+                    with as_the_user_has_it():
+                        self.module_(batch)
                     inputs[start : start + len(chunk)] = seen.pop().float().cpu().numpy()
         finally:
             handle.remove()

@@ -15,6 +15,7 @@ import xxhash
 from torch import nn
 
 from sktl._optional import import_optional, is_installed
+from sktl._process import exporting
 from sktl._warnings import warn
 from sktl.exceptions import CacheWarning, EngineError, MissingDependencyError
 
@@ -43,11 +44,6 @@ def graph_path(key: str) -> Path:
         home = os.devnull
     name = xxhash.xxh3_128_hexdigest(f"{_FORMAT}|{torch.__version__}|{key}".encode())
     return Path(home) / "onnx" / f"{name}.onnx"
-
-
-def is_exported(key: str) -> bool:
-    """Whether the graph of the prefix that ``key`` determines is on this machine."""
-    return os.path.isfile(graph_path(key))  # unlike Path.is_file, False where a folder may not be looked into
 
 
 def load_or_export(network: nn.Module, key: str, input_shape: tuple[int, int, int]) -> bytes:
@@ -85,7 +81,7 @@ def _export(network: nn.Module, input_shape: tuple[int, int, int]) -> bytes:
     for package in ("onnx", "onnxscript"):
         import_optional(package, extra="onnx", purpose="exporting for engine='onnxruntime'")
     example = torch.zeros((2, *input_shape), dtype=torch.uint8)
-    with quiet(), named_failure(_FAILURE):
+    with exporting(), quiet(), named_failure(_FAILURE):
         program = torch.onnx.export(
             network, (example,), dynamo=True, dynamic_shapes=({0: torch.export.Dim("n")},), verbose=False
         )

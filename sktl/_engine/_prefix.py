@@ -30,11 +30,14 @@ from sktl._engine._runners import (
     Runner,
     check_numerics,
     get_runner,
+    pictures_at_once,
     prefix_key,
     resolve_batch_size,
     resolve_engine,
 )
 from sktl._images import Images, raise_unreadable
+from sktl._randomness import helping
+from sktl._threads import bounded_threads
 from sktl._warnings import worker_threads
 from sktl.backbones import Backbone
 from sktl.exceptions import EngineError, ImageError, InputError, MissingDependencyError
@@ -116,10 +119,15 @@ class FrozenPrefix:
         self.cache = open_cache(cache)
         self.device = resolve_device(device)
         check_numerics(engine, precision, self.device)
-        self.n_threads = count_threads(n_jobs)
+        self.n_jobs = n_jobs
         self.on_error = on_error
         if not layers and on_error == "nan":
             raise InputError("on_error='nan' needs layers: there is no NaN in a picture. Use on_error='raise'.")
+
+    @property
+    def n_threads(self) -> int:
+        """Threads that read, decode and (in ONNX Runtime) run pictures."""
+        return count_threads(self.n_jobs)
 
     @property
     def dtype(self) -> np.dtype:
@@ -171,7 +179,7 @@ class FrozenPrefix:
             out = [np.empty(shape, self.dtype) for shape in wanted]
         elif [tuple(store.shape) for store in out] != wanted:
             raise InputError(f"out has the shapes {[tuple(store.shape) for store in out]}, but needs {wanted}.")
-        with worker_threads(self.n_threads) as pool:
+        with bounded_threads(), worker_threads(self.n_threads) as pool:
             job = _Job(self, images, pool, listeners, out, failures)
             try:
                 for start in range(0, len(images), _BLOCK):
@@ -254,7 +262,7 @@ class _Job:
             return found
 
         runs = chunks(block, -(-len(block) // self.prefix.n_threads))
-        return dict(pair for pairs in self.pool.map(digest, runs) for pair in pairs)
+        return dict(pair for pairs in self.pool.map(helping(digest), runs) for pair in pairs)
 
     def _look_up(self, digests: dict[int, bytes]) -> list[Group]:
         """Fill the rows that the cache holds; return the positions of the others, equal pictures together."""
@@ -276,15 +284,8 @@ class _Job:
         """What the cache has of each picture, by its digest, at each layer; with the prefix's pooling or another."""
         if self.cache is None:
             return [None] * len(wanted)
-        found = self.cache.get_many([self._key(digest, layer, self.engine, pooling) for digest, layer in wanted])
-        if self.prefix.engine == "auto":
-            # A job of another size may have run in the other engine; who leaves the choice to us takes either's rows.
-            absent = [index for index, row in enumerate(found) if row is None]
-            for other in {"torch", "onnxruntime"} - {self.engine}:
-                keys = [self._key(*wanted[index], other, pooling) for index in absent]
-                for index, row in zip(absent, self.cache.get_many(keys), strict=True):
-                    found[index] = row
-        return found
+        # Those of the other engine, of a job of another size, are rounded otherwise: they are none of this one's.
+        return self.cache.get_many([self._key(digest, layer, self.engine, pooling) for digest, layer in wanted])
 
     def _widen_in_a_search(self, digest: bytes) -> None:
         """Compute stages that are not known yet where another one is: somebody is searching over layers.
@@ -420,9 +421,14 @@ class _Job:
             return self._runner()
 
     def _batch_size(self) -> int:
-        """Pictures that go through the network at once."""
-        macs = max(self.prefix.backbone.macs(layer) if layer != PICTURES else 0 for layer in self.layers)
-        return resolve_batch_size(self.prefix.batch_size, macs, self.prefix.device)
+        """Pictures that go through the network at once; on a CPU as many as torch runs in any case."""
+        backbone, batch_size, device = self.prefix.backbone, self.prefix.batch_size, self.prefix.device
+        if self.layers == (PICTURES,):
+            return resolve_batch_size(batch_size, 0, device)
+        at_once = pictures_at_once(backbone, device) if self.engine == "torch" else None
+        if batch_size == "auto" and at_once is not None:
+            return at_once
+        return resolve_batch_size(batch_size, max(map(backbone.macs, self.layers)), device)
 
     def _prepare(self, positions: Sequence[int]) -> tuple[list[int], list[bytes], np.ndarray]:
         """Read, decode, resize and crop: positions that could be read, their digests, their pictures as one array."""

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from sktl._engine._network import Normalization, fuse, pool
+from sktl._part import without_tracing
 from sktl.backbones import Backbone
 from sktl.backbones._graph import shadow
 from sktl.exceptions import InputError
@@ -186,7 +187,7 @@ def make_head(head: Head, n_features: int, n_outputs: int, *, dropout: float, ge
         Where it is something else, does not fit, or is frozen.
     """
     if isinstance(head, nn.Module):
-        head = copy.deepcopy(head).cpu()  # where the features of the check are; the net moves it
+        head = without_tracing(copy.deepcopy(head)).cpu()  # where the features of the check are; the net moves it
         _check_head(head, n_features, n_outputs)
         return head
     widths = [] if isinstance(head, str) and head == "linear" else head

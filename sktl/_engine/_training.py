@@ -1,9 +1,6 @@
 """One training, from rows to weights: the callbacks it needs, the randomness it may use, and what is left of it."""
 
-import contextlib
-import os
-import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -14,12 +11,8 @@ from sktl._engine._net import TransferNet
 from sktl._engine._rows import Rows
 from sktl._engine._soft_targets import SoftTargets
 from sktl._engine._sparsity import KeepZeros
+from sktl._randomness import Randomness
 from sktl.exceptions import DivergenceError
-
-# Dropout and augmentation draw from one generator for the whole process: in threads of one process they take turns.
-GLOBAL_GENERATOR = threading.RLock()
-if hasattr(os, "register_at_fork"):  # in a child, a lock that another thread of the parent held would stay locked
-    os.register_at_fork(after_in_child=GLOBAL_GENERATOR._at_fork_reinit)  # type: ignore[attr-defined]
 
 
 def train(
@@ -89,31 +82,37 @@ def train(
     # The others see an epoch before it may be the last one.
     after = [*callbacks, *([("keep_best", best)] if best is not None else [])]
     generator = torch.Generator().manual_seed(seed)
-    with seeded(seed, net.device):
-        if start is not None:
+    randomness = Randomness(seed, net.device)
+    if start is not None:
+        with randomness.drawn_from():
             start.restore(net, generator)
-        n_epochs = len(net.history)
-        try:
-            net.learn(
-                rows,
-                valid,
-                epochs=epochs - n_before,
-                generator=generator,
-                first=own,
-                last=after,
-                soft_targets=soft_targets,
-            )
-            if len(net.history) > n_epochs and not net.is_sound(rows, _loss_of_kept(net, best)):
-                raise net.divergence("The outputs became no finite numbers")
-        except KeyboardInterrupt:
-            if best is None:
-                last_good.rewind(net)
+    n_epochs = len(net.history)
+    try:
+        net.learn(
+            rows,
+            valid,
+            epochs=epochs - n_before,
+            generator=generator,
+            randomness=randomness,
+            first=own,
+            last=after,
+            soft_targets=soft_targets,
+        )
+        with randomness.drawn_from():
+            is_sound = len(net.history) == n_epochs or net.is_sound(rows, _loss_of_kept(net, best))
+        if not is_sound:
+            raise net.divergence("The outputs became no finite numbers")
+    except KeyboardInterrupt:
+        if best is None:
+            last_good.rewind(net)
+        with randomness.drawn_from():
             if len(net.history) > n_epochs and not net.is_sound(rows):
                 _put_back(net, rows, best, last_good)
-            raise
-        except DivergenceError:
+        raise
+    except DivergenceError:
+        with randomness.drawn_from():
             _put_back(net, rows, best, last_good)
-            raise
+        raise
 
 
 def _loss_of_kept(net: TransferNet, best: "KeepBest | None") -> float:
@@ -126,15 +125,3 @@ def _put_back(net: TransferNet, rows: Rows, best: "KeepBest | None", last_good: 
     (best or last_good).restore(net)
     if not net.is_sound(rows):
         last_good.restart(net)
-
-
-@contextlib.contextmanager
-def seeded(seed: int, device: "str | torch.device") -> Iterator[None]:
-    """Seed torch's global generators, and put them back as they were."""
-    device = torch.device(device)
-    with GLOBAL_GENERATOR, torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
-        torch.default_generator.manual_seed(seed)
-        if device.type == "cuda":
-            with torch.cuda.device(device):
-                torch.cuda.manual_seed(seed)
-        yield

@@ -1,6 +1,5 @@
 """What all estimators that train a network share: the parameters, the flow of a fit, and how predictions are made."""
 
-import contextlib
 from numbers import Integral, Real
 from typing import NamedTuple
 
@@ -32,11 +31,11 @@ from sktl._engine._runners import resolve_batch_size
 from sktl._engine._schedules import OPTIMIZERS, SCHEDULES
 from sktl._engine._soft_targets import SoftTargets
 from sktl._engine._summary import TrainableSummary
-from sktl._engine._threads import bounded_threads
-from sktl._engine._training import GLOBAL_GENERATOR, train
+from sktl._engine._training import train
 from sktl._images import check_images
 from sktl._messages import shortened_errors
 from sktl._params import Estimator, check_consistent_length
+from sktl._threads import bounded_threads
 from sktl._warnings import warn
 from sktl.backbones._variants import fill, hollow
 from sktl.exceptions import InputError, TrainingWarning
@@ -271,16 +270,14 @@ class TransferEstimator(FitInEpochs, Estimator):
         """The output of the frozen stages for a table, with its targets and weights."""
         n_views = self.n_views if augmentation is not None else None
         is_stored = self.cache is not None and (augmentation is None or n_views is not None)
-        is_drawn = is_stored and augmentation is not None  # here and now, from the generators that threads share
-        with GLOBAL_GENERATOR if is_drawn else contextlib.nullcontext():
-            activations = fetch_activations(
-                self._prefix(depth, self.cache if is_stored else None),
-                table.images,
-                stored=is_stored,
-                augmentation=augmentation,
-                n_views=n_views,
-                listeners=[PrintedProgress(self)] if self.verbose and is_stored else [],
-            )
+        activations = fetch_activations(
+            self._prefix(depth, self.cache if is_stored else None),
+            table.images,
+            stored=is_stored,
+            augmentation=augmentation,
+            n_views=n_views,
+            listeners=[PrintedProgress(self)] if self.verbose and is_stored else [],
+        )
         return Rows(
             activations,
             torch.from_numpy(table.y),
@@ -323,8 +320,7 @@ class TransferEstimator(FitInEpochs, Estimator):
         if previous is not None:
             net.history = previous.history
         elif self.head_init == "probe":
-            with GLOBAL_GENERATOR if self.augment is not None else contextlib.nullcontext():
-                self._start_from_probe(net, course)
+            self._start_from_probe(net, course)
         return net
 
     def _new_net(self, network):

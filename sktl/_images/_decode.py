@@ -16,7 +16,6 @@ import re
 import struct
 from dataclasses import replace
 from io import BytesIO
-from threading import Lock
 from typing import Any
 
 import numpy as np
@@ -30,6 +29,7 @@ from sktl._images._reading import MAX_PIXELS, OWN_READER, SAY_RANGE, Reading, ch
 from sktl._images._signatures import allowed_formats, describe, unsupported
 from sktl._images._sources import reason
 from sktl._images._warnings import named_warnings
+from sktl._locks import Lock
 from sktl._optional import is_installed
 from sktl.exceptions import ImageError
 

@@ -2,7 +2,6 @@
 
 import sys
 from collections.abc import Sequence
-from threading import Lock
 from typing import Any
 
 from PIL import Image
@@ -10,6 +9,7 @@ from PIL import Image
 from sktl._images._reading import Reading
 from sktl._images._sources import name_of
 from sktl._images._warnings import named_warnings
+from sktl._locks import Lock
 
 _REMEMBERED_BYTES = 256 * 1024**2
 

@@ -2,7 +2,6 @@
 
 import copy
 from collections.abc import Sequence
-from functools import cached_property
 from io import BytesIO
 from typing import Any
 
@@ -20,6 +19,7 @@ from sktl._images._reading import Reading
 from sktl._images._signatures import is_allowed, not_allowed
 from sktl._images._sources import is_missing, is_read_once, is_source, local_path, name_of, path_of, read, reason
 from sktl._images._warnings import named_warnings
+from sktl._locks import cached
 from sktl.exceptions import ImageError
 
 ARRAY = (np.ndarray, torch.Tensor)
@@ -45,7 +45,7 @@ class _File(Picture):
     def __init__(self, data: bytes, in_channels: int, name: str, reading: Reading):
         self._data, self._in_channels, self._name, self._reading = data, in_channels, name, reading
 
-    @cached_property
+    @cached
     def digest(self) -> bytes:
         # Of some formats Pillow makes up what is missing while that switch is set; those pixels are no one else's.
         settings = f"{DECODER}, {self._in_channels} channels, {bool(ImageFile.LOAD_TRUNCATED_IMAGES)}"
@@ -82,7 +82,7 @@ class _Pixels(Picture):
     def __init__(self, pixels: np.ndarray):
         self._pixels = pixels
 
-    @cached_property
+    @cached
     def digest(self) -> bytes:
         state = xxhash.xxh3_128(f"pixels {self._pixels.shape}".encode())
         state.update(self._pixels.data)

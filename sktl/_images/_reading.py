@@ -4,12 +4,12 @@ import functools
 import os
 from collections.abc import Callable
 from dataclasses import dataclass, replace
-from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 from sktl._code import code_key
 from sktl._images._format import Range
+from sktl._locks import cached
 from sktl.exceptions import ImageError
 
 # Pillow's own default limit: a quarter of a gigabyte of RGB.
@@ -48,7 +48,7 @@ class Reading:
     page: int = 0
     reader: "Callable[[Any], Any] | str | None" = None
 
-    @cached_property
+    @cached
     def key(self) -> str:
         """Everything here that decides pixels, or whether there are any; the same in every process."""
         reader = self.reader if self.reader is None or isinstance(self.reader, str) else code_key(self.reader)

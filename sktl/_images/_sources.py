@@ -11,7 +11,6 @@ import stat
 from collections.abc import Mapping
 from io import TextIOBase
 from pathlib import PurePath
-from threading import Lock
 from typing import Any
 from urllib.parse import unquote_to_bytes, urlsplit
 from urllib.request import url2pathname
@@ -20,6 +19,7 @@ from sklearn.utils._missing import is_pandas_na, is_scalar_nan
 
 from sktl._images._reading import byte_limit
 from sktl._images._signatures import looks_like_image
+from sktl._locks import Lock
 from sktl.exceptions import ImageError
 
 ENCODED = (bytes, bytearray, memoryview)

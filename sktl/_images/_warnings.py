@@ -13,7 +13,9 @@ from typing import Any
 
 from PIL import Image
 
-_LOCK = threading.Lock()
+from sktl._locks import Lock
+
+_LOCK = Lock()
 _READING = threading.local()
 
 

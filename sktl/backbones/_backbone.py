@@ -2,12 +2,13 @@
 
 from collections.abc import Callable, Mapping, Sequence
 from difflib import get_close_matches
-from functools import cached_property
 from typing import Any
 
 import torch
 from torch import fx, nn
 
+from sktl._locks import cached_once
+from sktl._part import Part
 from sktl.backbones import _fingerprint, _graph, _layout, _stages, _variants
 from sktl.backbones._preprocessing import Preprocessing
 from sktl.backbones._stages import Stage
@@ -92,7 +93,7 @@ class Backbone:
         kept = ("name", "preprocessing", "in_channels", "has_classifier", "module", "_given_ends", "_fingerprints")
         return {name: self.__dict__[name] for name in kept}
 
-    @cached_property
+    @cached_once
     def _root(self) -> nn.Module:
         """The network that graphs refer to: it shares the weights, and nothing in it works in place."""
         self._check_eval()
@@ -105,7 +106,7 @@ class Backbone:
                 "Call backbone.module.eval(); to train a part of it, take a copy with backbone.cut()."
             )
 
-    @cached_property
+    @cached_once
     def _full_graph(self) -> fx.Graph:
         from sktl.backbones import _tracing  # loads torchvision
 
@@ -126,11 +127,11 @@ class Backbone:
         _graph.remove_mutation(graph, self._root)
         return graph
 
-    @cached_property
+    @cached_once
     def _nodes(self) -> dict[str, fx.Node]:
         return {node.meta["layer"]: node for node in _graph.tensor_nodes(self._full_graph)}
 
-    @cached_property
+    @cached_once
     def _stage_ends(self) -> dict[str, fx.Node]:
         if self._given_ends is not None:
             return {name: self._find_layer(layer, self._nodes) for name, layer in self._given_ends.items()}
@@ -142,11 +143,11 @@ class Backbone:
             )
         return ends
 
-    @cached_property
+    @cached_once
     def _channel_axes(self) -> dict[fx.Node, int]:
         return _layout.channel_axes(self._full_graph, self._root)
 
-    @cached_property
+    @cached_once
     def stages(self) -> tuple[Stage, ...]:
         """The places where the network can be cut."""
         stages = []
@@ -170,7 +171,7 @@ class Backbone:
             )
         return tuple(stages)
 
-    @cached_property
+    @cached_once
     def stage_parts(self) -> dict[str, tuple[str, ...]]:
         """The paths of the modules, and of the tensors outside of modules, that each stage is the first to use."""
         parts: dict[str, tuple[str, ...]] = {}
@@ -367,7 +368,7 @@ class Backbone:
         }
         return other
 
-    @cached_property
+    @cached_once
     def body(self) -> "Backbone":
         """The network without its source head, of which nothing is left that takes room."""
         return self if self._given_ends is not None else _variants.up_to(self, len(self._stage_ends))
@@ -409,7 +410,7 @@ class Backbone:
 
     def _part(self, graph: fx.Graph, tensor: Callable[[torch.Tensor], torch.Tensor]) -> fx.GraphModule:
         self._check_eval()
-        part = fx.GraphModule(self._root, graph).eval()
+        part = Part(self._root, graph).eval()
         own = _graph.shadow(part, tensor)
         # A graph that knows its module, which knows its graph, is a circle that would keep gigabytes of weights
         # until Python's next large collection.

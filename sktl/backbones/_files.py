@@ -4,7 +4,6 @@ import json
 import os
 import stat
 import struct
-import threading
 import time
 import zipfile
 from collections import OrderedDict
@@ -18,6 +17,7 @@ import xxhash
 from safetensors.torch import load_file
 from torch import Tensor
 
+from sktl._locks import Lock
 from sktl._messages import shortened
 from sktl.exceptions import BackboneError, WeightsMismatchError
 
@@ -54,9 +54,7 @@ _SAVE = (
 # Digests of files by what the system says of them, the most recently used last.
 _DIGESTS: OrderedDict[tuple, bytes] = OrderedDict()
 _DIGESTS_SIZE = 64
-_DIGESTS_LOCK = threading.Lock()
-if hasattr(os, "register_at_fork"):  # in a child, a lock that another thread of the parent held would stay locked
-    os.register_at_fork(after_in_child=_DIGESTS_LOCK._at_fork_reinit)  # type: ignore[attr-defined]
+_DIGESTS_LOCK = Lock()
 _TICK = 2.0  # seconds in which a file may be written twice and have the same times: the coarsest file systems
 
 

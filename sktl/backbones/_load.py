@@ -1,10 +1,8 @@
 """From what a user names to a `Backbone`."""
 
-import contextlib
 import copy
-import threading
 from collections import OrderedDict
-from collections.abc import Hashable, Iterator, Mapping
+from collections.abc import Hashable, Mapping
 from itertools import chain
 from os import PathLike
 from pathlib import Path
@@ -16,7 +14,11 @@ from sklearn.utils import check_random_state
 from torch import nn
 from torch.utils._pytree import tree_leaves
 
+from sktl._locks import Lock
 from sktl._messages import shortened_errors
+from sktl._part import without_tracing
+from sktl._randomness import Randomness
+from sktl._threads import bounded_threads
 from sktl.backbones import _files, _graph, _input, _weights
 from sktl.backbones._architecture import Architecture
 from sktl.backbones._backbone import Backbone
@@ -29,11 +31,10 @@ from sktl.exceptions import BackboneError
 # Loaded networks, the most recently used last. Each may be hundreds of megabytes.
 _MEMO: OrderedDict[Hashable, Backbone] = OrderedDict()
 _MEMO_SIZE = 4
-_MEMO_LOCK = threading.Lock()
-# torch draws random weights from one generator of the process: never two networks at a time.
-_RANDOM_LOCK = threading.RLock()
+_MEMO_LOCK = Lock()
 
 
+@bounded_threads()
 def load_backbone(
     backbone: Any,
     *,
@@ -118,12 +119,13 @@ def load_backbone(
         if key in _MEMO:
             _MEMO.move_to_end(key)
             return _MEMO[key]
-    with _forked_rng():
-        if name is None and path is None:
-            with shortened_errors():
-                generator = check_random_state(random_state)
-            torch.default_generator.manual_seed(generator.randint(2**31))
-        module, has_head = _load_module(architecture, name, path, wanted)
+    seed = 0  # of what is drawn and then replaced by the file's
+    if name is None and path is None:
+        with shortened_errors():
+            seed = check_random_state(random_state).randint(2**31)
+    state = _read_state(architecture, name, path)
+    with Randomness(seed).drawn_from():
+        module, has_head = _build(architecture, state, wanted, path, str(path or name))
         wanted = _input.adapt_input(module.eval().float(), in_channels, wanted, default)
     loaded = Backbone(
         module,
@@ -135,11 +137,15 @@ def load_backbone(
     if not architecture.swept:
         _check_graph(loaded)
     if key is not None:
-        with _MEMO_LOCK:
-            _MEMO[key] = loaded
-            while len(_MEMO) > _MEMO_SIZE:
-                _MEMO.popitem(last=False)
+        _remember(key, loaded)
     return loaded
+
+
+def _remember(key: Hashable, loaded: Backbone) -> None:
+    with _MEMO_LOCK:
+        _MEMO[key] = loaded
+        while len(_MEMO) > _MEMO_SIZE:
+            _MEMO.popitem(last=False)
 
 
 def _no_network(backbone: Any) -> BackboneError:
@@ -150,13 +156,6 @@ def _no_network(backbone: Any) -> BackboneError:
         "an nn.Module, a Backbone, or a fitted estimator of sktl"
         + (f"; a class is none until it is called: {backbone.__name__}(...)." if is_class else ".")
     )
-
-
-@contextlib.contextmanager
-def _forked_rng() -> Iterator[None]:
-    # Building a network draws its random weights on the CPU only: no generator of a GPU needs to be put back.
-    with _RANDOM_LOCK, torch.random.fork_rng(devices=[]):
-        yield
 
 
 def _resolve_weights(
@@ -197,19 +196,22 @@ def _memo_key(
     return backbone, _files.file_digest(path), path.name, in_channels, preprocessing
 
 
-def _load_module(
-    architecture: Architecture, name: str | None, path: Path | None, preprocessing: Preprocessing
-) -> tuple[nn.Module, bool]:
-    """The network, and whether it has a head that has learnt something."""
+def _read_state(architecture: Architecture, name: str | None, path: Path | None) -> "StateDict | None":
+    """The weights; None where they are to be random."""
     if path is not None:
-        content = _files.read_state_dict(path)
-        names = list(_empty(architecture, content, preprocessing).state_dict())
-        state = named_as(content, names, architecture.adjust)
-    elif name is not None:
-        state = architecture.adjust(architecture.fetch(name))
-    else:
+        return _files.read_state_dict(path)
+    return architecture.adjust(architecture.fetch(name)) if name is not None else None
+
+
+def _build(
+    architecture: Architecture, state: "StateDict | None", preprocessing: Preprocessing, path: Path | None, origin: str
+) -> tuple[nn.Module, bool]:
+    """The network with these weights, and whether it has a head that has learnt something."""
+    if state is None:
         return architecture.build(None, preprocessing), False
-    origin = str(path) if path is not None else str(name)
+    if path is not None:
+        names = list(_empty(architecture, state, preprocessing).state_dict())
+        state = named_as(state, names, architecture.adjust)
     module = _empty(architecture, state, preprocessing)
     has_head = _weights.load_state_dict(module, state, origin=origin)
     if any(tensor.is_meta for tensor in chain(module.parameters(), module.buffers())):  # not all of it is in the file
@@ -269,20 +271,20 @@ def _own(
     if weights is not None and not _own_weights(weights):
         choices = "'default' or None for the weights that it has"
         path = _files.as_weights_path(weights, backbone=name, choices=choices)
-    copied = copy.deepcopy(module).cpu().float().eval()
+    copied = without_tracing(copy.deepcopy(module)).cpu().float().eval()
     for layer in copied.modules():
         for hooks in (layer._forward_hooks, layer._forward_pre_hooks, layer._backward_hooks, layer._backward_pre_hooks):
             for number, hook in list(hooks.items()):
                 # torch's own hooks (spectral norm, weight norm, pruning) compute the weights and belong to the network.
                 if not (getattr(hook, "__module__", None) or type(hook).__module__).startswith("torch."):
                     del hooks[number]
-    with _forked_rng():
-        if path is not None:
-            state = named_as(_files.read_state_dict(path), list(copied.state_dict()), dict)
-            _weights.load_state_dict(copied, state, origin=str(path))
-            copied.eval()
-        numbers = [*copied.named_parameters(), *(x for x in copied.named_buffers() if _weights.is_statistic(x[0]))]
-        _weights.check_numbers(numbers, whose=f"backbone={name}(...)")
+    if path is not None:
+        state = named_as(_files.read_state_dict(path), list(copied.state_dict()), dict)
+        _weights.load_state_dict(copied, state, origin=str(path))
+        copied.eval()
+    numbers = [*copied.named_parameters(), *(x for x in copied.named_buffers() if _weights.is_statistic(x[0]))]
+    _weights.check_numbers(numbers, whose=f"backbone={name}(...)")
+    with Randomness(0).drawn_from():
         wanted = _input.adapt_input(copied, in_channels, check_preprocessing(preprocessing, default), default)
     loaded = Backbone(copied, name=name, preprocessing=wanted, in_channels=in_channels)
     _check_graph(loaded)
@@ -296,9 +298,8 @@ def _check_graph(backbone: Backbone) -> None:
     generator = torch.Generator().manual_seed(0)
     picture = torch.randn(1, backbone.in_channels, *backbone.preprocessing.crop_shape, generator=generator)
     results = []
-    with _forked_rng(), torch.no_grad():
-        for network in (backbone.module, part):
-            torch.default_generator.manual_seed(0)  # some networks draw numbers in eval mode too
+    for network in (backbone.module, part):
+        with Randomness(0).drawn_from(), torch.no_grad():  # some networks draw numbers in eval mode too
             results.append(next(filter(torch.is_tensor, tree_leaves(network(picture.clone()))), None))
     expected, found = results
     if expected is None or found is None:  # an output of a class of its own, in which no tensor can be found

@@ -3,27 +3,30 @@
 This module imports torchvision and is imported when a network is first read, not with sktl.
 """
 
+import contextlib
 import inspect
 import math
 import sys
-import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from functools import partial
 from typing import Any
 
 import torch
 import torchvision
 from torch import fx, nn
-from torch.utils.flop_counter import FlopCounterMode
+from torch.fx import _symbolic_trace as _fx
+from torch.utils.flop_counter import FlopCounterMode, _FlopCounterMode
 from torchvision.models.feature_extraction import NodePathTracer
 
+from sktl._locks import Lock
 from sktl.backbones._graph import shadow
 from sktl.exceptions import BackboneError
 
 # torchvision's feature extraction does not look into its own building blocks; neither do we, so that names agree.
 _LEAF_MODULES = [ops for ops in vars(torchvision.ops).values() if inspect.isclass(ops) and issubclass(ops, nn.Module)]
 
-# While it traces, torch.fx replaces nn.Module's own methods, for the whole process: never two tracers at a time.
-_TRACING = threading.Lock()
+# The functions that a graph keeps as one node are wrapped where they stand, for the process: never two at a time.
+_TRACING = Lock()
 
 
 class _Tracer(NodePathTracer):
@@ -39,14 +42,11 @@ class _Tracer(NodePathTracer):
         )
         self.opaque = opaque
         self.culprit: str | None = None
-        self.thread = threading.get_ident()
 
     def is_leaf_module(self, m: nn.Module, module_qualname: str) -> bool:
         return module_qualname in self.opaque or super().is_leaf_module(m, module_qualname)
 
     def call_module(self, m: nn.Module, forward: Callable, args: Any, kwargs: Any) -> Any:
-        if threading.get_ident() != self.thread:  # another thread's network, which only runs
-            return forward(*args, **kwargs)
         try:
             return super().call_module(m, forward, args, kwargs)
         except Exception:
@@ -54,9 +54,70 @@ class _Tracer(NodePathTracer):
                 self.culprit = self.path_of_module(m)
             raise
 
-    def create_args_for_root(self, root_fn: Callable, is_module: bool, concrete_args: Any = None) -> tuple[Any, list]:
-        # The image is the only input: a further argument of `forward` keeps its default and is no placeholder.
-        return root_fn, [self.root, self.create_proxy("placeholder", "x", (), {})]
+    def trace(self, root: Any, concrete_args: Any = None) -> fx.Graph:
+        """The graph of ``root``, of which the other threads of the process notice nothing.
+
+        torch.fx's own method, but that it replaces ``__call__`` and ``__getattr__`` of `torch.nn.Module`, through
+        which all networks of the process then run, and here the modules of ``root`` alone have other ones.
+        """
+        self.root = root
+        self.root_module_name = root._get_name()
+        self.submodule_paths = {module: name for name, module in root.named_modules()}
+        self.graph = fx.Graph()
+        constants = _fx._constant_attribute_types
+        self.tensor_attrs = {
+            value: f"{path}.{name}" if path else name
+            for path, module in root.named_modules()
+            for name, value in vars(module).items()
+            if isinstance(value, constants)
+        }
+        forward = type(root).forward
+        # Wrapped, a function does what it did for all that are not traced.
+        with _fx._Patcher() as patcher, _watched(root, self, patcher), _said_to_dynamo():
+            _fx._patch_wrapped_functions(patcher)
+            for scope in (forward.__globals__, *(vars(module) for module in self._autowrap_search)):
+                _fx._autowrap_check(patcher, scope, self._autowrap_function_ids)
+            # The image is the only input: a further argument of `forward` keeps its default and is no placeholder.
+            image = self.create_proxy("placeholder", "x", (), {})
+            self.create_node("output", "output", (self.create_arg(forward(root, image)),), {})
+        return self.graph
+
+
+@contextlib.contextmanager
+def _watched(root: nn.Module, tracer: _Tracer, patcher: Any) -> Iterator[None]:
+    """Let a tracer know of the calls and parameters of a network: its modules have other classes meanwhile."""
+    proxies: dict = {}
+
+    def call(kind: Any, module: nn.Module, *args: Any, **kwargs: Any) -> Any:
+        scope = getattr(getattr(module, "forward", module), "__globals__", {})
+        _fx._autowrap_check(patcher, scope, tracer._autowrap_function_ids)
+        return tracer.call_module(module, partial(kind.__call__, module), args, kwargs)
+
+    def get(kind: Any, module: nn.Module, name: str) -> Any:
+        return tracer.getattr(name, kind.__getattr__(module, name), proxies)
+
+    def watched(kind: Any) -> Any:
+        own = {
+            "__call__": lambda module, *args, **kwargs: call(kind, module, *args, **kwargs),
+            "__getattr__": lambda module, name: get(kind, module, name),
+        }
+        return type(kind.__name__, (kind,), {**own, "__module__": kind.__module__, "__qualname__": kind.__qualname__})
+
+    kinds = {module: type(module) for module in root.modules()}
+    known = {kind: watched(kind) for kind in set(kinds.values())}
+    try:
+        for module, kind in kinds.items():
+            module.__class__ = known[kind]
+        yield
+    finally:
+        for module, kind in kinds.items():
+            module.__class__ = kind
+
+
+def _said_to_dynamo() -> contextlib.AbstractContextManager:
+    """Have what torch.compile has made refuse to be traced, and so be one node; where torch knows that by thread."""
+    context = getattr(_fx, "_is_fx_tracing_context", None)
+    return context(True) if context is not None else contextlib.nullcontext()
 
 
 def trace(module: nn.Module) -> fx.Graph:
@@ -95,7 +156,8 @@ class _Measurer(fx.Interpreter):
     """Runs a graph and writes each node's shape and multiply-accumulates into its ``meta``."""
 
     def run_node(self, n: fx.Node) -> Any:
-        with FlopCounterMode(display=False) as counter:
+        counter = FlopCounterMode(display=False)
+        with _FlopCounterMode(counter):  # without its hooks, which all modules of the process would run
             result = super().run_node(n)
         n.meta["shape"] = tuple(result.shape) if isinstance(result, torch.Tensor) else None
         n.meta["macs"] = counter.get_total_flops() // 2

@@ -1,6 +1,5 @@
 """What all compressors share: the classifier that is made smaller, its retraining, its footprint and its pickle."""
 
-import contextlib
 import copy
 from numbers import Integral, Real
 from typing import Any, NamedTuple
@@ -29,7 +28,6 @@ from sktl._engine._rest import RestNetwork, adopt_statistics_quickly, last_linea
 from sktl._engine._rows import unit_mean
 from sktl._engine._soft_targets import LOGITS, WEIGHT, SoftTargets
 from sktl._engine._sparsity import find_zeros, restore_zeros
-from sktl._engine._training import GLOBAL_GENERATOR
 from sktl._images import check_images
 from sktl._messages import shortened
 from sktl._params import Estimator
@@ -332,12 +330,11 @@ class CompressedClassifier(WholeCopies, FitInEpochs, MetaEstimatorMixin, Classif
 
     def _recover(self, inner, course):
         """Bring back what a few passes without gradients can: statistics of batch norms, and a head that fits."""
-        with taking_turns(inner):
-            recalibrate(inner.net_, course.rows)
-            if inner.head_init == "probe":
-                zeros = find_zeros(inner.net_.module_.head)
-                inner._start_from_probe(inner.net_, course)
-                restore_zeros(zeros)
+        recalibrate(inner.net_, course.rows)
+        if inner.head_init == "probe":
+            zeros = find_zeros(inner.net_.module_.head)
+            inner._start_from_probe(inner.net_, course)
+            restore_zeros(zeros)
 
     def _adopt(self, inner):
         """The attributes of a fitted classifier."""
@@ -450,11 +447,6 @@ def _without_parameter(model: Any) -> Any:
     """A model that is pickled as a compressed one is: without a network that was its parameter."""
     model = outermost(model)
     return bare(model) if isinstance(model, TransferClassifier) else model
-
-
-def taking_turns(inner: TransferClassifier) -> contextlib.AbstractContextManager:
-    """Where pictures are augmented: from the generator that training in other threads draws from as well."""
-    return GLOBAL_GENERATOR if inner.augment is not None else contextlib.nullcontext()
 
 
 def adopt_network(inner: TransferClassifier) -> None:

@@ -2,7 +2,6 @@
 
 import os
 import tempfile
-import threading
 from typing import Any
 
 import numpy as np
@@ -11,6 +10,7 @@ from torch import Tensor, nn
 
 from sktl._engine._onnx import named_failure, quiet, session_options
 from sktl._optional import import_optional
+from sktl._process import exporting
 
 PURPOSE = "scheme='int8'"
 FAILURE = (
@@ -22,9 +22,6 @@ _MAX_TEMPLATES = 32  # kilobytes each: a graph without its weights
 # Most of an export is the same for all networks of one structure, and takes a second; what remains takes a twentieth of
 # it. Folds and candidates of a search differ in their weights alone.
 _TEMPLATES: dict[str, bytes] = {}
-_LOCK = threading.Lock()  # the exporter is not made for several threads
-if hasattr(os, "register_at_fork"):  # in a child, a lock that another thread of the parent held would stay locked
-    os.register_at_fork(after_in_child=_LOCK._at_fork_reinit)  # type: ignore[attr-defined]
 
 
 def check_engine() -> None:
@@ -61,7 +58,7 @@ def export_float(network: nn.Module, example: Tensor) -> Any:
         Where a package of the extra ``onnx`` is not installed.
     """
     check_engine()
-    with named_failure(FAILURE), _LOCK, quiet():
+    with named_failure(FAILURE), exporting(), quiet():
         rows = torch.export.Dim("n")
         program = torch.export.export(network, (example,), dynamic_shapes=({0: rows},), strict=False)
         return _simplified(_translate(program))

@@ -8,8 +8,6 @@ proven on the copy before the network itself is touched.
 
 import copy
 import math
-import os
-import threading
 import warnings
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
@@ -19,15 +17,14 @@ from torch import Tensor, fx, nn
 from torch.nn.modules.conv import _ConvNd
 
 from sktl._engine._rest import RestNetwork
+from sktl._locks import Lock
 from sktl._optional import import_optional
 from sktl.exceptions import CompressionError
 
 Score = Callable[[Any], Tensor]
 
 # torch-pruning notes along which axis it is about to cut in objects that all threads share.
-_LOCK = threading.Lock()
-if hasattr(os, "register_at_fork"):  # in a child, a lock that another thread of the parent held would stay locked
-    os.register_at_fork(after_in_child=_LOCK._at_fork_reinit)  # type: ignore[attr-defined]
+_LOCK = Lock()
 
 # What stays of each group where all groups are ranked together: a group without filters would cut the network in two.
 _SMALLEST_SHARE = 0.1

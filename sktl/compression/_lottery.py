@@ -14,8 +14,8 @@ from sktl._engine._checkpoint import Remember
 from sktl._engine._classification import TransferClassifier
 from sktl._engine._net import TransferNet
 from sktl._engine._rest import adopt_statistics_quickly, last_linear
-from sktl._engine._training import seeded
 from sktl._messages import shortened
+from sktl._randomness import Randomness
 from sktl.compression._codec import pack, unpack
 from sktl.compression._compressed import (
     COMPRESSION_CONSTRAINTS,
@@ -321,7 +321,7 @@ def draw_anew(net: TransferNet, seed: int) -> None:
     """
     net.module_._freeze_bn &= net.batch_size == 1  # one row has no variance
     adopt_statistics_quickly(net.module_)
-    with seeded(seed, net.device):
+    with Randomness(seed, net.device).drawn_from():
         for layer in [*net.module_._learning, *net.module_.head.modules()]:
             # torch's attention has another name for it.
             reset = getattr(layer, "reset_parameters", None) or getattr(layer, "_reset_parameters", None)

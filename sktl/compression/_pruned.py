@@ -13,7 +13,6 @@ from sktl.compression._compressed import (
     compressible,
     inner_layers,
     require_layers,
-    taking_turns,
 )
 from sktl.compression._filters import import_torch_pruning, measure_whole, prune_filters
 from sktl.compression._masks import CRITERIA, importance, set_zeros, zero_masks
@@ -181,8 +180,7 @@ class PrunedClassifier(CompressedClassifier):
             if number > 1 and self.criterion == "taylor":  # what a loss had learnt it has forgotten after training
                 self._renew(inner, course)
             layers = self._layers(inner.net_.module_)
-            with taking_turns(inner):
-                scores = importance(inner.net_, course.rows, layers, self.criterion, generator)
+            scores = importance(inner.net_, course.rows, layers, self.criterion, generator)
             if self.granularity == "weight":
                 set_zeros(layers, zero_masks(layers, scores, dict.fromkeys(layers, share), self._resolve_scope()))
             else:

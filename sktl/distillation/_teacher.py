@@ -1,7 +1,6 @@
 """The teacher: fitted where it is not, asked once per picture, its classes put into the student's order."""
 
 import os
-import threading
 from collections import OrderedDict
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -21,6 +20,7 @@ from sktl._engine._cache import open_cache
 from sktl._engine._fitted import reach
 from sktl._engine._interrupts import noticed_interrupts
 from sktl._engine._labelled import LabelledImages
+from sktl._locks import Lock
 from sktl._messages import shortened, shortened_errors
 from sktl._warnings import warn
 from sktl.backbones._files import file_digest, is_weights_name
@@ -37,9 +37,7 @@ KINDS = ("logits", "probabilities", "decision values", "labels")
 # each fold.
 _FITTED: OrderedDict[bytes, tuple[Any, "bytes | None"]] = OrderedDict()
 _FITTED_SIZE = 8
-_FITTED_LOCK = threading.Lock()
-if hasattr(os, "register_at_fork"):  # in a child, a lock that another thread of the parent held would stay locked
-    os.register_at_fork(after_in_child=_FITTED_LOCK._at_fork_reinit)  # type: ignore[attr-defined]
+_FITTED_LOCK = Lock()
 
 
 class Answers(NamedTuple):

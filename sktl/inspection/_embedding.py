@@ -11,10 +11,10 @@ from sklearn.preprocessing import StandardScaler
 from sklearn.utils import check_array, check_random_state
 from sklearn.utils.multiclass import type_of_target
 
-from sktl._engine._threads import bounded_threads
 from sktl._images import is_missing
 from sktl._messages import shortened_errors
 from sktl._params import check_consistent_length
+from sktl._threads import bounded_threads
 from sktl.exceptions import InputError
 from sktl.inspection._axes import MUTED, check_matplotlib, one_axes
 from sktl.inspection._labels import in_legend

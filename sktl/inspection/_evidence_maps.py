@@ -17,8 +17,8 @@ from sktl._engine._fitted import reach, require_fitted
 from sktl._engine._network import Normalization, pool
 from sktl._engine._prefix import FrozenPrefix
 from sktl._engine._runners import get_runner, resolve_batch_size
-from sktl._engine._threads import bounded_threads
 from sktl._images import check_images
+from sktl._threads import bounded_threads
 from sktl.backbones import Backbone
 from sktl.exceptions import InputError
 from sktl.inspection._subject import name_layers

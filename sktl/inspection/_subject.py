@@ -11,8 +11,8 @@ from sktl._engine._backbone_parameter import resolve_backbone
 from sktl._engine._fitted import reach
 from sktl._engine._labelled import as_targets
 from sktl._engine._prefix import FrozenPrefix
-from sktl._engine._threads import bounded_threads
 from sktl._images import Images, check_images, is_missing
+from sktl._threads import bounded_threads
 from sktl.backbones import Backbone
 from sktl.exceptions import InputError
 from sktl.feature_extraction import PretrainedFeatureExtractor

@@ -11,8 +11,8 @@ from sklearn.utils.validation import check_is_fitted
 from sktl._engine._backbone_parameter import resolve_backbone
 from sktl._engine._fitted import reach
 from sktl._engine._prefix import PREFIX_CONSTRAINTS, FrozenPrefix
-from sktl._engine._threads import bounded_threads
 from sktl._images import Images, check_images
+from sktl._threads import bounded_threads
 from sktl.backbones import Backbone
 from sktl.exceptions import InputError
 from sktl.feature_extraction import PretrainedFeatureExtractor

@@ -248,7 +248,7 @@ def test_a_table_that_fits_is_kept_whole(counted, tmp_path):
 def test_batches_and_threads_do_not_change_the_features(paths, n_jobs, batch_size):
     """Each row depends on its own picture alone."""
     expected = np.concatenate([run([path])[0] for path in paths])
-    np.testing.assert_allclose(run(paths, n_jobs=n_jobs, batch_size=batch_size)[0], expected, rtol=1e-4, atol=1e-5)
+    np.testing.assert_array_equal(run(paths, n_jobs=n_jobs, batch_size=batch_size)[0], expected)
 
 
 def test_blocks_join_without_a_seam(paths, cache, monkeypatch):
@@ -353,13 +353,23 @@ def test_an_interruption_keeps_what_was_computed(paths, cache, counted):
     assert counted["pictures"] <= 6
 
 
-def test_auto_finds_the_rows_of_either_engine(paths, cache, counted, monkeypatch):
-    """Folds that were small enough for torch and a refit that was not share their features."""
-    expected = run(paths, engine="auto", cache=cache)[0]
-    assert counted["pictures"] == len(paths)
+def test_auto_gives_what_a_fresh_process_gives(paths, cache, counted, monkeypatch):
+    """What a job of another size has left in the cache, from the other engine, is rounded otherwise and not taken."""
+    expected = run(paths, engine="auto", cache=None)[0]
     monkeypatch.setattr(_prefix, "resolve_engine", lambda *args, **settings: "onnxruntime")
+    monkeypatch.setattr(_prefix, "get_runner", lambda *args, **settings: Rounding())
+    assert not np.array_equal(run(paths, engine="auto", cache=cache)[0], expected)
+    monkeypatch.undo()
     np.testing.assert_array_equal(run(paths, engine="auto", cache=cache)[0], expected)
-    assert counted["pictures"] == len(paths)
+
+
+class Rounding:
+    """An engine with numbers of its own."""
+
+    concurrent = True
+
+    def __call__(self, pictures):
+        return [np.full((len(pictures), 512), 0.5, np.float32)]
 
 
 def test_a_search_computes_only_the_stages_that_are_not_known(paths, cache, counted):

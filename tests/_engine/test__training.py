@@ -1,10 +1,8 @@
 """One training: the same numbers for the same seed, and nothing global is changed."""
 
 import copy
-import multiprocessing
 import pickle
 import random
-import sys
 import threading
 
 import numpy as np
@@ -12,9 +10,9 @@ import pytest
 import torch
 from skorch.callbacks import Callback
 
-from sktl._engine import _training
 from sktl._engine._callbacks import GradualUnfreezing, KeepBest
 from sktl._engine._training import train
+from sktl.backbones import load_backbone
 from sktl.exceptions import DivergenceError
 
 
@@ -128,30 +126,23 @@ def test_a_training_within_a_training(tiny, make_net, make_rows):
     assert same(within.inner[0], trained(make_net, tiny, rows, 7)[0])
 
 
-@pytest.mark.skipif(sys.platform == "win32", reason="there is no fork")
-@pytest.mark.filterwarnings("ignore:.*fork.*:DeprecationWarning")
-def test_a_forked_child_does_not_wait_for_the_parents_thread():
-    """A lock that another thread held when the process forked is free in the child."""
-    held, leave = threading.Event(), threading.Event()
+def test_a_network_loaded_beside_changes_nothing(tiny, make_net, make_rows):
+    """What another thread draws for the first weights of a network is not missing in the dropout of a training."""
+    rows, stop = make_rows(tiny, 0), threading.Event()
+    expected = trained(make_net, tiny, rows, 1)
 
-    def hold():
-        with _training.GLOBAL_GENERATOR:
-            held.set()
-            leave.wait(60)
+    def load_all_the_time():
+        while not stop.is_set():
+            load_backbone("sktl_mini", weights=None, random_state=np.random.RandomState(0))
 
-    thread = threading.Thread(target=hold, daemon=True)
+    thread = threading.Thread(target=load_all_the_time, daemon=True)
     thread.start()
-    held.wait(60)
-    child = multiprocessing.get_context("fork").Process(target=_take_lock)
-    child.start()
-    child.join(60)
-    leave.set()
-    thread.join()
-    assert child.exitcode == 0
-
-
-def _take_lock():
-    sys.exit(0 if _training.GLOBAL_GENERATOR.acquire(timeout=10) else 1)
+    try:
+        found = trained(make_net, tiny, rows, 1)
+    finally:
+        stop.set()
+        thread.join(60)
+    assert same(found[0], expected[0])
 
 
 def test_all_stages_learn_where_none_is_to_be_unfrozen(tiny, make_net, make_rows):

@@ -17,7 +17,8 @@ from torch import nn
 
 from sktl import DistilledClassifier, FineTunedClassifier
 from sktl._engine._sparsity import keeps_zeros
-from sktl._engine._training import seeded, train
+from sktl._engine._training import train
+from sktl._randomness import Randomness
 from sktl.compression import LotteryTicketClassifier, PrunedClassifier, _lottery
 from sktl.compression._compressed import compressible
 from sktl.exceptions import CompressionError, InputError
@@ -304,9 +305,9 @@ def test_new_values_are_drawn_in_turns(table, draw):
 
     def draw_all_the_time():
         while not done.is_set():
-            with seeded(5, "cpu"):
+            with Randomness(5).drawn_from():
                 first = torch.rand(3)
-            with seeded(5, "cpu"):
+            with Randomness(5).drawn_from():
                 torch.rand(1)
                 found.append(torch.equal(torch.rand(2), first[1:]))
 

@@ -9,6 +9,7 @@ import pytest
 # The floor of each room; a room that is not here fails the test, so that it is given one when somebody moves in.
 LAYERS = {
     **dict.fromkeys(["exceptions", "_optional", "_device", "_table", "_params", "_messages", "_code", "_warnings"], 0),
+    **dict.fromkeys(["_locks", "_randomness", "_threads", "_stores", "_part", "_process"], 0),
     **dict.fromkeys(["_images", "backbones"], 1),
     **dict.fromkeys(["_engine"], 2),
     **dict.fromkeys(["feature_extraction", "finetuning", "distillation", "compression", "autoencoders"], 3),

@@ -1,7 +1,6 @@
 """What all caches share: the calls, the lock, and how an array becomes bytes."""
 
 import os
-import threading
 import weakref
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
@@ -10,6 +9,7 @@ from typing import NamedTuple
 import numpy as np
 
 from sktl._engine._cache._claims import Claim, Keys, Owner
+from sktl._locks import Lock
 from sktl._messages import shortened
 from sktl._warnings import warn
 from sktl.exceptions import CacheWarning
@@ -17,7 +17,7 @@ from sktl.exceptions import CacheWarning
 ENTRY_BYTES = 200  # what an entry costs beside its numbers, about
 
 # One lock for all caches of the process. It is held for milliseconds, and it makes a fork safe: see _before_fork.
-LOCK = threading.RLock()
+LOCK = Lock()
 
 _WARNED: set[tuple[str, str]] = set()  # what was said of which cache
 

@@ -1,6 +1,7 @@
 """Threads inside workers: bounded where nobody else does it, and afterwards as they were found."""
 
 import multiprocessing
+import os
 import threading
 from types import SimpleNamespace
 
@@ -8,7 +9,8 @@ import pytest
 import torch
 from joblib import Parallel, delayed, parallel_config
 
-from sktl._engine._threads import bounded_threads, in_worker, loader_workers
+from sktl import _threads
+from sktl._threads import bounded_threads, in_worker, loader_workers
 
 N_THREADS = 3
 
@@ -109,7 +111,7 @@ def test_a_loky_process_keeps_what_it_was_given():
     def work():
         import torch
 
-        from sktl._engine._threads import bounded_threads, in_worker, loader_workers
+        from sktl._threads import bounded_threads, in_worker, loader_workers
 
         with bounded_threads():
             return torch.get_num_threads(), in_worker(), loader_workers(4)
@@ -139,9 +141,19 @@ def test_a_forked_worker_of_a_parent_that_has_used_its_threads_can_work():
 
 @pytest.mark.filterwarnings("ignore:.*fork.*:DeprecationWarning")
 def test_a_forked_worker_has_one_thread():
-    """A worker of the multiprocessing backend inherits all threads of the parent; inside it has one."""
+    """A worker of the multiprocessing backend of a parent that has computed has one thread from the start."""
+    work_in_a_fork()
     results = Parallel(n_jobs=2, backend="multiprocessing")(delayed(in_daemon)() for _ in range(2))
-    assert results == [(N_THREADS, 1, 1, N_THREADS, True, 0)] * 2
+    assert results == [(1, 1, 1, 1, True, 0)] * 2
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="there is no fork")
+@pytest.mark.filterwarnings("ignore:.*fork.*:DeprecationWarning")
+def test_a_child_of_a_parent_that_has_computed_nothing(monkeypatch):
+    """It has the threads that it was given, but inside of sktl one: others may have used them in the parent."""
+    monkeypatch.setattr(_threads._Process, "has_run", False)
+    with multiprocessing.get_context("fork").Pool(1) as pool:
+        assert pool.apply(counts) == (N_THREADS, 1, 1, N_THREADS)
 
 
 def test_a_worker_starts_no_processes():

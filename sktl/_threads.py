@@ -1,4 +1,4 @@
-"""Threads inside the workers of joblib: not more of them than the machine has cores.
+"""Threads inside workers: not more of them than the machine has cores, and one where more would hang.
 
 ===================  ==================  ==================================================
 backend              torch's threads     what is done
@@ -7,10 +7,11 @@ none (n_jobs=1)      all cores           nothing
 ``loky``             cores // n_jobs     nothing: joblib said so, or the user said otherwise
 ``threading``        all cores, in each  one thread for each worker
 ``multiprocessing``  all cores, in each  one thread for each worker
+any forked process   all cores           one thread
 ===================  ==================  ==================================================
 
-In a forked worker that is more than a matter of speed: GNU's OpenMP hangs in the child of a process that has used it,
-unless it has one thread.
+In a forked process that is more than a matter of speed: GNU's OpenMP hangs in the child of a process that has used it,
+unless it has one thread. So where sktl has used it, torch has one thread in a child from the start.
 
 A worker does not learn how many there are, so the only number that is right for all of them is one.
 """
@@ -24,22 +25,33 @@ from collections.abc import Iterator
 import torch
 from joblib.parallel import get_active_backend
 
+from sktl._locks import Lock
+
 
 class _Bounded:
     """The workers of this process that are bounded at this moment."""
 
-    lock = threading.Lock()
+    lock = Lock()
     n_workers = 0
     n_threads = 1  # what torch had when the first of them came
+
+
+class _Process:
+    """What matters of this process."""
+
+    has_run = False  # whether sktl has computed anything in it, or in the one that it was forked from
+    is_forked = False
 
 
 _THIS_THREAD = threading.local()
 
 
 def _forget_after_fork() -> None:
-    """A child has only the thread that forked: the other workers are not there, nor who would unlock the lock."""
-    _Bounded.lock = threading.Lock()
+    """A child has only the thread that forked: no other workers, none of the threads that torch shares work with."""
     _Bounded.n_workers = 0
+    _Process.is_forked = True
+    if _Process.has_run:
+        torch.set_num_threads(1)
 
 
 if hasattr(os, "register_at_fork"):
@@ -71,7 +83,7 @@ def loader_workers(requested: int) -> int:
 
 @contextlib.contextmanager
 def bounded_threads() -> Iterator[None]:
-    """Give torch one thread, in workers that would take all cores each; put back what was there afterwards.
+    """Give torch one thread, in workers that would take all cores each or hang; put back what was there afterwards.
 
     Everywhere else, nothing is changed.
 
@@ -82,7 +94,8 @@ def bounded_threads() -> Iterator[None]:
     that begins while another one is bounded therefore finds 1, and would leave that 1 behind as what it had found. So
     all workers leave what the first of them found.
     """
-    if getattr(_THIS_THREAD, "is_bounded", False) or not _takes_all_cores():
+    _Process.has_run = True
+    if getattr(_THIS_THREAD, "is_bounded", False) or not (_takes_all_cores() or _Process.is_forked):
         yield
         return
     with _Bounded.lock:

@@ -1,0 +1,143 @@
+"""A part of a network as a module that runs its graph, and that a pickle holds as what it is.
+
+`torch.fx.GraphModule` pickles the source of its forward pass, and traces that when it is loaded: meanwhile it replaces
+methods of `torch.nn.Module` for all threads of the process, and two that load at once break each other. A graph is a
+list of nodes, and can be pickled as one.
+"""
+
+import copy
+import importlib
+from typing import Any, NamedTuple
+
+from torch import fx, nn
+from torch.fx.node import _get_qualified_name
+
+_MADE_OF_THE_GRAPH = ("_graph", "_code", "_lineno_map", "_prologue_start")
+
+
+class Part(fx.GraphModule):
+    """A `torch.fx.GraphModule` that is loaded from a pickle without being traced."""
+
+    def __reduce__(self) -> tuple:
+        state = {name: value for name, value in vars(self).items() if name not in _MADE_OF_THE_GRAPH}
+        return _loaded, (type(self).__name__, state, _described(self.graph))
+
+
+def without_tracing(module: nn.Module) -> nn.Module:
+    """The module with a `Part` in place of each graph module in it, or for it if it is one; changed in place."""
+    if _is_traced_when_loaded(module):
+        return _as_part(module)
+    for owner in list(module.modules()):
+        for name, child in owner.named_children():
+            if _is_traced_when_loaded(child):
+                owner._modules[name] = _as_part(child)
+    return module
+
+
+def to_pickle(value: Any) -> Any:
+    """What to pickle in place of a user's network that would be traced when it is loaded; any other value as it is."""
+    if isinstance(value, nn.Module) and any(map(_is_traced_when_loaded, value.modules())):
+        return without_tracing(copy.deepcopy(value))
+    return value
+
+
+def _is_traced_when_loaded(module: nn.Module) -> bool:
+    # Of one whose code is made in another way than from its nodes alone, these are not the whole.
+    return (
+        isinstance(module, fx.GraphModule)
+        and not isinstance(module, Part)
+        and type(module.graph._codegen) is fx.graph.CodeGen
+    )
+
+
+def _as_part(module: Any) -> Part:
+    # Graphs beside the one that runs (torchvision keeps one for training) cannot be run any more.
+    state = {name: value for name, value in vars(module).items() if not isinstance(value, fx.Graph)}
+    return _made(type(module).__name__, state, module.graph)
+
+
+class _Function(NamedTuple):
+    """A function by the place where it can be imported from."""
+
+    module: str
+    name: str
+
+    def found(self) -> Any:
+        thing: Any = importlib.import_module(self.module)
+        for name in self.name.split("."):
+            thing = getattr(thing, name)
+        return thing
+
+
+class _Place(NamedTuple):
+    """A node by its place in the graph."""
+
+    number: int
+
+
+def _described(graph: fx.Graph) -> list[tuple]:
+    """A graph as a list of what can be pickled: (name, operation, target, arguments, named arguments) of each node."""
+    places = {node: _Place(number) for number, node in enumerate(graph.nodes)}
+    return [
+        (
+            node.name,
+            node.op,
+            _importable(node.target) if node.op == "call_function" else node.target,
+            _replaced(node.args, fx.Node, places.__getitem__),
+            _replaced(node.kwargs, fx.Node, places.__getitem__),
+        )
+        for node in graph.nodes
+    ]
+
+
+def _importable(function: Any) -> Any:
+    """A function by its name, under which torch may have it elsewhere than where it was defined; or as it is."""
+    names: list[tuple[Any, Any]] = [(getattr(function, "__module__", None), getattr(function, "__qualname__", None))]
+    try:
+        module, _, name = _get_qualified_name(function).rpartition(".")
+        names.append((module or "builtins", name))
+    except Exception:  # it has no name, as a partial
+        pass
+    for module, name in names:
+        if isinstance(module, str) and isinstance(name, str) and module != "__main__":
+            try:
+                if (place := _Function(module, name)).found() is function:
+                    return place
+            except (ImportError, AttributeError):
+                continue
+    return function
+
+
+def _replaced(value: Any, kind: type, replace: Any) -> Any:
+    """A nest of tuples, lists and dicts with each object of a kind replaced."""
+    if isinstance(value, kind):
+        return replace(value)
+    if isinstance(value, tuple) and hasattr(value, "_fields"):
+        return type(value)(*(_replaced(item, kind, replace) for item in value))
+    if isinstance(value, tuple):
+        return tuple(_replaced(item, kind, replace) for item in value)
+    if isinstance(value, list):
+        return [_replaced(item, kind, replace) for item in value]
+    if isinstance(value, dict):
+        return {name: _replaced(item, kind, replace) for name, item in value.items()}
+    if isinstance(value, slice):
+        return slice(*(_replaced(item, kind, replace) for item in (value.start, value.stop, value.step)))
+    return value
+
+
+def _loaded(name: str, state: dict[str, Any], described: list[tuple]) -> Part:
+    graph, nodes = fx.Graph(), list[fx.Node]()
+    for node_name, operation, target, args, kwargs in described:
+        args, kwargs = (_replaced(value, _Place, lambda place: nodes[place.number]) for value in (args, kwargs))
+        target = target.found() if isinstance(target, _Function) else target
+        nodes.append(graph.create_node(operation, target, args, kwargs, node_name))
+    return _made(name, state, graph)
+
+
+def _made(name: str, state: dict[str, Any], graph: fx.Graph) -> Part:
+    part = Part.__new__(Part)  # of a class of its own, as each graph module is
+    type(part).__name__ = name
+    vars(part).update(state)
+    part.graph = graph
+    graph.owning_module = None  # see `Backbone._part`
+    return part
