@@ -1,7 +1,7 @@
 """The chores, one small command each: ``nox -s tests``, ``nox -s docs``, and so on; ``nox -l`` lists them.
 
 They run in the environment that nox is called from, for a second copy of torch in each would take gigabytes:
-``pip install -e ".[dev]"`` makes it.
+``pip install -e ".[dev]"`` makes it. Only ``floors`` makes one of its own.
 """
 
 from pathlib import Path
@@ -12,6 +12,20 @@ nox.options.default_venv_backend = "none"
 nox.options.sessions = ["lint", "types", "tests", "docs"]
 
 BENCHMARKS = sorted(path.stem for path in Path("benchmarks").glob("*.py") if path.stem != "common")
+
+# Public names, every example of the docstrings and of the guide, images in all their forms, files with all engines,
+# and scikit-learn's checks of the estimators that the others are made of.
+SMOKE = [
+    "tests/house/test_public_names.py",
+    "tests/house/test_examples.py",
+    "tests/_images/test_door.py",
+    "tests/_images/test_sources.py",
+    "tests/datasets",
+    "tests/backbones/test_timm.py",
+    "tests/compression/test__int8.py",
+    "tests/test_feature_extraction.py",
+    "tests/finetuning/test__classifier.py::test_all_of_check_estimator",
+]
 
 
 @nox.session
@@ -57,3 +71,12 @@ def bench(session: nox.Session) -> None:
 def backbones(session: nox.Session) -> None:
     """Read the stages of every network of torchvision: long, and for whoever changes how graphs are read."""
     session.run("python", "tests/backbones/check_all_models.py", *session.posargs)
+
+
+@nox.session(venv_backend="uv")
+def floors(session: nox.Session) -> None:
+    """Install the oldest versions that pyproject.toml allows and test with them: nox -s floors -- tests runs all."""
+    session.install("--resolution", "lowest-direct", ".[test]")
+    # Old releases stand beside new ones of what they need, whose deprecations are theirs to heed.
+    options = ["-n", "2", "-W", "default::DeprecationWarning"]
+    session.run("pytest", *options, *(session.posargs or SMOKE), env={"OMP_NUM_THREADS": "1"})

@@ -46,7 +46,7 @@ html_static_path = ["_static"]
 html_css_files = ["sktl.css"]
 html_show_sourcelink = False
 html_copy_source = False
-html_sidebars = {page: [] for page in ("install", "api", "changelog")}
+html_sidebars = {page: [] for page in ("install", "api", "changelog", "license")}
 html_theme_options = {
     "logo": {"text": "sktl"},
     "navbar_align": "left",

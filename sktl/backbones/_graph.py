@@ -192,7 +192,7 @@ def extract(graph: fx.Graph, outputs: fx.Node | tuple[fx.Node, ...], start: fx.N
 
 def output_node(graph: fx.Graph) -> fx.Node:
     """The node whose value the graph returns (the first one where it returns several)."""
-    return next(iter(next(reversed(graph.nodes)).all_input_nodes))
+    return next(iter(next(iter(reversed(graph.nodes))).all_input_nodes))
 
 
 def attribute(path: str, root: nn.Module) -> Any:

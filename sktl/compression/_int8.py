@@ -365,7 +365,8 @@ def best_range(counts: np.ndarray, low: float, high: float) -> tuple[float, floa
 def _quantize(model: Any, bounds: dict[str, tuple[float, float]]) -> Any:
     """The model with its weights in integers, and with where activations become integers and floats again."""
     import onnx
-    from onnxruntime.quantization import CalibrationMethod, QDQQuantizer, QuantType, TensorsData
+    from onnxruntime.quantization import QDQQuantizer, QuantType
+    from onnxruntime.quantization.calibrate import CalibrationMethod, TensorsData
 
     ranges = {name: (np.float32(low), np.float32(high)) for name, (low, high) in bounds.items()}
     quantizer = QDQQuantizer(
