@@ -1,10 +1,14 @@
 """The examples in the docstrings and in the documentation run, offline, and print what they say."""
 
+import ast
 import doctest
 import importlib
+import inspect
 import pkgutil
+import re
 import runpy
 import sys
+import textwrap
 
 import pytest
 
@@ -47,3 +51,26 @@ def test_quickstart_on_a_wrong_folder(root, tmp_path, monkeypatch):
         monkeypatch.setattr(sys, "argv", ["quickstart.py", str(tmp_path / folder)])
         with pytest.raises(SystemExit, match=message):
             runpy.run_path(str(root / "examples" / "quickstart.py"), run_name="__main__")
+
+
+def test_documentation_code_blocks(root):
+    """Code that the written pages show without running it compiles; what it takes from sktl exists and takes that."""
+    modules = [importlib.import_module(name) for name in MODULES]
+    offered = {name: getattr(module, name) for module in modules for name in module.__all__}
+    calls = 0
+    for page in sorted((root / "docs").glob("*.rst")):
+        for line, code in _code_blocks(page.read_text(encoding="utf-8")):
+            for node in ast.walk(ast.parse(code, f"{page.name}:{line}")):
+                if isinstance(node, ast.ImportFrom) and str(node.module).partition(".")[0] == "sktl":
+                    assert {alias.name for alias in node.names} <= set(importlib.import_module(node.module).__all__)
+                elif isinstance(node, ast.Call) and getattr(node.func, "id", None) in offered:
+                    names = [keyword.arg for keyword in node.keywords if keyword.arg]
+                    inspect.signature(offered[node.func.id]).bind_partial(*node.args, **dict.fromkeys(names))
+                    calls += 1
+    assert calls > 10
+
+
+def _code_blocks(text):
+    """Line and text of each ``.. code-block:: python``."""
+    for match in re.finditer(r"^\.\. code-block:: python\n\n((?:   .*\n|\n)+)", text, flags=re.MULTILINE):
+        yield text.count("\n", 0, match.start()) + 1, textwrap.dedent(match[1])
