@@ -23,6 +23,7 @@ _RESAMPLING = {
 
 # From here on the resized picture is not built as a whole: a 1 x 5000 picture would become 256 x 1,280,000.
 _EXTREME_ASPECT = 16
+_WIDEST_FILTER = 3  # pixels that Lanczos looks at to each side, where nothing shrinks
 
 
 @dataclass(frozen=True)
@@ -170,15 +171,20 @@ class Preprocessing:
     def _resize_only_the_crop(self, image: Image.Image, size: tuple[int, int], offset: tuple[int, int]) -> Image.Image:
         """What would be cut out of ``image`` resized to ``size`` at ``offset``, equal to that up to rounding.
 
-        PIL's filter looks at the pixels around the box too. Columns go before rows, as PIL does it in one call.
+        PIL's filter looks at the pixels around the box too. Columns go before rows, as PIL does it in one call; rows
+        that no pixel of the crop comes from are cut off before, or each of two million would get all columns.
         """
         (width, height), (left, top), (crop_height, crop_width) = size, offset, self.crop_shape
         x_min, x_max = max(left, 0), min(left + crop_width, width)
         y_min, y_max = max(top, 0), min(top + crop_height, height)
         x_scale, y_scale = image.width / width, image.height / height
-        x_box = (x_min * x_scale, 0, min(x_max * x_scale, image.width), image.height)
-        part = image.resize((x_max - x_min, image.height), _RESAMPLING[self.interpolation], box=x_box)
-        y_box = (0, y_min * y_scale, part.width, min(y_max * y_scale, image.height))
+        y_first, y_last = y_min * y_scale, min(y_max * y_scale, image.height)
+        margin = _WIDEST_FILTER * max(y_scale, 1) + 1
+        first, last = max(math.floor(y_first - margin), 0), min(math.ceil(y_last + margin), image.height)
+        rows = image.crop((0, first, image.width, last))
+        x_box = (x_min * x_scale, 0, min(x_max * x_scale, image.width), rows.height)
+        part = rows.resize((x_max - x_min, rows.height), _RESAMPLING[self.interpolation], box=x_box)
+        y_box = (0, y_first - first, part.width, y_last - first)
         part = part.resize((part.width, y_max - y_min), _RESAMPLING[self.interpolation], box=y_box)
         canvas = Image.new(image.mode, (crop_width, crop_height))
         canvas.paste(part, (x_min - left, y_min - top))

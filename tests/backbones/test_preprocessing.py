@@ -38,6 +38,16 @@ def test_equal_to_torchvision(height, width, resize_size, crop_size, interpolati
     np.testing.assert_array_equal(found, preset(source, resize_size, crop_size, interpolation))
 
 
+def preset_of_pil(source, resize_size, crop_size, interpolation):
+    """The same by Pillow alone, whose filters are more: the whole image resized, and its center cut out."""
+    image = Image.fromarray(source)
+    long = int(resize_size * max(image.size) / min(image.size))
+    size = (long, resize_size) if image.width > image.height else (resize_size, long)
+    left, top = (round((length - crop_size) / 2) for length in size)
+    resized = image.resize(size, getattr(Image.Resampling, interpolation.upper()))
+    return np.asarray(resized.crop((left, top, left + crop_size, top + crop_size)))
+
+
 @pytest.mark.parametrize("interpolation", ["bilinear", "bicubic"])
 @pytest.mark.parametrize(("height", "width"), [(200, 11), (9, 250), (170, 3), (2, 90)])
 def test_extreme_aspect_ratios(height, width, interpolation):
@@ -49,9 +59,22 @@ def test_extreme_aspect_ratios(height, width, interpolation):
     assert (difference > 0).mean() < 0.05
 
 
-@pytest.mark.parametrize("shape", [(5000, 1, 3), (1, 5000, 3), (1, 60_000, 1)])
+@pytest.mark.parametrize("interpolation", ["nearest", "bilinear", "bicubic", "box", "hamming", "lanczos"])
+@pytest.mark.parametrize(("height", "width"), [(5001, 5), (5, 5001), (320, 7)])
+def test_rows_that_are_cut_off_do_not_matter(height, width, interpolation):
+    """A slope keeps its values, whatever the filter: those around the crop are looked at where they lie."""
+    slope = np.linspace(0, 255, max(height, width)).reshape((-1, 1) if height > width else (1, -1))
+    source = np.repeat(np.broadcast_to(slope, (height, width))[:, :, np.newaxis], 3, 2).astype(np.uint8)
+    found = Preprocessing(resize_size=40, crop_size=(32, 32), interpolation=interpolation).apply(source).astype(int)
+    expected = preset_of_pil(source, 40, 32, interpolation)
+    assert np.abs(found - expected).max() <= 2
+
+
+@pytest.mark.parametrize(
+    "shape", [(5000, 1, 3), (1, 5000, 3), (1, 60_000, 1), (2_000_000, 1, 3), (1, 2_000_000, 3), (20_000_000, 2, 1)]
+)
 def test_extreme_pictures_stay_small(shape, monkeypatch):
-    """A line of pixels is not blown up to a picture of a million columns."""
+    """A line of pixels is not blown up to an image of a million columns, nor each of its rows to all columns."""
     sizes = []
     resize = Image.Image.resize
 
@@ -62,7 +85,7 @@ def test_extreme_pictures_stay_small(shape, monkeypatch):
     monkeypatch.setattr(Image.Image, "resize", watched)
     assert Preprocessing().apply(np.full(shape, 7, np.uint8)).max() == 7
     assert sizes
-    assert all(width * height < 2_000_000 for width, height in sizes)
+    assert all(width * height <= 224 * 256 for width, height in sizes)
 
 
 @pytest.mark.parametrize("channels", [1, 2, 4, 5])
