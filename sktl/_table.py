@@ -113,7 +113,7 @@ class ReadableTable:
         side = 'style="text-align: left"'
         note = f'<tfoot><tr><td colspan="{len(sides)}" {side}>{escape(self._note)}</td></tr></tfoot>'
         return (
-            f"<table><caption {side}>{escape(self._title)}</caption>"
+            f'<table style="border-spacing: 0.8em 0.1em"><caption {side}>{escape(self._title)}</caption>'
             f"<thead>{row(self._headings, 'th')}</thead><tbody>{body}</tbody>{note if self._note else ''}</table>"
         )
 

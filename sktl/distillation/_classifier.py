@@ -3,7 +3,7 @@
 from numbers import Real
 
 import numpy as np
-from sklearn.base import _fit_context
+from sklearn.base import _fit_context, is_regressor
 from sklearn.callback import with_callbacks
 from sklearn.utils._param_validation import Interval, StrOptions
 
@@ -398,6 +398,16 @@ class DistilledClassifier(DistilledEstimator, TransferClassifier):
         if known.any():
             self._class_weight = self._class_weights(learning.y[known], learning.sample_weight[known])
         super()._prepare(learning, depth, seed)
+
+    def _check_parameters(self):
+        """A regressor has no answers for classes, which is known before it is fitted for hours."""
+        super()._check_parameters()
+        is_asked = not set(ANSWERS).isdisjoint(self._weights_of_kinds)
+        if is_asked and hasattr(self.teacher, "__sklearn_tags__") and is_regressor(self.teacher):
+            raise InputError(
+                f"The 'teacher' parameter of DistilledClassifier must be a classifier. Got {self.teacher!r} instead, "
+                "which is no classifier but a regressor. For numbers use DistilledRegressor."
+            )
 
     def _check_targets(self, y, weight, *, reset, classes):
         """Number of each row's class, -1 where it has no label, and what it weighs."""

@@ -8,6 +8,8 @@ from scipy.special import log_softmax
 from sklearn.base import clone
 from sklearn.frozen import FrozenEstimator
 from sklearn.linear_model import LinearRegression, LogisticRegression
+from sklearn.pipeline import make_pipeline
+from sklearn.preprocessing import StandardScaler
 from sklearn.utils.estimator_checks import parametrize_with_checks
 
 from sktl import (
@@ -115,6 +117,20 @@ def test_without_any_label_and_without_a_teacher(rows, make):
         make(unlabeled=-1).fit(X, np.full(30, -1))
     with pytest.raises(ValueError, match="is no classifier"):
         make(FrozenEstimator(LinearRegression().fit(X, y))).fit(X)
+
+
+def test_a_regressor_is_refused_before_it_is_fitted(rows, make, monkeypatch):
+    """Alone and in a pipeline: the error has the parameter, what came, and what to use."""
+
+    def fit(self, X, y):
+        raise AssertionError("it is fitted")
+
+    monkeypatch.setattr(LinearRegression, "fit", fit)
+    for teacher in (LinearRegression(), make_pipeline(StandardScaler(), LinearRegression())):
+        with pytest.raises(ValueError, match=r"^The 'teacher' parameter of DistilledClassifier must be.*Got") as caught:
+            make(teacher).fit(*rows)
+        assert "LinearRegression() instead" in str(caught.value) or "LinearRegression())])" in str(caught.value)
+        assert "use DistilledRegressor" in str(caught.value)
 
 
 @pytest.mark.parametrize("alpha", [0.9, 1.0])
