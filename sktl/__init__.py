@@ -4,6 +4,7 @@ import importlib
 import typing
 
 if typing.TYPE_CHECKING:
+    from sktl._stores import clear_caches
     from sktl.distillation import DistilledClassifier, DistilledRegressor
     from sktl.feature_extraction import PretrainedFeatureExtractor
     from sktl.finetuning import FineTunedClassifier, FineTunedRegressor
@@ -15,6 +16,7 @@ __all__ = [
     "FineTunedRegressor",
     "PretrainedFeatureExtractor",
     "__version__",
+    "clear_caches",
 ]
 
 __version__ = "0.1.0"
@@ -26,6 +28,7 @@ _ROOMS = {
     "FineTunedClassifier": "finetuning",
     "FineTunedRegressor": "finetuning",
     "PretrainedFeatureExtractor": "feature_extraction",
+    "clear_caches": "_stores",
 }
 
 

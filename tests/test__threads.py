@@ -5,12 +5,16 @@ import os
 import threading
 from types import SimpleNamespace
 
+import numpy as np
 import pytest
 import torch
 from joblib import Parallel, delayed, parallel_config
+from sklearn.base import clone
 
-from sktl import _threads
+from sktl import FineTunedClassifier, PretrainedFeatureExtractor, _threads
+from sktl._engine import _runners
 from sktl._threads import bounded_threads, in_worker, loader_workers
+from sktl.selection import BackboneSelector
 
 N_THREADS = 3
 
@@ -185,3 +189,46 @@ def test_a_loader_has_processes_only_where_they_are_forked(monkeypatch, method, 
     monkeypatch.setattr(multiprocessing, "get_context", lambda: SimpleNamespace(get_start_method=lambda: method))
     assert loader_workers(4) == n_granted
     assert loader_workers(0) == 0
+
+
+def small_table():
+    return np.random.default_rng(0).integers(0, 256, (8, 16, 16), dtype=np.uint8), np.arange(8) % 2
+
+
+def fit_and_predict(model):
+    X, y = small_table()
+    fitted = FineTunedClassifier(max_epochs=1, freeze_depth=-1, cache=None, random_state=0).fit(X, y)
+    return model.predict_proba(X), fitted.predict_proba(X)
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="there is no fork")
+@pytest.mark.filterwarnings("ignore:.*fork.*:DeprecationWarning")
+def test_a_plain_pool_of_forked_processes_fits_and_predicts():
+    """A pool that joblib knows nothing of, of a parent that has run on several threads: it does not hang."""
+    X, y = small_table()
+    model = FineTunedClassifier(max_epochs=1, freeze_depth=-1, cache=None, random_state=0).fit(X, y)
+    expected = model.predict_proba(X)
+    with multiprocessing.get_context("fork").Pool(2) as pool:
+        for predicted, fitted in pool.map_async(fit_and_predict, [model] * 2).get(timeout=120):
+            np.testing.assert_allclose(predicted, expected, atol=1e-6)
+            np.testing.assert_allclose(fitted, expected, atol=1e-4)
+
+
+@pytest.mark.parametrize(
+    "estimator",
+    [PretrainedFeatureExtractor(cache=None), BackboneSelector(extractor=PretrainedFeatureExtractor(cache=None))],
+)
+def test_a_prefix_in_a_worker_thread_has_one_thread(estimator, monkeypatch):
+    """Transformers and selectors in the threading backend run their networks as classifiers do."""
+    seen = []
+    run = _runners.TorchRunner.__call__
+
+    def noting(runner, pictures):
+        seen.append(torch.get_num_threads())
+        return run(runner, pictures)
+
+    monkeypatch.setattr(_runners.TorchRunner, "__call__", noting)
+    X, y = small_table()
+    Parallel(n_jobs=2, backend="threading")(delayed(clone(estimator).fit_transform)(X, y) for _ in range(2))
+    assert seen
+    assert set(seen) == {1}

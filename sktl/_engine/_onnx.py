@@ -172,6 +172,8 @@ def session_options(n_threads: int) -> Any:
     """Options of a quiet session on this number of threads, which do not spin while they wait."""
     import onnxruntime
 
+    # Some of its builds report to their makers what they run; an image library calls nobody. All sessions pass here.
+    onnxruntime.disable_telemetry_events()
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = n_threads
     options.inter_op_num_threads = 1

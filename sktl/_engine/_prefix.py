@@ -37,6 +37,7 @@ from sktl._engine._runners import (
 )
 from sktl._images import Images, raise_unreadable
 from sktl._randomness import helping
+from sktl._stores import register_store
 from sktl._threads import bounded_threads
 from sktl._warnings import worker_threads
 from sktl.backbones import Backbone
@@ -48,6 +49,7 @@ _BLOCK = 512  # pictures that are looked up together
 _SEARCHABLE = ("avg", "max", "gem", "cls")  # poolings that are small enough to keep every stage
 # The functions of pictures that were one candidate of a search: its test pictures come without their other layers.
 _SEARCHED: set[str] = set()
+register_store("what was searched over", _SEARCHED.clear)
 
 PREFIX_CONSTRAINTS: dict = {
     "engine": [StrOptions(set(ENGINES))],

@@ -13,6 +13,7 @@ from sktl._engine import _onnx
 from sktl._engine._network import PICTURES, PrefixNetwork, fuse
 from sktl._locks import Lock
 from sktl._process import as_the_user_has_it, in_plain_float32
+from sktl._stores import register_store
 from sktl.backbones import Backbone
 from sktl.exceptions import EngineError, InputError
 
@@ -107,14 +108,17 @@ _LOCK = Lock()  # for these two, never held while a runner is built
 _UNEXPORTABLE: set[str] = set()
 
 
-def _forget_after_fork() -> None:
-    """A child builds its own runners: sessions have threads, which are not there."""
-    _SLOTS.clear()
-    _HELD.clear()
+def _forget_runners() -> None:
+    """Let all be built again: a forked child builds its own, since sessions have threads, which are not there."""
+    with _LOCK:
+        _SLOTS.clear()
+        _HELD.clear()
+        _UNEXPORTABLE.clear()
 
 
+register_store("engines of networks", _forget_runners)
 if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=_forget_after_fork)
+    os.register_at_fork(after_in_child=_forget_runners)
 
 
 def get_runner(

@@ -103,6 +103,7 @@ class TransferEstimator(FitInEpochs, Estimator):
     """
 
     _network_parameter = "backbone"
+    _shared_by_copies: tuple[str, ...] = ()  # attributes that a compressor's copy need not have for itself
     _judged_by = ""  # who holds out rows though nothing is decided by them
     _tells_unreadable = True  # whether a warning names the images of `fit` that cannot be read
     _without_y = ""  # how it would go without

@@ -19,6 +19,7 @@ from torch import Tensor
 
 from sktl._locks import Lock
 from sktl._messages import shortened
+from sktl._stores import register_store
 from sktl.exceptions import BackboneError, WeightsMismatchError
 
 StateDict = dict[str, Tensor]
@@ -55,6 +56,7 @@ _SAVE = (
 _DIGESTS: OrderedDict[tuple, bytes] = OrderedDict()
 _DIGESTS_SIZE = 64
 _DIGESTS_LOCK = Lock()
+register_store("digests of weights files", _DIGESTS.clear)
 _TICK = 2.0  # seconds in which a file may be written twice and have the same times: the coarsest file systems
 
 

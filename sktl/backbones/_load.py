@@ -18,6 +18,7 @@ from sktl._locks import Lock
 from sktl._messages import shortened_errors
 from sktl._part import without_tracing
 from sktl._randomness import Randomness
+from sktl._stores import register_store
 from sktl._threads import bounded_threads
 from sktl.backbones import _files, _graph, _input, _weights
 from sktl.backbones._architecture import Architecture
@@ -31,7 +32,9 @@ from sktl.exceptions import BackboneError
 # Loaded networks, the most recently used last. Each may be hundreds of megabytes.
 _MEMO: OrderedDict[Hashable, Backbone] = OrderedDict()
 _MEMO_SIZE = 4
+_MEMO_BYTES = 2**30  # of all but the last one
 _MEMO_LOCK = Lock()
+register_store("loaded networks", _MEMO.clear)
 
 
 @bounded_threads()
@@ -144,8 +147,12 @@ def load_backbone(
 def _remember(key: Hashable, loaded: Backbone) -> None:
     with _MEMO_LOCK:
         _MEMO[key] = loaded
-        while len(_MEMO) > _MEMO_SIZE:
+        while len(_MEMO) > _MEMO_SIZE or (len(_MEMO) > 1 and sum(map(_n_bytes, _MEMO.values())) > _MEMO_BYTES):
             _MEMO.popitem(last=False)
+
+
+def _n_bytes(backbone: Backbone) -> int:
+    return sum(tensor.nbytes for tensor in chain(backbone.module.parameters(), backbone.module.buffers()))
 
 
 def _no_network(backbone: Any) -> BackboneError:

@@ -253,7 +253,7 @@ class CompressedClassifier(WholeCopies, FitInEpochs, MetaEstimatorMixin, Classif
     def _begin(self, given):
         """The original, fitted; and a copy of its network's estimator, to be made smaller."""
         original = self._fit_original(given)
-        inner = copy.deepcopy(network_classifier(original))
+        inner = copied(network_classifier(original))
         depth = inner.freeze_depth_ if self.freeze_depth is None else inner.backbone_.stage_index(self.freeze_depth)
         inner.set_params(freeze_depth=depth)
         return original, inner
@@ -434,6 +434,12 @@ def network_classifier(fitted: Any) -> TransferClassifier:
     while isinstance(fitted, CompressedClassifier):
         fitted = fitted.estimator_
     return fitted
+
+
+def copied(fitted: TransferClassifier) -> TransferClassifier:
+    """A copy that shares a teacher with the original, which may be larger than it by far and is not touched here."""
+    shared = [value for name in fitted._shared_by_copies if (value := vars(fitted).get(name)) is not None]
+    return copy.deepcopy(fitted, {id(value): value for value in shared})
 
 
 def outermost(fitted: Any) -> Any:

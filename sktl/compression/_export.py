@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from sktl._engine._onnx import named_failure, quiet, session_options
 from sktl._optional import import_optional
 from sktl._process import exporting
+from sktl._stores import register_store
 
 PURPOSE = "scheme='int8'"
 FAILURE = (
@@ -22,6 +23,7 @@ _MAX_TEMPLATES = 32  # kilobytes each: a graph without its weights
 # Most of an export is the same for all networks of one structure, and takes a second; what remains takes a twentieth of
 # it. Folds and candidates of a search differ in their weights alone.
 _TEMPLATES: dict[str, bytes] = {}
+register_store("exported graphs without weights", _TEMPLATES.clear)
 
 
 def check_engine() -> None:

@@ -23,6 +23,7 @@ from sktl.compression._compressed import (
     adopt_network,
     adopted,
     compressible,
+    copied,
     require_layers,
 )
 from sktl.compression._curve import LotteryCurve, Point
@@ -211,7 +212,7 @@ class LotteryTicketClassifier(CompressedClassifier):
         try:
             inner._train(course, tasks, callbacks=[("remember", remember)])
         finally:  # where it diverged or was interrupted, there is the dense network and no ticket
-            self._original = copy.deepcopy(inner)
+            self._original = copied(inner)
             self._adopt(inner)
         start = self._check_start(remember)
         points = [self._point(inner, course, "winning", 0)]

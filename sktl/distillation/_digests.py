@@ -2,6 +2,7 @@
 
 import io
 import pickle
+import sys
 import uuid
 from types import FunctionType
 from typing import Any
@@ -76,6 +77,30 @@ def content_digest(thing: Any) -> bytes | None:
     except Exception:  # what an object raises that cannot be pickled is its own affair
         return None
     return digester.sink.state.digest()
+
+
+def content_size(thing: Any) -> int:
+    """How many bytes an object takes, pickled; more than there is room for anywhere if it cannot be."""
+    counter = _Counter()
+    try:
+        pickle.Pickler(counter, pickle.HIGHEST_PROTOCOL).dump(thing)
+    except Exception:  # what an object raises that cannot be pickled is its own affair
+        return sys.maxsize
+    return counter.n_bytes
+
+
+class _Counter(io.RawIOBase):
+    """Counts what is written to it."""
+
+    n_bytes = 0
+
+    def writable(self) -> bool:
+        return True
+
+    def write(self, data: Any) -> int:
+        n_bytes = memoryview(data).nbytes
+        self.n_bytes += n_bytes
+        return n_bytes
 
 
 class _Sink(io.RawIOBase):

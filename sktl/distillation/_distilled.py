@@ -52,6 +52,7 @@ class DistilledEstimator(WholeCopies, TransferEstimator):
     * ``_agreement(outputs, answers)``: how much two such arrays agree, 1 where they do.
     """
 
+    _shared_by_copies = ("teacher", "teacher_")
     _network_parameter = "student"
     _takes_tables = True  # of images and other things, all of which the teacher sees
     _without_y = " A teacher that is fitted already, inside a sklearn.frozen.FrozenEstimator, needs none."

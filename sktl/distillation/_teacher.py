@@ -16,15 +16,16 @@ from sklearn.utils import _safe_indexing
 from sklearn.utils._metadata_requests import _routing_enabled, process_routing
 from sklearn.utils.validation import check_is_fitted, has_fit_parameter
 
-from sktl._engine._cache import open_cache
+from sktl._engine._cache import open_cache, shared_memory_cache
 from sktl._engine._fitted import reach
 from sktl._engine._interrupts import noticed_interrupts
 from sktl._engine._labelled import LabelledImages
 from sktl._locks import Lock
 from sktl._messages import shortened, shortened_errors
+from sktl._stores import register_store
 from sktl._warnings import warn
 from sktl.backbones._files import file_digest, is_weights_name
-from sktl.distillation._digests import content_digest, row_digests
+from sktl.distillation._digests import content_digest, content_size, row_digests
 from sktl.distillation._knowledge import LEAST_PROBABILITY
 from sktl.exceptions import InputError, TrainingWarning
 
@@ -33,11 +34,12 @@ _FEW = 16  # pictures from which is seen what a teacher's decision values are
 
 KINDS = ("logits", "probabilities", "decision values", "labels")
 
-# Fitted teachers and their digests, the most recently used last: the candidates of a search want the same one for
-# each fold.
-_FITTED: OrderedDict[bytes, tuple[Any, "bytes | None"]] = OrderedDict()
-_FITTED_SIZE = 8
+# Fitted teachers, their digests and sizes, the most recently used last: the candidates of a search want the same one
+# for each fold.
+_FITTED: OrderedDict[bytes, tuple[Any, "bytes | None", int]] = OrderedDict()
+_FITTED_BYTES = shared_memory_cache().max_bytes // 2
 _FITTED_LOCK = Lock()
+register_store("fitted teachers", _FITTED.clear)
 
 
 class Answers(NamedTuple):
@@ -202,13 +204,13 @@ def _fitted(teacher: Any, table: LabelledImages, y: "np.ndarray | None", fit_par
     if key is None:
         return _fit(teacher, table, y, fit_params)
     with _FITTED_LOCK:
-        known, digest = _FITTED.pop(key, (None, None))
+        known, digest, size = _FITTED.pop(key, (None, None, 0))
     if known is None or digest != content_digest(known):  # somebody may have changed it since
         known = _fit(teacher, table, y, fit_params)
-        digest = content_digest(known)
+        digest, size = content_digest(known), content_size(known)
     with _FITTED_LOCK:
-        _FITTED[key] = known, digest
-        while len(_FITTED) > _FITTED_SIZE:
+        _FITTED[key] = known, digest, size
+        while sum(size for _, _, size in _FITTED.values()) > _FITTED_BYTES:
             _FITTED.popitem(last=False)
     return known
 

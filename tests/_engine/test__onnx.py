@@ -175,3 +175,12 @@ def test_an_export_says_nothing_and_leaves_loggers_and_filters_as_they_were(real
     really_exporting()
     assert capsys.readouterr() == ("", "")
     assert warnings.filters == before
+
+
+def test_telemetry_is_off(monkeypatch):
+    """Whoever makes a session has switched off what ONNX Runtime reports to its makers."""
+    onnxruntime = pytest.importorskip("onnxruntime")
+    calls = []
+    monkeypatch.setattr(onnxruntime, "disable_telemetry_events", lambda: calls.append("off"))
+    assert _onnx.session_options(1).intra_op_num_threads == 1
+    assert calls == ["off"]

@@ -24,6 +24,8 @@ from sklearn.svm import SVC
 from sklearn.utils.estimator_checks import _NotAnArray
 
 from sktl import FineTunedClassifier, PretrainedFeatureExtractor
+from sktl.distillation import _teacher
+from sktl.distillation._digests import content_size
 from sktl.distillation._teacher import content_digest
 from sktl.exceptions import TrainingWarning
 
@@ -54,6 +56,23 @@ def test_chance_is_not_remembered(rows, make, watched, calls, random_state):
     calls.forget()
     student.set_params(teacher__random_state=3).fit(*rows), clone(student).fit(*rows)
     assert calls.n_fits == 1
+
+
+def test_fitted_teachers_are_kept_as_far_as_there_is_room(rows, make, watched, calls, monkeypatch):
+    """They are counted as they are pickled, and the one that was used the longest ago goes first."""
+    size = content_size(clone(watched).fit(*rows))
+    calls.forget()
+    monkeypatch.setattr(_teacher, "_FITTED_BYTES", 2 * size + size // 2)
+    first, second, third = (clone(watched).set_params(random_state=seed) for seed in range(3))
+    for teacher in (first, second, first, third, first):
+        make(teacher).fit(*rows)
+    assert calls.n_fits == 3
+    make(second).fit(*rows)
+    assert calls.n_fits == 4
+    monkeypatch.setattr(_teacher, "_FITTED_BYTES", size // 2)
+    make(second).fit(*rows)
+    assert not _teacher._FITTED
+    assert content_size(lambda: None) > 2**60  # what cannot be pickled, and so not be counted, is not kept
 
 
 class Interruptible(LogisticRegression):

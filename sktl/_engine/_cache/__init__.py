@@ -36,6 +36,7 @@ __all__ = [
     "MemoryCache",
     "bypassed_caches",
     "open_cache",
+    "shared_memory_cache",
 ]
 
 _IS_BYPASSED: ContextVar[bool] = ContextVar("sktl_caches_are_bypassed", default=False)

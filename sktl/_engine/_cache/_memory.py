@@ -9,6 +9,7 @@ import numpy as np
 
 from sktl._engine._cache._base import ENTRY_BYTES, LOCK, Cache, unpack
 from sktl._engine._cache._claims import Claim, Keys, Owner, grant
+from sktl._stores import register_store
 
 GIB = 1024**3
 
@@ -95,3 +96,4 @@ def _bound() -> int:
 
 
 _SHARED = MemoryCache(_bound())
+register_store("features of images and answers of teachers", _SHARED.clear)

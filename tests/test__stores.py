@@ -1,0 +1,35 @@
+"""All that is kept for the life of the process is let go of at once, and comes back by itself."""
+
+import numpy as np
+
+import sktl
+from sktl import PretrainedFeatureExtractor
+from sktl._engine._cache import open_cache
+from sktl._engine._prefix import _SEARCHED
+from sktl._engine._runners import _HELD, _SLOTS
+from sktl._stores import register_store
+from sktl.backbones import load_backbone
+from sktl.backbones._load import _MEMO
+from sktl.distillation._teacher import _FITTED
+
+
+def test_clear_caches_empties_all_stores():
+    """Features, networks, engines and teachers are gone; the same call gives the same features afterwards."""
+    X = np.random.default_rng(0).integers(0, 256, (3, 16, 16), dtype=np.uint8)
+    features = PretrainedFeatureExtractor().fit_transform(X)
+    backbone = load_backbone("sktl_mini")
+    _FITTED[b"key"] = "teacher", None, 7
+    assert open_cache("auto").stats().entries
+    sktl.clear_caches()
+    assert not open_cache("auto").stats().entries
+    assert not any(map(len, (_MEMO, _SLOTS, _HELD, _FITTED, _SEARCHED)))
+    assert load_backbone("sktl_mini") is not backbone
+    np.testing.assert_array_equal(PretrainedFeatureExtractor().fit_transform(X), features)
+
+
+def test_a_store_says_how_it_is_emptied():
+    """Whatever registers itself is emptied too."""
+    store = {"one": 1}
+    register_store("a store of this test", store.clear)
+    sktl.clear_caches()
+    assert store == {}
