@@ -461,7 +461,7 @@ def test_interrupted_between_rounds(make, prune, table, zeros):
 def test_a_student_shares_its_teacher_with_what_was_made_of_it():
     """A teacher may be larger than its student by far: there is one of it, and it is in no pickle of the copy."""
     X, y = np.random.default_rng(0).integers(0, 256, (8, 16, 16), dtype=np.uint8), np.arange(8) % 2
-    student = DistilledClassifier(LogisticRegression(), max_epochs=0, freeze_depth="all", random_state=0).fit(
+    student = DistilledClassifier(LogisticRegression(), max_epochs=0, freeze_depth=-1, random_state=0).fit(
         X.reshape(8, -1), y
     )
     pruned = PrunedClassifier(FrozenEstimator(student), max_epochs=0).fit(X.reshape(8, -1), y)

@@ -18,6 +18,7 @@ PUBLIC = {
         "FineTunedRegressor",
         "PretrainedFeatureExtractor",
         "__version__",
+        "clear_caches",
     ],
     "sktl.backbones": [
         "Backbone",
