@@ -17,6 +17,16 @@ import sktl._engine._prefix as prefix_module
 from sktl._engine._cache import open_cache
 
 
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config, log):
+    """Each worker runs neighbors, so that a module's fixtures, which cost seconds, are made once and not in both."""
+    if config.getvalue("dist") != "load":
+        return None
+    from xdist.scheduler import WorkStealingScheduling
+
+    return WorkStealingScheduling(config, log)
+
+
 @pytest.fixture(scope="session")
 def shared_data() -> Path:
     """The folder of real weights and photos: ``SKTL_TEST_DATA``, or ``../shared/data`` beside the project."""

@@ -17,7 +17,7 @@ from sktl.compression import LowRankClassifier
 from sktl.exceptions import CompressionError
 
 
-@parametrize_with_checks([LowRankClassifier(FineTunedClassifier())])
+@parametrize_with_checks([LowRankClassifier(FineTunedClassifier(max_epochs=1))])
 @pytest.mark.filterwarnings("ignore::sktl.exceptions.ImageWarning")
 @pytest.mark.filterwarnings("ignore::sklearn.exceptions.ConvergenceWarning")
 def test_all_of_check_estimator(estimator, check):

@@ -18,7 +18,7 @@ from sktl.compression import PrunedClassifier
 from sktl.exceptions import CompressionError
 
 
-@parametrize_with_checks([PrunedClassifier(FineTunedClassifier())])
+@parametrize_with_checks([PrunedClassifier(FineTunedClassifier(max_epochs=1))])
 @pytest.mark.filterwarnings("ignore::sktl.exceptions.ImageWarning")
 def test_all_of_check_estimator(estimator, check):
     """Built with its defaults around a classifier, it passes every common check of scikit-learn; none is excluded."""
