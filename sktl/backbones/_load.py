@@ -129,17 +129,18 @@ def load_backbone(
     state = _read_state(architecture, name, path)
     with Randomness(seed).drawn_from():
         module, has_head = _build(architecture, state, wanted, path, str(path or name))
-        wanted = _input.adapt_input(module.eval().float(), in_channels, wanted, default)
+        adapted = _input.adapt_input(module.eval().float(), in_channels, wanted, default)
     loaded = Backbone(
         module,
         name=backbone,
-        preprocessing=wanted,
+        preprocessing=adapted,
         in_channels=in_channels,
         has_classifier=has_head and architecture.classifies,
     )
     if not architecture.swept:
         _check_graph(loaded)
-    if key is not None:
+    # A file that is written while it is read may be neither what it was nor what it is.
+    if key is not None and (path is None or key == _memo_key(backbone, name, path, in_channels, wanted, random_state)):
         _remember(key, loaded)
     return loaded
 

@@ -2,7 +2,8 @@
 
 import os
 from collections import OrderedDict
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from itertools import chain
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -224,13 +225,20 @@ def _fit(teacher: Any, table: LabelledImages, y: "np.ndarray | None", fit_params
 
 def _weights_files(teacher: Any) -> dict[str, bytes]:
     """What is in the weights files that a teacher's parameters name, which may be written again under the same name."""
-    params = teacher.get_params(deep=True) if hasattr(teacher, "get_params") else {}
-    paths = {
-        name: Path(os.path.expanduser(value))
-        for name, value in params.items()
-        if isinstance(value, str | os.PathLike) and is_weights_name(os.fspath(value))
-    }
-    return {name: file_digest(path) for name, path in paths.items() if os.path.isfile(path)}
+    paths = {os.path.expanduser(path) for path in _paths(teacher)}
+    return {path: file_digest(Path(path)) for path in sorted(paths) if os.path.isfile(path)}
+
+
+def _paths(value: Any) -> Iterator[str]:
+    """The paths of weights in a parameter: itself, in a container, or among the parameters of an estimator."""
+    if isinstance(value, str | os.PathLike):
+        yield from [os.fspath(value)] if is_weights_name(os.fsdecode(value)) else []
+    elif isinstance(value, list | tuple):
+        yield from chain.from_iterable(map(_paths, value))
+    elif isinstance(value, Mapping):
+        yield from chain.from_iterable(map(_paths, value.values()))
+    elif hasattr(value, "get_params") and not isinstance(value, type):
+        yield from chain.from_iterable(map(_paths, value.get_params(deep=False).values()))
 
 
 def _unfitted(teacher: Any) -> Any:

@@ -85,6 +85,25 @@ def test_a_file_that_changed_is_read_again(tmp_path):
         assert load_backbone(NET, weights=str(path)) is load_backbone(NET, weights=path)
 
 
+def test_a_file_that_is_written_while_it_is_read_is_not_remembered(tmp_path, monkeypatch):
+    """Whatever was read of it, the next call reads it again; one that stays is remembered, for gray images too."""
+    path = tmp_path / "weights.pt"
+    states = [load_backbone("sktl_mini", weights=None, random_state=seed).module.state_dict() for seed in (5, 6)]
+    torch.save(states[0], path)
+    read = _load._files.read_state_dict
+
+    def read_late(path):
+        torch.save(states[1], path)
+        return {name: tensor.clone() for name, tensor in states[0].items()}
+
+    monkeypatch.setattr(_load._files, "read_state_dict", read_late)
+    load_backbone("sktl_mini", weights=path)
+    monkeypatch.setattr(_load._files, "read_state_dict", read)
+    assert torch.equal(load_backbone("sktl_mini", weights=path).module.fc.bias, states[1]["fc.bias"])
+    gray = load_backbone("sktl_mini", weights=path, in_channels=1)
+    assert load_backbone("sktl_mini", weights=path, in_channels=1) is gray
+
+
 def test_a_file_of_the_same_size_and_time_is_another_one(tmp_path):
     """What copies files may set their times: the content decides."""
     path, other = tmp_path / "weights.safetensors", {}

@@ -28,7 +28,9 @@ from sklearn.tree import DecisionTreeClassifier
 
 from sktl import DistilledClassifier, FineTunedClassifier, PretrainedFeatureExtractor
 from sktl.backbones import load_backbone
+from sktl.distillation import _teacher
 from sktl.distillation._teacher import network_of
+from sktl.selection import BackboneSelector
 
 QUICK = {"freeze_depth": "all", "max_epochs": 1, "random_state": 0}
 
@@ -372,3 +374,14 @@ def test_a_weights_file_that_was_written_again_is_another_teacher(rows, make, tm
         student.fit(*rows)
         params.append(student.teacher_.backbone_.fingerprint("layer4"))
     assert params[0] != params[1] == params[2]
+
+
+def test_weights_files_are_found_wherever_they_are_named(tmp_path):
+    """In lists and dicts of networks, and in estimators in estimators; other texts are passed over."""
+    for name in "abc":
+        (tmp_path / f"{name}.pt").write_bytes(name.encode())
+    one, two, three = (PretrainedFeatureExtractor(weights=tmp_path / f"{name}.pt") for name in "abc")
+    teacher = make_pipeline(BackboneSelector([one, {"x": two}]), FineTunedClassifier(three, weights="gone.pt"))
+    found = _teacher._weights_files(GridSearchCV(teacher, {"backboneselector__layers": [-1]}))
+    assert list(found) == [str(tmp_path / f"{name}.pt") for name in "abc"]
+    assert len(set(found.values())) == 3
