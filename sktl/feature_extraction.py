@@ -11,7 +11,7 @@ from sklearn.utils.validation import check_is_fitted
 from sktl._engine._backbone_parameter import BACKBONE_CONSTRAINTS, resolve_backbone
 from sktl._engine._network import POOLINGS, check_pooling, output_shapes
 from sktl._engine._prefix import PREFIX_CONSTRAINTS, FrozenPrefix
-from sktl._engine._progress import CallbackProgress, PrintedProgress
+from sktl._engine._progress import CallbackProgress, PrintedProgress, start_task
 from sktl._images import check_images
 from sktl._params import Estimator
 from sktl.exceptions import BackboneError, InputError
@@ -202,7 +202,7 @@ class PretrainedFeatureExtractor(CallbackSupportMixin, TransformerMixin, Estimat
         self : PretrainedFeatureExtractor
             The fitted extractor.
         """
-        context = self._init_callback_context()
+        context = start_task(self)
         context.call_on_fit_task_begin(estimator=self, X=X, y=y)
         self._fit(X)
         context.call_on_fit_task_end(estimator=self, X=X, y=y)
@@ -225,7 +225,7 @@ class PretrainedFeatureExtractor(CallbackSupportMixin, TransformerMixin, Estimat
         features : ndarray of shape (n_pictures, n_features), float32
             One row per picture.
         """
-        context = self._init_callback_context(task_name="fit-transform", max_subtasks=CallbackProgress.N_STEPS)
+        context = start_task(self, max_subtasks=CallbackProgress.N_STEPS)
         context.call_on_fit_task_begin(estimator=self, X=X, y=y)
         images = self._fit(X)
         features = self._features(images, CallbackProgress(self, context, X, y))

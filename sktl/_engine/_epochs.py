@@ -5,6 +5,7 @@ import contextlib
 from sklearn.callback import CallbackSupportMixin
 
 from sktl._engine._callbacks import EpochTasks
+from sktl._engine._progress import start_task
 from sktl._threads import bounded_threads
 
 
@@ -14,7 +15,7 @@ class FitInEpochs(CallbackSupportMixin):
     @contextlib.contextmanager
     def _fit_task(self, X, y, sample_weight, n_epochs):
         """What scikit-learn's callbacks hear of a fit, with the threads that a fit may have."""
-        context = self._init_callback_context(max_subtasks=n_epochs)
+        context = start_task(self, max_subtasks=n_epochs)
         data = {"X": X, "y": y, "metadata": {"sample_weight": sample_weight} if sample_weight is not None else {}}
         context.call_on_fit_task_begin(estimator=self, **data)
         with bounded_threads():

@@ -471,6 +471,7 @@ class TransferEstimator(FitInEpochs, Estimator):
         resolve_device(self.net_.device)  # a forked worker of a process with CUDA gets a clear error
         with bounded_threads():
             prefix = self._prefix(self.freeze_depth_, self.cache)
+            told = PrintedProgress(self, is_brief=True) if self.verbose else None
             outputs = []
             for start in range(0, len(images), _BLOCK):
                 failed: dict | None = None if failures is None else {}
@@ -478,6 +479,8 @@ class TransferEstimator(FitInEpochs, Estimator):
                 outputs.append(self.net_.outputs(rows))
                 if failed:
                     failures.update({start + row: error for row, error in failed.items()})
+                if told is not None:
+                    told(min(start + _BLOCK, len(images)), len(images))
         return np.concatenate(outputs)
 
     def __sklearn_tags__(self):

@@ -60,6 +60,13 @@ def two_axes(display: Any, ax: Any, figsize: tuple[float, float], **grid: Any) -
     return figure, (first, second)
 
 
+def finish(ax: Any, title: str) -> None:
+    """What all panels with axes have: a title that says what is shown, and a grid that does not push itself forward."""
+    ax.set_title(title, fontsize="medium")
+    ax.set_axisbelow(True)
+    ax.grid(alpha=0.3)
+
+
 def _divide(ax: Any, grid: dict[str, Any]) -> Any:
     place = ax.get_subplotspec()
     if place is None:

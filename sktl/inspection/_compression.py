@@ -30,6 +30,8 @@ class CompressionDisplay(CostDisplay):
         Which model came of which, by their names.
     score_name : str, default="score"
         What the score is.
+    score_errors : ndarray of shape (n_models,), default=None
+        Standard error of each score, NaN where it is not known; None draws no error bars.
 
     Attributes
     ----------
@@ -43,6 +45,8 @@ class CompressionDisplay(CostDisplay):
         Models by size.
     time_points_ : matplotlib PathCollection
         Models by time.
+    errorbar_, time_errorbar_ : matplotlib ErrorbarContainer or None
+        One standard error of each score, in either panel.
     labels_ : list of matplotlib Annotation
         Their names beside the sizes.
     time_labels_ : list of matplotlib Annotation
@@ -59,6 +63,9 @@ class CompressionDisplay(CostDisplay):
 
     Notes
     -----
+    Error bars are one standard error of the score: how much it would differ for other images of the same kind, from 100
+    bootstrap samples of those given. A score that is a function of the user's has none.
+
     Both horizontal axes are logarithmic, and where it is known what came of what, a dashed line shows where it began: a
     model to the left of it on the one side and on it on the other takes less room, but no less time. The bytes are
     those that `pickle` writes for the whole estimator. The time is that of a prediction for several pictures together,

@@ -10,10 +10,12 @@ from sktl._engine._footprint import footprints
 from sktl._messages import shortened_errors
 from sktl._params import check_is_fitted
 from sktl.exceptions import InputError
-from sktl.inspection._axes import MUTED, check_matplotlib, two_axes
-from sktl.inspection._labels import label_points
-from sktl.inspection._score import score_name
+from sktl.inspection._axes import MUTED, check_matplotlib, finish, two_axes
+from sktl.inspection._colors import distinct_colors
+from sktl.inspection._labels import label_points, short
+from sktl.inspection._score import score_limits, score_name, score_with_error
 
+_IN_FIGURE = 24  # characters of a name beside its point
 # Two of nearly the same size and score are still seen as two.
 _MARKERS = {"s": 70.0, "alpha": 0.85, "edgecolors": "white", "linewidths": 0.8, "zorder": 3}
 
@@ -39,9 +41,22 @@ class CostDisplay:
         Which model came of which, by their names.
     score_name : str, default="score"
         What the score is.
+    score_errors : ndarray of shape (n_models,), default=None
+        Standard error of each score, NaN where it is not known; None draws no error bars.
     """
 
-    def __init__(self, names, scores, nbytes, milliseconds, *, parameters=None, origins=None, score_name="score"):
+    def __init__(
+        self,
+        names,
+        scores,
+        nbytes,
+        milliseconds,
+        *,
+        parameters=None,
+        origins=None,
+        score_name="score",
+        score_errors=None,
+    ):
         self.names = names
         self.scores = scores
         self.nbytes = nbytes
@@ -49,6 +64,7 @@ class CostDisplay:
         self.parameters = parameters
         self.origins = origins
         self.score_name = score_name
+        self.score_errors = score_errors
 
     @classmethod
     def from_estimators(
@@ -120,7 +136,10 @@ class CostDisplay:
         kinds = ["accuracy" if is_classifier(model) else "r2" if is_regressor(model) else None for model in models]
         with shortened_errors():
             scorers = [check_scoring(model, scoring or kind) for model, kind in zip(models, kinds, strict=True)]
-        scores = [scorer(model, X, y, **weights) for scorer, model in zip(scorers, models, strict=True)]
+        scored = [
+            score_with_error(scorer, model, X, y, **weights) for scorer, model in zip(scorers, models, strict=True)
+        ]
+        scores, errors = np.array(scored, float).T
         costs = footprints(estimators, X[:n_timed], n_repeats)
         unsized = [name for name, cost in costs.items() if cost.nbytes is None]
         if unsized:
@@ -129,12 +148,13 @@ class CostDisplay:
             )
         display = cls(
             [str(name) for name in estimators],
-            np.array(scores, float),
+            scores,
             np.array([cost.nbytes for cost in costs.values()]),
             np.array([cost.milliseconds for cost in costs.values()]),
             parameters=[cost.parameters for cost in costs.values()],
             origins=origins,
             score_name=score_name(models[0], scoring),
+            score_errors=None if np.isnan(errors).all() else errors,
         )
         return display.plot(ax, scatter_kw=scatter_kw)
 
@@ -155,10 +175,12 @@ class CostDisplay:
         """
         self.figure_, (self.ax_, self.time_ax_) = two_axes(self, ax, (9, 3.8), nrows=1, ncols=2)
         megabytes = np.asarray(self.nbytes) / 1e6
-        self.points_ = self._draw_points(self.ax_, megabytes, scatter_kw)
-        self.time_points_ = self._draw_points(self.time_ax_, self.milliseconds, scatter_kw)
+        self.points_, self.errorbar_ = self._draw_points(self.ax_, megabytes, scatter_kw)
+        self.time_points_, self.time_errorbar_ = self._draw_points(self.time_ax_, self.milliseconds, scatter_kw)
         self.ax_.set(xlabel="size on disk (MB)", ylabel=self.score_name)
-        self.time_ax_.set(xlabel="time per picture (ms)")
+        self.time_ax_.set(xlabel="time per image (ms)")
+        finish(self.ax_, self._title("size", megabytes))
+        finish(self.time_ax_, self._title("time", self.milliseconds))
         if np.ndim(ax) == 0:  # side by side, on one scale
             self.time_ax_.tick_params(labelleft=False)
         else:
@@ -172,18 +194,36 @@ class CostDisplay:
         return self
 
     def _draw_points(self, ax, values, scatter_kw):
-        """One marker for each model, in a colour of its own, over a logarithmic axis with plain numbers."""
+        """One marker for each model, in a color of its own, over a logarithmic axis with plain numbers."""
         values = np.maximum(values, 1e-6)  # a clock may see no time at all
-        colors = [f"C{number % 10}" for number in range(len(self.names))]
+        colors = distinct_colors(len(self.names))
         points = ax.scatter(values, self.scores, **{**_MARKERS, "c": colors, **(scatter_kw or {})})
+        errors, bars = self._errors(), None
+        if errors.any():
+            bars = ax.errorbar(values, self.scores, yerr=errors, fmt="none", ecolor=colors, elinewidth=1.5, zorder=2.5)
         low, high = _limits(values)
         ticks = _ticks(low, high)
         ax.set(xscale="log", xlim=(low, high), xticks=ticks)
         ax.set_xticklabels([f"{tick:g}" for tick in ticks])
         ax.minorticks_off()
-        ax.margins(y=0.2)
-        ax.grid(alpha=0.3)
-        return points
+        ax.set_ylim(*score_limits(np.min(self.scores - errors), np.max(self.scores + errors)))
+        return points, bars
+
+    def _errors(self):
+        """The length of the error bars, 0 where there are none."""
+        return np.zeros(len(self.names)) if self.score_errors is None else np.nan_to_num(self.score_errors)
+
+    def _title(self, what, values):
+        """What is shown; of models of which one came of the other, below it what came of it at last."""
+        title = f"{self.score_name} against {what}"
+        steps = self._steps()
+        last = {then for _, then in steps} - {first for first, _ in steps}
+        if len(self._began()) != 1 or len(last) != 1:
+            return title
+        (first,), (then,) = self._began(), last
+        percent = 100 * values[then] / max(values[first], 1e-9)
+        share = f"{percent:.0f} %" if percent >= 10 else f"{percent:.1g} %"
+        return f"{title}\n{short(self.names[then])}: {share} of {short(self.names[first])}'s {what}"
 
     def _steps(self):
         """Pairs of models, the first of which the second came of, by their places."""
@@ -208,12 +248,14 @@ class CostDisplay:
 
     def _draw_labels(self, ax, points):
         places = points.get_offsets()
-        colors = [f"C{number % 10}" for number in range(len(self.names))]
+        colors = distinct_colors(len(self.names))
         lines = [(places[first], places[then]) for first, then in self._steps()]
+        lines += [((x, y - e), (x, y + e)) for (x, y), e in zip(places, self._errors(), strict=True) if e]
         bottom, top = ax.get_ylim()
         lines += [((places[first][0], bottom), (places[first][0], top)) for first in self._began()]
         x, y = places.T
-        return label_points(ax, x, y, self.names, radius=_radius(points), colors=colors, lines=lines)
+        names = [short(name, _IN_FIGURE) for name in self.names]
+        return label_points(ax, x, y, names, radius=_radius(points), colors=colors, lines=lines)
 
 
 def _radius(points):

@@ -28,6 +28,8 @@ class DistillationDisplay(CostDisplay):
         Which model came of which, by their names.
     score_name : str, default="score"
         What the score is.
+    score_errors : ndarray of shape (n_models,), default=None
+        Standard error of each score, NaN where it is not known; None draws no error bars.
 
     Attributes
     ----------
@@ -41,6 +43,8 @@ class DistillationDisplay(CostDisplay):
         Models by size.
     time_points_ : matplotlib PathCollection
         Models by time.
+    errorbar_, time_errorbar_ : matplotlib ErrorbarContainer or None
+        One standard error of each score, in either panel.
     labels_ : list of matplotlib Annotation
         Their names beside the sizes.
     time_labels_ : list of matplotlib Annotation
@@ -57,6 +61,9 @@ class DistillationDisplay(CostDisplay):
 
     Notes
     -----
+    Error bars are one standard error of the score: how much it would differ for other images of the same kind, from 100
+    bootstrap samples of those given. A score that is a function of the user's has none.
+
     Both horizontal axes are logarithmic. The bytes are those that `pickle` writes for the whole estimator. The time is
     that of a prediction for several pictures together, reading them included, without any cache; it depends on the
     machine, on its load, and on how many pictures there are.
@@ -145,6 +152,7 @@ class DistillationDisplay(CostDisplay):
             {name: model for name, model in models.items() if model is not None},
             X,
             y,
+            origins=None if teacher is None else {"distilled": "teacher"},
             sample_weight=sample_weight,
             scoring=scoring,
             n_timed=n_timed,

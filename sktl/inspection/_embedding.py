@@ -17,6 +17,7 @@ from sktl._params import check_consistent_length
 from sktl._threads import bounded_threads
 from sktl.exceptions import InputError
 from sktl.inspection._axes import MUTED, check_matplotlib, one_axes
+from sktl.inspection._colors import distinct_colors
 from sktl.inspection._labels import in_legend
 from sktl.inspection._photos import Photos, read_anew
 from sktl.inspection._subject import as_labels, read_layers, understand
@@ -24,9 +25,8 @@ from sktl.inspection._thumbnails import place_thumbnails
 
 _METHODS = ("pca", "tsne")
 _TASKS = ("auto", "classification", "regression")
-# Matplotlib's but for grey, which means that there is no label; where all are used, a class has another marker too.
-_COLORS = [f"C{number}" for number in range(10) if number != 7]
-_MARKERS = "o^sDvP*X<>"
+_MARKERS = "o^sDvP*X<>"  # another one after every ten classes: of many, colors alone are told apart with effort
+_SAME_MARKER = 10
 _IN_LEGEND = 30  # classes of which the names can be read
 
 
@@ -333,7 +333,7 @@ class EmbeddingDisplay:
         _check_thumbnails(max_thumbnails, thumbnail_size)
         self.figure_, self.ax_ = one_axes(self, ax, (7.8, 6.5))
         self.points_, self.legend_, self.colorbar_ = [], None, None
-        colors = self._draw_points({"s": 16, "alpha": 0.75, "linewidths": 0, **(scatter_kw or {})}, cmap)
+        colors = self._draw_points({"s": 20, "alpha": 0.8, "linewidths": 0, **(scatter_kw or {})}, cmap)
         first, second = self.axis_names or ("", "")
         self.ax_.set(xlabel=first, ylabel=second, xticks=[], yticks=[])
         self.ax_.set_title(self._title(), fontsize="medium")
@@ -346,7 +346,7 @@ class EmbeddingDisplay:
         return self
 
     def _title(self):
-        n = f"{len(self.embedding):,} pictures"
+        n = f"{len(self.embedding):,} images"
         return f"{n}\n{self.name}" if self.name else n
 
     def _draw_points(self, style, cmap):
@@ -377,11 +377,12 @@ class EmbeddingDisplay:
     def _draw_classes(self, known, is_known, colors, style, cmap):
         classes, codes, counts = np.unique(known, return_inverse=True, return_counts=True)
         collections = []
-        for number, label in enumerate(classes):
+        for number, (label, color) in enumerate(zip(classes, distinct_colors(len(classes)), strict=True)):
             mine = np.flatnonzero(is_known)[codes == number]
-            colors[mine] = _COLORS[number % len(_COLORS)]
-            marker = _MARKERS[number // len(_COLORS) % len(_MARKERS)]
-            look = {"color": colors[mine[0]], "marker": marker, "label": in_legend(label), **style}
+            for position in mine:  # an array would take a tuple apart
+                colors[position] = color
+            marker = _MARKERS[number // _SAME_MARKER % len(_MARKERS)]
+            look = {"color": color, "marker": marker, "label": in_legend(label), **style}
             collections.append(self._scatter(mine, look))
         named, title = collections, None
         if len(classes) > _IN_LEGEND:
@@ -394,7 +395,10 @@ class EmbeddingDisplay:
             bbox_to_anchor=(1.01, 1),
             borderaxespad=0,
             fontsize="small",
+            markerscale=1.6,  # colors of small points are hard to tell apart
         )
+        for handle in self.legend_.legend_handles:
+            handle.set_alpha(1)
         self.points_ += collections
 
     def _scatter(self, which, look):

@@ -165,14 +165,23 @@ def gradient_maps(
             parts = [network.gradients(*batch) for batch in _batches(size, pictures, classes)]
         if any(bool(gradients.any()) for _, gradients in parts):
             maps = torch.cat([grad_cam(*part) for part in parts])[:, None]
-            enlarged = nn.functional.interpolate(maps, size=pictures.shape[1:3], mode="bilinear", align_corners=False)
-            return enlarged[:, 0].numpy(), name
+            return _enlarged(maps, pictures.shape[1:3]), name
     asked = f"layer={layer!r}" if layer is not None else "no stage"
     raise InputError(
         f"method='gradcam' needs a layer whose places the logits depend on, and {asked} of {fitted.backbone_.name!r} "
         "is one (of the last stage of a transformer with pooling='cls', for example, only the class token is used). "
         "Name an earlier layer, or use method='occlusion'."
     )
+
+
+def _enlarged(maps: Tensor, size: tuple[int, int]) -> np.ndarray:
+    """Maps (n, 1, rows, columns) as large as the images, (n, height, width): smooth, the middles of places in place.
+
+    Bilinear interpolation has edges at the middles of places, which are seen as crosses. A cubic one runs below zero
+    beside a peak, where there is no less evidence than none.
+    """
+    enlarged = nn.functional.interpolate(maps, size=size, mode="bicubic", align_corners=False)
+    return enlarged[:, 0].relu().numpy()
 
 
 def occlusion_maps(
@@ -200,7 +209,8 @@ def occlusion_maps(
     Returns
     -------
     ndarray of shape (n, height, width), float32
-        For each pixel the mean over all squares that cover it. Negative where the class gains.
+        For each pixel the mean over all squares that cover it, the nearer its middle the more. Negative where the class
+        gains.
 
     Raises
     ------
@@ -215,10 +225,13 @@ def occlusion_maps(
         for row in _starts(height, patch_size, stride)
         for column in _starts(width, patch_size, stride)
     ]
-    grey = np.clip(np.rint(255 * np.array(fitted.backbone_.preprocessing.mean)), 0, 255).astype(np.uint8)
+    gray = np.clip(np.rint(255 * np.array(fitted.backbone_.preprocessing.mean)), 0, 255).astype(np.uint8)
+    # Equal weights would give blocks with edges, which no square has anything to do with.
+    window = np.sin(np.pi * (np.arange(patch_size) + 0.5) / patch_size).astype(np.float32) ** 2
+    window = np.outer(window, window)
     covers = np.zeros((height, width), np.float32)
     for place in places:
-        covers[place] += 1
+        covers[place] += window
     maps = np.zeros(pictures.shape[:3], np.float32)
     with bounded_threads():
         before = class_probabilities(fitted, pictures)
@@ -226,10 +239,10 @@ def occlusion_maps(
             for (some,) in _batches(_AT_ONCE, places):
                 covered = np.repeat(picture[None], len(some), axis=0)
                 for copied, place in zip(covered, some, strict=True):
-                    copied[place] = grey
+                    copied[place] = gray
                 lost = whole[index] - class_probabilities(fitted, covered)[:, index]
                 for place, drop in zip(some, lost, strict=True):
-                    total[place] += drop
+                    total[place] += drop * window
     return maps / covers
 
 

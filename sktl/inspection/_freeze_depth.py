@@ -3,12 +3,13 @@
 from numbers import Integral
 
 import numpy as np
+from sklearn.model_selection import GridSearchCV
 
 from sktl._engine._fitted import find_fitted
 from sktl._params import check_is_fitted
 from sktl.exceptions import BackboneError, InputError
-from sktl.inspection._axes import check_matplotlib, two_axes
-from sktl.inspection._score import score_name
+from sktl.inspection._axes import check_matplotlib, finish, two_axes
+from sktl.inspection._score import score_limits, score_name
 
 _NAME = "freeze_depth"
 
@@ -16,7 +17,8 @@ _NAME = "freeze_depth"
 class FreezeDepthDisplay:
     """Score and fit time of a search, against how many stages were frozen.
 
-    It is recommended to use `from_search` to create one. All parameters are stored as attributes.
+    It is recommended to use `from_estimator` to create one, or `from_search` of a search that has been done. All
+    parameters are stored as attributes.
 
     Parameters
     ----------
@@ -45,6 +47,8 @@ class FreezeDepthDisplay:
         With both of them.
     errorbar_ : matplotlib ErrorbarContainer
         Scores with their standard deviations.
+    band_ : matplotlib Rectangle or None
+        What lies within the best one's standard deviation.
     bars_ : matplotlib BarContainer
         Fit times.
 
@@ -83,6 +87,68 @@ class FreezeDepthDisplay:
         self.n_frozen = n_frozen
         self.n_stages = n_stages
         self.score_name = score_name
+
+    @classmethod
+    def from_estimator(
+        cls,
+        estimator,
+        X,
+        y,
+        *,
+        depths=("all", -1, -2),
+        cv=None,
+        scoring=None,
+        n_jobs=None,
+        ax=None,
+        errorbar_kw=None,
+        bar_kw=None,
+    ):
+        """Cross-validate an estimator with several depths, and draw the scores.
+
+        Parameters
+        ----------
+        estimator : estimator
+            With a parameter ``freeze_depth``, of its own or of a step of a pipeline. It is cloned.
+        X : array-like of images
+            Paths, images, a batch array or rows of pixels, see the user guide.
+        y : array-like of shape (n_images,) or (n_images, n_targets)
+            Targets.
+        depths : sequence of int or str, default=("all", -1, -2)
+            The depths to compare.
+        cv : int, cross-validation generator or iterable, default=None
+            The folds; None makes 5.
+        scoring : str or callable, default=None
+            The score; None takes the estimator's own: accuracy, or the coefficient of determination.
+        n_jobs : int, default=None
+            Fits at the same time.
+        ax : matplotlib Axes, or array-like of two, default=None
+            Where to draw, see `plot`.
+        errorbar_kw : dict, default=None
+            Keywords for matplotlib's ``errorbar`` of the scores.
+        bar_kw : dict, default=None
+            Keywords for matplotlib's ``bar`` of the fit times.
+
+        Returns
+        -------
+        display : FreezeDepthDisplay
+            With the data, and with what was drawn.
+
+        Raises
+        ------
+        InputError
+            Where the estimator has no ``freeze_depth``, or several.
+        MissingDependencyError
+            Where matplotlib is not installed.
+        """
+        check_matplotlib(cls)
+        names = [name for name in estimator.get_params() if name.rpartition("__")[2] == _NAME]
+        if len(names) != 1:
+            raise InputError(
+                f"The parameters of {type(estimator).__name__} that are a freeze depth are {names}, and one is needed. "
+                "Give an estimator such as FineTunedClassifier, or use from_search."
+            )
+        search = GridSearchCV(estimator, {names[0]: list(depths)}, cv=cv, scoring=scoring, n_jobs=n_jobs)
+        return cls.from_search(search.fit(X, y), ax=ax, errorbar_kw=errorbar_kw, bar_kw=bar_kw)
 
     @classmethod
     def from_search(cls, search, *, param_name=None, metric=None, ax=None, errorbar_kw=None, bar_kw=None):
@@ -169,10 +235,11 @@ class FreezeDepthDisplay:
         places = np.arange(n_depths)
         style = {"fmt": "o-", "capsize": 4, "color": "C0", **(errorbar_kw or {})}
         self.errorbar_ = self.ax_.errorbar(places, self.mean_scores, yerr=self.std_scores, **style)
+        self._draw_band()
         self.bars_ = self.time_ax_.bar(places, self.fit_times, **{"width": 0.5, "color": "C7", **(bar_kw or {})})
         self.ax_.set(ylabel=f"{self.score_name}\n(mean ± std of folds)")
         self.ax_.tick_params(labelbottom=False)
-        self.ax_.grid(alpha=0.3)
+        finish(self.ax_, f"{self.score_name} by how much is frozen")
         is_known = self.n_frozen is not None and self.n_stages is not None
         below = f"freeze_depth, and how many of {self.n_stages} stages are frozen" if is_known else "freeze_depth"
         self.time_ax_.set(ylabel="mean time\nof a fit (s)", xlabel=below, xlim=(-0.6, n_depths - 0.4))
@@ -181,6 +248,18 @@ class FreezeDepthDisplay:
         self.time_ax_.bar_label(self.bars_, [f"{seconds:.2g}" for seconds in self.fit_times], padding=2, fontsize=9)
         self.time_ax_.margins(y=0.2)
         return self
+
+    def _draw_band(self):
+        """The spread of the best one: a depth inside it is not worse by more than the folds differ."""
+        means, stds = np.asarray(self.mean_scores, float), np.nan_to_num(np.asarray(self.std_scores, float))
+        self.band_ = None
+        if np.isnan(means).all():
+            return
+        best = int(np.nanargmax(means))
+        low, high = means[best] - stds[best], means[best] + stds[best]
+        self.band_ = self.ax_.axhspan(low, high, color="C0", alpha=0.1, linewidth=0, label="best ± std")
+        self.ax_.set_ylim(*score_limits(np.nanmin(means - stds), np.nanmax(means + stds)))
+        self.ax_.legend(handles=[self.band_], fontsize="small")
 
     def _labels(self, is_known):
         written = [f'"{depth}"' if isinstance(depth, str) else str(depth) for depth in self.depths]

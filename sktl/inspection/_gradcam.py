@@ -18,10 +18,12 @@ from sktl.inspection._evidence_maps import (
     read_pictures,
 )
 from sktl.inspection._labels import short
-from sktl.inspection._photo_grid import photo_grid, show_photo
+from sktl.inspection._photo_grid import height_of, photo_grid, photo_title, show_photo
 from sktl.inspection._subject import as_labels
 
 _METHODS = ("gradcam", "occlusion")
+_SIDE = 115.0  # of an image in a new figure, in points of 1/72 inch
+_N_COLORS = 256
 
 
 class GradCAMDisplay:
@@ -55,9 +57,9 @@ class GradCAMDisplay:
     ax_ : matplotlib Axes
         In whose place the pictures are.
     photo_axes_ : list of matplotlib Axes
-        With one picture each.
+        With one picture each, twice: as it is, and beside that under its map.
     overlays_ : list of matplotlib AxesImage
-        The maps over them.
+        The maps.
     colorbar_ : matplotlib Colorbar
         What their colours mean.
     figure_ : matplotlib Figure
@@ -128,8 +130,8 @@ class GradCAMDisplay:
         cls,
         estimator,
         X,
-        *,
         y=None,
+        *,
         method="gradcam",
         layer=None,
         target="predicted",
@@ -137,7 +139,7 @@ class GradCAMDisplay:
         patch_size=None,
         stride=None,
         ax=None,
-        cmap="magma",
+        cmap="turbo",
         alpha=0.75,
     ):
         """Find where a fitted classifier looks, and draw it.
@@ -169,10 +171,10 @@ class GradCAMDisplay:
             Of ``method="occlusion"``: pixels from one square to the next. None takes half of a square's side.
         ax : matplotlib Axes, default=None
             Where to draw; None makes a new figure.
-        cmap : str or matplotlib Colormap, default="magma"
+        cmap : str or matplotlib Colormap, default="turbo"
             Colours of the maps.
         alpha : float, default=0.75
-            How opaque they are where evidence is the strongest, from 0 to 1.
+            How opaque they are where evidence is the strongest, from 0 to 1; where there is none they are not seen.
 
         Returns
         -------
@@ -223,36 +225,38 @@ class GradCAMDisplay:
         )
         return display.plot(ax, cmap=cmap, alpha=alpha)
 
-    def plot(self, ax=None, *, cmap="magma", alpha=0.75):
+    def plot(self, ax=None, *, cmap="turbo", alpha=0.75):
         """Draw the pictures with their maps.
 
         Parameters
         ----------
         ax : matplotlib Axes, default=None
             Where to draw; None makes a new figure.
-        cmap : str or matplotlib Colormap, default="magma"
+        cmap : str or matplotlib Colormap, default="turbo"
             Colours of the maps.
         alpha : float, default=0.75
-            How opaque they are where evidence is the strongest, from 0 to 1.
+            How opaque they are where evidence is the strongest, from 0 to 1; where there is none they are not seen.
 
         Returns
         -------
         display : GradCAMDisplay
             This object.
         """
-        n_columns = math.ceil(math.sqrt(len(self.photos)))
-        n_rows = math.ceil(len(self.photos) / n_columns)
-        side = 2.2 if n_columns > 1 else 3.2  # the heading is as wide
-        self.figure_, self.ax_ = one_axes(self, ax, (side * n_columns + 0.8, (side + 0.2) * n_rows + 0.6))
+        titles = [self._title(index) for index in range(len(self.photos))]
+        self.figure_, self.ax_ = one_axes(self, ax, _figure_size(titles))
         self.ax_.set_title(self._heading(), fontsize="medium")
-        self.photo_axes_, n_characters, size = photo_grid(self.ax_, len(self.photos))
+        height, width = self.maps.shape[1:]
+        gap = 0.04 * width
+        extent = (width + gap, 2 * width + gap, height, 0)  # of the second one, in pixels of the first
+        self.photo_axes_ = photo_grid(self.ax_, titles, aspect=(2 * width + gap) / height)
+        colors = _see_through(cmap, alpha)
         self.overlays_ = []
-        for index, (panel, photo, values) in enumerate(zip(self.photo_axes_, self.photos, self.maps, strict=True)):
-            panel.set_title(self._title(index, n_characters), fontsize=size, pad=3)
-            show_photo(panel, photo)
+        for panel, photo, values in zip(self.photo_axes_, self.photos, self.maps, strict=True):
             shares = np.clip(values, 0, None) / (values.max() if values.max() > 0 else 1)  # there may be no evidence
-            opacity = alpha * (0.4 + 0.6 * shares)  # what has no evidence remains to be seen
-            self.overlays_.append(panel.imshow(shares, cmap=cmap, alpha=opacity, vmin=0, vmax=1))
+            show_photo(panel, photo, extent=(0, width, height, 0))
+            show_photo(panel, photo, extent=extent)
+            self.overlays_.append(panel.imshow(shares, cmap=colors, vmin=0, vmax=1, extent=extent))
+            panel.set(xlim=(0, extent[1]), ylim=(height, 0))
         self._draw_scale()
         return self
 
@@ -267,27 +271,41 @@ class GradCAMDisplay:
             what = short(labels[0]) if len(labels) == 1 else "a label of each"
         return f"evidence for {what}\n{name}"
 
-    def _title(self, index, n_characters):
-        """What it is and what it was taken for; below, what the map is for and how much can be lost, if need be."""
+    def _title(self, index):
+        """What it was taken for and what it is; below, what the map is for and how much can be lost, if need be."""
         predicted, target = self.predicted_labels[index], self.targets[index]
-        true = predicted if self.true_labels is None else self.true_labels[index]
-        true = predicted if is_missing(true) else true
-        names = [predicted] if true == predicted else [true, predicted]
-        room = max(6, (n_characters - 7) // len(names) - 3 * (len(names) - 1))
-        line = f"{' → '.join(short(name, room) for name in names)} ({self.probabilities[index]:.2f})"
-        most = f"loses {max(0.0, self.maps[index].max()):.2f}" if self.method == "occlusion" else ""
-        if target != predicted:
-            room = max(6, n_characters - 11 - bool(most) * (len(most) + 2))
-            most = f"for {short(target, room)} ({self.target_probabilities[index]:.2f})" + (most and f", {most}")
-        return f"{line}\n{most}" if most else line
+        true = None if self.true_labels is None or is_missing(self.true_labels[index]) else self.true_labels[index]
+        lines = [photo_title(true, predicted, self.probabilities[index])]
+        if target != predicted and target == true:
+            lines[-1] += f" ({self.target_probabilities[index]:.2f})"
+        elif target != predicted:
+            lines.append(f"map: {target} ({self.target_probabilities[index]:.2f})")
+        if self.method == "occlusion":
+            lines.append(f"covering it costs {max(0.0, self.maps[index].max()):.2f} at most")
+        return "\n".join(lines)
 
     def _draw_scale(self):
-        """Beside the pictures, as high as they are together."""
-        scale = self.overlays_[0]
-        opaque = importlib.import_module("matplotlib.cm").ScalarMappable(scale.norm, scale.cmap)
-        self.colorbar_ = self.figure_.colorbar(opaque, cax=self.ax_.inset_axes([1.02, 0.02, 0.02, 0.9]))
-        self.colorbar_.set_label("share of the picture's largest", fontsize="small", color=MUTED)
-        self.colorbar_.ax.tick_params(labelsize=8)
+        """Beside the images, as high as they are together."""
+        self.colorbar_ = self.figure_.colorbar(self.overlays_[0], cax=self.ax_.inset_axes([1.02, 0.02, 0.015, 0.9]))
+        self.colorbar_.set_ticks([0, 1], labels=["none", "most"], fontsize="small")
+        self.colorbar_.set_label("evidence, in each image for itself", fontsize="small", color=MUTED, labelpad=-12)
+
+
+def _figure_size(titles):
+    """Width and height in inches, for up to three images and their maps side by side."""
+    n_columns = min(3, math.ceil(math.sqrt(len(titles))))
+    width = (2 * _SIDE + 14) * n_columns
+    return (width + 60) / 72, (height_of(titles, width, _SIDE, n_columns) + 50) / 72
+
+
+def _see_through(cmap, alpha):
+    """Colors that leave an image as it is where there is no evidence, and are opaque as said where it is strongest."""
+    matplotlib = importlib.import_module("matplotlib")
+    cmap = matplotlib.colormaps.get_cmap(cmap)
+    shares = np.linspace(0, 1, _N_COLORS)
+    colors = cmap(shares)
+    colors[:, 3] = alpha * np.sqrt(shares)
+    return importlib.import_module("matplotlib.colors").ListedColormap(colors, name=cmap.name)
 
 
 def _find_targets(target, classes, predicted, y):

@@ -1,5 +1,6 @@
 """Names that fit: in a title or a legend, and beside points where there is room for them."""
 
+import functools
 import importlib
 from collections.abc import Iterator, Sequence
 from typing import Any, NamedTuple
@@ -30,6 +31,61 @@ def in_legend(label: Any) -> str:
     """A name for a legend, out of which matplotlib would keep one that begins with an underscore."""
     name = short(label, _IN_LEGEND)
     return f" {name}" if name.startswith("_") else name
+
+
+@functools.lru_cache(maxsize=4096)
+def text_width(text: str, size: float) -> float:
+    """How wide a line is in the figures' font, in points of 1/72 inch."""
+    properties = importlib.import_module("matplotlib.font_manager").FontProperties(size=size)
+    measure = importlib.import_module("matplotlib.textpath").text_to_path.get_text_width_height_descent
+    return float(measure(text, properties, False)[0])
+
+
+def wrapped(text: Any, width: float, size: float, n_lines: int) -> str:
+    """A text in lines that fit; what is beyond the last one is cut.
+
+    Parameters
+    ----------
+    text : object
+        Words; a dollar sign would begin a formula and is escaped.
+    width : float
+        Of a line, in points of 1/72 inch.
+    size : float
+        Of the font, in points.
+    n_lines : int
+        How many lines there may be.
+
+    Returns
+    -------
+    str
+        With line breaks.
+    """
+    lines = [""]
+    for word in str(text).split():
+        for part in _that_fit(word, width, size):
+            longer = f"{lines[-1]} {part}".strip()
+            if text_width(longer, size) <= width or not lines[-1]:
+                lines[-1] = longer
+            else:
+                lines.append(part)
+    if len(lines) > n_lines:
+        last = f"{lines[n_lines - 1]}…"
+        while text_width(last, size) > width and len(last) > 2:
+            last = f"{last[:-2]}…"
+        lines = [*lines[: n_lines - 1], last]
+    return "\n".join(lines).replace("$", r"\$")
+
+
+def _that_fit(word: str, width: float, size: float) -> list[str]:
+    """A word in parts, none of which is wider than a line."""
+    if text_width(word, size) <= width:
+        return [word]
+    parts = [""]
+    for letter in word:
+        if parts[-1] and text_width(parts[-1] + letter, size) > width:
+            parts.append("")
+        parts[-1] += letter
+    return parts
 
 
 class Place(NamedTuple):

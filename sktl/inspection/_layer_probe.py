@@ -13,9 +13,13 @@ from sktl._engine._probe import PROBE_PENALTY
 from sktl._messages import shortened_errors
 from sktl._params import check_consistent_length
 from sktl.exceptions import InputError
-from sktl.inspection._axes import MUTED, check_matplotlib, one_axes
-from sktl.inspection._score import score_name
+from sktl.inspection._axes import MUTED, check_matplotlib, finish, one_axes
+from sktl.inspection._labels import short
+from sktl.inspection._score import score_limits, score_name
 from sktl.inspection._subject import understand
+
+_ON_AXIS = 24  # characters of a stage's name
+_IN_ROW = 60  # of all of them, side by side
 
 
 class LayerProbeDisplay:
@@ -200,15 +204,22 @@ class LayerProbeDisplay:
             style = {"xycoords": ("axes fraction", "data"), "textcoords": "offset points", "color": MUTED}
             self.ax_.annotate("chance", (1, self.chance), (-4, 3), ha="right", va="bottom", fontsize="small", **style)
         # Names such as features.12 do not fit side by side.
-        turn = {"rotation": 45, "ha": "right", "rotation_mode": "anchor"} if n_stages > 8 else {}
-        self.ax_.set_xticks(places, self.stages, **turn)
+        is_crowded = n_stages > 8 or max(map(len, self.stages)) * n_stages > _IN_ROW
+        turn = {"rotation": 45, "ha": "right", "rotation_mode": "anchor"} if is_crowded else {}
+        self.ax_.set_xticks(places, [short(name, _ON_AXIS) for name in self.stages], **turn)
         of = f" of {self.name}" if self.name else ""
         self.ax_.set(
-            xlabel=f"stage{of}, from the input on",
-            ylabel=f"{self.score_name} of a linear probe\n(mean ± std of {n_folds} folds)",
+            xlabel="stage, from the input on",
+            ylabel=f"{self.score_name}\n(mean ± std of {n_folds} folds)",
+            ylim=self._limits(),
         )
-        self.ax_.grid(alpha=0.3)
+        finish(self.ax_, f"linear probe of each stage{of}")
         return self
+
+    def _limits(self):
+        means, stds = np.mean(self.scores, 1), np.std(self.scores, 1)
+        level = [] if self.chance is None else [self.chance]
+        return score_limits(np.nanmin([*(means - stds), *level]), np.nanmax([*(means + stds), *level]))
 
 
 def _default_probe(is_regression):

@@ -8,9 +8,9 @@ import numpy as np
 
 from sktl._engine._fitted import require_fitted
 from sktl.exceptions import InputError
-from sktl.inspection._axes import MUTED, check_matplotlib, one_axes, two_axes
+from sktl.inspection._axes import MUTED, check_matplotlib, finish, one_axes, two_axes
 from sktl.inspection._labels import label_points
-from sktl.inspection._score import score_name
+from sktl.inspection._score import score_limits, score_name
 
 # What a picture calls them, and how each is drawn: told apart without colours too.
 _TICKETS = {
@@ -211,9 +211,12 @@ class LotteryTicketDisplay:
             self.epoch_dense_line_ = self._draw_dense(self.epoch_ax_, self.epochs)
             self.epoch_ax_.yaxis.get_major_locator().set_params(integer=True)
             self.epoch_ax_.set_ylabel(f"epoch of early stopping{of_runs}")
+            finish(self.epoch_ax_, "how soon they are trained")
         self.lines_, self.bands_ = self._draw(self.ax_, self.scores, line_kw, band_kw)
         self.dense_line_ = self._draw_dense(self.ax_, self.scores)
         self.ax_.set_ylabel(f"{self.score_name}{of_runs}")
+        self.ax_.set_ylim(*score_limits(np.nanmin(self.scores), np.nanmax(self.scores)))
+        finish(self.ax_, "how good the tickets are")
         # Last of all: what lies beside an axes decides how large it is.
         self.labels_ = self._label(self.ax_, self.lines_, self.dense_line_)
         if self.epochs is not None:
@@ -238,7 +241,6 @@ class LotteryTicketDisplay:
         ax.set_xticks(percent[::every], _percent(self.weights_left[::every]))
         ax.minorticks_off()
         ax.margins(y=0.1)
-        ax.grid(alpha=0.3)
         return lines, bands
 
     def _draw_dense(self, ax, values):

@@ -3,7 +3,7 @@
 import numpy as np
 
 from sktl.finetuning import lr_range_test
-from sktl.inspection._axes import MUTED, check_matplotlib, one_axes
+from sktl.inspection._axes import MUTED, check_matplotlib, finish, one_axes
 
 
 class LRRangeDisplay:
@@ -154,7 +154,7 @@ class LRRangeDisplay:
             label = f"steepest: lr={self.suggestion:.2g}"
             self.ax_.plot(self.suggestion, at, "o", color="C3", label=label)
         self.ax_.set(xscale="log", xlabel="learning rate (of the head)", ylabel="training loss", ylim=self._limits())
-        self.ax_.grid(alpha=0.3)
+        finish(self.ax_, f"learning rate range test, {len(self.lr)} steps")
         self.ax_.legend(loc="lower left" if np.isfinite(self.suggestion) else "best")
         return self
 

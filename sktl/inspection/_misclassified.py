@@ -222,7 +222,8 @@ class MisclassifiedDisplay:
             This object.
         """
         grid = {"nrows": 1, "ncols": 2, "width_ratios": [1, 1.1]}
-        self.figure_, (self.ax_, self.photos_ax_) = two_axes(self, ax, (11, 5.2), **grid)
+        size = (11, 5.2) if len(self.display_labels) <= _FEW else (13.5, 6.5)  # for names along both axes
+        self.figure_, (self.ax_, self.photos_ax_) = two_axes(self, ax, size, **grid)
         self._draw_matrix(cmap)
         self._draw_photos()
         return self
@@ -259,17 +260,16 @@ class MisclassifiedDisplay:
             bar.ax.yaxis.get_major_locator().set_params(integer=True)
             self.ax_.tick_params(labelsize=8)
         n, n_wrong = int(np.sum(self.confusion_matrix)), len(self.positions)
-        self.ax_.set_title(f"{n_wrong} of {n} pictures wrong ({n_wrong / n:.1%})", fontsize="medium")
+        self.ax_.set_title(f"{n_wrong} of {n} images wrong ({n_wrong / n:.1%})", fontsize="medium")
         if n_classes > _MANY:
             self.ax_.set(xticks=[], yticks=[], xlabel=f"Predicted label ({n_classes} classes)")
 
     def _draw_photos(self):
         self.photos_ax_.set_title(self._heading(), fontsize="medium")
-        self.photo_axes_, n_characters, size = photo_grid(self.photos_ax_, len(self.photos))
-        for index, (panel, photo) in enumerate(zip(self.photo_axes_, self.photos, strict=True)):
-            probability = None if self.probabilities is None else self.probabilities[index]
-            title = photo_title(self.true_labels[index], self.predicted_labels[index], probability, n_characters)
-            panel.set_title(title, fontsize=size, pad=3)
+        p = [None] * len(self.photos) if self.probabilities is None else self.probabilities
+        named = zip(self.true_labels, self.predicted_labels, p, self.photos, strict=False)  # there may be more mistakes
+        self.photo_axes_ = photo_grid(self.photos_ax_, [photo_title(*names) for *names, _ in named])
+        for panel, photo in zip(self.photo_axes_, self.photos, strict=True):
             show_photo(panel, photo)
 
     def _heading(self):

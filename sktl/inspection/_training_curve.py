@@ -156,6 +156,9 @@ class TrainingCurveDisplay:
             self.score_ax_.set(xlabel="epoch", ylabel=f"validation {self.score_name}")
         for panel in [self.ax_, *([self.score_ax_] if has_score else [])]:
             self._finish(panel)
+        self.ax_.set_title("loss by epoch", fontsize="medium")
+        if has_score:
+            self.score_ax_.set_title(f"validation {self.score_name} by epoch", fontsize="medium")
         self.ax_.legend(fontsize="small")
         return self
 

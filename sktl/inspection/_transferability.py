@@ -6,11 +6,14 @@ import numpy as np
 from scipy.stats import weightedtau
 from sklearn.utils.validation import column_or_1d
 
+from sktl._engine._fitted import require_fitted
 from sktl._messages import shortened_errors
 from sktl._params import check_consistent_length
 from sktl.exceptions import InputError
-from sktl.inspection._axes import check_matplotlib, one_axes
+from sktl.inspection._axes import check_matplotlib, finish, one_axes
+from sktl.inspection._colors import distinct_colors
 from sktl.inspection._labels import in_legend, label_points, short
+from sktl.inspection._score import score_name
 
 _IN_PICTURE = 32  # characters of a name beside its point
 _SIZE = 45.0  # of a marker, in square points of 1/72 inch
@@ -19,8 +22,8 @@ _SIZE = 45.0  # of a marker, in square points of 1/72 inch
 class TransferabilityDisplay:
     """Scores of candidates, known before anything is trained, against the accuracy that was measured.
 
-    It is recommended to use `from_ranking` to create one of a `sktl.selection.BackboneSelector`. All parameters are
-    stored as attributes.
+    It is recommended to use `from_estimator` to create one of a fitted `sktl.selection.BackboneSelector`, or
+    `from_ranking` of its ``ranking_``. All parameters are stored as attributes.
 
     Parameters
     ----------
@@ -88,6 +91,59 @@ class TransferabilityDisplay:
         self.groups = groups
         self.score_name = score_name
         self.accuracy_name = accuracy_name
+
+    @classmethod
+    def from_estimator(cls, estimator, accuracies, *, accuracy_name="accuracy", ax=None, scatter_kw=None):
+        """Draw what a fitted selector ranked against measured accuracies.
+
+        Parameters
+        ----------
+        estimator : BackboneSelector
+            Fitted, or a pipeline or search with one in it.
+        accuracies : array-like of shape (n_candidates,), or dict of (str, str) to float
+            What was measured: in the order of ``ranking_``, or with (backbone, layer) as keys.
+        accuracy_name : str, default="accuracy"
+            What was measured.
+        ax : matplotlib Axes, default=None
+            Where to draw; None makes a new figure.
+        scatter_kw : dict, default=None
+            Keywords for matplotlib's ``scatter`` of the points.
+
+        Returns
+        -------
+        display : TransferabilityDisplay
+            With the data, and with what was drawn.
+
+        Raises
+        ------
+        NotFittedError
+            Where the estimator is not fitted.
+        InputError
+            Where there is no selector in it, and what `from_ranking` raises.
+        MissingDependencyError
+            Where matplotlib is not installed.
+
+        Examples
+        --------
+        >>> from sklearn.datasets import load_digits
+        >>> from sktl.inspection import TransferabilityDisplay
+        >>> from sktl.selection import BackboneSelector
+        >>> X, y = load_digits(return_X_y=True)
+        >>> selector = BackboneSelector(layers=["stem", "layer4"]).fit(X[:100] / 16, y[:100])
+        >>> display = TransferabilityDisplay.from_estimator(selector, [0.95, 0.72])
+        >>> display.names, display.score_name
+        (['layer4', 'stem'], 'logme')
+        """
+        check_matplotlib(cls)
+        selector = require_fitted(estimator, "ranking_", "it ranked no networks")
+        return cls.from_ranking(
+            selector.ranking_,
+            accuracies,
+            score_name=score_name(selector, selector.score_func),
+            accuracy_name=accuracy_name,
+            ax=ax,
+            scatter_kw=scatter_kw,
+        )
 
     @classmethod
     def from_ranking(
@@ -184,7 +240,8 @@ class TransferabilityDisplay:
         self.tau_ = _tau(scores, accuracies)
         self.figure_, self.ax_ = one_axes(self, ax, (6.4 if self.groups is None else 8.2, 4.8))
         groups = [""] * len(scores) if self.groups is None else list(self.groups)
-        colors = {group: f"C{number % 10}" for number, group in enumerate(dict.fromkeys(groups))}
+        names = list(dict.fromkeys(groups))
+        colors = dict(zip(names, distinct_colors(len(names)), strict=True))
         style = {"s": _SIZE, "alpha": 0.85, "edgecolors": "white", "linewidths": 0.8, "zorder": 3, **(scatter_kw or {})}
         self.points_ = []
         for group, color in colors.items():
@@ -193,9 +250,8 @@ class TransferabilityDisplay:
                 self.ax_.scatter(scores[mine], accuracies[mine], **{"color": color, "label": in_legend(group), **style})
             )
         self.ax_.set(xlabel=f"{self.score_name}, before training", ylabel=self.accuracy_name)
-        self.ax_.set_title(self._title(), fontsize="medium")
         self.ax_.margins(0.12)
-        self.ax_.grid(alpha=0.3)
+        finish(self.ax_, self._title())
         self.legend_ = None
         if self.groups is not None:
             self.legend_ = self.ax_.legend(

@@ -18,7 +18,7 @@ from sklearn.utils.validation import check_is_fitted
 from sktl._engine._footprint import network_counts
 from sktl._engine._labelled import as_targets
 from sktl._engine._prefix import PREFIX_CONSTRAINTS
-from sktl._engine._progress import CallbackProgress
+from sktl._engine._progress import CallbackProgress, start_task
 from sktl._engine._readable import is_tolerant, warn_left_out
 from sktl._images import check_images, refuse_single
 from sktl._messages import shortened_errors
@@ -197,7 +197,7 @@ class BackboneSelector(CallbackSupportMixin, TransformerMixin, Estimator):
         sample = (X, y, draw_rows(y, self.max_samples, self.task, random_state))
         judge = self._make_judge(random_state)
         networks = self._networks()
-        context = self._init_callback_context(max_subtasks=len(networks))
+        context = start_task(self, max_subtasks=len(networks))
         context.call_on_fit_task_begin(estimator=self, X=X, y=y)
         race = Race()
         for name, backbone in networks:

@@ -15,8 +15,7 @@ from sklearn.preprocessing import StandardScaler
 from sktl import FineTunedClassifier, FineTunedRegressor, PretrainedFeatureExtractor
 from sktl.exceptions import BackboneError, ImageError, ImageWarning
 from sktl.inspection import EmbeddingDisplay
-
-COLORS = ["C0", "C1", "C2", "C3", "C4", "C5", "C6", "C8", "C9"]  # grey means that there is no label
+from sktl.inspection._colors import distinct_colors
 
 
 @pytest.fixture
@@ -45,7 +44,7 @@ def test_pca_by_hand(digits):
     shares = pca.explained_variance_ratio_
     assert display.ax_.get_xlabel() == f"first principal component\n{shares[0]:.0%} of the variance"
     assert display.ax_.get_ylabel() == f"second principal component\n{shares[1]:.0%} of the variance"
-    assert display.ax_.get_title() == "100 pictures\nlayer4 of sktl_mini"
+    assert display.ax_.get_title() == "100 images\nlayer4 of sktl_mini"
     for label, points in enumerate(offsets(display)):
         np.testing.assert_allclose(points, display.embedding[y == label])
     assert legend(display) == [str(label) for label in range(10)]
@@ -60,7 +59,10 @@ def test_thumbnails_are_the_pictures_of_their_points(digits):
         row = display.positions[position]
         np.testing.assert_array_equal(box.offsetbox.get_data()[..., 0], np.rint(X[row].reshape(8, 8) * 255))
         np.testing.assert_allclose(box.xy, display.embedding[position])
-        assert box.patch.get_facecolor() == to_rgba(COLORS[y[row] % 9])
+        assert box.patch.get_facecolor() == to_rgba(distinct_colors(10)[y[row]])
+    frames = {box.patch.get_facecolor() for box in display.thumbnails_}
+    shown = {y[display.positions[position]] for position in display.thumbnail_positions_}
+    assert len(frames) == len(shown)  # those of two classes differ
     none = EmbeddingDisplay.from_estimator("sktl_mini", X, y, max_thumbnails=0)
     assert none.thumbnails_ == none.thumbnail_positions_ == []
 
@@ -180,12 +182,12 @@ def test_the_network_runs_for_the_samples_only(digits, tmp_path):
 
 
 def test_many_classes(table):
-    """More classes than colours differ by their markers; the legend has the greatest of them, and says so."""
+    """Each class has a color of its own, here and in the legend, which has the greatest of them, and says so."""
     y = np.array([f"a class with a very long name {i:02d}" if i < 20 else f"{i % 20:02d}" for i in range(60)])
     display = EmbeddingDisplay.from_features(table, y)
     looks = {(tuple(p.get_facecolor()[0]), p.get_paths()[0].vertices.tobytes()) for p in display.points_}
     assert len(display.points_) == 40
-    assert len(looks) == 40
+    assert len(looks) == len({look[0] for look in looks}) == 40
     assert len(legend(display)) == 29
     assert display.legend_.get_title().get_text() == "29 of 40 classes"
     assert set(legend(display)[:20]) == {f"{i:02d}" for i in range(20)}

@@ -1,5 +1,7 @@
 """Maps of evidence: Grad-CAM against class activation maps and finite differences, occlusion against a slow loop."""
 
+import math
+
 import numpy as np
 import pytest
 import torch
@@ -21,6 +23,7 @@ from sktl.compression import LowRankClassifier, PrunedClassifier, QuantizedClass
 from sktl.exceptions import BackboneError
 from sktl.inspection import _evidence_maps
 from sktl.inspection._evidence_maps import (
+    _enlarged,
     _WatchedNetwork,
     class_probabilities,
     find_network,
@@ -95,7 +98,7 @@ def test_of_a_fitted_classifier_it_is_cam(fitted, pictures):
         (activations,) = fitted.backbone_.feature_graph("layer4")(inputs)
         weight = last_linear(fitted.net_.module_.head).weight[torch.from_numpy(classes)]
         cam = torch.einsum("nk,nkhw->nhw", weight, activations).clamp(min=0) / 16
-        cam = interpolate(cam[:, None], size=(64, 64), mode="bilinear")[:, 0]
+        cam = interpolate(cam[:, None], size=(64, 64), mode="bicubic")[:, 0].clamp(min=0)
     assert layer == "layer4"
     assert_allclose(maps, cam, atol=1e-5 * float(cam.max()))
     assert maps.max() > 0
@@ -166,14 +169,30 @@ def test_occlusion_is_what_predictions_say(pictures):
     model = FineTunedClassifier(max_epochs=1, random_state=0).fit(*pictures)
     X, classes = pictures[0][:2], np.array([2, 0])
     expected, covers = np.zeros((2, 64, 64)), np.zeros((64, 64))
+    window = np.outer(*[[math.sin(math.pi * (i + 0.5) / 30) ** 2 for i in range(30)]] * 2)
     for row in [0, 15, 30, 34]:
         for column in [0, 15, 30, 34]:
             covered = X.copy()
             covered[:, row : row + 30, column : column + 30] = 128
             lost = model.predict_proba(X) - model.predict_proba(covered)
-            expected[:, row : row + 30, column : column + 30] += lost[[0, 1], classes][:, None, None]
-            covers[row : row + 30, column : column + 30] += 1
+            expected[:, row : row + 30, column : column + 30] += window * lost[[0, 1], classes][:, None, None]
+            covers[row : row + 30, column : column + 30] += window
     assert_allclose(occlusion_maps(model, X, classes, 30, 15), expected / covers, atol=1e-5)
+
+
+def test_maps_have_no_edges():
+    """A peak is round: as much as far to the side as diagonally, where bilinear interpolation draws a cross."""
+    maps = torch.zeros(1, 1, 7, 7)
+    maps[0, 0, 3, 3] = 1
+    (enlarged,) = _enlarged(maps, (140, 140))
+    assert enlarged.min() == 0
+    middle, step = 70, 10
+    diagonal = round(step / 2**0.5)
+    straight, across = enlarged[middle, middle + step], enlarged[middle + diagonal, middle + diagonal]
+    assert across == pytest.approx(straight, rel=0.1)
+    (bilinear,) = interpolate(maps, size=(140, 140), mode="bilinear")[:, 0].numpy()
+    bends = [np.abs(np.diff(one[middle, middle - 10 : middle + 10], 2)).max() for one in (enlarged, bilinear)]
+    assert bends[0] < 0.3 * bends[1]  # no edge at the peak
 
 
 def test_many_squares(fitted, pictures, monkeypatch):
@@ -294,7 +313,7 @@ def test_tokens_lie_row_by_row(pictures):
     with torch.no_grad():
         tokens, _ = network.run(X)
         cam = (tokens[:, 1:] @ last_linear(fitted.net_.module_.head).weight[0]).clamp(min=0) / 16
-        cam = interpolate(cam.reshape(12, 1, 4, 4), size=(32, 32), mode="bilinear")[:, 0]
+        cam = interpolate(cam.reshape(12, 1, 4, 4), size=(32, 32), mode="bicubic")[:, 0].clamp(min=0)
     assert_allclose(maps, cam, atol=1e-5)
 
 
@@ -323,7 +342,7 @@ def test_channels_last(pictures):
         (values,) = model.backbone_.feature_graph("mix")((inputs - mean) / std)
         weight = last_linear(model.net_.module_.head).weight[torch.from_numpy(classes)]
         cam = torch.einsum("nk,nhwk->nhw", weight, values).clamp(min=0) / 16
-        cam = interpolate(cam[:, None], size=(32, 32), mode="bilinear")[:, 0]
+        cam = interpolate(cam[:, None], size=(32, 32), mode="bicubic")[:, 0].clamp(min=0)
     assert_allclose(maps, cam, atol=1e-5)
 
 

@@ -50,17 +50,40 @@ def test_from_estimator(model, new):
     assert_allclose(display.maps, maps_of(model, X[:4], probabilities.argmax(1)))
     assert_allclose(drawn(display), display.maps / display.maps.max((1, 2), keepdims=True))
     for panel, photo in zip(display.photo_axes_, display.photos, strict=True):
-        assert_array_equal(panel.images[0].get_array(), photo)
+        original, below, overlay = panel.images
+        assert_array_equal(original.get_array(), photo)
+        assert_array_equal(below.get_array(), photo)
+        assert below.get_extent() == overlay.get_extent()
+        assert original.get_extent()[1] < below.get_extent()[0]  # side by side
     assert display.ax_.get_title() == "evidence for the predicted label\nGrad-CAM, layer4"
     assert (display.colorbar_.vmin, display.colorbar_.vmax) == (0, 1)
 
 
-def test_what_has_no_evidence_remains_to_be_seen(model, new):
-    """The map is the more opaque the more evidence there is, and nowhere hides the picture."""
+def test_what_has_no_evidence_is_the_image_itself(model, new):
+    """A map hides nothing where there is no evidence, is as opaque as said where it is strongest, and is the scale."""
     display = GradCAMDisplay.from_estimator(model, new[0], n_photos=1, alpha=0.5, cmap="viridis")
     (overlay,) = display.overlays_
-    assert_allclose(overlay.get_alpha(), 0.2 + 0.3 * drawn(display)[0], atol=1e-6)
-    assert overlay.get_cmap().name == display.colorbar_.cmap.name == "viridis"
+    opacity = overlay.get_cmap()(np.array([0.0, 0.25, 1.0]))[:, 3]
+    assert_allclose(opacity, [0, 0.25, 0.5], atol=2e-3)
+    assert overlay.get_cmap() == display.colorbar_.cmap
+    assert overlay.get_cmap().name == "viridis"
+    assert [text.get_text() for text in display.colorbar_.ax.get_yticklabels()] == ["none", "most"]
+
+
+def test_the_image_that_is_seen_has_no_veil():
+    """In the drawn figure, pixels without evidence have the image's own color."""
+    photos, maps = np.full((1, 8, 8, 3), 200, np.uint8), np.zeros((1, 8, 8))
+    maps[:, 6:, 6:] = 1
+    label, p = np.array(["ant"]), np.ones(1)
+    display = GradCAMDisplay(photos, maps, label, p, label, p).plot()
+    display.figure_.canvas.draw()
+    pixels = np.asarray(display.figure_.canvas.buffer_rgba())
+    (panel,) = display.photo_axes_
+    left = display.overlays_[0].get_extent()[0]
+    seen = [panel.transData.transform((left + x, y)) for x, y in ((2, 2), (7, 7))]
+    clear, hot = (pixels[int(len(pixels) - y), int(x), :3] for x, y in seen)
+    assert_array_equal(clear, [200, 200, 200])
+    assert np.abs(hot.astype(int) - 200).max() > 60
 
 
 def test_occlusion(model, new):
@@ -71,7 +94,7 @@ def test_occlusion(model, new):
     assert_allclose(display.maps, maps_of(model, X[:2], classes, "occlusion"))
     assert display.layer is None
     assert drawn(display).min() >= 0
-    assert titles(display)[0].endswith(f"\nloses {display.maps[0].max():.2f}")
+    assert titles(display)[0].endswith(f"\ncovering it costs {display.maps[0].max():.2f} at most")
     assert display.ax_.get_title() == "evidence for the predicted label\nocclusion"
 
 
@@ -86,7 +109,8 @@ def test_other_targets(model, new, target):
     assert_allclose(display.target_probabilities, model.predict_proba(X[:5])[range(5), wanted], rtol=1e-4)
     assert_allclose(display.maps, maps_of(model, X[:5], wanted))
     index = int(np.flatnonzero(display.predicted_labels != wanted)[0])
-    assert titles(display)[index].endswith(f"for {wanted[index]} ({display.target_probabilities[index]:.2f})")
+    word = "true" if target == "true" else "map"
+    assert titles(display)[index].endswith(f"{word}: {wanted[index]} ({display.target_probabilities[index]:.2f})")
     heading = "evidence for the true label" if target == "true" else "evidence for 3"
     assert display.ax_.get_title() == f"{heading}\nGrad-CAM, layer4"
 
@@ -99,13 +123,14 @@ def test_titles():
     true = ["ant", "bee", "ant", "a very long name of a wasp"]
     args = [np.array(column) for column in (*labels, *targets)]
     display = GradCAMDisplay(photos, maps, *args, true_labels=np.array(true)).plot()
-    assert titles(display)[:3] == ["ant (0.90)", "bee → ant (0.80)\nfor bee (0.10)", "ant → bee (0.70)"]
-    first, second = titles(display)[3].split("\n")
-    assert first.startswith("a very long")
-    assert second.startswith("for a very")
-    assert max(len(first), len(second)) < 36
+    bee, long = (
+        "ant (0.80)\ntrue: bee (0.10)",
+        "a very long name of a wasp (0.60)\nmap: a very long name of an ant (0.20)",
+    )
+    assert titles(display) == ["ant (0.90)", bee, "bee (0.70)\ntrue: ant", long]
     display = GradCAMDisplay(photos, maps / 4, *args, method="occlusion").plot()
-    assert titles(display)[:2] == ["ant (0.90)\nloses 0.25", "ant (0.80)\nfor bee (0.10), loses 0.25"]
+    costs = "covering it costs 0.25 at most"
+    assert titles(display)[:2] == [f"ant (0.90)\n{costs}", f"ant (0.80)\nmap: bee (0.10)\n{costs}"]
 
 
 def test_no_evidence():
@@ -114,7 +139,7 @@ def test_no_evidence():
     maps = np.stack([np.zeros((8, 8)), -np.ones((8, 8))])
     display = GradCAMDisplay(photos, maps, labels, p, labels, p, method="occlusion").plot()
     assert not drawn(display).any()
-    assert titles(display) == ["0 (1.00)\nloses 0.00", "1 (1.00)\nloses 0.00"]
+    assert titles(display) == [f"{label} (1.00)\ncovering it costs 0.00 at most" for label in (0, 1)]
 
 
 def test_labels_that_are_texts(digits):
@@ -158,7 +183,7 @@ def test_every_kind_of_pictures(image_source):
 
 
 def test_grey_pictures(digits):
-    """A network of one channel has its pictures shown as grey ones."""
+    """A network of one channel has its images shown as gray ones."""
     model = FineTunedClassifier(in_channels=1, max_epochs=0, random_state=0).fit(digits[0][:40], digits[1][:40])
     display = GradCAMDisplay.from_estimator(model, digits[0], n_photos=1)
     shown = display.photo_axes_[0].images[0].get_array()

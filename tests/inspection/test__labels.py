@@ -5,7 +5,7 @@ import pytest
 from matplotlib import pyplot as plt
 from matplotlib.text import Text
 
-from sktl.inspection._labels import in_legend, label_points, short
+from sktl.inspection._labels import in_legend, label_points, short, text_width, wrapped
 
 RADIUS = 4.0
 
@@ -146,3 +146,19 @@ def test_names_in_a_legend():
     for name in ("_background", "w" * 30):
         ax.plot([0, 1], label=in_legend(name))
     assert [text.get_text() for text in ax.legend().get_texts()] == [" _background", "w" * 23 + "…"]
+
+
+def test_texts_in_lines():
+    """Lines are as wide as there is room; a word that is too long is broken, and what is too much is cut."""
+    text = "American Staffordshire terrier, pit bull"
+    room = text_width("American Staffordshire", 9) - 1
+    lines = wrapped(text, room, 9, 9).split("\n")
+    assert " ".join(lines) == text
+    assert lines == ["American", "Staffordshire terrier,", "pit bull"]
+    assert max(text_width(line, 9) for line in lines) <= room
+    assert wrapped(text, room, 9, 2) == f"{lines[0]}\n{lines[1]}…"
+    assert wrapped(text, 1000, 9, 2) == text
+    long = wrapped("w" * 60, 110, 9, 9).split("\n")
+    assert "".join(long) == "w" * 60
+    assert max(text_width(line, 9) for line in long) <= 110
+    assert wrapped("$5", 100, 9, 1) == r"\$5"
