@@ -100,7 +100,13 @@ class GradualUnfreezing(Callback):
 
 
 class ValidScore(Callback):
-    """Note the score on the validation rows."""
+    """Note the score on the validation rows; of the untouched start as ``start`` of the history, with the loss."""
+
+    def on_train_begin(self, net, **kwargs):
+        """Judge the start."""
+        if not net.history:  # a warm start's is the end of the training before it
+            loss, score = judge(net)
+            net.history.start = {"epoch": 0, "valid_loss": loss, "valid_score": score}
 
     def on_epoch_begin(self, net, **kwargs):
         """Forget the last epoch's outputs."""
@@ -148,7 +154,7 @@ class KeepBest(Callback):
         """Judge the start."""
         self.best_loss_, self.best_epoch_, self.n_worse_ = float("inf"), len(net.history), 0
         self._weights = None
-        self._judge(net, valid_loss(net), self.best_epoch_)
+        self._judge(net, judge(net)[0], self.best_epoch_)
 
     def on_epoch_end(self, net, **kwargs):
         """Judge the epoch."""
@@ -256,10 +262,14 @@ class EpochTasks(Callback):
             raise StopTraining
 
 
-def valid_loss(net: TransferNet) -> float:
-    """The loss on the validation rows as the network is now."""
-    total, n_rows = 0.0, 0
-    for batch in net.get_iterator(net._valid, training=False):
-        loss = net.validation_step(batch)["loss"].item()
-        total, n_rows = total + loss * len(batch[1]), n_rows + len(batch[1])
-    return total / n_rows
+def judge(net: TransferNet) -> tuple[float, float]:
+    """The loss and the score on the validation rows as the network is now."""
+    total, seen = 0.0, []
+    for x, y in net.get_iterator(net._valid, training=False):
+        step = net.validation_step((x, y))
+        outputs = step["y_pred"]
+        outputs = outputs[0] if isinstance(outputs, tuple) else outputs
+        total += step["loss"].item() * len(y)
+        seen.append(tuple(part.detach().cpu().numpy() for part in (outputs, y, x["sample_weight"])))
+    columns = [np.concatenate(column) for column in zip(*seen, strict=True)]
+    return total / len(columns[1]), net.criterion_.score(*columns)

@@ -86,5 +86,7 @@ class RegressionLoss(WeightedLoss):
         return outputs
 
     def score(self, outputs: np.ndarray, y: np.ndarray, weight: np.ndarray) -> float:
-        """Coefficient of determination; NaN where there are fewer than two rows."""
-        return float(r2_score(y, outputs, sample_weight=weight)) if len(y) > 1 else float("nan")
+        """Coefficient of determination; NaN where there are fewer than two rows, or outputs that are no numbers."""
+        if len(y) < 2 or not np.isfinite(outputs).all():
+            return float("nan")
+        return float(r2_score(y, outputs, sample_weight=weight))

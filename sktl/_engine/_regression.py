@@ -1,5 +1,7 @@
 """What all estimators that train a network to predict numbers share: targets in their own units, and predictions."""
 
+import warnings
+
 import numpy as np
 from sklearn.base import RegressorMixin
 from sklearn.metrics import r2_score
@@ -10,7 +12,7 @@ from sktl._engine._probe import regression_probe
 from sktl._engine._readable import read_rows
 from sktl._engine._transfer import TransferEstimator
 from sktl._messages import shortened_errors
-from sktl.exceptions import InputError
+from sktl.exceptions import InputError, TrainingWarning
 
 
 class TransferRegressor(RegressorMixin, TransferEstimator):
@@ -106,6 +108,26 @@ class TransferRegressor(RegressorMixin, TransferEstimator):
 
     def _stratification(self, y):
         return None
+
+    def _assess(self, course):
+        """Warn where the mean of the targets would have predicted the validation rows better."""
+        if course.valid is None:
+            return
+        y, learnt = course.valid.y.numpy(), course.table.y
+        weight = np.where(np.isnan(learnt), 0, course.table.sample_weight[:, np.newaxis])
+        mean = (np.nan_to_num(learnt) * weight).sum(0) / weight.sum(0).clip(1e-300)
+        of_mean = self.net_.criterion_.score(
+            np.broadcast_to(mean, y.shape), y, course.valid.columns["sample_weight"].numpy()
+        )
+        own = self.net_.score(course.valid)
+        if own < of_mean:
+            warnings.warn(
+                f"On its {len(y)} validation rows {type(self).__name__} predicts worse than the mean of the targets it "
+                f"has learnt from: R² is {own:.3g}, and {of_mean:.3g} with the mean. Use more images, "
+                "early_stopping=True, a smaller lr, or another backbone.",
+                TrainingWarning,
+                stacklevel=6,
+            )
 
     def __sklearn_tags__(self):
         tags = super().__sklearn_tags__()

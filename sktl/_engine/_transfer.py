@@ -162,6 +162,7 @@ class TransferEstimator(FitInEpochs, Estimator):
             finally:  # also where it diverged or was interrupted: it has its last good weights
                 self._finish(course)
                 self._predict_fast()
+            self._assess(course)
         return self
 
     def _enroll(self, X, y, sample_weight, validation, *, reset, classes=None):
@@ -207,7 +208,10 @@ class TransferEstimator(FitInEpochs, Estimator):
         """What has to be there before the rows are, made from those to learn from; nothing here."""
 
     def _finish(self, course):
-        """What is to be said of a training that has come to its end; nothing here."""
+        """What is to be noted of a training, also of one that was interrupted; nothing here."""
+
+    def _assess(self, course):
+        """What there is to warn of after a training that has come to its end; nothing here."""
 
     @property
     def _taps(self):

@@ -167,7 +167,8 @@ class DistilledClassifier(DistilledEstimator, TransferClassifier):
         The trained rest of the network with its head; it maps the output of the frozen stages to logits.
     history_ : skorch.history.History
         One row per epoch: ``train_loss``, ``lr`` (the head's), ``dur`` (seconds), and where there are rows to judge on
-        ``valid_loss`` and ``valid_score``; with ``unfreeze_every`` also ``n_frozen_stages``.
+        ``valid_loss`` and ``valid_score`` (of the untouched start in ``history_.start``); with ``unfreeze_every`` also
+        ``n_frozen_stages``.
     backbone_ : Backbone
         The network with what was learnt.
     freeze_depth_ : int

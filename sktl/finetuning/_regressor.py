@@ -122,7 +122,8 @@ class FineTunedRegressor(DepthByData, TransferRegressor):
         The trained rest of the network with its head; it maps the output of the frozen stages to standardised targets.
     history_ : skorch.history.History
         One row per epoch: ``train_loss``, ``lr`` (the head's), ``dur`` (seconds), and where there are rows to judge on
-        ``valid_loss`` and ``valid_score``; with ``unfreeze_every`` also ``n_frozen_stages``.
+        ``valid_loss`` and ``valid_score`` (of the untouched start in ``history_.start``); with ``unfreeze_every`` also
+        ``n_frozen_stages``.
     backbone_ : Backbone
         The network with what was learnt.
     freeze_depth_ : int
@@ -158,7 +159,8 @@ class FineTunedRegressor(DepthByData, TransferRegressor):
     Warns
     -----
     TrainingWarning
-        From `fit`, where ``max_epochs`` ends before ``unfreeze_every`` has let all stages learn.
+        From `fit`, where ``max_epochs`` ends before ``unfreeze_every`` has let all stages learn, or where the mean of
+        the targets predicts the validation rows better.
 
     See Also
     --------

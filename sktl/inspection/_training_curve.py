@@ -25,6 +25,10 @@ class TrainingCurveDisplay:
         The epoch whose weights are kept; 0 is the untouched start.
     score_name : str, default="score"
         What the score is.
+    start_loss : float, default=None
+        Validation loss of the untouched start, drawn as epoch 0.
+    start_score : float, default=None
+        Its validation score.
 
     Attributes
     ----------
@@ -53,12 +57,24 @@ class TrainingCurveDisplay:
     (3,)
     """
 
-    def __init__(self, train_loss, *, valid_loss=None, valid_score=None, best_epoch=None, score_name="score"):
+    def __init__(
+        self,
+        train_loss,
+        *,
+        valid_loss=None,
+        valid_score=None,
+        best_epoch=None,
+        score_name="score",
+        start_loss=None,
+        start_score=None,
+    ):
         self.train_loss = train_loss
         self.valid_loss = valid_loss
         self.valid_score = valid_score
         self.best_epoch = best_epoch
         self.score_name = score_name
+        self.start_loss = start_loss
+        self.start_score = start_score
 
     @classmethod
     def from_estimator(cls, estimator, *, ax=None, line_kw=None):
@@ -99,7 +115,8 @@ class TrainingCurveDisplay:
         Parameters
         ----------
         history : skorch.history.History or list of dict
-            One row per epoch, with ``train_loss``, and ``valid_loss`` and ``valid_score`` where there are any.
+            One row per epoch, with ``train_loss``, and ``valid_loss`` and ``valid_score`` where there are any. A
+            history of sktl has those of the untouched start as ``start``.
         best_epoch : int, default=None
             The epoch whose weights are kept; 0 is the untouched start.
         score_name : str, default="score"
@@ -149,10 +166,10 @@ class TrainingCurveDisplay:
         self.lines_ = []
         self._draw(self.ax_, self.train_loss, line_kw, label="training", color="C0")
         if self.valid_loss is not None:
-            self._draw(self.ax_, self.valid_loss, line_kw, label="validation", color="C1")
+            self._draw(self.ax_, self.valid_loss, line_kw, self.start_loss, label="validation", color="C1")
         self.ax_.set(xlabel="epoch", ylabel="loss")
         if has_score:
-            self._draw(self.score_ax_, self.valid_score, line_kw, label="validation", color="C1")
+            self._draw(self.score_ax_, self.valid_score, line_kw, self.start_score, label="validation", color="C1")
             self.score_ax_.set(xlabel="epoch", ylabel=f"validation {self.score_name}")
         for panel in [self.ax_, *([self.score_ax_] if has_score else [])]:
             self._finish(panel)
@@ -171,12 +188,17 @@ class TrainingCurveDisplay:
         }
         if "train_loss" not in columns:
             raise InputError(f"The history has {len(history)} epochs and no train_loss in them: nothing was trained.")
-        return cls(**columns, best_epoch=best_epoch, score_name=score_name)
+        start = getattr(history, "start", {})
+        start = {f"start_{name}": start.get(f"valid_{name}") for name in ("loss", "score")}
+        return cls(**columns, **start, best_epoch=best_epoch, score_name=score_name)
 
-    def _draw(self, ax, values, line_kw, **style):
+    def _draw(self, ax, values, line_kw, start=None, **style):
+        first = 1 if start is None else 0
+        values = values if start is None else np.r_[start, values]
         # With few epochs each one is seen; a single one would not make a line at all.
         style["marker"] = "o" if len(values) <= 30 else ""
-        self.lines_ += ax.plot(np.arange(1, len(values) + 1), values, **{"markersize": 4, **style, **(line_kw or {})})
+        epochs = np.arange(first, first + len(values))
+        self.lines_ += ax.plot(epochs, values, **{"markersize": 4, **style, **(line_kw or {})})
 
     def _finish(self, ax):
         """Whole epochs on the axis, and where there is a choice of epochs, which one was kept."""

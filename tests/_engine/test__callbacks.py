@@ -8,7 +8,7 @@ import torch
 from sklearn.metrics import accuracy_score
 from skorch.callbacks import Callback, EarlyStopping, LRScheduler
 
-from sktl._engine._callbacks import GradualUnfreezing, KeepBest, valid_loss
+from sktl._engine._callbacks import GradualUnfreezing, KeepBest, judge
 from sktl._engine._net import StopTraining
 from sktl._engine._training import train
 from sktl.exceptions import DivergenceError
@@ -157,7 +157,7 @@ def test_valid_score_and_loss(tiny, make_net, make_rows):
         rows = torch.nn.functional.cross_entropy(torch.from_numpy(given), valid.y, reduction="none")
         assert epoch["valid_loss"] == pytest.approx(float((rows * weight).mean()), rel=1e-5)
     net._valid, net._generator = valid, None
-    assert valid_loss(net) == pytest.approx(net.history[-1, "valid_loss"], rel=1e-6)
+    assert judge(net)[0] == pytest.approx(net.history[-1, "valid_loss"], rel=1e-6)
 
 
 def test_the_best_weights_are_put_back(tiny, make_net, make_rows):

@@ -7,7 +7,8 @@ import pytest
 from sklearn.linear_model import LogisticRegression, Ridge
 from sklearn.preprocessing import StandardScaler
 
-from sktl._engine._probe import PROBE_PENALTY, classification_probe, probe_rows, regression_probe
+from sktl._engine import _probe
+from sktl._engine._probe import PENALTIES, PROBE_PENALTY, classification_probe, probe_rows, regression_probe
 
 N_FEATURES = 6
 
@@ -84,17 +85,43 @@ def test_one_class_alone():
 @pytest.mark.parametrize("weighted", [False, True])
 @pytest.mark.parametrize("n_targets", [1, 3])
 def test_regression_is_scikit_learns(n_targets, weighted):
-    """Predictions are those of StandardScaler and Ridge."""
+    """Predictions are those of StandardScaler and Ridge, with the penalty that left-out rows choose for each target."""
     x, weight = features(), weights() if weighted else np.ones(40)
     y = np.random.default_rng(4).normal(size=(40, n_targets)) + x[:, :1] - 0.1 * x[:, 1:2]
     probe = regression_probe(x, y, weight)
     assert probe.weight.shape == (n_targets, N_FEATURES)
     assert probe.bias.shape == (n_targets,)
     scaler = StandardScaler().fit(x, sample_weight=weight)
-    model = Ridge(alpha=PROBE_PENALTY).fit(scaler.transform(x), y, sample_weight=weight)
-    new = features(20, seed=3)
-    expected = model.predict(scaler.transform(new)).reshape(20, n_targets)
-    np.testing.assert_allclose(logits(probe, new), expected, rtol=1e-7, atol=1e-9)
+    x, new = scaler.transform(x), scaler.transform(features(20, seed=3))
+    expected = np.column_stack([best_ridge(x, column, weight).predict(new) for column in y.T])
+    np.testing.assert_allclose(logits(probe, features(20, seed=3)), expected, rtol=1e-7, atol=1e-9)
+
+
+def best_ridge(x, y, weight):
+    """The strongest ridge whose error on rows that were not fitted is within a standard error of the smallest."""
+    error, spread = {}, {}
+    for penalty in PENALTIES:
+        model = Ridge(alpha=min(penalty, 1e100))
+        others = [np.flatnonzero(np.arange(len(y)) != row) for row in range(len(y))]
+        fits = (model.fit(x[rest], y[rest], sample_weight=weight[rest]) for rest in others)
+        squared = [(y[row] - fit.predict(x[[row]])[0]) ** 2 for row, fit in zip(range(len(y)), fits, strict=True)]
+        error[penalty] = np.average(squared, weights=weight)
+        spread[penalty] = np.sqrt(np.sum((weight * (squared - error[penalty])) ** 2)) / weight.sum()
+    smallest = min(error, key=error.get)
+    chosen = next(penalty for penalty in PENALTIES if error[penalty] <= error[smallest] + spread[smallest])
+    return Ridge(alpha=min(chosen, 1e100)).fit(x, y, sample_weight=weight)
+
+
+@pytest.mark.parametrize("n", [12, 60])
+def test_a_regression_does_not_lose_to_the_mean(n):
+    """Features that say nothing of a target leave its mean; the target beside it has its own penalty."""
+    rng = np.random.default_rng(8)
+    x = rng.normal(size=(n, 40))
+    y = np.c_[rng.normal(size=n) + 5, x[:, 0] * 3]
+    probe = regression_probe(x, y, np.ones(n))
+    new = rng.normal(size=(200, 40))
+    assert np.square(logits(probe, new)[:, 0] - 5).mean() < 0.3
+    assert np.abs(probe.weight[1]).max() > 0.1
 
 
 def fitted(kind, x, y, weight):
@@ -104,8 +131,12 @@ def fitted(kind, x, y, weight):
 
 
 @pytest.mark.parametrize("kind", ["classification", "regression"])
-def test_a_weight_of_two_is_a_row_twice(kind):
-    """Whole weights and repeated rows give the same probe, its penalty and its scaling included."""
+def test_a_weight_of_two_is_a_row_twice(kind, monkeypatch):
+    """Whole weights and repeated rows give the same probe, its penalty and its scaling included.
+
+    But for the choice among penalties: of rows that are repeated, one alone would be left out.
+    """
+    monkeypatch.setattr(_probe, "PENALTIES", np.array([PROBE_PENALTY]))
     x, y = features(), labels(40, 3)
     repeats = np.arange(40) % 3 + 1
     weighted = fitted(kind, x, y, repeats.astype(float))
@@ -137,8 +168,6 @@ def test_constant_features(kind, constant):
 
 def test_no_convergence_no_warning(monkeypatch):
     """A probe that has not converged is still a start: nobody is warned."""
-    from sktl._engine import _probe
-
     monkeypatch.setattr(_probe, "LogisticRegression", lambda **kw: LogisticRegression(**{**kw, "max_iter": 1}))
     with warnings.catch_warnings():
         warnings.simplefilter("error")

@@ -11,7 +11,7 @@ from sklearn.multioutput import MultiOutputRegressor
 from sklearn.utils.estimator_checks import parametrize_with_checks
 
 from sktl import FineTunedRegressor
-from sktl.exceptions import DivergenceError
+from sktl.exceptions import DivergenceError, TrainingWarning
 
 
 @parametrize_with_checks([FineTunedRegressor()])
@@ -32,6 +32,19 @@ def ink(digits):
     """Digits, and how much ink each of their halves has."""
     X, _ = digits
     return X, np.c_[X[:, :4].mean((1, 2)), X[:, 4:].mean((1, 2))]
+
+
+def test_it_says_where_the_mean_would_be_better(ink, make):
+    """Worse than the mean of what it has learnt from on its validation rows, a regressor warns, with both figures."""
+    X, y = ink[0], ink[1][:, 0]
+    said = {"X_val": X[20:], "y_val": y[20:][::-1]}
+    with pytest.warns(TrainingWarning, match="10 validation rows FineTunedRegressor predicts worse") as caught:
+        model = make(head_init="random", lr=0.3, max_epochs=1).fit(X[:20], y[:20], **said)
+    own = r2_score(said["y_val"], model.predict(X[20:]))
+    of_mean = r2_score(said["y_val"], np.full(10, y[:20].mean()))
+    assert f"R² is {own:.3g}, and {of_mean:.3g} with the mean" in str(caught[0].message)
+    assert own < of_mean
+    make(max_epochs=0).fit(X[:20], y[:20], X_val=X[20:], y_val=y[20:])  # a good one says nothing
 
 
 @pytest.mark.parametrize("size", [1e300, 1e-300])

@@ -15,16 +15,30 @@ def legend(ax):
 
 
 def test_the_curves_are_the_history(model):
-    """Losses and score stand against the epochs from one on, in two panels, with the epoch that is kept."""
+    """Losses and score stand against the epochs, in two panels, with the epoch that is kept; the start is epoch 0."""
     display = TrainingCurveDisplay.from_estimator(model)
     for line, name in zip(display.lines_, ("train_loss", "valid_loss", "valid_score"), strict=True):
-        np.testing.assert_array_equal(line.get_xdata(), [1, 2, 3])
-        np.testing.assert_array_equal(line.get_ydata(), model.history_[:, name])
-        np.testing.assert_array_equal(line.get_ydata(), getattr(display, name))
+        start = [model.history_.start[name]] if name != "train_loss" else []
+        np.testing.assert_array_equal(line.get_xdata(), [0, 1, 2, 3] if start else [1, 2, 3])
+        np.testing.assert_array_equal(line.get_ydata(), [*start, *model.history_[:, name]])
+        np.testing.assert_array_equal(model.history_[:, name], getattr(display, name))
     assert display.ax_ is not display.score_ax_
     assert display.best_epoch == model.best_epoch_
     assert legend(display.ax_) == ["training", "validation", f"kept: epoch {model.best_epoch_}"]
     assert display.score_ax_.get_ylabel() == "validation accuracy"
+
+
+def test_the_untouched_start_is_what_was_kept(digits):
+    """Where training only harms, the curve has the start, marked as kept, with the score that the estimator has."""
+    X, y = digits[0][:60], digits[1][:60]
+    settings = {"lr": 30.0, "lr_schedule": "constant", "max_epochs": 2, "early_stopping": True, "random_state": 0}
+    model = FineTunedClassifier(**settings).fit(X[:40], y[:40], X_val=X[40:], y_val=y[40:])
+    display = TrainingCurveDisplay.from_estimator(model)
+    assert display.best_epoch == 0
+    assert legend(display.ax_)[-1] == "kept: the start"
+    loss, score = (line.get_ydata() for line in display.lines_[1:])
+    assert loss[0] == min(loss)
+    assert score[0] == pytest.approx(model.score(X[40:], y[40:]))
 
 
 def test_without_validation_there_is_one_panel(digits):
