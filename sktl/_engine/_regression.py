@@ -1,7 +1,5 @@
 """What all estimators that train a network to predict numbers share: targets in their own units, and predictions."""
 
-import warnings
-
 import numpy as np
 from sklearn.base import RegressorMixin
 from sklearn.metrics import r2_score
@@ -12,6 +10,7 @@ from sktl._engine._probe import regression_probe
 from sktl._engine._readable import read_rows
 from sktl._engine._transfer import TransferEstimator
 from sktl._messages import shortened_errors
+from sktl._warnings import warn
 from sktl.exceptions import InputError, TrainingWarning
 
 
@@ -121,12 +120,11 @@ class TransferRegressor(RegressorMixin, TransferEstimator):
         )
         own = self.net_.score(course.valid)
         if own < of_mean:
-            warnings.warn(
+            warn(
                 f"On its {len(y)} validation rows {type(self).__name__} predicts worse than the mean of the targets it "
                 f"has learnt from: R² is {own:.3g}, and {of_mean:.3g} with the mean. Use more images, "
                 "early_stopping=True, a smaller lr, or another backbone.",
                 TrainingWarning,
-                stacklevel=6,
             )
 
     def __sklearn_tags__(self):
