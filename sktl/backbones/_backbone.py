@@ -11,7 +11,7 @@ from sktl._locks import cached_once
 from sktl._part import Part
 from sktl.backbones import _fingerprint, _graph, _layout, _stages, _variants
 from sktl.backbones._preprocessing import Preprocessing
-from sktl.backbones._stages import Stage
+from sktl.backbones._stages import Stage, depth_error
 from sktl.exceptions import BackboneError
 
 _WITH_TENSORS = ("call_module", "get_attr")  # the operations of a graph that may have parameters
@@ -239,10 +239,7 @@ class Backbone:
             depth = int(freeze_depth)
             if -len(names) <= depth <= len(names):
                 return depth if depth >= 0 else len(names) + depth
-        raise BackboneError(
-            f"freeze_depth={freeze_depth!r} is no depth of {self.name!r}. Use an integer from {-len(names)} to "
-            f"{len(names)}, 'all', or the name of a stage: {names}."
-        )
+        raise depth_error(freeze_depth, self.name, names)
 
     def feature_graph(self, layers: "str | Sequence[str]") -> fx.GraphModule:
         """The part of the network that computes some layers, and nothing behind the deepest of them.

@@ -8,12 +8,15 @@ the last stage is the source's head: global pooling, flattening, classifier.
 """
 
 from collections import Counter
+from collections.abc import Sequence
 from dataclasses import dataclass
+from difflib import get_close_matches
 from math import prod
 
 from torch import fx, nn
 
 from sktl.backbones import _graph
+from sktl.exceptions import BackboneError
 
 # A module that holds this share of the layers *is* the network, and its children are the blocks.
 _NEARLY_ALL = 0.85
@@ -203,3 +206,28 @@ def _blocks_of_bare_layers(
             blocks.append([])
         blocks[-1].append(node)
     return [(f"block{number}", members) for number, members in enumerate(blocks, start=1)]
+
+
+def depth_error(
+    freeze_depth: object, network: str, names: Sequence[str], words: Sequence[str] = ("all",)
+) -> BackboneError:
+    """The error for a depth that there is not, with all that it may be.
+
+    Parameters
+    ----------
+    freeze_depth : object
+        What was given.
+    network : str
+        The name of the network.
+    names : sequence of str
+        Its stages.
+    words : sequence of str, default=("all",)
+        What it may be beside a number and a stage.
+    """
+    close = get_close_matches(str(freeze_depth), [*words, *names], 1)
+    return BackboneError(
+        f"freeze_depth={freeze_depth!r} is no depth of {network!r}."
+        + (f" Did you mean {close[0]!r}?" if close else "")
+        + f" Use an integer from {-len(names)} to {len(names)}, {', '.join(map(repr, words))}, or the name of a stage: "
+        f"{list(names)}."
+    )

@@ -7,6 +7,8 @@ from sklearn.base import is_classifier
 from sktl._engine._backbone_parameter import has_random_weights
 from sktl._engine._labelled import LabelledImages
 from sktl._engine._strategy import look, strategy_params
+from sktl.backbones._stages import depth_error
+from sktl.exceptions import BackboneError
 
 
 class DepthByData:
@@ -15,7 +17,11 @@ class DepthByData:
     def _resolve_depth(self: Any, learning: LabelledImages, is_new: bool) -> int:
         """How many stages are frozen; a network that has begun to learn keeps what was chosen for it."""
         if self.freeze_depth != "auto":
-            return super()._resolve_depth(learning, is_new)  # type: ignore[misc]  # mypy sees no base of a mixin
+            try:
+                return super()._resolve_depth(learning, is_new)  # type: ignore[misc]  # mypy sees no base of a mixin
+            except BackboneError:
+                names = [stage.name for stage in self.backbone_.stages]
+                raise depth_error(self.freeze_depth, self.backbone_.name, names, ("all", "auto")) from None
         if not is_new:
             return self.freeze_depth_
         if has_random_weights(self):

@@ -99,3 +99,14 @@ def test_elsewhere_there_is_no_auto(table):
     X, y = table
     with pytest.raises(BackboneError, match="freeze_depth='auto' is no depth"):
         DistilledClassifier(FineTunedClassifier(max_epochs=0), freeze_depth="auto", max_epochs=0).fit(X[:30], y[:30])
+
+
+@pytest.mark.parametrize("regressor", [False, True])
+@pytest.mark.parametrize(("word", "meant"), [("al", "all"), ("aut", "auto"), ("layer44", "layer4"), ("xyz", None)])
+def test_a_word_that_is_none(table, regressor, word, meant):
+    """The error names all that it may be, "auto" as well, and what was meant."""
+    X, y = table
+    cls = FineTunedRegressor if regressor else FineTunedClassifier
+    says = rf"freeze_depth='{word}'.*{f'Did you mean {meant!r}' if meant else ''}.* 'all', 'auto', or .*'layer4'"
+    with pytest.raises(BackboneError, match=says):
+        cls(freeze_depth=word, max_epochs=0).fit(X[:40], y[:40])
