@@ -8,12 +8,14 @@ import numpy as np
 import torch
 from sklearn.base import clone
 from sklearn.frozen import FrozenEstimator
+from sklearn.utils import _safe_indexing
 from sklearn.utils._param_validation import HasMethods, Interval
 from sklearn.utils.metadata_routing import MetadataRouter, MethodMapping
 from sklearn.utils.validation import check_is_fitted
 
 from sktl._engine._copies import WholeCopies
 from sktl._engine._footprint import Footprints, footprints
+from sktl._engine._labelled import as_targets
 from sktl._engine._rows import unit_mean
 from sktl._engine._transfer import TRANSFER_CONSTRAINTS, TransferEstimator
 from sktl._images import is_missing
@@ -96,6 +98,40 @@ class DistilledEstimator(WholeCopies, TransferEstimator):
         """
         mapping = MethodMapping().add(caller="fit", callee="fit")
         return MetadataRouter(owner=self).add_self_request(self).add(teacher=self.teacher, method_mapping=mapping)
+
+    def score(self, X, y, sample_weight=None):
+        """Accuracy of a classifier, R² of a regressor, on the rows that have all their labels.
+
+        Parameters
+        ----------
+        X : array-like of pictures
+            Pictures of the kind that `fit` has seen.
+        y : array-like of shape (n_pictures,) or (n_pictures, n_targets)
+            Their true labels or targets; rows with one that equals ``unlabeled`` are left out.
+        sample_weight : array-like of shape (n_pictures,), default=None
+            Weights of the rows.
+
+        Returns
+        -------
+        score : float
+            Greater is better.
+
+        Raises
+        ------
+        InputError
+            If no row has all its labels.
+        """
+        if self.unlabeled is not None:
+            y = as_targets(y)
+            missing = self._find_unlabeled(y)
+            missing = missing.reshape(len(missing), -1).any(axis=1)
+            if missing.all():
+                raise InputError(f"All of y is unlabeled={self.unlabeled!r}: there is nothing to score.")
+            if missing.any():
+                rows = np.flatnonzero(~missing)
+                X, y, sample_weight = (x if x is None else _safe_indexing(x, rows) for x in (X, y, sample_weight))
+                y = np.array(y.tolist()) if np.asarray(y).dtype.kind == "O" else y  # numbers, beside a gap
+        return super().score(X, y, sample_weight)
 
     def _enroll(self, X, y, sample_weight, validation, *, reset, classes=None):
         """Check what can be checked before a teacher is fitted for hours, and go on."""

@@ -7,22 +7,25 @@ import numpy as np
 import pytest
 import torch
 from scipy.special import log_softmax
+from sklearn.base import clone
 from sklearn.exceptions import NotFittedError
 from sklearn.frozen import FrozenEstimator
 from sklearn.linear_model import LinearRegression, LogisticRegression
+from sklearn.model_selection import GridSearchCV, StratifiedKFold
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import FunctionTransformer, MinMaxScaler
 from skorch.callbacks import Callback
 from torch import nn
 
 from sktl import (
+    DistilledClassifier,
     FineTunedClassifier,
     FineTunedRegressor,
     PretrainedFeatureExtractor,
 )
 from sktl.backbones import load_backbone
 from sktl.distillation._teacher_layers import TeacherLayers
-from sktl.exceptions import BackboneError, DivergenceError
+from sktl.exceptions import BackboneError, DivergenceError, InputError
 
 ALL_KINDS = ("response", "decoupled", "feature", "attention", "relation", "similarity")
 LAYERS = ALL_KINDS[2:]
@@ -454,3 +457,32 @@ def test_attention_needs_places(rows, make):
     )
     with pytest.raises(ValueError, match=r"knowledge='attention' compares where.*Use 'feature'"):
         student.fit(X, y)
+
+
+@pytest.mark.parametrize("spelling", [-1, np.nan])
+def test_rows_without_a_label_are_not_scored(rows, spelling):
+    """Neither right nor wrong: the score is that on the others, with their weights; of none there is an error."""
+    X, y = rows
+    some = np.arange(30) % 3 > 0
+    given = np.where(some, y, spelling)
+    student = DistilledClassifier(LogisticRegression(), unlabeled=spelling, max_epochs=0, random_state=0).fit(X, given)
+    weight = np.arange(30.0)
+    assert student.score(X, given, weight) == student.score(X[some], y[some], weight[some])
+    assert student.score(list(X), given.tolist()) == pytest.approx(student.score(X[some], y[some]))
+    with pytest.raises(InputError, match="nothing to score"):
+        student.score(X, np.full(30, spelling))
+
+
+def test_a_search_scores_the_rows_with_labels(rows):
+    """The best score is the accuracy on the labels of each fold."""
+    X, y = rows
+    given = np.where(np.arange(30) % 3 > 0, y, -1)
+    student = DistilledClassifier(LogisticRegression(), unlabeled=-1, max_epochs=0, random_state=0)
+    cv = StratifiedKFold(2)
+    search = GridSearchCV(student, {"alpha": [0.5]}, cv=cv).fit(X, given)
+    expected = []
+    for train, test in cv.split(X, given):
+        labeled = test[given[test] != -1]
+        expected.append(np.mean(clone(student).fit(X[train], given[train]).predict(X[labeled]) == given[labeled]))
+    assert search.best_score_ == pytest.approx(np.mean(expected))
+    assert search.best_score_ > 0.5
