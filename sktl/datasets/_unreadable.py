@@ -36,7 +36,7 @@ class UnreadableImages(ReadableTable, Sequence[UnreadableImage]):
             {"position": self.positions.tolist(), "path": self.paths, "reason": self.reasons},
             ["position", "path", "reason".ljust(width)],
             [str, lambda path: "" if path is None else str(path), lambda reason: reason.ljust(width)],
-            names="path",
+            names=["path"],
         )
 
     @property
