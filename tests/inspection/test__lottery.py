@@ -39,7 +39,7 @@ class Lottery(ClassifierMixin, BaseEstimator):
         # The rows stand in no order that could be relied on.
         columns = zip(*[rows[i] for i in rng.permutation(len(rows))], strict=True)
         self.curve_ = ReadableTable(
-            "", dict(zip(COLUMNS, columns, strict=True)), COLUMNS, [str] * len(COLUMNS), names="ticket"
+            "", dict(zip(COLUMNS, columns, strict=True)), COLUMNS, [str] * len(COLUMNS), names=["ticket"]
         )
         return self
 
