@@ -3,6 +3,7 @@
 import sys
 import threading
 import warnings
+import weakref
 from concurrent.futures import ThreadPoolExecutor
 from types import FrameType
 from typing import Any, NamedTuple
@@ -72,3 +73,40 @@ def _place_of(frame: FrameType) -> Place:
     module = str(frame.f_globals.get("__name__") or "<string>")
     registry = frame.f_globals.setdefault("__warningregistry__", {})
     return Place(frame.f_code.co_filename, frame.f_lineno, module, registry)
+
+
+# What was warned of inside a search, by the search or the like that the user has called; the last for workers.
+_TOLD: "weakref.WeakKeyDictionary[Any, set]" = weakref.WeakKeyDictionary()
+_TOLD_IN_WORKER: set[tuple[int, str]] = set()
+_LOOPS = ("sklearn.model_selection", "sklearn.ensemble", "joblib")
+
+
+def warn_once_per_search(message: str, category: type[Warning]) -> None:
+    """Warn as `warn` does; of many fits in one search, cross-validation or ensemble, only in the first one.
+
+    It does not go by Python's filters, which are others in a notebook, in a test and in a worker. In a worker, which
+    does not know whose it is, a message is given once.
+    """
+    frames, frame = [], sys._getframe(1)
+    while frame is not None and _package(frame) in _BETWEEN:
+        frames.append(frame)
+        frame = frame.f_back  # type: ignore[assignment]
+    if any(str(one.f_globals.get("__name__")).startswith(_LOOPS) for one in frames):
+        owner = _owner(frames[-1]) if frame is not None else None
+        told = _TOLD_IN_WORKER if owner is None else _TOLD.setdefault(owner, set())
+        # The frame's id tells one call of the same object from the next one.
+        key = (0 if owner is None else id(frames[-1]), message)
+        if key not in told and owner is not None and (0, message) in _TOLD_IN_WORKER:
+            _TOLD_IN_WORKER.discard((0, message))  # by a thread of this search, which ends here
+            told.add(key)
+        if key in told:
+            return
+        told.add(key)
+    warn(message, category)
+
+
+def _owner(frame: FrameType) -> Any:
+    """The estimator that the call of a frame is about."""
+    given = frame.f_locals
+    things = [given.get("self"), given.get("estimator"), *given.get("args", ()), *given.get("kwargs", {}).values()]
+    return next((thing for thing in things if hasattr(thing, "fit") and hasattr(thing, "__weakref__")), None)

@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 from PIL import Image
+from scipy.sparse import issparse
 from torch.utils.data import DataLoader, Dataset, Subset
 
 from sktl._images._lazy import LazyImage, unwrapped
@@ -24,6 +25,8 @@ def refuse_single(X: Any) -> None:
     ImageError
         With the line that makes a table of it.
     """
+    if issparse(X):
+        return  # scikit-learn has its own words
     fault = single_fault(X) or folders_fault(X.to_numpy().ravel() if hasattr(X, "to_numpy") else X)
     if fault is not None:
         raise ImageError(fault)

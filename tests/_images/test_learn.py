@@ -1,13 +1,20 @@
 """Channel axis, value range and row shape: learnt at fit, kept afterwards."""
 
 import io
+import warnings
 
 import numpy as np
 import pytest
 import torch
+from joblib import parallel_backend
 from PIL import Image
 from sklearn.base import BaseEstimator
+from sklearn.datasets import load_digits
+from sklearn.linear_model import LogisticRegression
+from sklearn.model_selection import GridSearchCV
+from sklearn.pipeline import make_pipeline
 
+from sktl import PretrainedFeatureExtractor
 from sktl._images import ImageFormat, check_images
 from sktl.exceptions import ImageError, ImageWarning
 
@@ -162,3 +169,20 @@ def test_lists_that_disagree_on_the_axis():
     """A list of both layouts is refused as a whole."""
     with pytest.raises(ImageError, match="disagree"):
         decoded([picture(8, 9, 3), picture(3, 8, 9)])
+
+
+@pytest.mark.parametrize("n_jobs", [1, 2])
+def test_one_warning_for_a_search(n_jobs):
+    """Of five fits the first one speaks, whatever Python's filters say; the next search speaks again."""
+    X, y = load_digits(n_class=2, return_X_y=True)
+    pipe = make_pipeline(PretrainedFeatureExtractor(), LogisticRegression())
+    for _ in range(2):
+        search = GridSearchCV(pipe, {"logisticregression__C": [0.1, 1]}, cv=2)
+        with warnings.catch_warnings(record=True) as found, parallel_backend("threading", n_jobs=n_jobs):
+            warnings.simplefilter("always")
+            search.fit(X[:12], y[:12])
+        said = [str(one.message) for one in found if "run from 0 to 16" in str(one.message)]
+        assert len(said) == 1
+    for _ in range(2):  # outside a search, each fit is the user's own
+        with pytest.warns(ImageWarning, match="run from 0 to 16"):
+            PretrainedFeatureExtractor().fit(X[:12])
