@@ -81,8 +81,8 @@ _TOLD_IN_WORKER: set[tuple[int, str]] = set()
 _LOOPS = ("sklearn.model_selection", "sklearn.ensemble", "joblib")
 
 
-def warn_once_per_search(message: str, category: type[Warning]) -> None:
-    """Warn as `warn` does; of many fits in one search, cross-validation or ensemble, only in the first one.
+def was_told(message: str) -> bool:
+    """Whether the search, cross-validation or ensemble that this fit is a part of was warned of the same before.
 
     It does not go by Python's filters, which are others in a notebook, in a test and in a worker. In a worker, which
     does not know whose it is, a message is given once.
@@ -100,9 +100,9 @@ def warn_once_per_search(message: str, category: type[Warning]) -> None:
             _TOLD_IN_WORKER.discard((0, message))  # by a thread of this search, which ends here
             told.add(key)
         if key in told:
-            return
+            return True
         told.add(key)
-    warn(message, category)
+    return False
 
 
 def _owner(frame: FrameType) -> Any:

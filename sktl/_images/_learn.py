@@ -10,7 +10,7 @@ import numpy as np
 
 from sktl._images._convert import UINT16, is_uint16, range_of_type
 from sktl._images._format import ImageFormat, Range
-from sktl._warnings import warn, warn_once_per_search
+from sktl._warnings import warn, was_told
 from sktl.exceptions import ImageError, ImageWarning
 
 # A highest value that no set of 0-255 pictures stops at, but small tables of counts do (scikit-learn's digits: 0-16).
@@ -146,10 +146,9 @@ def learn_depth(highest: "int | None") -> Range | None:
     if not highest or highest > UINT16[1] // 4:  # nobody's files have 15 bits
         return None
     n_bits = max(highest.bit_length(), 8)
-    warn_once_per_search(
+    _warn_once(
         f"The highest value in the 16-bit files of X is {highest}: they are read as images of {n_bits} bits, of which "
-        f"{2**n_bits - 1} is white. To set the range, use sktl.preprocessing.ImageReader(value_range=(low, high)).",
-        ImageWarning,
+        f"{2**n_bits - 1} is white. To set the range, use sktl.preprocessing.ImageReader(value_range=(low, high))."
     )
     return (0, 2**n_bits - 1)
 
@@ -236,10 +235,9 @@ def learn_row_shape(n_pixels: int, image_shape: Sequence[int] | None, in_channel
     side = math.isqrt((n_pixels - 1) // counts[0]) + 1
     label = " Was the label left in? One column less would be" if _is_picture(n_pixels - 1, counts) else ""
     label += " a picture." if label else ""
-    warn_once_per_search(
+    _warn_once(
         f"The rows of X have {n_pixels} values, which is no square and not 3 x a square: they are padded with zeros "
-        f"to {side} x {side}{f' x {counts[0]}' if counts[0] > 1 else ''}.{label} image_shape= says another shape.",
-        ImageWarning,
+        f"to {side} x {side}{f' x {counts[0]}' if counts[0] > 1 else ''}.{label} image_shape= says another shape."
     )
     return side, side, counts[0]
 
@@ -281,10 +279,15 @@ def _extremes(array: np.ndarray) -> Range:
 def _seen(low: float, high: float) -> Range:
     if not math.isfinite(high - low):
         raise ImageError(f"The values of X run from {low:g} to {high:g}, too far apart to be pixels.")
-    warn_once_per_search(
+    _warn_once(
         f"The values of X run from {low:g} to {high:g}, which is neither 0-1 nor 0-255: they are scaled by this "
         "range, and later values are clipped to it. Give pixels as uint8, as 0-255 or as 0-1 to have them as they are, "
-        "or set the range with sktl.preprocessing.ImageReader(value_range=(low, high)).",
-        ImageWarning,
+        "or set the range with sktl.preprocessing.ImageReader(value_range=(low, high))."
     )
     return low, (high if high > low else low + 1)
+
+
+def _warn_once(message: str) -> None:
+    """Warn, unless the search that this fit is a part of was warned of the same."""
+    if not was_told(message):
+        warn(message, ImageWarning)
