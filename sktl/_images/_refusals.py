@@ -34,6 +34,8 @@ def refuse_single(X: Any) -> None:
 
 def single_fault(X: Any) -> "str | None":
     """Say that ``X`` is one image, one folder or one pattern, if it is."""
+    if issparse(X):  # the kinds that are mappings as well are no files of Hugging Face's
+        return None
     if isinstance(X, PATH) and not is_file(X):
         path = os.fsdecode(X)
         if os.path.isdir(path):
