@@ -154,7 +154,7 @@ def test_the_prefix_runs_once_per_picture(digits, n_run):
     GridSearchCV(tuner(), grid, cv=3).fit(X, y).predict(X)
     assert n_run == [30]
     tuner(cache=None).fit(X, y)
-    assert n_run == [30 + 30 * 3]  # the probe and two epochs
+    assert n_run == [30 + 30 * 4]  # the probe, two epochs, and whether the outputs are numbers in the end
 
 
 def test_a_second_search_with_a_directory_runs_no_prefix(digits, n_run, tmp_path):

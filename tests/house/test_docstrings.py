@@ -6,6 +6,7 @@ import inspect
 import pkgutil
 import re
 from collections.abc import Callable, Iterator
+from functools import cached_property
 
 import pytest
 
@@ -112,7 +113,7 @@ def members(name: str, thing: type) -> Iterator[tuple[str, object, Callable | No
     for member in inspect.classify_class_attrs(thing):
         if member.name.startswith("_") or not member.defining_class.__module__.startswith("sktl"):
             continue
-        if member.kind == "property":
+        if isinstance(member.object, property | cached_property):
             yield f"{name}.{member.name}", member.object, None
         elif "method" in member.kind:
             method = getattr(thing, member.name)
