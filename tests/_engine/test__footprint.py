@@ -87,7 +87,9 @@ def test_nothing_comes_from_a_cache(digits, quick, monkeypatch, tmp_path, kind):
     before = open_cache(tmp_path).stats()
     caches = []
     run = FrozenPrefix.run
-    monkeypatch.setattr(FrozenPrefix, "run", lambda self, *args: caches.append(self.cache) or run(self, *args))
+    monkeypatch.setattr(
+        FrozenPrefix, "run", lambda self, *args, **kwargs: caches.append(self.cache) or run(self, *args, **kwargs)
+    )
     assert footprint(model, X, n_repeats=2).milliseconds > 0
     assert caches == [None] * 3
     assert open_cache(tmp_path).stats() == before
