@@ -288,7 +288,7 @@ class GradCAMDisplay:
         """Beside the images, as high as they are together."""
         self.colorbar_ = self.figure_.colorbar(self.overlays_[0], cax=self.ax_.inset_axes([1.02, 0.02, 0.015, 0.9]))
         self.colorbar_.set_ticks([0, 1], labels=["none", "most"], fontsize="small")
-        self.colorbar_.set_label("evidence, in each image for itself", fontsize="small", color=MUTED, labelpad=-12)
+        self.colorbar_.set_label("evidence (per image)", fontsize="small", color=MUTED, labelpad=-12)
 
 
 def _figure_size(titles):
