@@ -13,6 +13,8 @@ from sktl._messages import shortened_errors
 from sktl._warnings import warn
 from sktl.exceptions import InputError, TrainingWarning
 
+_VISIBLE = 0.01  # a difference that can be seen in three digits, of numbers up to 1, or a share of larger ones
+
 
 class TransferRegressor(RegressorMixin, TransferEstimator):
     """Trains a network whose head has an output for each target; inside, targets are standardised."""
@@ -119,11 +121,13 @@ class TransferRegressor(RegressorMixin, TransferEstimator):
             np.broadcast_to(mean, y.shape), y, course.valid.columns["sample_weight"].numpy()
         )
         own = self.net_.score(course.valid)
-        if own < of_mean:
+        # A probe may find that nothing beats the mean, and be that but for rounding.
+        if own < of_mean - _VISIBLE * max(1.0, abs(of_mean)):
+            stop = "" if self.early_stopping else "early_stopping=True, "
             warn(
                 f"On its {len(y)} validation rows {type(self).__name__} predicts worse than the mean of the targets it "
                 f"has learnt from: R² is {own:.3g}, and {of_mean:.3g} with the mean. Use more images, "
-                "early_stopping=True, a smaller lr, or another backbone.",
+                f"{stop}a smaller lr, or another backbone.",
                 TrainingWarning,
             )
 

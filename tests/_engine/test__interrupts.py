@@ -52,8 +52,40 @@ def test_without_an_interrupt_nothing_is_raised():
     assert errors == []
 
 
+@pytest.mark.parametrize("of_the_user", [False, True])
+def test_an_interrupt_is_noticed_inside_another_handler(of_the_user):
+    """The inner one and the outer one notice the same Ctrl-C, whoever else handles it; all handlers are put back."""
+
+    def handler(number, frame):
+        raise KeyboardInterrupt
+
+    before = signal.signal(signal.SIGINT, handler) if of_the_user else signal.getsignal(signal.SIGINT)
+    outside = signal.getsignal(signal.SIGINT)
+    is_reached = False
+    try:
+        with pytest.raises(KeyboardInterrupt), noticed_interrupts():
+            with pytest.raises(KeyboardInterrupt), noticed_interrupts():
+                keep_to_itself()
+            is_reached = True
+        assert is_reached  # the inner one has raised it, and the outer one once more
+        assert signal.getsignal(signal.SIGINT) is outside
+    finally:
+        signal.signal(signal.SIGINT, before)
+
+
+def test_ctrl_c_that_is_ignored_is_not_noticed():
+    """Where the system ignores it, as behind nohup, there is no handler to ask."""
+    before = signal.signal(signal.SIGINT, signal.SIG_IGN)
+    try:
+        with noticed_interrupts():
+            signal.raise_signal(signal.SIGINT)
+        assert signal.getsignal(signal.SIGINT) is signal.SIG_IGN
+    finally:
+        signal.signal(signal.SIGINT, before)
+
+
 def test_a_handler_of_the_users_is_left_alone():
-    """Whoever handles Ctrl-C himself decides what it means."""
+    """Whoever handles Ctrl-C himself, without an error, decides what it means."""
     calls = []
     before = signal.signal(signal.SIGINT, lambda number, frame: calls.append(number))
     try:

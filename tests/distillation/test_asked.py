@@ -78,13 +78,10 @@ def test_fitted_teachers_are_kept_as_far_as_there_is_room(rows, make, watched, c
 class Interruptible(LogisticRegression):
     """Keeps Ctrl-C to itself, as scikit-learn's `MLPClassifier` does, and what it had learnt by then."""
 
-    is_interrupted = True
-
     def fit(self, X, y):
         """Learn, with an interruption."""
         try:
-            if Interruptible.is_interrupted:
-                signal.raise_signal(signal.SIGINT)
+            signal.raise_signal(signal.SIGINT)
         except KeyboardInterrupt:
             return super().fit(X[:3], [0, 1, 2])
         return super().fit(X, y)
@@ -96,9 +93,19 @@ def test_an_interrupted_teacher_is_not_remembered(rows, make, calls, monkeypatch
     with pytest.raises(KeyboardInterrupt):
         student.fit(*rows)
     assert not hasattr(student, "net_")
-    monkeypatch.setattr(Interruptible, "is_interrupted", False)
+    monkeypatch.setattr(signal, "raise_signal", lambda number: None)  # another class would be another teacher
     whole = LogisticRegression(random_state=0).fit(*rows)
     np.testing.assert_allclose(student.fit(*rows).teacher_.coef_, whole.coef_, atol=1e-9)
+
+
+def test_an_interrupted_teacher_of_a_teacher_is_not_remembered(rows, make, monkeypatch):
+    """Ctrl-C two fits deep ends both of them, and the innermost teacher is fitted again, to its end."""
+    student = make(make(Interruptible(random_state=1), random_state=0))
+    with pytest.raises(KeyboardInterrupt):
+        student.fit(*rows)
+    monkeypatch.setattr(signal, "raise_signal", lambda number: None)  # another class would be another teacher
+    whole = LogisticRegression(random_state=1).fit(*rows)
+    np.testing.assert_allclose(student.fit(*rows).teacher_.teacher_.coef_, whole.coef_, atol=1e-9)
 
 
 def test_what_the_teacher_is_fitted_on_is_part_of_its_name(rows, make, watched, calls):

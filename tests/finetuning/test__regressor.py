@@ -47,6 +47,23 @@ def test_it_says_where_the_mean_would_be_better(ink, make):
     make(max_epochs=0).fit(X[:20], y[:20], X_val=X[20:], y_val=y[20:])  # a good one says nothing
 
 
+def test_who_is_the_mean_is_not_told_that_the_mean_is_better(make):
+    """Noise is best predicted by its mean, from which the figures differ by rounding alone, if at all."""
+    random = np.random.RandomState(0)
+    X, y = random.randint(0, 256, (40, 16, 16, 3)).astype(np.uint8), random.normal(size=40)
+    make(early_stopping=True, max_epochs=1, lr=0.01, random_state=2).fit(X, y)
+
+
+def test_early_stopping_is_no_advice_to_who_has_it(ink, make):
+    """The warning names what is left to try."""
+    X, y = ink[0], ink[1][:, 0]
+    for early_stopping in (True, False):
+        model = make(lr=1e-9, max_epochs=1, early_stopping=early_stopping)
+        with pytest.warns(TrainingWarning, match="with the mean") as caught:
+            model.fit(X[:20], y[:20], X_val=X[20:], y_val=2 * y.mean() - y[20:])
+        assert ("early_stopping=True" in str(caught[0].message)) != early_stopping
+
+
 @pytest.mark.parametrize("size", [1e300, 1e-300])
 def test_targets_of_any_size(ink, make, size):
     """Targets whose squares are no numbers of float64 are learnt, predicted and scored as others are."""
