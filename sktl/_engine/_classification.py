@@ -183,7 +183,7 @@ class TransferClassifier(ClassifierMixin, TransferEstimator):
     def _make_criterion(self):
         return ClassificationLoss(self.label_smoothing)
 
-    def _probe(self, features, y, weight):
+    def _probe(self, features, y, weight, groups):
         return classification_probe(features, y, weight, len(self.classes_))
 
     def _stratification(self, y):

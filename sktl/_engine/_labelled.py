@@ -7,6 +7,7 @@ import numpy as np
 from sklearn.model_selection import train_test_split
 from sklearn.utils import _safe_indexing
 
+from sktl._engine._groups import check_several, choose_groups, joined
 from sktl._images import Images, digests
 from sktl.exceptions import InputError
 
@@ -22,7 +23,8 @@ class LabelledImages(NamedTuple):
     """Checked rows: pictures, encoded targets, weights with those of the classes in them, and without.
 
     ``given`` is the whole table as it was given to `fit`, (X, y), and can be indexed by ``images.positions``; so can
-    ``beside``, what stands for the other columns of each of its rows, if there are some.
+    ``beside``, what stands for the other columns of each of its rows, if there are some. ``groups`` has the number of
+    each row's group, if there are groups.
     """
 
     images: Images
@@ -31,10 +33,12 @@ class LabelledImages(NamedTuple):
     sample_weight: np.ndarray
     given: Sequence[Any]
     beside: Sequence[bytes] = ()
+    groups: "np.ndarray | None" = None
 
     def take(self, positions: np.ndarray) -> "LabelledImages":
         """Some of the rows."""
-        columns = {name: getattr(self, name)[positions] for name in ("y", "weight", "sample_weight")}
+        names = ("y", "weight", "sample_weight", *(() if self.groups is None else ("groups",)))
+        columns = {name: getattr(self, name)[positions] for name in names}
         return self._replace(images=self.images.take(positions), **columns)
 
     def beside_of(self, row: int) -> bytes:
@@ -50,10 +54,13 @@ def distinct(table: LabelledImages) -> LabelledImages:
     """Equal pictures with equal targets as one row, with their weights added, in an order that their content gives.
 
     So what a fit learns depends on neither the order of the rows nor on whether a row is repeated or weighted, a copy
-    is never learnt from and judged on at once, and an oversampled table costs what the pictures in it cost.
+    is never learnt from and judged on at once, and an oversampled table costs what the pictures in it cost. Groups that
+    share an image are one.
     """
     first: dict[bytes, int] = {}
     pictures = digests(table.images)
+    if table.groups is not None:
+        table = table._replace(groups=joined(table.groups, pictures))
     keys = [pictures[row] + b"|" + table.y[row].tobytes() + table.beside_of(row) for row in range(len(table.y))]
     group = np.array([first.setdefault(key, row) for row, key in enumerate(keys)])
     rows = np.array(sorted(first.values(), key=keys.__getitem__))
@@ -66,10 +73,12 @@ def hold_out(
 ) -> tuple[LabelledImages, LabelledImages]:
     """Rows to learn from, and rows to judge on; all rows of a picture, which may have several targets, on one side.
 
+    All rows of a group are on one side too.
+
     Parameters
     ----------
     table : LabelledImages
-        All rows.
+        All rows, as `distinct` leaves them.
     strata : ndarray of shape (n_rows,) or None
         What shall be on both sides in the same shares.
     fraction : float
@@ -84,6 +93,9 @@ def hold_out(
     InputError
         Where nothing would be left to learn from, or nothing can be judged.
     """
+    if table.groups is not None:
+        is_judged = _split_groups(table.groups, strata, fraction, seed, by)
+        return table.take(np.flatnonzero(~is_judged)), table.take(np.flatnonzero(is_judged))
     pictures = digests(table.images)
     _, first, group = np.unique(pictures, return_index=True, return_inverse=True)
     n_valid = int(np.ceil(fraction * len(first)))
@@ -103,6 +115,18 @@ def hold_out(
 def _way_out(by: str) -> str:
     """What to give where no rows can be set aside; without early stopping somebody else wants them."""
     return "X_val and y_val, or early_stopping=False" if by.startswith("early_stopping") else "or X_val and y_val"
+
+
+def _split_groups(groups: np.ndarray, strata: "np.ndarray | None", fraction: float, seed: int, by: str) -> np.ndarray:
+    """Which rows to judge on; a group with a class that no other group has is learned."""
+    n_groups = check_several(groups)
+    is_judged = choose_groups(groups, strata, fraction, seed)
+    if is_judged is None:
+        raise InputError(
+            f"{by} sets groups aside whose classes others have too, and each of the {n_groups} groups has a class that "
+            f"no other group has. Give a class's images in several groups, {_way_out(by)}."
+        )
+    return is_judged
 
 
 def _stratified_split(strata: np.ndarray, n_valid: int, seed: int, by: str = "early_stopping=True") -> np.ndarray:

@@ -11,7 +11,10 @@ import numpy as np
 from sklearn.exceptions import ConvergenceWarning
 from sklearn.linear_model import LogisticRegression
 
+from sktl._engine._groups import in_order
+
 _MOST_ROWS = 10_000  # a start needs no more
+_MOST_GROUPS = 500  # of more, several are left out together
 _MOST_NUMBERS = 20_000_000  # 160 MB in float64; features that are not pooled are many
 
 # Of standardised features. Strong, for there are usually more features than pictures, and training goes on from here.
@@ -67,7 +70,9 @@ def classification_probe(features: np.ndarray, y: np.ndarray, weight: np.ndarray
     return _unstandardised(coefficients, intercepts, mean, scale)
 
 
-def regression_probe(features: np.ndarray, y: np.ndarray, weight: np.ndarray) -> Probe:
+def regression_probe(
+    features: np.ndarray, y: np.ndarray, weight: np.ndarray, groups: "np.ndarray | None" = None
+) -> Probe:
     """Targets by ridge regression, with a penalty for each target that predicts left-out rows well.
 
     It is the strongest one whose error is within one standard error of the smallest. One of them leaves nothing but the
@@ -81,6 +86,8 @@ def regression_probe(features: np.ndarray, y: np.ndarray, weight: np.ndarray) ->
         Standardised targets.
     weight : ndarray of shape (n,)
         Weights of the rows; a weight of 2 is a row that is there twice, and both are left out together.
+    groups : ndarray of shape (n,) or None, default=None
+        Number of each row's group, all rows of which are left out together; with one group only, rows are.
 
     References
     ----------
@@ -96,17 +103,47 @@ def regression_probe(features: np.ndarray, y: np.ndarray, weight: np.ndarray) ->
     targets = root * (y - intercepts)
     seen = left.T @ targets  # (n_directions, n_targets)
     shrunk = singular**2 / (singular**2 + PENALTIES[:, np.newaxis])  # (n_penalties, n_directions)
-    leverage = np.square(left) @ shrunk.T + (weight / weight.sum())[:, np.newaxis]
+    group = np.arange(len(y)) if groups is None else in_order(groups) % _MOST_GROUPS
+    if group.max() == 0:  # without it nothing would be left
+        group = np.arange(len(y))
+    directions = np.column_stack([left, root / np.sqrt(weight.sum())])  # the last one is the mean's
     errors = np.empty((2, len(PENALTIES), targets.shape[1]))  # of the left-out rows the mean, and its standard error
-    for number, (factor, own) in enumerate(zip(shrunk, leverage.T, strict=True)):
+    for number, factor in enumerate(shrunk):
         residuals = targets - left @ (factor[:, np.newaxis] * seen)
-        squared = np.square(residuals / np.maximum(1 - own, 1e-9)[:, np.newaxis])  # times the weights
+        squared = np.square(_left_out(residuals, directions * np.sqrt(np.append(factor, 1)), group))
         errors[0, number] = squared.sum(0) / weight.sum()
-        errors[1, number] = np.linalg.norm(squared - weight[:, np.newaxis] * errors[0, number], axis=0) / weight.sum()
+        excess = squared - weight[:, np.newaxis] * errors[0, number]
+        excess = np.stack([np.bincount(group, weights=column) for column in excess.T], axis=1)  # chance draws groups
+        errors[1, number] = np.linalg.norm(excess, axis=0) / weight.sum()
     best = errors[:, errors[0].argmin(0), np.arange(targets.shape[1])]
     chosen = np.argmax(errors[0] <= best.sum(0), axis=0)  # the first one of each target
     coefficients = (shrunk[chosen] / singular * seen.T) @ right
     return _unstandardised(coefficients, intercepts, mean, scale)
+
+
+def _left_out(residuals: np.ndarray, parts: np.ndarray, group: np.ndarray) -> np.ndarray:
+    """What the residuals would be, (n, n_targets), had the rows of their own group not been fitted.
+
+    Parameters
+    ----------
+    residuals : ndarray of shape (n, n_targets)
+        Of a linear smoother, whose predictions are ``parts @ parts.T @ targets``.
+    parts : ndarray of shape (n, n_parts)
+        What the smoother is made of.
+    group : ndarray of shape (n,), dtype int
+        From 0 on. Groups of one row are computed together.
+    """
+    leverage = np.square(parts).sum(1)
+    out = residuals / np.maximum(1 - leverage, 1e-9)[:, np.newaxis]
+    order = np.argsort(group, kind="stable")
+    for rows in np.split(order, np.flatnonzero(np.diff(group[order])) + 1):
+        if len(rows) == 1:
+            continue
+        # The eigenvalues are those of parts.T @ parts too, so the smaller of the two is decomposed.
+        left, singular, _ = _thin_svd(parts[rows])
+        grown = 1 / np.maximum(1 - singular**2, 1e-9) - 1
+        out[rows] = residuals[rows] + left @ (grown[:, np.newaxis] * (left.T @ residuals[rows]))
+    return out
 
 
 def _thin_svd(x: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:

@@ -104,8 +104,8 @@ class TransferRegressor(RegressorMixin, TransferEstimator):
     def _make_criterion(self):
         return RegressionLoss()
 
-    def _probe(self, features, y, weight):
-        return regression_probe(features, y, weight)
+    def _probe(self, features, y, weight, groups):
+        return regression_probe(features, y, weight, groups)
 
     def _stratification(self, y):
         return None

@@ -7,9 +7,8 @@ import numpy as np
 import torch
 from sklearn.base import _fit_context
 from sklearn.callback import with_callbacks
-from sklearn.utils import check_random_state, indexable
 from sklearn.utils._param_validation import Interval, StrOptions
-from sklearn.utils.validation import _check_sample_weight, check_is_fitted
+from sklearn.utils.validation import check_is_fitted
 from torch import nn
 
 from sktl._device import resolve_device
@@ -17,14 +16,15 @@ from sktl._engine._activations import fetch_activations
 from sktl._engine._augment import AUGMENT_CONSTRAINTS, make_augmentation
 from sktl._engine._backbone_parameter import BACKBONE_CONSTRAINTS, has_random_weights, resolve_backbone
 from sktl._engine._callbacks import GradualUnfreezing, KeepBest
+from sktl._engine._enrollment import Enrolls, Validation
 from sktl._engine._epochs import FitInEpochs
-from sktl._engine._labelled import LabelledImages, as_targets, distinct, hold_out
+from sktl._engine._labelled import LabelledImages
 from sktl._engine._net import TransferNet
 from sktl._engine._network import POOLINGS, check_pooling, pooled_shape
 from sktl._engine._prefix import PREFIX_CONSTRAINTS, FrozenPrefix
 from sktl._engine._probe import Probe, probe_rows
 from sktl._engine._progress import PrintedProgress
-from sktl._engine._readable import is_tolerant, readable_rows, warn_of_nan
+from sktl._engine._readable import is_tolerant, warn_of_nan
 from sktl._engine._rest import RestNetwork, adopt_statistics_quickly, last_linear, make_head
 from sktl._engine._rows import Rows, unit_mean
 from sktl._engine._runners import resolve_batch_size
@@ -33,8 +33,6 @@ from sktl._engine._soft_targets import SoftTargets
 from sktl._engine._summary import TrainableSummary
 from sktl._engine._training import train
 from sktl._images import check_images
-from sktl._messages import shortened_errors
-from sktl._params import Estimator, check_consistent_length
 from sktl._threads import bounded_threads
 from sktl._warnings import warn
 from sktl.backbones._variants import fill, hollow
@@ -86,7 +84,7 @@ class Course(NamedTuple):
     soft_targets: "SoftTargets | None" = None  # answers in the rows that are learnt from as well
 
 
-class TransferEstimator(FitInEpochs, Estimator):
+class TransferEstimator(FitInEpochs, Enrolls):
     """Trains the rest of a network behind its frozen stages.
 
     Subclass contract: a subclass has all parameters of `TRANSFER_CONSTRAINTS`, and says what is learnt by
@@ -95,7 +93,7 @@ class TransferEstimator(FitInEpochs, Estimator):
       learnt from them,
     * ``_n_outputs``: how many outputs the head has,
     * ``_make_criterion()``: the loss,
-    * ``_probe(features, y, weight)``: a linear map to start the head with,
+    * ``_probe(features, y, weight, groups)``: a linear map to start the head with,
     * ``_stratification(y)``: what a validation split is stratified by, or None.
 
     A subclass may also have the network under another parameter, name layers whose output its loss wants to see
@@ -104,13 +102,10 @@ class TransferEstimator(FitInEpochs, Estimator):
 
     _network_parameter = "backbone"
     _shared_by_copies: tuple[str, ...] = ()  # attributes that a compressor's copy need not have for itself
-    _judged_by = ""  # who holds out rows though nothing is decided by them
-    _tells_unreadable = True  # whether a warning names the images of `fit` that cannot be read
-    _without_y = ""  # how it would go without
 
     @with_callbacks
     @_fit_context(prefer_skip_nested_validation=True)
-    def fit(self, X, y, sample_weight=None, *, X_val=None, y_val=None, sample_weight_val=None):
+    def fit(self, X, y, sample_weight=None, *, X_val=None, y_val=None, sample_weight_val=None, groups=None):
         """Train the network.
 
         Parameters
@@ -127,13 +122,17 @@ class TransferEstimator(FitInEpochs, Estimator):
             Their labels or targets.
         sample_weight_val : array-like of shape (n_pictures_val,), default=None
             Their weights.
+        groups : array-like of shape (n_images,), default=None
+            What each row of ``X`` belongs to, such as the subject or the original of near-copies: numbers or strings.
+            Rows of a group stay on one side where rows are set aside (``early_stopping``) or left out (the regressor's
+            ``head_init="probe"``). Not used otherwise.
 
         Returns
         -------
         self : estimator
             The fitted estimator.
         """
-        return self._fit(X, y, sample_weight, (X_val, y_val, sample_weight_val))
+        return self._fit(X, y, sample_weight, Validation(X_val, y_val, sample_weight_val, groups))
 
     def trainable_summary(self):
         """What learns, and how fast.
@@ -167,7 +166,7 @@ class TransferEstimator(FitInEpochs, Estimator):
 
     def _enroll(self, X, y, sample_weight, validation, *, reset, classes=None):
         """What there is to learn from and to judge on, as the trainable rest sees it."""
-        table = self._check(X, y, sample_weight, reset=reset, classes=classes)
+        table = self._check(X, y, sample_weight, reset=reset, classes=classes, groups=validation.groups)
         learning, judging = self._split(table, validation)
         if reset:
             self._resolve_network()
@@ -217,51 +216,6 @@ class TransferEstimator(FitInEpochs, Estimator):
     def _taps(self):
         """The layers behind the cut whose output the loss sees beside the head's; None where it sees no more."""
         return None
-
-    def _draw_seed(self):
-        return int(self._random_state.randint(2**31 - 1))
-
-    def _check(self, X, y, sample_weight, *, reset, classes=None):
-        """The table that ``X``, ``y`` and the weights are, without rows of weight zero or that cannot be read."""
-        if reset:
-            self._random_state = check_random_state(self.random_state)
-            self._split_seed = self._draw_seed()  # a warm start judges on the rows that it has always judged on
-        images = check_images(self, X, reset=reset)
-        if y is None:
-            y = self._missing_targets(len(images))
-        check_consistent_length(range(len(images)), y)
-        with shortened_errors():
-            rows = np.empty(len(images))
-            weight = _check_sample_weight(sample_weight, rows, dtype=np.float64, ensure_non_negative=True)
-        kept = readable_rows(self, images, np.flatnonzero(weight), is_told=self._tells_unreadable)
-        y = as_targets(y)
-        targets = y.iloc[kept] if hasattr(y, "iloc") else y[kept]
-        targets, class_weight = self._check_targets(targets, weight[kept], reset=reset, classes=classes)
-        table = LabelledImages(images.take(kept), targets, weight[kept] * class_weight, weight[kept], indexable(X, y))
-        table = table._replace(beside=self._beside(X))
-        return distinct(table.take(np.flatnonzero(class_weight)))  # a class may weigh nothing too
-
-    def _beside(self, X):
-        """What stands for what each row of the table holds beside its image; nothing here."""
-        return ()
-
-    def _missing_targets(self, n_rows):
-        """What stands for the targets where none were given; here they are needed."""
-        raise InputError(
-            f"This {type(self).__name__} estimator requires y to be passed, but the target y is None.{self._without_y}"
-        )
-
-    def _split(self, table, validation):
-        """What to learn from, and what to judge on, where anything is judged."""
-        X_val, y_val, weight_val = validation
-        if (X_val is None) != (y_val is None):
-            raise InputError("X_val and y_val come together: give both or neither.")
-        if X_val is not None:
-            return table, self._check(X_val, y_val, weight_val, reset=False)
-        if not (self.early_stopping or self._judged_by):
-            return table, None
-        by = self._judged_by or "early_stopping=True"
-        return hold_out(table, self._stratification(table.y), self.validation_fraction, self._split_seed, by=by)
 
     def _augmentation(self, seed):
         """What changes the pictures that are learnt from.
@@ -368,7 +322,8 @@ class TransferEstimator(FitInEpochs, Estimator):
         positions = probe_rows(len(rows), linear.in_features, course.seed)
         features = net.linear_inputs(rows, positions.tolist(), linear)
         targets, weight = (column[positions] for column in self._probe_rows(rows, course.table))
-        probe: Probe = self._probe(features.astype(np.float64), targets, weight)
+        groups = None if course.table.groups is None else course.table.groups[positions]
+        probe: Probe = self._probe(features.astype(np.float64), targets, weight, groups)
         with torch.no_grad():
             linear.weight.copy_(torch.from_numpy(probe.weight))
             if linear.bias is not None:

@@ -21,8 +21,10 @@ from torch import nn
 from sktl._engine._backbone_parameter import leave_networks_behind
 from sktl._engine._classification import TransferClassifier
 from sktl._engine._copies import WholeCopies
+from sktl._engine._enrollment import Validation
 from sktl._engine._epochs import FitInEpochs
 from sktl._engine._footprint import Footprints, footprints
+from sktl._engine._groups import takes_groups
 from sktl._engine._readable import readable_rows
 from sktl._engine._rest import RestNetwork, adopt_statistics_quickly, last_linear
 from sktl._engine._rows import unit_mean
@@ -72,7 +74,7 @@ class CompressedClassifier(WholeCopies, FitInEpochs, MetaEstimatorMixin, Classif
 
     @with_callbacks
     @_fit_context(prefer_skip_nested_validation=False)
-    def fit(self, X, y, sample_weight=None, *, X_val=None, y_val=None, sample_weight_val=None):
+    def fit(self, X, y, sample_weight=None, *, X_val=None, y_val=None, sample_weight_val=None, groups=None):
         """Fit the estimator, make its network smaller, and retrain it.
 
         Parameters
@@ -89,6 +91,9 @@ class CompressedClassifier(WholeCopies, FitInEpochs, MetaEstimatorMixin, Classif
             Their labels.
         sample_weight_val : array-like of shape (n_pictures_val,), default=None
             Their weights.
+        groups : array-like of shape (n_images,), default=None
+            What each row of ``X`` belongs to, such as the subject or the original of near-copies: numbers or strings.
+            Rows of a group stay on one side where rows are set aside, by the estimator and here. Not used otherwise.
 
         Returns
         -------
@@ -97,7 +102,7 @@ class CompressedClassifier(WholeCopies, FitInEpochs, MetaEstimatorMixin, Classif
         """
         refuse_regressor(self)
         self._check_parameters()
-        given = Given(X, y, sample_weight, (X_val, y_val, sample_weight_val))
+        given = Given(X, y, sample_weight, Validation(X_val, y_val, sample_weight_val, groups))
         with self._fit_task(X, y, sample_weight, n_epochs=self._count_epochs()) as tasks:
             self._forget()
             self._original = self._sample = self._footprints = None
@@ -262,14 +267,14 @@ class CompressedClassifier(WholeCopies, FitInEpochs, MetaEstimatorMixin, Classif
         """The estimator fitted; a frozen one as it is."""
         if isinstance(self.estimator, FrozenEstimator):
             return self.estimator
-        X_val, y_val, weight_val = given.validation
-        params = {"X_val": X_val, "y_val": y_val, "sample_weight_val": weight_val}
+        names = ("X_val", "y_val", "sample_weight_val", "groups", "sample_weight")
+        params = dict(zip(names, (*given.validation, given.sample_weight), strict=True))
         params = {name: value for name, value in params.items() if value is not None}
         if _routing_enabled():
-            weight = {} if given.sample_weight is None else {"sample_weight": given.sample_weight}
-            params.update(process_routing(self, "fit", **weight).estimator.fit)
-        elif given.sample_weight is not None:
-            params["sample_weight"] = given.sample_weight
+            metadata = {name: params.pop(name) for name in names[3:] if name in params}
+            params.update(process_routing(self, "fit", **metadata).estimator.fit)
+        elif not takes_groups(self.estimator):
+            params.pop("groups", None)
         return self._seeded_clone().fit(given.X, given.y, **params)
 
     def _seeded_clone(self):
@@ -382,7 +387,7 @@ class Given(NamedTuple):
     X: Any
     y: Any
     sample_weight: Any
-    validation: tuple
+    validation: Validation
 
 
 def check_estimator_to_compress(estimator: Any) -> None:

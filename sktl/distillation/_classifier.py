@@ -8,6 +8,7 @@ from sklearn.callback import with_callbacks
 from sklearn.utils._param_validation import Interval, StrOptions
 
 from sktl._engine._classification import TransferClassifier
+from sktl._engine._enrollment import Validation
 from sktl.distillation._distilled import DISTILLATION_CONSTRAINTS, DistilledEstimator
 from sktl.distillation._knowledge import ANSWERS, LEAST_PROBABILITY, MAPS, RELATIONS, ClassifierDistillationLoss
 from sktl.distillation._teacher import classes_of, classifier_answers
@@ -363,7 +364,18 @@ class DistilledClassifier(DistilledEstimator, TransferClassifier):
 
     @with_callbacks
     @_fit_context(prefer_skip_nested_validation=False)
-    def fit(self, X, y=None, sample_weight=None, *, classes=None, X_val=None, y_val=None, sample_weight_val=None):
+    def fit(
+        self,
+        X,
+        y=None,
+        sample_weight=None,
+        *,
+        classes=None,
+        X_val=None,
+        y_val=None,
+        sample_weight_val=None,
+        groups=None,
+    ):
         """Fit the teacher where it is not frozen, ask it, and train the student.
 
         Parameters
@@ -384,13 +396,17 @@ class DistilledClassifier(DistilledEstimator, TransferClassifier):
             Their labels.
         sample_weight_val : array-like of shape (n_pictures_val,), default=None
             Their weights.
+        groups : array-like of shape (n_images,), default=None
+            What each row of ``X`` belongs to, such as the subject or the original of near-copies: numbers or strings.
+            Rows of a group stay on one side where rows are set aside (``early_stopping``), and a teacher that takes
+            ``groups`` gets them. Not used otherwise.
 
         Returns
         -------
         self : DistilledClassifier
             The fitted estimator.
         """
-        return self._fit(X, y, sample_weight, (X_val, y_val, sample_weight_val), classes)
+        return self._fit(X, y, sample_weight, Validation(X_val, y_val, sample_weight_val, groups), classes)
 
     def _prepare(self, learning, depth, seed):
         self._kind_of_answers = None

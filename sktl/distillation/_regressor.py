@@ -5,6 +5,7 @@ from sklearn.base import _fit_context
 from sklearn.callback import with_callbacks
 from sklearn.metrics import r2_score
 
+from sktl._engine._enrollment import Validation
 from sktl._engine._regression import TransferRegressor
 from sktl.distillation._distilled import DISTILLATION_CONSTRAINTS, DistilledEstimator
 from sktl.distillation._knowledge import MAPS, RELATIONS, RegressorDistillationLoss
@@ -326,7 +327,17 @@ class DistilledRegressor(DistilledEstimator, TransferRegressor):
 
     @with_callbacks
     @_fit_context(prefer_skip_nested_validation=False)
-    def fit(self, X, y=None, sample_weight=None, *, X_val=None, y_val=None, sample_weight_val=None):
+    def fit(
+        self,
+        X,
+        y=None,
+        sample_weight=None,
+        *,
+        X_val=None,
+        y_val=None,
+        sample_weight_val=None,
+        groups=None,
+    ):
         """Fit the teacher where it is not frozen, ask it, and train the student.
 
         Parameters
@@ -344,13 +355,17 @@ class DistilledRegressor(DistilledEstimator, TransferRegressor):
             Their targets.
         sample_weight_val : array-like of shape (n_pictures_val,), default=None
             Their weights.
+        groups : array-like of shape (n_images,), default=None
+            What each row of ``X`` belongs to, such as the subject or the original of near-copies: numbers or strings.
+            Rows of a group stay on one side where rows are set aside (``early_stopping``), and a teacher that takes
+            ``groups`` gets them. Not used otherwise.
 
         Returns
         -------
         self : DistilledRegressor
             The fitted estimator.
         """
-        return self._fit(X, y, sample_weight, (X_val, y_val, sample_weight_val))
+        return self._fit(X, y, sample_weight, Validation(X_val, y_val, sample_weight_val, groups))
 
     def _prepare(self, learning, depth, seed):
         super()._prepare(learning, depth, seed)

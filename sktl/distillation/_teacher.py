@@ -19,6 +19,7 @@ from sklearn.utils.validation import check_is_fitted, has_fit_parameter
 
 from sktl._engine._cache import open_cache, shared_memory_cache
 from sktl._engine._fitted import reach
+from sktl._engine._groups import takes_groups
 from sktl._engine._interrupts import noticed_interrupts
 from sktl._engine._labelled import LabelledImages
 from sktl._locks import Lock
@@ -71,16 +72,21 @@ def fit_teacher(owner: Any, table: LabelledImages, has_weights: bool) -> Any:
     teacher = owner.teacher
     if is_frozen(teacher):  # and fitted, as `check_teacher` has seen
         return teacher
-    weight = table.sample_weight
-    is_plain = bool(np.all(weight == 1))
-    fit_params: dict[str, Any] = {}
+    is_plain = bool(np.all(table.sample_weight == 1))
+    metadata: dict[str, Any] = {"sample_weight": table.sample_weight, "groups": table.groups}
     if _routing_enabled():
-        routed = process_routing(owner, "fit", **({"sample_weight": weight} if has_weights else {}))
-        fit_params = dict(routed.teacher.fit)
-    elif not is_plain and has_fit_parameter(teacher, "sample_weight"):
-        fit_params = {"sample_weight": weight}
-    if not is_plain and not fit_params:
+        absent = {"sample_weight": not has_weights, "groups": table.groups is None}
+        given = {name: column for name, column in metadata.items() if not absent[name]}
+        fit_params = dict(process_routing(owner, "fit", **given).teacher.fit)
+    else:
+        takes = {
+            "sample_weight": not is_plain and has_fit_parameter(teacher, "sample_weight"),
+            "groups": table.groups is not None and takes_groups(teacher),
+        }
+        fit_params = {name: column for name, column in metadata.items() if takes[name]}
+    if not is_plain and "sample_weight" not in fit_params:
         table = _repeated(teacher, table)
+        fit_params |= {"groups": table.groups} if "groups" in fit_params else {}
     return _fitted(teacher, table, owner._teacher_targets(table), fit_params)
 
 

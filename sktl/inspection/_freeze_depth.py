@@ -3,9 +3,11 @@
 from numbers import Integral
 
 import numpy as np
+from sklearn.base import is_classifier
 from sklearn.model_selection import GridSearchCV
 
 from sktl._engine._fitted import find_fitted
+from sktl._engine._groups import folds_of
 from sktl._params import check_is_fitted
 from sktl.exceptions import BackboneError, InputError
 from sktl.inspection._axes import check_matplotlib, finish, two_axes
@@ -102,6 +104,7 @@ class FreezeDepthDisplay:
         ax=None,
         errorbar_kw=None,
         bar_kw=None,
+        groups=None,
     ):
         """Cross-validate an estimator with several depths, and draw the scores.
 
@@ -127,6 +130,10 @@ class FreezeDepthDisplay:
             Keywords for matplotlib's ``errorbar`` of the scores.
         bar_kw : dict, default=None
             Keywords for matplotlib's ``bar`` of the fit times.
+        groups : array-like of shape (n_images,), default=None
+            What each image belongs to, such as the subject or the original of near-copies: numbers or strings. A number
+            for ``cv`` makes folds of whole groups, at most as many as groups; a cross-validation generator is given
+            them.
 
         Returns
         -------
@@ -136,7 +143,7 @@ class FreezeDepthDisplay:
         Raises
         ------
         InputError
-            Where the estimator has no ``freeze_depth``, or several.
+            Where the estimator has no ``freeze_depth``, or several, or ``groups`` cannot be split.
         MissingDependencyError
             Where matplotlib is not installed.
         """
@@ -147,6 +154,8 @@ class FreezeDepthDisplay:
                 f"The parameters of {type(estimator).__name__} that are a freeze depth are {names}, and one is needed. "
                 "Give an estimator such as FineTunedClassifier, or use from_search."
             )
+        if groups is not None:
+            cv = folds_of(cv, y, is_classifier(estimator), groups)
         search = GridSearchCV(estimator, {names[0]: list(depths)}, cv=cv, scoring=scoring, n_jobs=n_jobs)
         return cls.from_search(search.fit(X, y), ax=ax, errorbar_kw=errorbar_kw, bar_kw=bar_kw)
 

@@ -5,10 +5,11 @@ from sklearn.base import clone, is_classifier, is_regressor
 from sklearn.dummy import DummyClassifier, DummyRegressor
 from sklearn.linear_model import LogisticRegression, Ridge
 from sklearn.metrics import check_scoring
-from sklearn.model_selection import check_cv, cross_val_score
+from sklearn.model_selection import cross_val_score
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
+from sktl._engine._groups import folds_of
 from sktl._engine._probe import PROBE_PENALTY
 from sktl._messages import shortened_errors
 from sktl._params import check_consistent_length
@@ -104,6 +105,7 @@ class LayerProbeDisplay:
         n_jobs=None,
         ax=None,
         errorbar_kw=None,
+        groups=None,
     ):
         """Probe every stage of a network, and draw it.
 
@@ -134,6 +136,10 @@ class LayerProbeDisplay:
             Where to draw; None makes a new figure.
         errorbar_kw : dict, default=None
             Keywords for matplotlib's ``errorbar`` of the scores.
+        groups : array-like of shape (n_images,), default=None
+            What each image belongs to, such as the subject or the original of near-copies: numbers or strings. A number
+            for ``cv`` makes folds of whole groups, at most as many as groups; a cross-validation generator is given
+            them.
 
         Returns
         -------
@@ -143,7 +149,7 @@ class LayerProbeDisplay:
         Raises
         ------
         ValueError
-            Where ``pooling`` is another one, or ``X`` and ``y`` differ in length.
+            Where ``pooling`` is another one, ``X``, ``y`` and ``groups`` differ in length, or there is one group only.
         BackboneError
             Where there is no such network.
         ImageError
@@ -162,7 +168,7 @@ class LayerProbeDisplay:
         features = subject.features(stages, pooling)
         # One list of folds: a random splitter would judge each stage on other pictures.
         with shortened_errors():
-            folds = list(check_cv(cv, y, classifier=is_classifier(probe)).split(features[0], y))
+            folds = folds_of(cv, y, is_classifier(probe), groups)
             check_scoring(probe, scoring)  # a wrong one is an error here and not in each fold
         judging = {"cv": folds, "scoring": scoring, "n_jobs": n_jobs}
         # In float32 a solver's rounding can be seen in the scores.

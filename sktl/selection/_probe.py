@@ -16,6 +16,7 @@ from sklearn.preprocessing import StandardScaler
 from sklearn.utils import check_random_state
 from sklearn.utils._param_validation import Interval, StrOptions
 
+from sktl._engine._groups import check_groups, group_folds
 from sktl._params import validate_params
 from sktl.selection._inputs import Labels, Task, check_targets, unit_scale
 
@@ -30,10 +31,13 @@ _MAX_ITER = 1000
         "cv": ["cv_object", Interval(Integral, 2, None, closed="left")],
         "C": [Interval(Real, 0, None, closed="neither")],
         "random_state": ["random_state"],
+        "groups": ["array-like", None],
     },
     prefer_skip_nested_validation=True,
 )
-def probe_score(features, y, *, task: Task = "auto", cv: Any = 5, C: float = 1.0, random_state=0) -> float:
+def probe_score(
+    features, y, *, task: Task = "auto", cv: Any = 5, C: float = 1.0, random_state=0, groups: Any = None
+) -> float:
     """Accuracy, or R², of a linear model on held-out rows.
 
     Parameters
@@ -51,6 +55,9 @@ def probe_score(features, y, *, task: Task = "auto", cv: Any = 5, C: float = 1.0
         Inverse strength of the penalty of the logistic regression. A regression chooses its own.
     random_state : int, RandomState instance or None, default=0
         How rows are shuffled into folds, where cv is a number. None shuffles anew in each call.
+    groups : array-like of shape (n,), default=None
+        What each row belongs to, such as the subject or the original of near-copies: numbers or strings. A number for
+        cv gives folds with whole groups, at most as many as groups; a cross-validation generator is given them.
 
     Returns
     -------
@@ -61,7 +68,8 @@ def probe_score(features, y, *, task: Task = "auto", cv: Any = 5, C: float = 1.0
     Raises
     ------
     InputError
-        Where features or y have missing values or do not fit together, or y has one class or value only.
+        Where features, y or groups have missing values or do not fit together, or y has one class or value only, or
+        there is one group only.
 
     See Also
     --------
@@ -74,7 +82,8 @@ def probe_score(features, y, *, task: Task = "auto", cv: Any = 5, C: float = 1.0
     out; where one class is left to learn from, it is predicted. The scale of each feature does not matter.
 
     This is what the other scores try to foretell, so it is the surest of them and the slowest, and it is no more than
-    that: fine-tuning may change the order. Duplicate rows may be in two folds, and are known then.
+    that: fine-tuning may change the order. Duplicate rows may be in two folds, and are known then, but for those of one
+    group.
 
     Constant features give about the share of the largest class, or an R² of about 0.
 
@@ -90,10 +99,13 @@ def probe_score(features, y, *, task: Task = "auto", cv: Any = 5, C: float = 1.0
     >>> probe_score(X, y) > probe_score(X[:, :2], y)
     True
     """
-    return float(held_out_scores(features, y, task=task, cv=cv, C=C, random_state=random_state).mean())
+    known: dict = {"task": task, "cv": cv, "C": C, "random_state": random_state, "groups": groups}
+    return float(held_out_scores(features, y, **known).mean())
 
 
-def held_out_scores(features: Any, y: Any, *, task: Task, C: float, random_state: Any, cv: Any = 5) -> np.ndarray:
+def held_out_scores(
+    features: Any, y: Any, *, task: Task, C: float, random_state: Any, cv: Any = 5, groups: Any = None
+) -> np.ndarray:
     """What each held-out row adds to `probe_score`, which is their mean; (n,), in an order that the folds give.
 
     A class that is predicted is 1 and another one 0; of numbers it is 1 less the squared error in units of the
@@ -103,10 +115,14 @@ def held_out_scores(features: Any, y: Any, *, task: Task, C: float, random_state
     X, _ = unit_scale(X)
     is_classes = isinstance(target, Labels)
     truth = target.codes if isinstance(target, Labels) else target / np.abs(target).max(axis=0)
-    if isinstance(cv, Integral):
-        folds = _folds(truth if is_classes else np.zeros(len(X)), int(cv), check_random_state(random_state))
+    groups = check_groups(groups, len(X))
+    random = check_random_state(random_state)
+    if not isinstance(cv, Integral):
+        folds = check_cv(cv, truth, classifier=is_classes).split(X, truth, groups)
+    elif groups is not None:
+        folds = group_folds(groups, truth if is_classes else None, int(cv), int(random.randint(2**31 - 1)))
     else:
-        folds = check_cv(cv, truth, classifier=is_classes).split(X, truth)
+        folds = _folds(truth if is_classes else np.zeros(len(X)), int(cv), random)
     held, predicted = [], []
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", ConvergenceWarning)  # the accuracy has settled long before

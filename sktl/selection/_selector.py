@@ -13,9 +13,10 @@ from sklearn.base import TransformerMixin, _fit_context
 from sklearn.callback import CallbackSupportMixin, with_callbacks
 from sklearn.utils import _safe_indexing, check_random_state, indexable
 from sklearn.utils._param_validation import Interval, StrOptions
-from sklearn.utils.validation import check_is_fitted
+from sklearn.utils.validation import _num_samples, check_is_fitted
 
 from sktl._engine._footprint import network_counts
+from sktl._engine._groups import check_groups
 from sktl._engine._labelled import as_targets
 from sktl._engine._prefix import PREFIX_CONSTRAINTS
 from sktl._engine._progress import CallbackProgress, start_task
@@ -170,7 +171,7 @@ class BackboneSelector(CallbackSupportMixin, TransformerMixin, Estimator):
 
     @with_callbacks
     @_fit_context(prefer_skip_nested_validation=True)
-    def fit(self, X, y):
+    def fit(self, X, y, groups=None):
         """Rank the candidates.
 
         Parameters
@@ -179,6 +180,9 @@ class BackboneSelector(CallbackSupportMixin, TransformerMixin, Estimator):
             Paths, pictures, a batch array or rows of pixels, see the user guide.
         y : array-like of shape (n_pictures,) or (n_pictures, n_targets)
             Labels, or targets where the score knows what to do with numbers.
+        groups : array-like of shape (n_images,), default=None
+            What each image belongs to, such as the subject or the original of near-copies: numbers or strings. A score
+            that takes ``groups`` gets those of its rows: "probe" keeps a group in one fold. Not used by other scores.
 
         Returns
         -------
@@ -194,7 +198,8 @@ class BackboneSelector(CallbackSupportMixin, TransformerMixin, Estimator):
         with shortened_errors():
             _, y = indexable(X, as_targets(y))
         random_state = check_random_state(self.random_state)
-        sample = (X, y, draw_rows(y, self.max_samples, self.task, random_state))
+        groups = check_groups(groups, _num_samples(y))
+        sample = (X, y, groups, draw_rows(y, self.max_samples, self.task, random_state))
         judge = self._make_judge(random_state)
         networks = self._networks()
         context = start_task(self, max_subtasks=len(networks))
@@ -283,7 +288,7 @@ class BackboneSelector(CallbackSupportMixin, TransformerMixin, Estimator):
 
     def _rank(self, name, backbone, sample, judge, race, progress):
         """Judge the layers of one network, all of them by one pass; what is left of it is what ``race`` keeps."""
-        X, y, rows = sample
+        X, y, groups, rows = sample
         extractor = fitted_extractor(backbone, X, self.extractor)
         if self.on_error == "nan" and extractor.on_error == "raise":
             extractor = copy.copy(extractor).set_params(on_error="nan")  # a frozen one is the user's
@@ -300,6 +305,8 @@ class BackboneSelector(CallbackSupportMixin, TransformerMixin, Estimator):
         is_read[list(failures or ())] = False
         race.failures = race.failures or (images, failures or {})
         y = _safe_indexing(y, rows[is_read])
+        if groups is not None and takes(judge, "groups"):
+            judge = partial(judge, groups=groups[rows[is_read]])
         for layer, table, judged in zip(layers, tables, tables[len(layers) :] or tables, strict=False):
             start = time.perf_counter()
             score = self._score(judged[is_read], y, judge, f"{name}, layer {layer}")

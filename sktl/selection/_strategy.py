@@ -15,6 +15,7 @@ from sklearn.utils._param_validation import Interval, StrOptions
 from torch import nn
 
 from sktl._engine._backbone_parameter import has_random_weights
+from sktl._engine._groups import check_groups
 from sktl._engine._labelled import LabelledImages, as_targets, distinct
 from sktl._engine._probe import PROBE_PENALTY
 from sktl._engine._strategy import MUCH, Situation, look, strategy_params
@@ -173,6 +174,7 @@ class StrategyAdvice:
         "task": [StrOptions({"auto", "classification", "regression"})],
         "max_samples": [Interval(Integral, 2, None, closed="left")],
         "random_state": ["random_state"],
+        "groups": ["array-like", None],
     },
     prefer_skip_nested_validation=True,
 )
@@ -195,6 +197,7 @@ def recommend_strategy(
     task: Task = "auto",
     max_samples: int = 1000,
     random_state: "int | np.random.RandomState | None" = 0,
+    groups: Any = None,
 ) -> StrategyAdvice:
     """Recommend how a pretrained network is best used for pictures and labels. Only linear models are trained for that.
 
@@ -238,6 +241,9 @@ def recommend_strategy(
         once, as a fit has them: neither copies nor the order of the rows make a difference.
     random_state : int, RandomState instance or None, default=0
         Which ones, and how they are shuffled into folds.
+    groups : array-like of shape (n_images,), default=None
+        What each image belongs to, such as the subject or the original of near-copies: numbers or strings. Linear
+        models are evaluated on groups that they have not learned from.
 
     Returns
     -------
@@ -247,8 +253,8 @@ def recommend_strategy(
     Raises
     ------
     InputError
-        Where y has missing values, or one class or value only; where the weights are random, for then there is nothing
-        to transfer.
+        Where y has missing values, or one class or value only; where groups has missing values, or one group only;
+        where the weights are random, for then there is nothing to transfer.
     ImageError
         Where a picture cannot be read.
     BackboneError
@@ -297,27 +303,26 @@ def recommend_strategy(
     extractor, images = read_pictures(X, backbone, settings)
     if has_random_weights(extractor):
         raise InputError("weights=None is a network with random weights, from which there is nothing to transfer.")
-    images, y, n_classes = _different(images, y, task)
-    return _advise(extractor, images, y, n_classes, max_samples, check_random_state(random_state))
+    table, n_classes = _different(images, y, task, groups)
+    return _advise(extractor, table, n_classes, max_samples, check_random_state(random_state))
 
 
 def _advise(
     extractor: PretrainedFeatureExtractor,
-    images: Images,
-    y: np.ndarray,
+    table: LabelledImages,
     n_classes: "int | None",
     max_samples: int,
     random: np.random.RandomState,
 ) -> StrategyAdvice:
     """Look at different images and their encoded targets."""
-    situation = look(extractor, images, n_classes)
+    situation = look(extractor, table.images, n_classes)
     known: dict = {"task": "regression" if n_classes is None else "classification"}
-    rows = draw_rows(y, max_samples, random=random, **known)
+    rows = draw_rows(table.y, max_samples, random=random, **known)
     seed = int(random.randint(2**31 - 1))
-    images, y = images.take(rows), y[rows]
+    images, y, groups = table.images.take(rows), table.y[rows], table.take(rows).groups
     tables = _stage_features(extractor, images)
     logme = {stage: logme_score(table, y, **known) for stage, table in tables.items()}
-    known |= {"C": 1 / PROBE_PENALTY, "random_state": seed}
+    known |= {"C": 1 / PROBE_PENALTY, "random_state": seed, "groups": groups}
     best, last = max(logme, key=logme.__getitem__), list(logme)[-1]
     probes = {stage: held_out_scores(tables[stage], y, **known) for stage in dict.fromkeys([best, last])}
     pixels = held_out_scores(_small_pictures(extractor, images), y, **known)
@@ -339,8 +344,8 @@ def _advise(
     )
 
 
-def _different(images: Images, y: Any, task: Task) -> tuple[Images, np.ndarray, "int | None"]:
-    """Rows as a fit has them, copies once and in an order of their own: pictures, codes or numbers, and n_classes."""
+def _different(images: Images, y: Any, task: Task, groups: Any) -> tuple[LabelledImages, "int | None"]:
+    """Rows as a fit has them, copies once and in an order of their own, with codes or numbers; and n_classes."""
     if y is None:
         raise InputError("y=None: the advice depends on what is to be learnt. Give a label for each picture.")
     y = as_targets(y)
@@ -348,8 +353,8 @@ def _different(images: Images, y: Any, task: Task) -> tuple[Images, np.ndarray, 
     target = as_target(y, task)
     codes, n_classes = (target.codes, len(target.counts)) if isinstance(target, Labels) else (target, None)
     ones = np.ones(len(codes))
-    table = distinct(LabelledImages(images, codes, ones, ones, ()))
-    return table.images, table.y, n_classes
+    table = LabelledImages(images, codes, ones, ones, (), groups=check_groups(groups, len(images)))
+    return distinct(table), n_classes
 
 
 def _decide(situation: Situation, fits_best_at_the_end: bool, features: np.ndarray, pixels: np.ndarray) -> str:

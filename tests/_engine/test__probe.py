@@ -93,20 +93,54 @@ def test_regression_is_scikit_learns(n_targets, weighted):
     assert probe.bias.shape == (n_targets,)
     scaler = StandardScaler().fit(x, sample_weight=weight)
     x, new = scaler.transform(x), scaler.transform(features(20, seed=3))
-    expected = np.column_stack([best_ridge(x, column, weight).predict(new) for column in y.T])
+    expected = np.column_stack([best_ridge(x, column, weight, np.arange(40)).predict(new) for column in y.T])
     np.testing.assert_allclose(logits(probe, features(20, seed=3)), expected, rtol=1e-7, atol=1e-9)
 
 
-def best_ridge(x, y, weight):
-    """The strongest ridge whose error on rows that were not fitted is within a standard error of the smallest."""
+@pytest.mark.parametrize("group", [np.arange(40) // 4, np.arange(40) % 2, np.minimum(np.arange(40), 9)])
+def test_groups_are_left_out_whole(group):
+    """With groups of any size the penalty is the one that refits without each group choose, and errors are theirs."""
+    x, weight = features(), weights()
+    y = np.random.default_rng(4).normal(size=(40, 2)) + x[:, :1] - 0.1 * x[:, 1:2]
+    probe = regression_probe(x, y, weight, group)
+    scaler = StandardScaler().fit(x, sample_weight=weight)
+    x, new = scaler.transform(x), scaler.transform(features(20, seed=3))
+    expected = np.column_stack([best_ridge(x, column, weight, group).predict(new) for column in y.T])
+    np.testing.assert_allclose(logits(probe, features(20, seed=3)), expected, rtol=1e-7, atol=1e-9)
+
+
+def test_near_copies_do_not_choose_the_penalty():
+    """Features that say nothing know a copy by another one; with groups nothing but the mean is left."""
+    rng = np.random.default_rng(0)
+    group = np.repeat(np.arange(20), 5)
+    x = rng.normal(size=(20, 60))[group] + 0.01 * rng.normal(size=(100, 60))
+    y = rng.normal(size=(20, 1))[group]
+    assert np.abs(regression_probe(x, y, np.ones(100)).weight).max() > 0.01
+    assert np.abs(regression_probe(x, y, np.ones(100), group).weight).max() < 1e-3
+    one = regression_probe(x, y, np.ones(100), np.zeros(100))  # one group: nothing would be left to fit
+    np.testing.assert_array_equal(one.weight, regression_probe(x, y, np.ones(100)).weight)
+
+
+def test_many_groups_are_left_out_together(monkeypatch):
+    """Of more groups than that several are one, and none is in two."""
+    monkeypatch.setattr(_probe, "_MOST_GROUPS", 5)
+    x, y = features(), np.random.default_rng(4).normal(size=(40, 1))
+    group = np.arange(40) // 4
+    probes = [regression_probe(x, y, np.ones(40), group), regression_probe(x, y, np.ones(40), group % 5)]
+    np.testing.assert_array_equal(probes[0].weight, probes[1].weight)
+
+
+def best_ridge(x, y, weight, group):
+    """The strongest ridge whose error on groups that were not fitted is within a standard error of the smallest."""
     error, spread = {}, {}
     for penalty in PENALTIES:
-        model = Ridge(alpha=min(penalty, 1e100))
-        others = [np.flatnonzero(np.arange(len(y)) != row) for row in range(len(y))]
-        fits = (model.fit(x[rest], y[rest], sample_weight=weight[rest]) for rest in others)
-        squared = [(y[row] - fit.predict(x[[row]])[0]) ** 2 for row, fit in zip(range(len(y)), fits, strict=True)]
+        model, squared = Ridge(alpha=min(penalty, 1e100)), np.empty(len(y))
+        for rows in (group == number for number in np.unique(group)):
+            fit = model.fit(x[~rows], y[~rows], sample_weight=weight[~rows])
+            squared[rows] = (y[rows] - fit.predict(x[rows])) ** 2
         error[penalty] = np.average(squared, weights=weight)
-        spread[penalty] = np.sqrt(np.sum((weight * (squared - error[penalty])) ** 2)) / weight.sum()
+        excess = np.bincount(group, weights=weight * (squared - error[penalty]))
+        spread[penalty] = np.sqrt(np.sum(excess**2)) / weight.sum()
     smallest = min(error, key=error.get)
     chosen = next(penalty for penalty in PENALTIES if error[penalty] <= error[smallest] + spread[smallest])
     return Ridge(alpha=min(chosen, 1e100)).fit(x, y, sample_weight=weight)

@@ -140,3 +140,15 @@ def test_what_cannot_be_drawn(small):
     del search.cv_results_["params"][0]["a__freeze_depth"]
     with pytest.raises(ValueError, match="Not every candidate"):
         FreezeDepthDisplay.from_search(search, param_name="a__freeze_depth")
+
+
+def test_near_copies_are_held_out_together(digits):
+    """A number of folds is one of whole groups: images with the label of chance are not known from their copies."""
+    originals = np.tile(np.arange(20), 4)
+    X = digits[0][:20][originals]
+    y = np.random.default_rng(0).permutation(np.arange(20) % 2)[originals]
+    model, some = FineTunedClassifier(max_epochs=0), {"depths": ["all"], "cv": 4}
+    plain = FreezeDepthDisplay.from_estimator(model, X, y, **some)
+    grouped = FreezeDepthDisplay.from_estimator(model, X, y, **some, groups=originals)
+    assert plain.mean_scores[0] > 0.95
+    assert grouped.mean_scores[0] < 0.8

@@ -167,3 +167,14 @@ def test_real_photos(shared_data):
     means = display.scores.mean(1)
     assert means[-1] > 0.9 > means[0] + 0.1
     assert display.chance < 0.6
+
+
+def test_near_copies_are_held_out_together(digits):
+    """A number of folds is one of whole groups: images with the label of chance are not known from their copies."""
+    originals = np.tile(np.arange(20), 4)
+    X = digits[0][:20][originals]
+    y = np.random.default_rng(0).permutation(np.arange(20) % 2)[originals]
+    plain = LayerProbeDisplay.from_estimator("sktl_mini", X, y, cv=4)
+    grouped = LayerProbeDisplay.from_estimator("sktl_mini", X, y, cv=4, groups=originals)
+    assert plain.scores[-1].mean() > 0.95
+    assert grouped.scores[-1].mean() < 0.8

@@ -6,10 +6,11 @@ from numpy.testing import assert_array_equal
 from sklearn.datasets import load_diabetes, load_iris
 from sklearn.linear_model import LogisticRegression, RidgeCV
 from sklearn.metrics import r2_score
-from sklearn.model_selection import KFold, StratifiedKFold, cross_val_predict, cross_val_score
+from sklearn.model_selection import GroupKFold, KFold, StratifiedKFold, cross_val_predict, cross_val_score
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
+from sktl.exceptions import InputError
 from sktl.selection import probe_score
 from sktl.selection._probe import _folds
 
@@ -105,3 +106,25 @@ def test_parameters_are_checked(parameters):
     """An error names the parameter."""
     with pytest.raises(ValueError, match=f"'{next(iter(parameters))}' parameter of probe_score must be"):
         probe_score(np.eye(4), [0, 0, 1, 1], **parameters)
+
+
+@pytest.mark.parametrize("cv", [4, GroupKFold(4)])
+def test_near_copies_are_held_out_together(cv):
+    """Labels of chance are known from near-copies; with groups they are not. A splitter is given the groups too."""
+    random = np.random.default_rng(0)
+    originals = np.repeat(np.arange(40), 4)
+    X = random.normal(size=(40, 100))[originals] + 0.01 * random.normal(size=(160, 100))
+    y = (np.arange(40) % 2)[originals]
+    assert probe_score(X, y) > 0.95
+    assert probe_score(X, y, cv=cv, groups=[f"original {number}" for number in originals]) < 0.75
+    target = random.normal(size=40)[originals]
+    assert probe_score(X, target) > 0.5
+    assert probe_score(X, target, cv=cv, groups=originals) < 0.25
+
+
+def test_groups_that_cannot_be_folds():
+    """One group has no other to learn from; a table has a group for each row."""
+    with pytest.raises(InputError, match="must have at least two groups"):
+        probe_score(np.eye(4), [0, 0, 1, 1], groups=["a"] * 4)
+    with pytest.raises(InputError, match="one entry for each of the 4 images"):
+        probe_score(np.eye(4), [0, 0, 1, 1], groups=["a", "a", "b"])

@@ -17,7 +17,7 @@ from sktl import FineTunedClassifier, FineTunedRegressor, PretrainedFeatureExtra
 from sktl._engine._probe import PROBE_PENALTY
 from sktl._images import check_images
 from sktl.backbones import Backbone
-from sktl.exceptions import ImageError, TransferWarning
+from sktl.exceptions import ImageError, InputError, TransferWarning
 from sktl.selection import domain_distance, logme_score, probe_score, recommend_strategy
 
 
@@ -351,3 +351,19 @@ def test_real_photos(shared_data):
         found[folder] = made.domain
         assert made.params["weights"] == weights
     assert found == {"hymenoptera/train": "similar", "pacs/sketch": "different"}
+
+
+def test_near_copies_are_held_out_together():
+    """Labels of chance are known from near-copies, of the features and of the pixels; with groups they are not."""
+    random = np.random.default_rng(0)
+    originals = random.permutation(np.repeat(np.arange(24), 4))
+    X = random.uniform(0.1, 0.9, size=(24, 8, 8))[originals] + random.uniform(-0.01, 0.01, size=(96, 8, 8))
+    y = (np.arange(24) % 2)[originals]
+    plain = recommend_strategy(X, y)
+    assert min(*plain.probes.values(), plain.pixels) > 0.9
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", TransferWarning)  # noise has nothing to transfer
+        grouped = recommend_strategy(X, y, groups=originals)
+    assert max(*grouped.probes.values(), grouped.pixels) < 0.8
+    with pytest.raises(InputError, match="must have at least two groups"):
+        recommend_strategy(X, y, groups=np.zeros(96))
