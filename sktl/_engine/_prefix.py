@@ -218,11 +218,11 @@ class _Job:
         self.failures = {} if failures is None else failures
         self.n_told = 0
         self.layers = prefix.layers  # what is computed; grows to every stage in a search over layers
+        self.n_in_table = max(len(images), getattr(images, "n_in_table", 0))  # predictions come block by block
         self.engine = self._resolve_engine()
         row_bytes = sum(np.prod(shape) * prefix.dtype.itemsize + ENTRY_BYTES for shape in prefix.shapes)
         room = 0.9 * self.cache.max_bytes if self.cache is not None else 0
-        n_pictures = max(len(images), getattr(images, "n_in_table", 0))  # predictions come block by block
-        self.kept_share = min(1.0, room / (n_pictures * row_bytes))
+        self.kept_share = min(1.0, room / (self.n_in_table * row_bytes))
         self._layer_keys: dict[tuple[str, str, str], bytes] = {}
 
     def run_block(self, block: range) -> None:
@@ -402,7 +402,7 @@ class _Job:
             self.prefix.pooling,
             precision=self.prefix.precision,
             device=self.prefix.device,
-            n_pictures=len(self.images),
+            n_pictures=self.n_in_table,
         )
 
     def _runner(self) -> Runner:

@@ -16,6 +16,7 @@ from skorch.callbacks import Callback
 from torch import nn
 
 from sktl import FineTunedClassifier, FineTunedRegressor
+from sktl._engine import _prefix, _transfer
 from sktl._engine._cache import open_cache
 from sktl.backbones import load_backbone
 from sktl.exceptions import BackboneError, TrainingWarning
@@ -155,6 +156,21 @@ def test_the_prefix_runs_once_per_picture(digits, n_run):
     assert n_run == [30]
     tuner(cache=None).fit(X, y)
     assert n_run == [30 + 30 * 4]  # the probe, two epochs, and whether the outputs are numbers in the end
+
+
+def test_the_engine_goes_by_the_table_and_not_by_its_blocks(digits, monkeypatch):
+    """Predictions come block by block; with engine="auto" all blocks run in the engine that the whole table asks for."""
+    X, y = digits
+    sizes = []
+    resolve = _prefix.resolve_engine
+    monkeypatch.setattr(
+        _prefix,
+        "resolve_engine",
+        lambda *a, **settings: sizes.append(settings["n_pictures"]) or resolve(*a, **settings),
+    )
+    monkeypatch.setattr(_transfer, "_BLOCK", 10)
+    tuner(cache=None).fit(X, y).predict(X)
+    assert set(sizes) == {30}
 
 
 def test_a_second_search_with_a_directory_runs_no_prefix(digits, n_run, tmp_path):
