@@ -159,7 +159,7 @@ def test_the_prefix_runs_once_per_picture(digits, n_run):
 
 
 def test_the_engine_goes_by_the_table_and_not_by_its_blocks(digits, monkeypatch):
-    """Predictions come block by block; with engine="auto" all blocks run in the engine that the whole table asks for."""
+    """Predictions come block by block; all of them run in the engine that the whole table asks for."""
     X, y = digits
     sizes = []
     resolve = _prefix.resolve_engine
