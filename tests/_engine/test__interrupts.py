@@ -63,7 +63,7 @@ def test_an_interrupt_is_noticed_inside_another_handler(of_the_user):
     outside = signal.getsignal(signal.SIGINT)
     is_reached = False
     try:
-        with pytest.raises(KeyboardInterrupt), noticed_interrupts():
+        with pytest.raises(KeyboardInterrupt), noticed_interrupts():  # noqa: PT012
             with pytest.raises(KeyboardInterrupt), noticed_interrupts():
                 keep_to_itself()
             is_reached = True
