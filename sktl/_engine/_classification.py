@@ -45,8 +45,7 @@ class TransferClassifier(ClassifierMixin, TransferEstimator):
             If images cannot be read, with ``on_error="nan"`` too: there is no label for them. The message names them.
         """
         images, outputs, failures = self._try_outputs(X)
-        if failures:
-            check_all_read(images, failures)
+        check_all_read(images, failures)
         return self.classes_[outputs.argmax(axis=1)]
 
     def score(self, X, y, sample_weight=None):
@@ -68,8 +67,7 @@ class TransferClassifier(ClassifierMixin, TransferEstimator):
         """
         images, outputs, failures = self._try_outputs(X)
         labels = self.classes_[outputs.argmax(axis=1)]
-        if failures:
-            labels, y, sample_weight = read_rows(images, failures, labels, y, sample_weight)
+        labels, y, sample_weight = read_rows(images, failures, labels, y, sample_weight)
         with shortened_errors():
             return accuracy_score(y, labels, sample_weight=sample_weight)
 

@@ -13,6 +13,7 @@ from sklearn.utils import _safe_indexing
 
 from sktl._engine._cache import open_cache
 from sktl._images import FINDER, Images, UnreadableImage, as_unreadable, find_unreadable, listed
+from sktl._params import check_consistent_length
 from sktl._warnings import warn
 from sktl.exceptions import ImageError, ImageWarning, InputError
 
@@ -77,7 +78,7 @@ def unreadable(images: Any, failures: Mapping[int, ImageError]) -> list[Unreadab
     return sorted(as_unreadable(images, index, error) for index, error in failures.items())
 
 
-def check_all_read(images: Images, failures: Mapping[int, ImageError]) -> None:
+def check_all_read(images: Images, failures: "Mapping[int, ImageError] | None") -> None:
     """Refuse to give labels, which cannot be NaN, if some of the images could not be read.
 
     Raises
@@ -92,14 +93,17 @@ def check_all_read(images: Images, failures: Mapping[int, ImageError]) -> None:
         )
 
 
-def read_rows(images: Images, failures: Mapping[int, ImageError], *columns: Any) -> list[Any]:
+def read_rows(images: Images, failures: "Mapping[int, ImageError] | None", *columns: Any) -> list[Any]:
     """The rows of each column (None stays None) whose images could be read, for a score; with one warning.
 
     Raises
     ------
     InputError
         If none could be read.
+    ValueError
+        scikit-learn's own, if a column is not as long as the table.
     """
+    check_consistent_length(range(len(images)), *columns)  # before rows are taken, which hides a wrong length
     if not failures:
         return list(columns)
     if len(failures) == len(images):

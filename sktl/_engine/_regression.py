@@ -54,8 +54,7 @@ class TransferRegressor(RegressorMixin, TransferEstimator):
         """
         images, outputs, failures = self._try_outputs(X)
         predicted = self._targets(outputs)
-        if failures:
-            predicted, y, sample_weight = read_rows(images, failures, predicted, y, sample_weight)
+        predicted, y, sample_weight = read_rows(images, failures, predicted, y, sample_weight)
         if np.asarray(y).dtype.kind in "iuf":  # in other units, the square of a large number is a number too
             unit = _power_of_two(self._target_scale)
             y, predicted = np.asarray(y) / unit, predicted / unit

@@ -59,8 +59,8 @@ def image_column(estimator: Any, X: Any, *, reset: bool) -> Any:
 
 def _names(X: Any) -> list[Any]:
     """The names of the columns that hold more than numbers can; empty if ``X`` is no such table."""
-    if hasattr(X, "columns"):
-        return list(X.columns)
+    if hasattr(X, "columns"):  # in a pyarrow table these are the values, not their names
+        return list(X.columns) if hasattr(X, "to_numpy") else []
     is_table = isinstance(X, np.ndarray) and X.ndim == 2 and X.dtype.kind in "OU"
     return list(range(X.shape[1])) if is_table else []
 

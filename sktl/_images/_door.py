@@ -67,7 +67,7 @@ def check_images(estimator: Any, X: Any, *, reset: bool) -> "Images":
     if kind == "rows" and not takes_rows and np.ndim(source) == 1:
         kind, source = "files", as_column(source)  # numbers are no images, each by itself
     in_channels = getattr(estimator, "in_channels", 3)
-    if kind == "files" and reset and (fault := folders_fault(source)) is not None:
+    if kind == "files" and (fault := folders_fault(source)) is not None:
         raise ImageError(fault)
     if kind == "rows":
         rows = check_rows(estimator, source, reset=reset, in_channels=in_channels)

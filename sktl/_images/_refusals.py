@@ -11,6 +11,7 @@ from scipy.sparse import issparse
 from torch.utils.data import DataLoader, Dataset, Subset
 
 from sktl._images._lazy import LazyImage, unwrapped
+from sktl._images._pictures import ARRAY
 from sktl._images._sources import PATH, folder_fault, is_file, is_path_like, is_source
 from sktl.exceptions import ImageError
 
@@ -36,6 +37,7 @@ def single_fault(X: Any) -> "str | None":
     """Say that ``X`` is one image, one folder or one pattern, if it is."""
     if issparse(X):  # the kinds that are mappings as well are no files of Hugging Face's
         return None
+    X = out_of_scalar(X)
     if isinstance(X, PATH) and not is_file(X):
         path = os.fsdecode(X)
         if os.path.isdir(path):
@@ -53,6 +55,11 @@ def single_fault(X: Any) -> "str | None":
     if isinstance(X, (Image.Image, LazyImage)) or (is_source(X) and not hasattr(X, "__array__")):
         return f"X is one single image ({type(X).__name__}). Give a list of images, such as [X]."
     return None
+
+
+def out_of_scalar(X: Any) -> Any:
+    """What an array without axes holds; anything else as it is."""
+    return X.item() if isinstance(X, ARRAY) and not X.ndim else X
 
 
 def folders_fault(X: Any) -> "str | None":

@@ -102,12 +102,7 @@ def _path_of(item: Any) -> "str | None":
 
 def is_path_like(text: str) -> bool:
     """Whether a text can only be a path: it is no address, no data: text and no image in base64."""
-    return (
-        len(text) <= _LONGEST_PATH
-        and not _ADDRESS.match(text)
-        and text[:5].lower() != "data:"
-        and not _from_base64(text)
-    )
+    return len(text) <= _LONGEST_PATH and not _ADDRESS.match(text) and not is_packed_image(text)
 
 
 def folder_fault(path: Any) -> str:

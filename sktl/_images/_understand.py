@@ -11,7 +11,7 @@ from scipy.sparse import issparse
 from sktl._images._convert import as_array
 from sktl._images._lazy import Broken, LazyImage, Remembering, unwrapped
 from sktl._images._pictures import ARRAY, ITEM
-from sktl._images._refusals import dataset_fault, single_fault
+from sktl._images._refusals import dataset_fault, out_of_scalar, single_fault
 from sktl._images._sources import is_missing, is_source
 from sktl.exceptions import ImageError
 
@@ -29,6 +29,7 @@ def understand(X: Any, *, strict: bool = True) -> tuple[str, Any]:
         return "rows", X
     if (fault := single_fault(X) or dataset_fault(X)) is not None:
         raise ImageError(fault)
+    X = out_of_scalar(X)
     if isinstance(X, torch.Tensor):
         X = as_array(X)
     if isinstance(X, Mapping) or not (isinstance(X, Sequence) or hasattr(X, "__array__")):

@@ -30,7 +30,7 @@ from sktl._engine._rest import RestNetwork, adopt_statistics_quickly, last_linea
 from sktl._engine._rows import unit_mean
 from sktl._engine._soft_targets import LOGITS, WEIGHT, SoftTargets
 from sktl._engine._sparsity import find_zeros, restore_zeros
-from sktl._images import check_images
+from sktl._images import check_images, refuse_single
 from sktl._messages import shortened
 from sktl._params import Estimator
 from sktl.backbones import Backbone
@@ -102,6 +102,7 @@ class CompressedClassifier(WholeCopies, FitInEpochs, MetaEstimatorMixin, Classif
         """
         refuse_regressor(self)
         self._check_parameters()
+        refuse_single(X)
         given = Given(X, y, sample_weight, Validation(X_val, y_val, sample_weight_val, groups))
         with self._fit_task(X, y, sample_weight, n_epochs=self._count_epochs()) as tasks:
             self._forget()
@@ -350,8 +351,7 @@ class CompressedClassifier(WholeCopies, FitInEpochs, MetaEstimatorMixin, Classif
 
     def _remember(self, X):
         """What the footprint will be measured with."""
-        n_rows = _num_samples(X)
-        some = np.sort(np.random.default_rng(0).permutation(n_rows)[:_N_AGREED])
+        some = np.sort(np.random.default_rng(0).permutation(_num_samples(X))[:_N_AGREED])
         sample = _safe_indexing(indexable(X)[0], some)
         images = check_images(self.estimator_, sample, reset=False)
         rows = readable_rows(self.estimator_, images, np.arange(len(some)), is_told=False)

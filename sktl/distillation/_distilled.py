@@ -18,7 +18,8 @@ from sktl._engine._footprint import Footprints, footprints
 from sktl._engine._labelled import as_targets
 from sktl._engine._rows import unit_mean
 from sktl._engine._transfer import TRANSFER_CONSTRAINTS, TransferEstimator
-from sktl._images import is_missing
+from sktl._images import is_missing, refuse_single
+from sktl._params import check_consistent_length
 from sktl.distillation._digests import beside_digests
 from sktl.distillation._knowledge import ANSWERS, MAPS, RELATIONS, check_knowledge
 from sktl.distillation._layers import LayerPair, pair_layers
@@ -122,10 +123,12 @@ class DistilledEstimator(WholeCopies, TransferEstimator):
             If no row has all its labels.
         """
         if self.unlabeled is not None:
+            refuse_single(X)
+            check_consistent_length(X, y, sample_weight)  # before rows are taken, which hides a wrong length
             y = as_targets(y)
             missing = self._find_unlabeled(y)
             missing = missing.reshape(len(missing), -1).any(axis=1)
-            if missing.all():
+            if len(missing) and missing.all():
                 raise InputError(f"All of y is unlabeled={self.unlabeled!r}: there is nothing to score.")
             if missing.any():
                 rows = np.flatnonzero(~missing)

@@ -8,6 +8,7 @@ from sklearn.model_selection import GridSearchCV
 
 from sktl._engine._fitted import find_fitted
 from sktl._engine._groups import folds_of
+from sktl._images import refuse_single
 from sktl._params import check_is_fitted
 from sktl.exceptions import BackboneError, InputError
 from sktl.inspection._axes import check_matplotlib, finish, two_axes
@@ -154,6 +155,7 @@ class FreezeDepthDisplay:
                 f"The parameters of {type(estimator).__name__} that are a freeze depth are {names}, and one is needed. "
                 "Give an estimator such as FineTunedClassifier, or use from_search."
             )
+        refuse_single(X)
         if groups is not None:
             cv = folds_of(cv, y, is_classifier(estimator), groups)
         search = GridSearchCV(estimator, {names[0]: list(depths)}, cv=cv, scoring=scoring, n_jobs=n_jobs)

@@ -121,6 +121,16 @@ def test_a_regressor_predicts_nan(model, table, clean):
         assert told(lambda: fitted.score(paths, given))[0] == expected.score(clean[0], np.delete(given, BAD, axis=0))
 
 
+def test_a_score_needs_as_many_labels_as_images(table):
+    """What is left out does not hide that there are more or fewer of them, of a classifier and of a regressor."""
+    paths, y = table
+    for model in (FineTunedClassifier, FineTunedRegressor):
+        fitted, _ = told(lambda model=model: model(max_epochs=0, random_state=0, on_error="nan").fit(paths, y))
+        for labels, weight in ((np.resize(y, 40), None), (y[:20], None), (y, np.ones(40))):
+            with pytest.raises(ValueError, match="inconsistent numbers of samples"):
+                fitted.score(paths, labels, weight)
+
+
 def test_rows_to_judge_on(table, clean):
     """X_val is left out of in the same way, with a warning of its own."""
     settings = {**QUICK, "early_stopping": True, "on_error": "nan"}

@@ -81,6 +81,13 @@ def test_anything_else_stays_as_it_is(X):
     assert not hasattr(reader, "image_column_")
 
 
+def test_tables_of_pyarrow():
+    """They are left to the door, which refuses them in the same words for every estimator."""
+    pyarrow = pytest.importorskip("pyarrow")
+    X = pyarrow.table({"photo": ["a.png", "b.png"], "price": [1.0, 2.0]})
+    assert image_column(Reader(), X, reset=True) is X
+
+
 def test_the_column_has_to_be_the_same():
     """Of two there is no choice, and the one of fit has to be there; without it, images alone are fine."""
     reader = Reader()

@@ -121,7 +121,7 @@ def test_column_name_is_kept_and_compared(tmp_path):
     assert not hasattr(holder, "feature_names_in_")
 
 
-@pytest.mark.parametrize("X", ["a.jpg", Path("a.jpg"), b"\xff\xd8", Image.new("RGB", (2, 2))])
+@pytest.mark.parametrize("X", [b"\xff\xd8", Image.new("RGB", (2, 2))])
 def test_a_single_picture_is_no_table(X):
     """One picture alone: the error says to pass a list."""
     with pytest.raises(ImageError, match=r"one single image.*list"):

@@ -6,6 +6,8 @@ import re
 import numpy as np
 import pandas as pd
 import pytest
+import torch
+from sklearn.frozen import FrozenEstimator
 from sklearn.linear_model import LogisticRegression
 from sklearn.pipeline import make_pipeline
 
@@ -19,11 +21,13 @@ from sktl import (
     inspection,
     selection,
 )
-from sktl.compression import LotteryTicketClassifier, PrunedClassifier
+from sktl.compression import LotteryTicketClassifier, PrunedClassifier, QuantizedClassifier
 from sktl.exceptions import ImageError
 from sktl.finetuning import lr_range_test
 from sktl.preprocessing import ImageReader
 
+LEARNED = FineTunedClassifier(max_epochs=0).fit(np.eye(4) * 255, [0, 1, 0, 1])
+STUDENT = DistilledClassifier(FrozenEstimator(LEARNED), unlabeled=-1, max_epochs=0).fit(np.eye(4) * 255, [0, 1, 0, -1])
 FITTED = PretrainedFeatureExtractor().fit(np.zeros((2, 8, 8), np.uint8))
 CALLS = {
     "extractor": lambda X, y: PretrainedFeatureExtractor().fit(X),
@@ -45,9 +49,12 @@ CALLS = {
     "finder": lambda X, y: datasets.find_unreadable_images(X),
     "map": lambda X, y: inspection.EmbeddingDisplay.from_estimator(FITTED, X, y),
     "probe": lambda X, y: inspection.LayerProbeDisplay.from_estimator(FITTED, X, y),
+    "depths": lambda X, y: inspection.FreezeDepthDisplay.from_estimator(FineTunedClassifier(), X, y),
+    "score": lambda X, y: DistilledClassifier.score(STUDENT, X, y),
+    "quantized": lambda X, y: QuantizedClassifier(FrozenEstimator(LEARNED)).fit(X, y),
+    "labels": lambda X, y: LEARNED.predict(X),
+    "probabilities": lambda X, y: LEARNED.set_params(on_error="nan").predict_proba(X),
 }
-# What was fitted before has learned that X holds files: there it is one image that cannot be read.
-AFTER_FIT = ("extractor, fitted", "X_val", "map", "probe")
 
 
 @pytest.fixture
@@ -67,13 +74,24 @@ def test_a_folder(name, folder):
             CALLS[name](X, ["cat", "dog"])
 
 
-@pytest.mark.parametrize("name", [name for name in CALLS if name not in AFTER_FIT])
+@pytest.mark.parametrize("name", CALLS)
 def test_a_folder_in_a_list(name, folder):
-    """What one tries next: the folder alone in a list, or the folders of all classes; at fit they are no images."""
+    """What one tries next: the folder alone in a list, or the folders of all classes; they are no images."""
     line = re.escape(f"X, y = load_image_folder({str(folder)!r}, return_X_y=True)")
     for X in ([str(folder)], [folder / "cat", folder / "dog"], pd.DataFrame({"photo": [str(folder)]})):
         with pytest.raises(ImageError, match=line):
             CALLS[name](X, ["cat", "dog", "dog"])
+
+
+@pytest.mark.parametrize("hold", [np.array, lambda X: np.array(X, dtype=object)], ids=["text", "object"])
+def test_an_array_without_axes(hold, folder):
+    """It is what it holds."""
+    for name in ("extractor", "extractor, fitted", "depths", "footprint"):
+        with pytest.raises(ImageError, match=r"is a folder.*load_image_folder\("):
+            CALLS[name](hold(str(folder)), ["cat", "dog"])
+    for X in (np.array(5), torch.tensor(5)):
+        with pytest.raises(ImageError, match=r"^X is of type 'int', but must be a list"):
+            FITTED.transform(X)
 
 
 def test_a_folder_among_files(folder):

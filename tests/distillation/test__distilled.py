@@ -25,7 +25,7 @@ from sktl import (
 )
 from sktl.backbones import load_backbone
 from sktl.distillation._teacher_layers import TeacherLayers
-from sktl.exceptions import BackboneError, DivergenceError, InputError
+from sktl.exceptions import BackboneError, DivergenceError, ImageError, InputError
 
 ALL_KINDS = ("response", "decoupled", "feature", "attention", "relation", "similarity")
 LAYERS = ALL_KINDS[2:]
@@ -471,6 +471,11 @@ def test_rows_without_a_label_are_not_scored(rows, spelling):
     assert student.score(list(X), given.tolist()) == pytest.approx(student.score(X[some], y[some]))
     with pytest.raises(InputError, match="nothing to score"):
         student.score(X, np.full(30, spelling))
+    for other in (given[:20], np.resize(given, 40), given[:0]):
+        with pytest.raises(ValueError, match="inconsistent numbers of samples"):
+            student.score(X, other)
+    with pytest.raises(ImageError, match="is neither a file nor a folder"):
+        student.score("nowhere.png", given)
 
 
 def test_a_search_scores_the_rows_with_labels(rows):
