@@ -4,6 +4,7 @@ import sys
 import threading
 import warnings
 import weakref
+from collections.abc import Collection, Hashable, Iterable
 from concurrent.futures import ThreadPoolExecutor
 from types import FrameType
 from typing import Any, NamedTuple
@@ -16,6 +17,7 @@ _BETWEEN = frozenset(
         *("distributed", "concurrent", "threading", "contextlib", "functools", "multiprocessing", "copy", "runpy"),
     }
 )
+_AROUND = frozenset({"sktl", "sklearn"})  # in a worker process, whose outermost frames are no lines of the user's
 
 _FOLLOWED = threading.local()
 
@@ -42,21 +44,23 @@ def warn(message: str, category: type[Warning]) -> None:
     category : type
         A warning of `sktl.exceptions`.
     """
-    where = _users_place(sys._getframe(1)) or getattr(_FOLLOWED, "place", None) or _place_of(sys._getframe(1))
+    frame = sys._getframe(1)
+    where = _first_place(frame, _BETWEEN) or getattr(_FOLLOWED, "place", None) or _first_place(frame, _AROUND)
+    where = where or _place_of(frame)
     warnings.warn_explicit(message, category, *where)
 
 
 def worker_threads(n_threads: int) -> ThreadPoolExecutor:
     """A pool of threads whose warnings name the line of the user's program that they work for."""
     frame = sys._getframe(1)
-    place = _users_place(frame) or getattr(_FOLLOWED, "place", None)
+    place = _first_place(frame, _BETWEEN) or getattr(_FOLLOWED, "place", None)
     return ThreadPoolExecutor(n_threads, "sktl", initializer=setattr, initargs=(_FOLLOWED, "place", place))
 
 
-def _users_place(frame: "FrameType | None") -> "Place | None":
-    """The innermost frame that is neither ours nor of a library around us."""
+def _first_place(frame: "FrameType | None", passed_over: Collection[str]) -> "Place | None":
+    """The innermost frame that is of none of some packages."""
     while frame is not None:
-        if _package(frame) not in _BETWEEN:
+        if _package(frame) not in passed_over:
             return _place_of(frame)
         frame = frame.f_back
     return None
@@ -75,38 +79,47 @@ def _place_of(frame: FrameType) -> Place:
     return Place(frame.f_code.co_filename, frame.f_lineno, module, registry)
 
 
-# What was warned of inside a search, by the search or the like that the user has called; the last for workers.
-_TOLD: "weakref.WeakKeyDictionary[Any, set]" = weakref.WeakKeyDictionary()
-_TOLD_IN_WORKER: set[tuple[int, str]] = set()
+# What was told inside a search, by the search or the like that the user has called; the last for workers.
+_TOLD: "weakref.WeakKeyDictionary[Any, set[str]]" = weakref.WeakKeyDictionary()
+_TOLD_IN_WORKER: set[str] = set()
 _LOOPS = ("sklearn.model_selection", "sklearn.ensemble", "joblib")
 
 
-def was_told(message: str) -> bool:
-    """Whether the search, cross-validation or ensemble that this fit is a part of was warned of the same before.
+def was_told(facts: Iterable[str]) -> bool:
+    """Whether the search, cross-validation or ensemble that this fit is a part of was told all of this before.
 
-    It does not go by Python's filters, which are others in a notebook, in a test and in a worker. In a worker, which
-    does not know whose it is, a message is given once.
+    It does not go by Python's filters, which are others in a notebook, in a test and in a worker. It goes by the
+    outermost loop, whatever classes of the user's stand between that one and the fit: an estimator that is searched or
+    cross-validated twice is told once. In a worker, which does not know whose it is, a fact is told once.
+
+    Parameters
+    ----------
+    facts : iterable of str
+        What a warning says: its text, or each of the things that it lists.
     """
-    frames, frame = [], sys._getframe(1)
-    while frame is not None and _package(frame) in _BETWEEN:
-        frames.append(frame)
-        frame = frame.f_back  # type: ignore[assignment]
-    if any(str(one.f_globals.get("__name__")).startswith(_LOOPS) for one in frames):
-        owner = _owner(frames[-1]) if frame is not None else None
-        told = _TOLD_IN_WORKER if owner is None else _TOLD.setdefault(owner, set())
-        # The frame's id tells one call of the same object from the next one.
-        key = (0 if owner is None else id(frames[-1]), message)
-        if key not in told and owner is not None and (0, message) in _TOLD_IN_WORKER:
-            _TOLD_IN_WORKER.discard((0, message))  # by a thread of this search, which ends here
-            told.add(key)
-        if key in told:
-            return True
-        told.add(key)
-    return False
+    loop = None
+    frame: FrameType | None = sys._getframe(1)
+    while frame is not None:
+        if str(frame.f_globals.get("__name__")).startswith(_LOOPS):
+            loop = frame
+        frame = frame.f_back
+    if loop is None:
+        return False
+    owner, facts = _owner(loop), set(facts)
+    told = _TOLD_IN_WORKER if owner is None else _TOLD.setdefault(owner, set())
+    if owner is not None:  # by threads of this search, which ends here
+        told |= facts & _TOLD_IN_WORKER
+        _TOLD_IN_WORKER.difference_update(facts)
+    is_known = facts <= told
+    told |= facts
+    return is_known
 
 
-def _owner(frame: FrameType) -> Any:
-    """The estimator that the call of a frame is about."""
-    given = frame.f_locals
-    things = [given.get("self"), given.get("estimator"), *given.get("args", ()), *given.get("kwargs", {}).values()]
-    return next((thing for thing in things if hasattr(thing, "fit") and hasattr(thing, "__weakref__")), None)
+def _owner(loop: "FrameType | None") -> Any:
+    """The estimator that a loop is about, which joblib's do not know: the one that called it."""
+    while loop is not None and _package(loop) in _BETWEEN:
+        for thing in (loop.f_locals.get("self"), loop.f_locals.get("estimator")):
+            if hasattr(thing, "fit") and isinstance(thing, Hashable):
+                return thing
+        loop = loop.f_back
+    return None

@@ -8,8 +8,14 @@ import warnings
 
 import numpy as np
 import pytest
+from sklearn.base import BaseEstimator, ClassifierMixin
+from sklearn.ensemble import BaggingClassifier
+from sklearn.model_selection import GridSearchCV, cross_val_score
+from sklearn.multiclass import OneVsRestClassifier
 
-from sktl._warnings import warn, worker_threads
+from sktl import FineTunedClassifier
+from sktl._images._learn import _warn_once
+from sktl._warnings import _TOLD, warn, worker_threads
 from sktl.exceptions import ImageWarning, SktlWarning
 
 SCRIPT = "user_script.py"
@@ -89,9 +95,59 @@ def test_in_threads(names):
 
     look("pool", work)
     assert outcome == [("pool", __file__)]
-    thread = threading.Thread(target=warn, args=("odd", ImageWarning))
+    thread = threading.Thread(target=_warn_once, args=("odd",))
     look("alone", lambda: (thread.start(), thread.join()))
-    assert outcome[1][1].endswith(("threading.py", "_warnings.py"))
+    assert outcome[1][1] == threading.__file__
+
+
+class Wrapped(ClassifierMixin, BaseEstimator):
+    """A user's own class around one of ours."""
+
+    def __init__(self, lr=0.1):
+        self.lr = lr
+
+    def fit(self, X, y):
+        """Fit the one inside."""
+        self.inner_ = FineTunedClassifier(max_epochs=0, random_state=0).fit(X, y)
+        self.classes_ = self.inner_.classes_
+        return self
+
+    def predict(self, X):
+        """Predict with it."""
+        return self.inner_.predict(X)
+
+
+LOOPS = {
+    "search": lambda X, y: GridSearchCV(Wrapped(), {"lr": [0.1, 0.2]}, cv=2).fit(X, y),
+    "ensemble": lambda X, y: BaggingClassifier(Wrapped(), n_estimators=2, random_state=0).fit(X, y),
+    "classes": lambda X, y: OneVsRestClassifier(Wrapped()).fit(X, y),
+}
+
+
+@pytest.mark.parametrize("loop", LOOPS)
+def test_once_per_loop(digits, loop):
+    """Also around a user's own class; the next loop tells again."""
+    X, y = digits[0][:12].reshape(12, -1) * 16, digits[1][:12]
+    X[:, 0] = 16
+    for _ in range(2):
+        with warnings.catch_warnings(record=True) as record:
+            warnings.simplefilter("always")
+            LOOPS[loop](X, y)
+        assert len([one for one in record if "neither 0-1 nor 0-255" in str(one.message)]) == 1
+
+
+def test_once_per_cross_validation_of_an_estimator(digits):
+    """What has been told of it is known as long as it lives, and is not added to by each call."""
+    X, y = digits[0][:12].reshape(12, -1) * 16, digits[1][:12]
+    X[:, 0] = 16
+    model, counts = FineTunedClassifier(max_epochs=0, random_state=0), []
+    for _ in range(4):
+        with warnings.catch_warnings(record=True) as record:
+            warnings.simplefilter("always")
+            cross_val_score(model, X, y, cv=2)
+        counts.append(len(record))
+    assert counts == [1, 0, 0, 0]
+    assert len(_TOLD[model]) == 1
 
 
 def test_the_same_warning_is_shown_once_for_each_line():

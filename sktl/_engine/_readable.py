@@ -14,7 +14,7 @@ from sklearn.utils import _safe_indexing
 from sktl._engine._cache import open_cache
 from sktl._images import FINDER, Images, UnreadableImage, as_unreadable, find_unreadable, listed
 from sktl._params import check_consistent_length
-from sktl._warnings import warn
+from sktl._warnings import warn, was_told
 from sktl.exceptions import ImageError, ImageWarning, InputError
 
 _LEFT_OUT = "and were left out"
@@ -108,14 +108,17 @@ def read_rows(images: Images, failures: "Mapping[int, ImageError] | None", *colu
         return list(columns)
     if len(failures) == len(images):
         raise InputError(f"There is nothing to score: none of the {len(images)} images can be read.")
-    _warn(unreadable(images, failures), len(images), "and were left out of the score")
+    _warn(unreadable(images, failures), len(images), _LEFT_OUT, " of the score")
     kept = np.setdiff1d(np.arange(len(images)), list(failures))
     return [None if column is None else _safe_indexing(column, kept) for column in columns]
 
 
-def _warn(found: Sequence[UnreadableImage], n_images: int, outcome: str) -> None:
-    warn(
-        f"{len(found)} of {n_images} images cannot be read {outcome}, because of on_error='nan': {listed(found)}. "
-        f"{FINDER} lists all.",
-        ImageWarning,
-    )
+def _warn(found: Sequence[UnreadableImage], n_images: int, outcome: str, where: str = "") -> None:
+    """Warn, unless the search that this is a part of has named all of these images: each fold holds others of them."""
+    # Their positions differ from fold to fold.
+    if not was_told(f"{one.path or one.reason} {outcome}" for one in found):
+        warn(
+            f"{len(found)} of {n_images} images cannot be read {outcome}{where}, because of on_error='nan': "
+            f"{listed(found)}. {FINDER} lists all.",
+            ImageWarning,
+        )

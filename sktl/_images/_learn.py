@@ -289,5 +289,5 @@ def _seen(low: float, high: float) -> Range:
 
 def _warn_once(message: str) -> None:
     """Warn, unless the search that this fit is a part of was warned of the same."""
-    if not was_told(message):
+    if not was_told([message]):
         warn(message, ImageWarning)

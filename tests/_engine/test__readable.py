@@ -147,11 +147,18 @@ def test_steps(table, clean):
 
 
 def test_a_search_scores_the_others(table):
-    """Each candidate has a score, by what can be read of each fold."""
+    """Each candidate has a score, by what can be read of each fold, and each image is named once."""
     search = GridSearchCV(FineTunedClassifier(**QUICK, on_error="nan"), {"freeze_depth": ["all", -1]}, cv=3)
-    with pytest.warns(ImageWarning):
+    with warnings.catch_warnings(record=True) as found:
+        warnings.simplefilter("always")
         search.fit(*table)
     assert np.isfinite(search.cv_results_["mean_test_score"]).all()
+    # The rows of the first fit, and those that it was tested on: together they are the table.
+    texts = [str(one.message) for one in found]
+    assert len(texts) == 2
+    assert all(f"img_{row:02}.png" in "".join(texts) for row in BAD)
+    probabilities, _ = told(lambda: search.predict_proba(table[0]))  # NaN is another outcome
+    assert np.isnan(probabilities[BAD]).all()
 
 
 def test_a_reader_in_front_is_enough(table):
