@@ -4,6 +4,7 @@ Frozen stages give the same output for the same pixels, so it is computed once a
 anew for every batch where the pixels change from epoch to epoch or there is no room (`live`).
 """
 
+import contextlib
 import errno
 import math
 import os
@@ -17,7 +18,7 @@ import torch
 
 from sktl._engine._prefix import FrozenPrefix
 from sktl._engine._progress import Progress
-from sktl._images import Images, Picture
+from sktl._images import Images, Picture, naming_others
 from sktl._locks import Lock
 from sktl.exceptions import InputError
 
@@ -121,7 +122,8 @@ class StoredActivations:
             rows = _Views([augmentation.augmented(images, view) for view in range(self._n_views)])
         (shape,) = prefix.shapes
         self._store = RowStore((len(rows), *shape), prefix.dtype)
-        prefix.run(rows, listeners, out=[self._store])
+        with naming_others(images, prefix.n_threads) if augmentation is not None else contextlib.nullcontext():
+            prefix.run(rows, listeners, out=[self._store])
 
     def __len__(self) -> int:
         return self._n_pictures
@@ -162,7 +164,8 @@ class LiveActivations:
         if self._augmentation is not None:
             view = epoch if self._n_views is None else epoch % self._n_views
             pictures = self._augmentation.augmented(pictures, view)
-        return torch.from_numpy(self._prefix.run(pictures)[0])
+        with naming_others(self._images, self._prefix.n_threads):
+            return torch.from_numpy(self._prefix.run(pictures)[0])
 
 
 class GivenActivations:

@@ -5,9 +5,10 @@ from typing import Any
 
 import numpy as np
 import torch
-from torch.utils.data import DataLoader, Dataset
+from torch.utils.data import DataLoader, Dataset, get_worker_info
 
 from sktl._engine._activations import Activations
+from sktl.exceptions import ImageError
 
 Batch = tuple[dict[str, torch.Tensor], torch.Tensor]
 
@@ -34,14 +35,32 @@ class Rows(Dataset):
     def __len__(self) -> int:
         return len(self.activations)
 
-    def __getitems__(self, positions: list[int]) -> Batch:
+    def __getitems__(self, positions: list[int]) -> Any:
+        try:
+            return self._batch(positions)
+        except ImageError as error:
+            if get_worker_info() is None:
+                raise
+            return error  # torch would raise one with the worker's traceback in front of the message
+
+    def _batch(self, positions: list[int]) -> Batch:
         index = torch.as_tensor(positions)
         columns = {name: column[index] for name, column in self.columns.items()}
         return {"x": self.activations.batch(positions, self.epoch), **columns}, self.y[index]
 
     def __getitem__(self, position: int) -> Any:
-        x, y = self.__getitems__([position])
+        x, y = self._batch([position])
         return {name: column[0] for name, column in x.items()}, y[0]
+
+
+class _Loader(DataLoader):
+    """Batches, and the error of images that a worker could not read."""
+
+    def __iter__(self) -> Any:
+        for batch in super().__iter__():
+            if isinstance(batch, ImageError):
+                raise batch
+            yield batch
 
 
 class ShuffledBatches:
@@ -85,7 +104,7 @@ def shuffled_loader(rows: Rows, batch_size: int, generator: torch.Generator, **k
     """Batches to learn from."""
     batches: Any = ShuffledBatches(len(rows), batch_size, generator)
     # Given a generator, the loader takes its workers' seeds from there and not from torch's global one.
-    return DataLoader(rows, batch_sampler=batches, collate_fn=_as_it_is, generator=generator, **kwargs)
+    return _Loader(rows, batch_sampler=batches, collate_fn=_as_it_is, generator=generator, **kwargs)
 
 
 def ordered_loader(rows: Rows, batch_size: int, **kwargs: Any) -> DataLoader:
@@ -94,7 +113,7 @@ def ordered_loader(rows: Rows, batch_size: int, **kwargs: Any) -> DataLoader:
         np.arange(start, min(start + batch_size, len(rows))).tolist() for start in range(0, len(rows), batch_size)
     ]
     generator = torch.Generator().manual_seed(0)
-    return DataLoader(rows, batch_sampler=batches, collate_fn=_as_it_is, generator=generator, **kwargs)
+    return _Loader(rows, batch_sampler=batches, collate_fn=_as_it_is, generator=generator, **kwargs)
 
 
 def _as_it_is(batch: Any) -> Any:

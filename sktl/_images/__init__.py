@@ -49,6 +49,7 @@ from sktl._images._unreadable import (
     digests,
     find_unreadable,
     listed,
+    naming_others,
     raise_unreadable,
 )
 
@@ -73,6 +74,7 @@ __all__ = [
     "in_range",
     "is_missing",
     "listed",
+    "naming_others",
     "pixel_order",
     "raise_unreadable",
     "refuse_single",

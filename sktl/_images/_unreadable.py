@@ -1,6 +1,7 @@
 """Images that cannot be read: all of them found, and said in one message."""
 
-from collections.abc import Callable, Mapping, Sequence
+import contextlib
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple, NoReturn
 
 import numpy as np
@@ -144,10 +145,36 @@ def raise_unreadable(images: Sequence[Any], failures: Mapping[int, ImageError]) 
     if len(failures) == 1:
         raise ImageError(f"{first} {FINDER} lists all images that cannot be read.") from first
     found = sorted(as_unreadable(images, index, error) for index, error in failures.items())
+    raise ImageError(_all_known(found, images)) from first
+
+
+@contextlib.contextmanager
+def naming_others(images: Images, n_threads: int) -> Iterator[None]:
+    """If an image cannot be read inside, raise one error for it and its neighbors, which are looked at for that.
+
+    For a part of a table, or images that are changed, whose own error is about the first one only.
+
+    Parameters
+    ----------
+    images : Images
+        The table, before anything is changed. Its images are read, 512 at a time, until some are found.
+    n_threads : int
+        Threads that read and decode.
+    """
+    try:
+        yield
+    except ImageError as error:
+        for start in range(0, len(images), _BLOCK):
+            if found := find_unreadable(images.take(slice(start, start + _BLOCK)), n_threads):
+                raise ImageError(_all_known(found, images)) from error
+        raise  # it was another image: one that an augmentation made
+
+
+def _all_known(found: Sequence[UnreadableImage], images: Images) -> str:
+    if len(found) == 1:
+        return f"{listed(found)}. {FINDER} lists all images that cannot be read."
     at_least = "At least " if len(found) < images.n_in_table else ""
-    raise ImageError(
-        f"{listed(found)}. {at_least}{len(found)} of {images.n_in_table} images cannot be read; {FINDER} lists all."
-    ) from first
+    return f"{listed(found)}. {at_least}{len(found)} of {images.n_in_table} images cannot be read; {FINDER} lists all."
 
 
 def listed(found: Sequence[UnreadableImage]) -> str:

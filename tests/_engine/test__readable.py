@@ -40,6 +40,17 @@ def table(tmp_path_factory, digits):
     return [str(path) for path in paths], y[:N]
 
 
+@pytest.fixture
+def damaged(tmp_path, digits):
+    """Paths of 8 digits, three of which are there and cannot be decoded, and labels."""
+    paths = [tmp_path / f"img_{number:02}.png" for number in range(8)]
+    for number, (path, image) in enumerate(zip(paths, digits[0], strict=False)):
+        Image.fromarray((image * 255).astype(np.uint8)).save(path)
+        if number in (1, 5, 6):
+            path.write_bytes(path.read_bytes()[: 58 + number])
+    return [str(path) for path in paths], [0, 1] * 4
+
+
 @pytest.fixture(scope="module")
 def clean(table):
     """The rows that can be read."""
@@ -189,6 +200,23 @@ def test_errors_name_several(table):
     for call in (fitted.predict, fitted.predict_proba, extractor.transform):
         with pytest.raises(ImageError, match=r"^Image 3 .*img_03.*img_07.*img_11.* At least 3 of 24 images"):
             call(table[0])
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [
+        {"augment": "flip"},
+        {"augment": "flip", "n_views": 2},
+        {"cache": None, "freeze_depth": 0, "head_init": "random"},
+        {"cache": None, "freeze_depth": 0, "head_init": "random", "net_params": {"iterator_train__num_workers": 1}},
+    ],
+    ids=["live", "views", "no cache", "workers"],
+)
+def test_errors_name_several_in_a_training(settings, damaged):
+    """Also if images are decoded batch by batch, changed or not, here or in a process of the loader's."""
+    model = FineTunedClassifier(**{**QUICK, "batch_size": 2, **settings})
+    with pytest.raises(ImageError, match=r"^Image 1 \(.*img_01.*img_05.*img_06.* 3 of 8 images cannot be read; sktl"):
+        model.fit(*damaged)
 
 
 def test_nothing_is_left(table):
