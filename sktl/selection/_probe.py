@@ -106,7 +106,7 @@ def probe_score(
 def held_out_scores(
     features: Any, y: Any, *, task: Task, C: float, random_state: Any, cv: Any = 5, groups: Any = None
 ) -> np.ndarray:
-    """What each held-out row adds to `probe_score`, which is their mean; (n,), in an order that the folds give.
+    """What each held-out row adds to `probe_score`, which is their mean; (n,), in the order of the rows.
 
     A class that is predicted is 1 and another one 0; of numbers it is 1 less the squared error in units of the
     variance, the mean of which is R².
@@ -123,15 +123,17 @@ def held_out_scores(
         folds = group_folds(groups, truth if is_classes else None, int(cv), int(random.randint(2**31 - 1)))
     else:
         folds = _folds(truth if is_classes else np.zeros(len(X)), int(cv), random)
-    held, predicted = [], []
+    rows, held, predicted = [], [], []
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", ConvergenceWarning)  # the accuracy has settled long before
         warnings.filterwarnings("ignore", "The number of unique classes", UserWarning)  # so it is: few rows per class
         for train, test in folds:
+            rows.append(test)
             held.append(truth[test])
             guess = _model(truth[train], is_classes, C).fit(X[train], truth[train]).predict(X[test])
             predicted.append(guess.reshape(held[-1].shape))
-    answers, guesses = np.concatenate(held), np.concatenate(predicted)
+    order = np.argsort(np.concatenate(rows), kind="stable")
+    answers, guesses = np.concatenate(held)[order], np.concatenate(predicted)[order]
     if is_classes:
         return (answers == guesses).astype(np.float64)
     return (1 - np.square(answers - guesses) / np.square(answers - answers.mean(axis=0)).mean(axis=0)).mean(axis=1)

@@ -15,7 +15,7 @@ from sklearn.utils._param_validation import Interval, StrOptions
 from torch import nn
 
 from sktl._engine._backbone_parameter import has_random_weights
-from sktl._engine._groups import check_groups
+from sktl._engine._groups import check_groups, in_order
 from sktl._engine._labelled import LabelledImages, as_targets, distinct
 from sktl._engine._probe import PROBE_PENALTY
 from sktl._engine._strategy import MUCH, Situation, look, strategy_params
@@ -327,7 +327,7 @@ def _advise(
     probes = {stage: held_out_scores(tables[stage], y, **known) for stage in dict.fromkeys([best, last])}
     pixels = held_out_scores(_small_pictures(extractor, images), y, **known)
 
-    strategy = _decide(situation, best == last, max(probes.values(), key=np.mean), pixels)
+    strategy = _decide(situation, best == last, max(probes.values(), key=np.mean), pixels, groups)
     return StrategyAdvice(
         strategy,
         _params(strategy, extractor, best),
@@ -357,12 +357,20 @@ def _different(images: Images, y: Any, task: Task, groups: Any) -> tuple[Labelle
     return distinct(table), n_classes
 
 
-def _decide(situation: Situation, fits_best_at_the_end: bool, features: np.ndarray, pixels: np.ndarray) -> str:
+def _decide(
+    situation: Situation,
+    fits_best_at_the_end: bool,
+    features: np.ndarray,
+    pixels: np.ndarray,
+    groups: "np.ndarray | None" = None,
+) -> str:
     """The strategy, by the cell and by what linear models of features and of pixels reach on each held-out picture."""
     gain = features - pixels
+    group = np.arange(len(gain)) if groups is None else in_order(groups)
     # Of few pictures chance decides which model is right more often; that both are right of all proves little, so that
-    # one is counted of which only one of them is.
-    error = np.sqrt((np.square(gain - gain.mean()).sum() + 1) / len(gain)) / np.sqrt(len(gain))
+    # one is counted of which only one of them is. What chance draws is groups, if there are some.
+    of_groups = np.bincount(group, weights=gain - gain.mean())
+    error = np.sqrt(np.square(of_groups).sum() + np.square(len(gain) / len(of_groups))) / len(gain)
     # Nothing is known where nothing is ever right, as with one picture of each class; and little where all but all is,
     # as of a rare class: what pixels get wrong is what there is to gain.
     worth_it = _WORTH_IT * (1 - max(0.0, pixels.mean()))

@@ -12,7 +12,7 @@ from sklearn.pipeline import Pipeline
 import sktl._engine._enrollment as enrollment
 from sktl import DistilledClassifier, DistilledRegressor, FineTunedClassifier, FineTunedRegressor
 from sktl.compression import LotteryTicketClassifier, PrunedClassifier, QuantizedClassifier
-from sktl.exceptions import InputError
+from sktl.exceptions import ImageWarning, InputError
 
 N_ORIGINALS, N_COPIES = 16, 4
 
@@ -141,6 +141,19 @@ def test_rows_that_are_not_there_have_no_group(copies, splits, stopped):
     weight = np.r_[np.ones(len(X)), np.zeros(len(X))]
     FineTunedClassifier(**stopped).fit(np.r_[X, X], np.r_[y, y], sample_weight=weight, groups=joins)
     assert {len(side) for side in splits[0]} == {12, 4}
+
+
+def test_images_that_cannot_be_read_take_their_groups_along(copies, stopped):
+    """They are left out before groups are joined and split: what is learned is what the others give alone."""
+    X, y, groups = copies
+    images = [row.reshape(8, 8) for row in X]
+    broken = [b"no image", b"no image either"]
+    params = {**stopped, "on_error": "nan"}
+    others = [np.unique(groups)[0], "alone"]
+    with pytest.warns(ImageWarning, match="2 of 66 images"):
+        model = FineTunedClassifier(**params).fit(images + broken, [*y, 0, 1], groups=[*groups, *others])
+    expected = FineTunedClassifier(**params).fit(images, y, groups=groups)
+    np.testing.assert_array_equal(model.predict_proba(images), expected.predict_proba(images))
 
 
 def test_a_warm_start_keeps_its_rows(copies, splits, stopped):

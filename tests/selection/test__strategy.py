@@ -144,14 +144,17 @@ def test_transfer_that_is_useless():
     ],
 )
 def test_few_pictures_are_no_proof(monkeypatch, n, features, pixels, is_useless):
-    """Transfer is called useless where it is no better, and that is not chance."""
+    """Transfer is called useless where it is no better, and that is not chance; near-copies prove nothing more."""
     rng = np.random.default_rng(0)
     rows = [rng.permutation((np.arange(n) < count).astype(float)) for count in (features, pixels)]
     situation = engine_module.Situation(n, 2, 0.1, 0.3)
     with warnings.catch_warnings(record=True) as said:
         warnings.simplefilter("always")
         strategy = strategy_module._decide(situation, True, *rows)
+        copied = [np.repeat(row, 9) for row in rows]
+        same = strategy_module._decide(situation, True, *copied, groups=np.repeat(np.arange(n), 9))
     assert (strategy == "no_transfer") == is_useless == bool(said)
+    assert same == strategy
 
 
 def test_copies_and_the_order_make_no_difference(table):
