@@ -18,7 +18,7 @@ def test_clear_caches_empties_all_stores():
     X = np.random.default_rng(0).integers(0, 256, (3, 16, 16), dtype=np.uint8)
     features = PretrainedFeatureExtractor().fit_transform(X)
     backbone = load_backbone("sktl_mini")
-    _FITTED[b"key"] = "teacher", None, 7
+    _FITTED[b"key"] = "teacher", b"digest", 7
     assert open_cache("auto").stats().entries
     sktl.clear_caches()
     assert not open_cache("auto").stats().entries

@@ -154,7 +154,9 @@ class KeepBest(Callback):
         """Judge the start."""
         self.best_loss_, self.best_epoch_, self.n_worse_ = float("inf"), len(net.history), 0
         self._weights = None
-        self._judge(net, judge(net)[0], self.best_epoch_)
+        # `ValidScore` has judged the start of a first training.
+        start = None if net.history else getattr(net.history, "start", None)
+        self._judge(net, start["valid_loss"] if start else judge(net)[0], self.best_epoch_)
 
     def on_epoch_end(self, net, **kwargs):
         """Judge the epoch."""
@@ -169,7 +171,7 @@ class KeepBest(Callback):
     def restore(self, net: TransferNet) -> None:
         """Put the best weights back; where Ctrl-C came before the start was judged, it is as it was."""
         if self._weights is not None:
-            net.module_.load_state_dict(self._weights)
+            net.put_back(self.best_epoch_, self._weights)
 
     def _judge(self, net: TransferNet, loss: float, epoch: int) -> None:
         if loss < self.best_loss_ or self._weights is None:  # the start may give no number: it is what there is
@@ -188,41 +190,48 @@ class LastGood(Callback):
     def __init__(self):
         self._start: Any = None
         self._good: Any = None
-        self._begun: tuple[int, Any] = (-1, None)
+        self._begun: Any = None
         self._is_unproven = False
 
     def on_train_begin(self, net, **kwargs):
         """Begin with the start."""
-        self._start = self._good = copy.deepcopy(net.module_.state_dict())
+        net.kept_epoch_ = len(net.history)
+        self._start = self._good = self._begun = self._now(net, len(net.history))
 
     def on_epoch_begin(self, net, **kwargs):
         """Remember the weights, which may be good."""
-        self._begun = len(net.history) - 1, copy.deepcopy(net.module_.state_dict())
+        self._begun = self._now(net, len(net.history) - 1)
         self._is_unproven = True
 
     def on_batch_end(self, net, training=False, **kwargs):
         """They are: their loss is a number."""
         if training and self._is_unproven:
-            self._good, self._is_unproven = self._begun[1], False
+            self._good, self._is_unproven = self._begun, False
 
     def on_epoch_end(self, net, **kwargs):
         """Look at what no later loss may speak of: what the last step made."""
         if not all(parameter.isfinite().all() for parameter in net.module_.parameters()):
             raise net.divergence("The weights became no finite numbers")
+        net.kept_epoch_ = len(net.history)
 
     def restore(self, net: TransferNet) -> None:
         """Put the last good ones back."""
-        net.module_.load_state_dict(self._good)
+        net.put_back(*self._good)
 
     def restart(self, net: TransferNet) -> None:
         """Put those of the untouched start back."""
-        net.module_.load_state_dict(self._start)
+        net.put_back(*self._start)
 
     def rewind(self, net: TransferNet) -> None:
         """Put back those of the last whole epoch, where another one has begun since."""
-        n_whole, weights = self._begun
-        if n_whole == len(net.history):
-            net.module_.load_state_dict(weights)
+        net.kept_epoch_ = len(net.history)
+        if self._begun is not None and self._begun[0] == len(net.history):
+            net.put_back(*self._begun)
+
+    @staticmethod
+    def _now(net: TransferNet, epoch: int) -> tuple[int, Any]:
+        """After how many epochs of the history the weights are what they are now."""
+        return epoch, copy.deepcopy(net.module_.state_dict())
 
 
 class EpochTasks(Callback):

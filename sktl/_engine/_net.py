@@ -9,8 +9,10 @@ from typing import Any
 import numpy as np
 import torch
 from skorch import NeuralNet
+from skorch.callbacks import EarlyStopping
 
 from sktl._engine._activations import GivenActivations
+from sktl._engine._interrupts import counted_interrupts
 from sktl._engine._rest import RestNetwork
 from sktl._engine._rows import Rows, ordered_loader, shuffled_loader
 from sktl._engine._schedules import OPTIMIZERS, parameter_groups
@@ -65,6 +67,7 @@ class TransferNet(NeuralNet):
     _fused: Sequence[RestNetwork] = ()
     _soft_targets: "SoftTargets | None" = None
     _interruption: "KeyboardInterrupt | None" = None
+    kept_epoch_ = 0  # after which epoch of the history the weights were what they are; 0 is the start
     _randomness: "Randomness | None" = None
 
     def initialize_module(self):
@@ -211,7 +214,8 @@ class TransferNet(NeuralNet):
     def notify(self, method_name, **cb_kwargs):
         """Call the callbacks, at the end of an epoch all of them before training stops where one asks for it.
 
-        A KeyboardInterrupt that skorch's own callbacks raise there is their way to ask; every other one is the user's.
+        A KeyboardInterrupt that skorch's `EarlyStopping` raises is its way to ask; every other one is the user's, and
+        goes before what callbacks ask for.
         """
         stop: BaseException | None = None
         with self._own_numbers():
@@ -220,12 +224,16 @@ class TransferNet(NeuralNet):
                 return
             self.on_epoch_end(self, **cb_kwargs)
             for _, callback in self.callbacks_:
-                try:
-                    callback.on_epoch_end(self, **cb_kwargs)
-                except (KeyboardInterrupt, StopTraining) as request:
-                    stop = stop if _is_ctrl_c(stop) else request
+                with counted_interrupts() as interrupts:
+                    try:
+                        callback.on_epoch_end(self, **cb_kwargs)
+                    except KeyboardInterrupt as interruption:
+                        is_request = not interrupts.count and _is_request(interruption)
+                        stop = (stop or StopTraining()) if is_request else interruption
+                    except StopTraining as request:
+                        stop = stop or request
         if stop is not None:
-            raise stop if _is_ctrl_c(stop) else StopTraining from stop
+            raise stop
 
     def infer(self, x, **fit_params):
         """Outputs of a batch's activations; its other columns are the loss's affair."""
@@ -253,9 +261,13 @@ class TransferNet(NeuralNet):
         """The error to raise where training has led to no finite numbers."""
         return DivergenceError(
             f"{what} in epoch {len(self.history)}: lr={self.lr} is too large for this network, or its input is broken. "
-            "The weights are those of the last good epoch; fit again with a smaller lr, lr_decay or "
-            "weight_decay."
+            "Fit again with a smaller lr, lr_decay or weight_decay."
         )
+
+    def put_back(self, epoch: int, weights: Mapping[str, torch.Tensor]) -> None:
+        """Go back to what the weights were after an epoch; 0 is the start."""
+        self.module_.load_state_dict(weights)
+        self.kept_epoch_ = epoch
 
     def score(self, rows: Rows) -> float:
         """The score on some rows, as scikit-learn gives it to the estimator."""
@@ -387,9 +399,7 @@ class TransferNet(NeuralNet):
         return inputs
 
 
-def _is_ctrl_c(stop: "BaseException | None") -> bool:
-    """Whether it is the user who stops, and not a callback of skorch's (`EarlyStopping`) in skorch's way."""
-    if not isinstance(stop, KeyboardInterrupt):
-        return False
-    frames = [frame for frame, _ in traceback.walk_tb(stop.__traceback__)]
-    return not frames[-1].f_globals.get("__name__", "").startswith("skorch.")
+def _is_request(interruption: KeyboardInterrupt) -> bool:
+    """Whether it is skorch's `EarlyStopping` that asks in skorch's way, and not the user, who may interrupt it too."""
+    *_, (frame, _) = traceback.walk_tb(interruption.__traceback__)
+    return frame.f_code is EarlyStopping.on_epoch_end.__code__

@@ -64,7 +64,8 @@ def train(
     ------
     DivergenceError
         Where the loss, the weights or, in the end, the outputs are no finite numbers; the net has the weights of the
-        last good epoch, or the best ones.
+        last good epoch, the best ones or, where these give none either, those of the start. ``net.kept_epoch_`` says
+        which.
     KeyboardInterrupt
         Where Ctrl-C ended the training; the net has the weights of the last whole epoch, or the best ones.
     """
@@ -109,9 +110,11 @@ def train(
             if len(net.history) > n_epochs and not net.is_sound(rows):
                 _put_back(net, rows, best, last_good)
         raise
-    except DivergenceError:
+    except DivergenceError as error:
         with randomness.drawn_from():
             _put_back(net, rows, best, last_good)
+        kept = f"of epoch {net.kept_epoch_}" if net.kept_epoch_ else "that it began with"
+        error.args = (f"{error} Until then it has the weights {kept}.",)
         raise
 
 

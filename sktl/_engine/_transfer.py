@@ -158,8 +158,8 @@ class TransferEstimator(FitInEpochs, Enrolls):
             self.freeze_depth_ = course.depth
             try:
                 self._train(course, tasks)
-            finally:  # also where it diverged or was interrupted: it has its last good weights
                 self._finish(course)
+            finally:  # also where it diverged or was interrupted: it has its last good weights
                 self._predict_fast()
             self._assess(course)
         return self
@@ -207,7 +207,7 @@ class TransferEstimator(FitInEpochs, Enrolls):
         """What has to be there before the rows are, made from those to learn from; nothing here."""
 
     def _finish(self, course):
-        """What is to be noted of a training, also of one that was interrupted; nothing here."""
+        """What is to be noted of a training that has come to its end; nothing here."""
 
     def _assess(self, course):
         """What there is to warn of after a training that has come to its end; nothing here."""
@@ -358,7 +358,7 @@ class TransferEstimator(FitInEpochs, Enrolls):
                 self.net_.optimizer_.state.clear()
             self.history_ = self.net_.history
             self.n_iter_ = len(self.history_)
-            self.best_epoch_ = best.best_epoch_ if best is not None else self.n_iter_
+            self.best_epoch_ = self.net_.kept_epoch_
             self._lend_backbone()
 
     def _predict_fast(self):

@@ -321,8 +321,8 @@ class CompressedClassifier(WholeCopies, FitInEpochs, MetaEstimatorMixin, Classif
             self._recover(inner, course)
             try:
                 inner._train(course, tasks, callbacks=callbacks)
-            finally:
                 inner._finish(course)
+            finally:
                 self._adopt(inner)
         finally:
             inner.set_params(**before)

@@ -4,6 +4,7 @@ import io
 import pickle
 import sys
 import uuid
+from collections.abc import Iterable
 from types import FunctionType
 from typing import Any
 
@@ -71,50 +72,37 @@ def _array(X: Any) -> np.ndarray:
 
 def content_digest(thing: Any) -> bytes | None:
     """What stands for all that an object is, wherever it is; None where that cannot be told."""
+    return digest_and_size(thing)[0]
+
+
+def digest_and_size(thing: Any) -> tuple[bytes | None, int]:
+    """What stands for all that an object is, and how many bytes that takes.
+
+    Of an object that cannot be pickled neither can be told: None, and more than there is room for anywhere.
+    """
     digester = _Digester()
     try:
         digester.dump(thing)
     except Exception:  # what an object raises that cannot be pickled is its own affair
-        return None
-    return digester.sink.state.digest()
+        return None, sys.maxsize
+    return digester.sink.state.digest(), digester.sink.n_bytes + digester.n_bytes
 
 
-def content_size(thing: Any) -> int:
-    """How many bytes an object takes, pickled; more than there is room for anywhere if it cannot be."""
-    counter = _Counter()
-    try:
-        pickle.Pickler(counter, pickle.HIGHEST_PROTOCOL).dump(thing)
-    except Exception:  # what an object raises that cannot be pickled is its own affair
-        return sys.maxsize
-    return counter.n_bytes
+class _Sink(io.RawIOBase):
+    """Digests and counts what is written to it."""
 
-
-class _Counter(io.RawIOBase):
-    """Counts what is written to it."""
-
-    n_bytes = 0
+    def __init__(self) -> None:
+        self.state = xxhash.xxh3_128()
+        self.n_bytes = 0
 
     def writable(self) -> bool:
         return True
 
     def write(self, data: Any) -> int:
         n_bytes = memoryview(data).nbytes
+        self.state.update(data)
         self.n_bytes += n_bytes
         return n_bytes
-
-
-class _Sink(io.RawIOBase):
-    """Digests what is written to it."""
-
-    def __init__(self) -> None:
-        self.state = xxhash.xxh3_128()
-
-    def writable(self) -> bool:
-        return True
-
-    def write(self, data: Any) -> int:
-        self.state.update(data)
-        return len(data)
 
 
 class _Digester(pickle.Pickler):
@@ -126,6 +114,8 @@ class _Digester(pickle.Pickler):
 
     def __init__(self) -> None:
         self.sink = _Sink()
+        self.n_bytes = 0  # of what only a digest is written of
+        self._counted: set[int] = set()
         super().__init__(self.sink, protocol=pickle.HIGHEST_PROTOCOL)
 
     def persistent_id(self, obj: Any) -> Any:
@@ -137,14 +127,27 @@ class _Digester(pickle.Pickler):
         if isinstance(obj, type | FunctionType) and not is_library_code(obj) and "<" not in obj.__qualname__:
             return code_key(obj)  # pickle tells it by name, and it may be written again meanwhile
         if isinstance(obj, bytes):
+            self.n_bytes += len(obj)
             return xxhash.xxh3_128(obj).digest()
         if isinstance(obj, TransferNet):  # what it predicts with; torch's files are not the same twice
-            return content_digest(obj.module_)
+            digest, n_bytes = digest_and_size(obj.module_)
+            self.n_bytes += 0 if digest is None else n_bytes
+            return digest
         if isinstance(obj, torch.fx.GraphModule):  # which is made anew, with other names, wherever it is loaded
+            self._count(obj.state_dict().values())
             return fingerprint(obj.graph, obj).encode()
         if isinstance(obj, Backbone):
+            self._count(obj.module.state_dict().values())
             return "backbone", obj.fingerprint(obj.stages[-1].name), repr(obj.preprocessing), obj.in_channels
         if isinstance(obj, torch.Tensor):
             numbers = obj.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy()
+            self._count([obj])
             return "tensor", str(obj.dtype), tuple(obj.shape), xxhash.xxh3_128(numbers.data).digest()
         return None
+
+    def _count(self, tensors: Iterable[torch.Tensor]) -> None:
+        """Count what tensors hold, once where several share it."""
+        for storage in (tensor.untyped_storage() for tensor in tensors):
+            if storage.data_ptr() not in self._counted:
+                self._counted.add(storage.data_ptr())
+                self.n_bytes += storage.nbytes()

@@ -27,7 +27,7 @@ from sktl._messages import shortened, shortened_errors
 from sktl._stores import register_store
 from sktl._warnings import warn
 from sktl.backbones._files import file_digest, is_weights_name
-from sktl.distillation._digests import content_digest, content_size, row_digests
+from sktl.distillation._digests import content_digest, digest_and_size, row_digests
 from sktl.distillation._knowledge import LEAST_PROBABILITY
 from sktl.exceptions import InputError, TrainingWarning
 
@@ -38,7 +38,7 @@ KINDS = ("logits", "probabilities", "decision values", "labels")
 
 # Fitted teachers, their digests and sizes, the most recently used last: the candidates of a search want the same one
 # for each fold.
-_FITTED: OrderedDict[bytes, tuple[Any, "bytes | None", int]] = OrderedDict()
+_FITTED: OrderedDict[bytes, tuple[Any, bytes, int]] = OrderedDict()
 _FITTED_BYTES = shared_memory_cache().max_bytes // 2
 _FITTED_LOCK = Lock()
 register_store("fitted teachers", _FITTED.clear)
@@ -214,11 +214,12 @@ def _fitted(teacher: Any, table: LabelledImages, y: "np.ndarray | None", fit_par
         known, digest, size = _FITTED.pop(key, (None, None, 0))
     if known is None or digest != content_digest(known):  # somebody may have changed it since
         known = _fit(teacher, table, y, fit_params)
-        digest, size = content_digest(known), content_size(known)
-    with _FITTED_LOCK:
-        _FITTED[key] = known, digest, size
-        while sum(size for _, _, size in _FITTED.values()) > _FITTED_BYTES:
-            _FITTED.popitem(last=False)
+        digest, size = digest_and_size(known)
+    if digest is not None and size <= _FITTED_BYTES:  # one that there is no room for would only drive out the others
+        with _FITTED_LOCK:
+            _FITTED[key] = known, digest, size
+            while sum(size for _, _, size in _FITTED.values()) > _FITTED_BYTES:
+                _FITTED.popitem(last=False)
     return known
 
 

@@ -8,6 +8,7 @@ import torch
 from sklearn.metrics import accuracy_score
 from skorch.callbacks import Callback, EarlyStopping, LRScheduler
 
+from sktl._engine import _callbacks
 from sktl._engine._callbacks import GradualUnfreezing, KeepBest, judge
 from sktl._engine._net import StopTraining
 from sktl._engine._training import train
@@ -173,6 +174,20 @@ def test_the_best_weights_are_put_back(tiny, make_net, make_rows):
     assert not same(weights(net), spy.epochs[-1])
 
 
+@pytest.mark.parametrize("is_warm", [False, True])
+def test_the_start_is_judged_once(tiny, make_net, make_rows, is_warm, monkeypatch):
+    """For the history and for the comparison alike; of a warm start the number in the history is another one's."""
+    net, rows = make_net(tiny, 2, lr=1e-9), make_rows(tiny, 2)
+    if is_warm:
+        train(net, rows, rows, epochs=2, seed=0)
+        net.history.start["valid_loss"] = -1.0
+    judged = []
+    monkeypatch.setattr(_callbacks, "judge", lambda net: judged.append(judge(net)) or judged[-1])
+    best = KeepBest(3)
+    train(net, rows, rows, epochs=0, seed=0, best=best)
+    assert [loss for loss, _ in judged] == [best.best_loss_]
+
+
 @pytest.mark.parametrize("broken", [False, True])
 def test_the_untouched_start_is_judged(tiny, make_net, make_rows, broken):
     """Where training only harms, nothing has changed in the end, whether it goes on or diverges."""
@@ -237,9 +252,10 @@ def test_the_last_good_weights_are_put_back(tiny, make_net, make_rows, value, st
     expected = make_net(tiny, 1)
     train(expected, rows, epochs=2, seed=0)
     net = make_net(tiny, 1)
-    with pytest.raises(DivergenceError, match=r"in epoch [34]: lr=0\.01 is too large.*last good epoch; fit again"):
+    with pytest.raises(DivergenceError, match=r"in epoch [34]: lr=0\.01 is too large.*the weights of epoch 2\."):
         train(net, rows, epochs=4, seed=0, callbacks=[("break", BreakAt(3, step, value))])
     assert same(weights(net), weights(expected))
+    assert net.kept_epoch_ == 2
     assert np.isfinite(net.history[:, "train_loss"]).all()
 
 
@@ -247,8 +263,9 @@ def test_after_a_divergence_the_best_weights_go_before_the_last_good_ones(tiny, 
     """Where the best weights are kept, a divergence ends with them, though a later epoch was whole too."""
     net, spy, rows = make_net(tiny, 1), Spy(after_epoch=weights), make_rows(tiny, 1)
     harm = [("worse", BreakAt(2, 3, 50.0)), ("break", BreakAt(3, 2, float("nan"))), ("spy", spy)]
-    with pytest.raises(DivergenceError):
+    with pytest.raises(DivergenceError, match="the weights of epoch 1"):
         train(net, rows, rows, epochs=4, seed=0, best=KeepBest(9), callbacks=harm)
+    assert net.kept_epoch_ == 1
     assert len(spy.epochs) == len(net.history) == 2
     assert same(weights(net), spy.epochs[0])
 
@@ -257,7 +274,7 @@ def test_the_very_last_step_may_break_the_weights(tiny, make_net, make_rows):
     """Weights that are no numbers after the last epoch are an error too, though every loss was a number."""
     net = make_net(tiny, 1)
     start = weights(net)
-    with pytest.raises(DivergenceError, match="weights became no finite numbers in epoch 1"):
+    with pytest.raises(DivergenceError, match=r"weights became no finite numbers in epoch 1.*that it began with"):
         train(net, make_rows(tiny, 1), epochs=1, seed=0, callbacks=[("break", BreakAt(1, 3, float("nan")))])
     assert same(weights(net), start)
 

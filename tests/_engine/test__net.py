@@ -1,6 +1,7 @@
 """The one training loop: what it computes, how it is stopped, and what is left of it."""
 
 import copy
+import functools
 import gc
 import pickle
 import signal
@@ -9,7 +10,7 @@ import weakref
 import numpy as np
 import pytest
 import torch
-from skorch.callbacks import Callback, EarlyStopping
+from skorch.callbacks import Callback, EarlyStopping, PrintLog
 from torch import nn
 
 from sktl._engine._callbacks import GradualUnfreezing, KeepBest
@@ -169,6 +170,26 @@ def test_ctrl_c_at_the_end_of_an_epoch(tiny, make_net, make_rows):
     with pytest.raises(KeyboardInterrupt):
         learn(net, make_rows(tiny, 2), epochs=20)
     assert len(net.history) == count.n_epochs == 2
+
+
+def test_ctrl_c_inside_skorchs_early_stopping(tiny, make_net, make_rows):
+    """A signal is the user's, wherever it comes, and no wish of the callback in which it does."""
+
+    class Note(Callback):
+        def on_epoch_end(self, net, **kwargs):
+            net.history.record("number", int(signal.SIGINT))
+
+    early = EarlyStopping("number")
+    early._is_score_improved = signal.raise_signal  # which leaves no frame of its own
+    with pytest.raises(KeyboardInterrupt):
+        learn(make_net(tiny, 2, callbacks=[Note(), early]), make_rows(tiny, 2), epochs=2)
+
+
+def test_ctrl_c_inside_skorchs_other_callbacks(tiny, make_net, make_rows):
+    """As while a line is printed into a slow pipe: only early stopping asks by a KeyboardInterrupt."""
+    quiet = PrintLog(sink=functools.partial(signal.default_int_handler, signal.SIGINT))
+    with pytest.raises(KeyboardInterrupt):
+        learn(make_net(tiny, 2, callbacks=[quiet]), make_rows(tiny, 2), epochs=2)
 
 
 @pytest.mark.parametrize("place", ["on_batch_begin", "on_batch_end"])

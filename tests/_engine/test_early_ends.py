@@ -118,3 +118,30 @@ def test_a_divergence_leaves_the_last_good_weights(digits):
     assert model.score(X, y) > 0.9
     assert model.n_iter_ == len(model.history_)
     assert np.isfinite(model.history_[:, "train_loss"]).all()
+
+
+def test_a_first_epoch_that_diverges_leaves_the_start(digits):
+    """Also where only the outputs in the end tell it: the number of the best epoch and the error speak of the start."""
+    X, y = digits
+    settings = {"freeze_depth": 0, "freeze_bn": False, "lr": 1e6}
+    model = tuner(max_epochs=1, **settings)
+    with pytest.raises(DivergenceError, match="it has the weights that it began with"):
+        model.fit(X, y)
+    assert (model.n_iter_, model.best_epoch_) == (len(model.history_), 0)
+    np.testing.assert_array_equal(model.predict_proba(X), tuner(max_epochs=0, **settings).fit(X, y).predict_proba(X))
+
+
+@pytest.mark.parametrize("error", [ZeroDivisionError, KeyboardInterrupt, DivergenceError])
+def test_what_ends_a_training_is_what_is_raised(digits, error, monkeypatch):
+    """What is noted of a whole training is not tried of another one, and cannot hide the error."""
+
+    class Fail(Callback):
+        def on_batch_end(self, net, **kwargs):
+            raise error
+
+    def finish(self, course):
+        raise AssertionError("nothing has come to its end")
+
+    monkeypatch.setattr(FineTunedClassifier, "_finish", finish)
+    with pytest.raises(error):
+        tuner(callbacks=[Fail()], freeze_depth="all").fit(*digits)

@@ -377,7 +377,7 @@ class Interrupted(nn.Linear):
 
 
 def test_an_interruption_keeps_what_was_learnt(rows, make, network):
-    """Ctrl-C in the third epoch leaves a whole student of two, with its footprint and no learned maps."""
+    """Ctrl-C in the third epoch leaves a whole student of two, and no learned maps; how far it agrees is not known."""
     X, y = rows
     settings = {"knowledge": {"response": 1.0, "feature": 1.0}, "freeze_depth": -1, "max_epochs": 9}
     student = make(network, head=Interrupted(512, 3), **settings)
@@ -386,7 +386,7 @@ def test_an_interruption_keeps_what_was_learnt(rows, make, network):
     assert len(student.history_) == 2
     assert student.score(X, y) > 0.9
     assert not list(student.net_.criterion_.parameters())
-    assert student.footprint_.to_dict()["agreement"][1] > 0.9
+    assert np.isnan(student.footprint_.to_dict()["agreement"][1])  # which takes time that nobody has now
 
 
 def test_a_divergence_leaves_good_weights(rows, make, network):
@@ -399,7 +399,7 @@ def test_a_divergence_leaves_good_weights(rows, make, network):
     assert np.isfinite(student.predict_proba(X)).all()
     assert student.score(X, y) > 0.9
     assert not list(student.net_.criterion_.parameters())
-    assert student.footprint_.to_dict()["agreement"][1] > 0.9
+    assert np.isnan(student.footprint_.to_dict()["agreement"][1])  # which takes time that nobody has now
 
 
 def test_after_a_failed_fit_it_is_not_fitted(rows, make):

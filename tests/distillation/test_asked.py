@@ -25,7 +25,7 @@ from sklearn.utils.estimator_checks import _NotAnArray
 
 from sktl import FineTunedClassifier, PretrainedFeatureExtractor
 from sktl.distillation import _teacher
-from sktl.distillation._digests import content_size
+from sktl.distillation._digests import digest_and_size
 from sktl.distillation._teacher import content_digest
 from sktl.exceptions import TrainingWarning
 
@@ -59,8 +59,8 @@ def test_chance_is_not_remembered(rows, make, watched, calls, random_state):
 
 
 def test_fitted_teachers_are_kept_as_far_as_there_is_room(rows, make, watched, calls, monkeypatch):
-    """They are counted as they are pickled, and the one that was used the longest ago goes first."""
-    size = content_size(clone(watched).fit(*rows))
+    """Their bytes are counted, and the one that was used the longest ago goes first."""
+    _, size = digest_and_size(clone(watched).fit(*rows))
     calls.forget()
     monkeypatch.setattr(_teacher, "_FITTED_BYTES", 2 * size + size // 2)
     first, second, third = (clone(watched).set_params(random_state=seed) for seed in range(3))
@@ -70,9 +70,34 @@ def test_fitted_teachers_are_kept_as_far_as_there_is_room(rows, make, watched, c
     make(second).fit(*rows)
     assert calls.n_fits == 4
     monkeypatch.setattr(_teacher, "_FITTED_BYTES", size // 2)
-    make(second).fit(*rows)
-    assert not _teacher._FITTED
-    assert content_size(lambda: None) > 2**60  # what cannot be pickled, and so not be counted, is not kept
+    make(second).fit(*rows), make(second).fit(*rows)
+    assert calls.n_fits == 5
+
+
+class Unpicklable(LogisticRegression):
+    """Cannot be pickled once it is fitted."""
+
+    def fit(self, X, y):
+        self.rule_ = lambda: None
+        return super().fit(X, y)
+
+
+def test_a_teacher_that_is_not_kept_drives_out_no_other(rows, make, watched, calls):
+    """One that cannot be pickled, and so not be counted, is fitted each time, and what is kept stays."""
+    make(watched).fit(*rows)
+    make(Unpicklable(random_state=0)).fit(*rows)
+    make(watched).fit(*rows)
+    assert calls.n_fits == 1
+
+
+@pytest.mark.parametrize("freeze_depth", ["all", 0])
+def test_a_network_counts_with_its_weights(rows, freeze_depth):
+    """Though only their digest is written: the frozen stages' and the trained ones', which are there once."""
+    model = FineTunedClassifier(**{**QUICK, "max_epochs": 0, "freeze_depth": freeze_depth}).fit(*rows)
+    digest, size = digest_and_size(model)
+    assert digest == content_digest(model)
+    n_bytes = sum(tensor.nbytes for tensor in model.backbone_.module.state_dict().values())
+    assert n_bytes < size < 1.5 * n_bytes
 
 
 class Interruptible(LogisticRegression):
