@@ -76,7 +76,7 @@ class DistilledEstimator(WholeCopies, TransferEstimator):
         Footprints
             One row for the teacher and one for the student. It prints as a table; ``to_dict()`` and ``to_frame()`` give
             the columns ``model``, ``parameters``, ``nonzero``, ``nbytes``, ``macs``, ``milliseconds`` and
-            ``agreement``.
+            ``agreement``, which is NaN after a fit that was interrupted or diverged.
         """
         check_is_fitted(self, "net_")
         if self._footprints is None:
