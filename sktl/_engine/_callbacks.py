@@ -4,10 +4,13 @@ import copy
 from typing import Any
 
 import numpy as np
+import torch
 from skorch.callbacks import Callback
 
 from sktl._engine._net import StopTraining, TransferNet
 from sktl._engine._schedules import SCHEDULES, set_learning_rates
+
+_FEW = 8  # rows that are kept of a batch
 
 
 class EpochNumber(Callback):
@@ -185,9 +188,15 @@ class LastGood(Callback):
     """Put back the weights of the last good epoch where training diverged, or of the last whole one after Ctrl-C.
 
     An epoch's loss is measured before its last step: weights are good when the next epoch's first loss says so.
+
+    Attributes
+    ----------
+    seen : Tensor or None
+        Activations of a few rows that were learnt from last.
     """
 
     def __init__(self):
+        self.seen: torch.Tensor | None = None
         self._start: Any = None
         self._good: Any = None
         self._begun: Any = None
@@ -203,8 +212,10 @@ class LastGood(Callback):
         self._begun = self._now(net, len(net.history) - 1)
         self._is_unproven = True
 
-    def on_batch_end(self, net, training=False, **kwargs):
+    def on_batch_end(self, net, batch=None, training=False, **kwargs):
         """They are: their loss is a number."""
+        if training:
+            self.seen = batch[0]["x"][:_FEW]
         if training and self._is_unproven:
             self._good, self._is_unproven = self._begun, False
 

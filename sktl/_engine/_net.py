@@ -277,7 +277,7 @@ class TransferNet(NeuralNet):
         parts = [torch.cat(column).cpu().numpy() for column in zip(*seen, strict=True)]
         return float(self.criterion_.score(*parts))
 
-    def is_sound(self, rows: Rows, loss: float = float("nan")) -> bool:
+    def is_sound(self, rows: Rows, loss: float = float("nan"), seen: "torch.Tensor | None" = None) -> bool:
         """Whether the outputs are finite numbers, in eval mode, for rows that have been learnt from.
 
         With statistics of its own batches a network may give numbers where it gives none with those that it keeps.
@@ -289,24 +289,31 @@ class TransferNet(NeuralNet):
             Rows of the training.
         loss : float, default=NaN
             The loss on validation rows with the present weights: a usual one says that all is well.
+        seen : Tensor or None, default=None
+            Activations of a few of the rows, which need not be fetched: so do usual outputs for these.
         """
         if loss < _SUSPICIOUS:
             return True
+        if seen is not None and self._largest_output([seen]) < _SUSPICIOUS:
+            return True
         some = np.linspace(0, len(rows) - 1, min(_SOUNDED, len(rows))).astype(int)
-        largest = self._largest_output(rows, some)
+        largest = self._largest_output(self._chunks(rows, some))
         if largest < _SUSPICIOUS or len(some) == len(rows):
             return bool(np.isfinite(largest))
-        return bool(np.isfinite(self._largest_output(rows, np.arange(len(rows)))))
+        return bool(np.isfinite(self._largest_output(self._chunks(rows, np.arange(len(rows))))))
 
-    def _largest_output(self, rows: Rows, positions: np.ndarray) -> float:
-        """The largest absolute output for some rows; NaN where one is no number."""
+    def _chunks(self, rows: Rows, positions: np.ndarray) -> Iterator[torch.Tensor]:
+        """The activations of some rows, as many together as in a batch."""
+        for start in range(0, len(positions), self.batch_size):
+            yield rows.activations.batch(positions[start : start + self.batch_size].tolist(), rows.epoch)
+
+    def _largest_output(self, chunks: Iterable[torch.Tensor]) -> float:
+        """The largest absolute output for some activations; NaN where one is no number."""
         self.module_.eval()
         largest = torch.zeros(())
         with torch.inference_mode():
-            for start in range(0, len(positions), self.batch_size):
-                chunk = positions[start : start + self.batch_size].tolist()
-                outputs = self._logits({"x": rows.activations.batch(chunk, rows.epoch)})
-                largest = torch.maximum(largest, outputs.abs().amax().float().cpu())
+            for x in chunks:
+                largest = torch.maximum(largest, self._logits({"x": x}).abs().amax().float().cpu())
         return float(largest)
 
     def run_fused(self, batch_size: int) -> None:

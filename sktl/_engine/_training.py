@@ -29,6 +29,7 @@ def train(
     start: "Checkpoint | None" = None,
     callbacks: Sequence[tuple[str, Any]] = (),
     soft_targets: "SoftTargets | None" = None,
+    is_step: bool = False,
 ) -> None:
     """Train a net from its present weights on.
 
@@ -59,6 +60,8 @@ def train(
         What else happens in this training.
     soft_targets : SoftTargets or None, default=None
         Answers beside the rows that are learnt from as well.
+    is_step : bool, default=False
+        Whether it is one short training of many: then a few rows that it has seen last speak for all of them.
 
     Raises
     ------
@@ -70,16 +73,10 @@ def train(
         Where Ctrl-C ended the training; the net has the weights of the last whole epoch, or the best ones.
     """
     last_good = LastGood()
-    own: list[tuple[str, Any]] = [("epoch_number", EpochNumber()), ("last_good", last_good)]
-    if unfreezing is not None:
-        own.append(("unfreezing", unfreezing))
-    else:
-        net.module_.freeze(depth)
     n_before = start.epoch if start is not None else 0
-    own.append(("schedule", Schedule(schedule, n_before)))
-    own.append(("keep_zeros", KeepZeros()))
-    if valid is not None:
-        own.append(("valid_score", ValidScore()))
+    own = _own(Schedule(schedule, n_before), unfreezing, last_good, valid)
+    if unfreezing is None:
+        net.module_.freeze(depth)
     # The others see an epoch before it may be the last one.
     after = [*callbacks, *([("keep_best", best)] if best is not None else [])]
     generator = torch.Generator().manual_seed(seed)
@@ -100,7 +97,9 @@ def train(
             soft_targets=soft_targets,
         )
         with randomness.drawn_from():
-            is_sound = len(net.history) == n_epochs or net.is_sound(rows, _loss_of_kept(net, best))
+            is_sound = len(net.history) == n_epochs or net.is_sound(
+                rows, _loss_of_kept(net, best), last_good.seen if is_step else None
+            )
         if not is_sound:
             raise net.divergence("The outputs became no finite numbers")
     except KeyboardInterrupt:
@@ -116,6 +115,19 @@ def train(
         kept = f"of epoch {net.kept_epoch_}" if net.kept_epoch_ else "that it began with"
         error.args = (f"{error} Until then it has the weights {kept}.",)
         raise
+
+
+def _own(
+    schedule: Schedule, unfreezing: "GradualUnfreezing | None", last_good: LastGood, valid: "Rows | None"
+) -> list[tuple[str, Any]]:
+    """What happens in each training, in this order."""
+    own: list[tuple[str, Any]] = [("epoch_number", EpochNumber()), ("last_good", last_good)]
+    if unfreezing is not None:
+        own.append(("unfreezing", unfreezing))
+    own += [("schedule", schedule), ("keep_zeros", KeepZeros())]
+    if valid is not None:
+        own.append(("valid_score", ValidScore()))
+    return own
 
 
 def _loss_of_kept(net: TransferNet, best: "KeepBest | None") -> float:

@@ -351,6 +351,7 @@ class TransferEstimator(FitInEpochs, Enrolls):
                 start=start,
                 soft_targets=course.soft_targets,
                 callbacks=[*callbacks, ("epoch_tasks", tasks)],
+                is_step=is_step,
             )
             keeps_moments = is_step  # the next step goes on with them; a fit is over
         finally:  # also after a divergence or Ctrl-C: there are the last good weights, and what led away is forgotten

@@ -154,6 +154,34 @@ def test_all_stages_learn_where_none_is_to_be_unfrozen(tiny, make_net, make_rows
     assert not torch.equal(before["stages.layer1.0.weight"], net.module_.state_dict()["stages.layer1.0.weight"])
 
 
+@pytest.mark.parametrize("is_step", [True, False])
+def test_a_step_fetches_each_row_once(tiny, make_net, make_rows, is_step, monkeypatch):
+    """Whether outputs are numbers is seen from rows that it has; a whole training looks at some of all rows again."""
+    rows, fetched = make_rows(tiny, 1), []
+    batch = rows.activations.batch
+    monkeypatch.setattr(rows.activations, "batch", lambda rows, epoch: fetched.extend(rows) or batch(rows, epoch))
+    train(make_net(tiny, 1), rows, epochs=1, seed=0, is_step=is_step)
+    assert sorted(fetched) == sorted(list(range(len(rows))) * (1 if is_step else 2))
+
+
+def test_a_step_that_breaks_the_outputs_is_noticed(tiny, make_net, make_rows):
+    """Every loss and all weights are numbers, and what the network then gives is none: the start is put back."""
+    net = make_net(tiny, 1)
+    start = weights(net)
+
+    class Inflate(Callback):
+        def on_batch_end(self, net, training=False, **kwargs):
+            with torch.no_grad():
+                for parameter in net.module_.parameters():
+                    parameter.fill_(3e38)
+
+    rows = make_rows(tiny, 1, 4)
+    with pytest.raises(DivergenceError, match="outputs became no finite numbers"):
+        train(net, rows, epochs=1, seed=0, is_step=True, callbacks=[("inflate", Inflate())])
+    assert same(weights(net), start)
+    assert net.kept_epoch_ == 0
+
+
 def test_callbacks_see_what_was_noted(tiny, make_net, make_rows):
     """A callback of one training sees losses, score and rate of its epochs, before the last of them ends training."""
 
