@@ -136,6 +136,8 @@ class Modes:
         return not self._n_inside or (self._current is not None and self._current.name == name)
 
     def _leave(self, mode: _Mode) -> None:
+        if self._thread.mode is None:  # an error, as of Ctrl-C, came while it was waiting to be inside again
+            return
         self._thread.mode = None
         with self._changed:
             self._n_inside -= 1

@@ -16,11 +16,28 @@ _MADE_OF_THE_GRAPH = ("_graph", "_code", "_lineno_map", "_prologue_start")
 
 
 class Part(fx.GraphModule):
-    """A `torch.fx.GraphModule` that is loaded from a pickle without being traced."""
+    """A `torch.fx.GraphModule` that is loaded from a pickle without being traced.
+
+    Where it was made of torchvision's kind, which has one graph for training and one for predictions, it has both.
+    """
+
+    def train(self, mode: bool = True) -> "Part":
+        graph = vars(self).get("train_graph" if mode else "eval_graph")
+        if isinstance(graph, fx.Graph) and mode != self.training:
+            _run(self, graph)
+        return super().train(mode)
+
+    def _state(self) -> dict[str, Any]:
+        return {name: value for name, value in vars(self).items() if name not in _MADE_OF_THE_GRAPH}
 
     def __reduce__(self) -> tuple:
-        state = {name: value for name, value in vars(self).items() if name not in _MADE_OF_THE_GRAPH}
+        state = {name: _Graph(_described(x)) if isinstance(x, fx.Graph) else x for name, x in self._state().items()}
         return _loaded, (type(self).__name__, state, _described(self.graph))
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> "Part":
+        # torch's own method keeps what the graph uses that runs, and no other graph.
+        state, graph = copy.deepcopy((self._state(), self.graph), memo)
+        return _made(type(self).__name__, state, graph)
 
 
 def without_tracing(module: nn.Module) -> nn.Module:
@@ -37,7 +54,12 @@ def without_tracing(module: nn.Module) -> nn.Module:
 def to_pickle(value: Any) -> Any:
     """What to pickle in place of a user's network that would be traced when it is loaded; any other value as it is."""
     if isinstance(value, nn.Module) and any(map(_is_traced_when_loaded, value.modules())):
-        return without_tracing(copy.deepcopy(value))
+        copied = without_tracing(copy.deepcopy(value))
+        places = dict(copied.named_modules())
+        for name, module in value.named_modules():  # torchvision's graph modules are in training mode in a copy
+            if name in places:
+                places[name].train(module.training)
+        return copied
     return value
 
 
@@ -51,8 +73,7 @@ def _is_traced_when_loaded(module: nn.Module) -> bool:
 
 
 def _as_part(module: Any) -> Part:
-    # Graphs beside the one that runs (torchvision keeps one for training) cannot be run any more.
-    state = {name: value for name, value in vars(module).items() if not isinstance(value, fx.Graph)}
+    state = {name: value for name, value in vars(module).items() if name not in _MADE_OF_THE_GRAPH}
     return _made(type(module).__name__, state, module.graph)
 
 
@@ -67,6 +88,12 @@ class _Function(NamedTuple):
         for name in self.name.split("."):
             thing = getattr(thing, name)
         return thing
+
+
+class _Graph(NamedTuple):
+    """A graph beside the one that runs."""
+
+    described: list[tuple]
 
 
 class _Place(NamedTuple):
@@ -126,18 +153,27 @@ def _replaced(value: Any, kind: type, replace: Any) -> Any:
 
 
 def _loaded(name: str, state: dict[str, Any], described: list[tuple]) -> Part:
+    state = {name: _graph(x.described) if isinstance(x, _Graph) else x for name, x in state.items()}
+    return _made(name, state, _graph(described))
+
+
+def _graph(described: list[tuple]) -> fx.Graph:
     graph, nodes = fx.Graph(), list[fx.Node]()
     for node_name, operation, target, args, kwargs in described:
         args, kwargs = (_replaced(value, _Place, lambda place: nodes[place.number]) for value in (args, kwargs))
         target = target.found() if isinstance(target, _Function) else target
         nodes.append(graph.create_node(operation, target, args, kwargs, node_name))
-    return _made(name, state, graph)
+    return graph
 
 
 def _made(name: str, state: dict[str, Any], graph: fx.Graph) -> Part:
     part = Part.__new__(Part)  # of a class of its own, as each graph module is
     type(part).__name__ = name
     vars(part).update(state)
+    _run(part, graph)
+    return part
+
+
+def _run(part: Part, graph: fx.Graph) -> None:
     part.graph = graph
     graph.owning_module = None  # see `Backbone._part`
-    return part

@@ -8,6 +8,7 @@ with the other threads. So numbers depend on a seed alone, and what the user dra
 import contextlib
 import contextvars
 import random
+import threading
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -24,6 +25,7 @@ class _Turn:
     """Whose turn it is; a thread that works for that one knows it from the context that it was given."""
 
     now: object = None
+    thread: int = 0  # which one took it
     mine: contextvars.ContextVar[object] = contextvars.ContextVar("sktl_turn", default=None)
 
 
@@ -68,11 +70,12 @@ class Randomness:
 @contextlib.contextmanager
 def _turn() -> Iterator[None]:
     if _Turn.now is not None and _Turn.mine.get() is _Turn.now:
-        with _HELPERS:
+        # Within its own turn the thread waits for nobody: its helpers may be what it is waiting for.
+        with contextlib.nullcontext() if _Turn.thread == threading.get_ident() else _HELPERS:
             yield
         return
     with _GENERATORS:
-        _Turn.now = object()
+        _Turn.now, _Turn.thread = object(), threading.get_ident()
         token = _Turn.mine.set(_Turn.now)
         try:
             yield

@@ -1,11 +1,15 @@
 """What sktl keeps for the life of a process, and how to let go of all of it at once."""
 
+import contextlib
 from collections.abc import Callable
+from typing import Any
 
-_STORES: dict[str, Callable[[], object]] = {}
+from sktl._locks import Lock
+
+_STORES: dict[str, tuple[Callable[[], object], Any]] = {}
 
 
-def register_store(name: str, clear: Callable[[], object]) -> None:
+def register_store(name: str, clear: Callable[[], object], lock: Lock | None = None) -> None:
     """Say of something that is kept for the life of the process how it is emptied.
 
     Parameters
@@ -14,8 +18,11 @@ def register_store(name: str, clear: Callable[[], object]) -> None:
         What it is, as the table in the documentation names it.
     clear : callable
         Empties it; whoever uses it at that moment goes on with what it has.
+    lock : Lock or None, default=None
+        Held by whoever looks into it and then takes what was seen, so that it is still there; None where that is one
+        step, or where ``clear`` takes a lock itself.
     """
-    _STORES[name] = clear
+    _STORES[name] = clear, lock if lock is not None else contextlib.nullcontext()
 
 
 def clear_caches() -> None:
@@ -31,5 +38,6 @@ def clear_caches() -> None:
     >>> import sktl
     >>> sktl.clear_caches()
     """
-    for clear in list(_STORES.values()):
-        clear()
+    for clear, lock in list(_STORES.values()):
+        with lock:
+            clear()

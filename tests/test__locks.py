@@ -186,3 +186,23 @@ def test_an_attribute_is_computed_once_for_all_threads():
     assert thing.n_computed == 1
     assert len(set(map(id, found))) == 1
     assert thing.plain is thing.plain
+
+
+def test_who_is_interrupted_while_it_waits_for_its_outer_mode_is_in_none(holding, monkeypatch):
+    """Ctrl-C comes where it may: nobody is counted who is not inside, and others get what they want afterwards."""
+    modes = Modes()
+    enter = Modes._enter
+
+    def interrupted(self, mode):
+        if mode.name == "outer" and inside:
+            raise KeyboardInterrupt
+        enter(self, mode)
+
+    monkeypatch.setattr(Modes, "_enter", interrupted)
+    inside = []
+    with pytest.raises(KeyboardInterrupt), modes("outer"), modes("inner"):
+        inside.append(True)
+    monkeypatch.undo()
+    assert modes._n_inside == 0
+    for name in ("inner", "outer"):
+        assert in_thread(lambda name=name: take(modes(name)), 30)

@@ -102,3 +102,22 @@ def test_all_generators_are_put_back():
     assert torch.equal(torch.get_rng_state(), before[0])
     assert repr(np.random.get_state()) == repr(before[1])  # noqa: NPY002
     assert random.getstate() == before[2]
+
+
+def test_helpers_of_one_within_another_do_not_wait():
+    """A training in a callback of a training: the threads that augment for the inner one draw while it waits."""
+
+    def augment(number):
+        with seeded_everywhere(number):
+            return torch.rand(1).item()
+
+    outer, inner = Randomness(1), Randomness(2)
+    with outer.drawn_from():
+        pool = ThreadPoolExecutor(2)
+        with inner.drawn_from():
+            futures = [pool.submit(helping(augment), number) for number in range(3)]
+            found = [future.result(30) for future in futures]
+            assert torch.equal(torch.rand(2), of_seed(2, 2))
+        assert torch.equal(torch.rand(2), of_seed(1, 2))
+        pool.shutdown()
+    assert found == [augment(number) for number in range(3)]

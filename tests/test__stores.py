@@ -1,6 +1,9 @@
 """All that is kept for the life of the process is let go of at once, and comes back by itself."""
 
+import threading
+
 import numpy as np
+import pytest
 
 import sktl
 from sktl import PretrainedFeatureExtractor
@@ -8,8 +11,10 @@ from sktl._engine._cache import open_cache
 from sktl._engine._prefix import _SEARCHED
 from sktl._engine._runners import _HELD, _SLOTS
 from sktl._stores import register_store
-from sktl.backbones import load_backbone
+from sktl.backbones import _files, _load, load_backbone
 from sktl.backbones._load import _MEMO
+from sktl.compression import _export
+from sktl.distillation import _teacher
 from sktl.distillation._teacher import _FITTED
 
 
@@ -33,3 +38,25 @@ def test_a_store_says_how_it_is_emptied():
     register_store("a store of this test", store.clear)
     sktl.clear_caches()
     assert store == {}
+
+
+@pytest.mark.parametrize(
+    ("store", "lock"),
+    [
+        (_load._MEMO, _load._MEMO_LOCK),
+        (_files._DIGESTS, _files._DIGESTS_LOCK),
+        (_teacher._FITTED, _teacher._FITTED_LOCK),
+        (_export._TEMPLATES, _export._TEMPLATES_LOCK),
+    ],
+)
+def test_nothing_is_cleared_while_another_thread_looks_into_it(store, lock):
+    """What a thread has found in a store is there until it has taken it."""
+    sktl.clear_caches()
+    clearing = threading.Thread(target=sktl.clear_caches, daemon=True)
+    with lock:
+        store["key"] = None, None, 0
+        clearing.start()
+        clearing.join(0.05)
+        assert "key" in store
+    clearing.join(60)
+    assert not store

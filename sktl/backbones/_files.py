@@ -56,7 +56,7 @@ _SAVE = (
 _DIGESTS: OrderedDict[tuple, bytes] = OrderedDict()
 _DIGESTS_SIZE = 64
 _DIGESTS_LOCK = Lock()
-register_store("digests of weights files", _DIGESTS.clear)
+register_store("digests of weights files", _DIGESTS.clear, _DIGESTS_LOCK)
 _TICK = 2.0  # seconds in which a file may be written twice and have the same times: the coarsest file systems
 
 

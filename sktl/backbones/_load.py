@@ -34,7 +34,7 @@ _MEMO: OrderedDict[Hashable, Backbone] = OrderedDict()
 _MEMO_SIZE = 4
 _MEMO_BYTES = 2**30  # of all but the last one
 _MEMO_LOCK = Lock()
-register_store("loaded networks", _MEMO.clear)
+register_store("loaded networks", _MEMO.clear, _MEMO_LOCK)
 
 
 @bounded_threads()

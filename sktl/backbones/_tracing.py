@@ -155,6 +155,10 @@ def trace(module: nn.Module) -> fx.Graph:
 class _Measurer(fx.Interpreter):
     """Runs a graph and writes each node's shape and multiply-accumulates into its ``meta``."""
 
+    def _set_current_node(self, node: fx.Node) -> contextlib.AbstractContextManager:  # type: ignore[override]
+        # torch's own says for the process which node runs, which an export in another thread writes into its graph.
+        return contextlib.nullcontext()
+
     def run_node(self, n: fx.Node) -> Any:
         counter = FlopCounterMode(display=False)
         with _FlopCounterMode(counter):  # without its hooks, which all modules of the process would run

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from sktl._engine._onnx import named_failure, quiet, session_options
+from sktl._locks import Lock
 from sktl._optional import import_optional
 from sktl._process import exporting
 from sktl._stores import register_store
@@ -23,7 +24,8 @@ _MAX_TEMPLATES = 32  # kilobytes each: a graph without its weights
 # Most of an export is the same for all networks of one structure, and takes a second; what remains takes a twentieth of
 # it. Folds and candidates of a search differ in their weights alone.
 _TEMPLATES: dict[str, bytes] = {}
-register_store("exported graphs without weights", _TEMPLATES.clear)
+_TEMPLATES_LOCK = Lock()
+register_store("exported graphs without weights", _TEMPLATES.clear, _TEMPLATES_LOCK)
 
 
 def check_engine() -> None:
@@ -75,8 +77,10 @@ def _translate(program: torch.export.ExportedProgram) -> Any:
     # are left out, which name the line that an operation comes from, and in it how many networks were traced before.
     lines = [line for line in str(program).splitlines() if not line.lstrip().startswith("#")]
     structure = "\n".join([*lines, str([(name, tensor.dtype, tensor.shape) for name, tensor in tensors.items()])])
-    if structure in _TEMPLATES:
-        model = onnx.ModelProto.FromString(_TEMPLATES[structure])
+    with _TEMPLATES_LOCK:
+        template = _TEMPLATES.get(structure)
+    if template is not None:
+        model = onnx.ModelProto.FromString(template)
         for initializer in model.graph.initializer:
             if initializer.name in tensors:
                 initializer.raw_data = _bytes(tensors[initializer.name])
@@ -100,9 +104,10 @@ def _keep_template(structure: str, model: Any, tensors: dict[str, Tensor]) -> No
     for initializer in template.graph.initializer:
         if initializer.name in tensors:
             initializer.raw_data = b""
-    while len(_TEMPLATES) >= _MAX_TEMPLATES:
-        del _TEMPLATES[next(iter(_TEMPLATES))]
-    _TEMPLATES[structure] = template.SerializeToString()
+    with _TEMPLATES_LOCK:
+        while len(_TEMPLATES) >= _MAX_TEMPLATES:
+            del _TEMPLATES[next(iter(_TEMPLATES))]
+        _TEMPLATES[structure] = template.SerializeToString()
 
 
 def _tensors(program: torch.export.ExportedProgram) -> dict[str, Tensor]:

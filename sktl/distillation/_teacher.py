@@ -41,7 +41,7 @@ KINDS = ("logits", "probabilities", "decision values", "labels")
 _FITTED: OrderedDict[bytes, tuple[Any, bytes, int]] = OrderedDict()
 _FITTED_BYTES = shared_memory_cache().max_bytes // 2
 _FITTED_LOCK = Lock()
-register_store("fitted teachers", _FITTED.clear)
+register_store("fitted teachers", _FITTED.clear, _FITTED_LOCK)
 
 
 class Answers(NamedTuple):

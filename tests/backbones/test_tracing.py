@@ -6,6 +6,7 @@ import pytest
 import torch
 import torchvision
 from torch import nn
+from torch.fx import traceback
 from torchvision.models.feature_extraction import get_graph_node_names
 
 from sktl.backbones import _tracing
@@ -90,3 +91,23 @@ def test_networks_of_other_threads_run_on_meanwhile():
     graph = _tracing.trace(RunsAnother(nn.Conv2d(3, 4, 1)))
     assert [node.op for node in graph.nodes] == ["placeholder", "call_module", "output"]
     assert torch.equal(results[0], other(torch.ones(1, 3, 8, 8)))
+
+
+def test_who_measures_says_nothing_of_it_to_an_export_beside():
+    """While an export keeps what nodes know, torch's interpreters tell it of their own nodes, in whatever thread."""
+
+    class Notes(nn.Module):
+        def forward(self, x):
+            seen.append(traceback.current_meta)
+            return x + 1
+
+    seen: list[dict] = []
+    root = nn.Sequential(Notes())
+    graph = _tracing._Tracer({"0"}).trace(root)
+    for node in graph.nodes:
+        node.meta["layer"] = node.name
+    with traceback.preserve_node_meta():
+        before = traceback.current_meta
+        _tracing.measure(graph, root, (1, 3, 4, 4))
+    assert len(seen) == 1
+    assert seen[0] is before
