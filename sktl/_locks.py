@@ -178,13 +178,35 @@ class cached_once(cached[ValueT]):
     """An attribute that one thread computes, for all others to have the very same object."""
 
     def __get__(self, instance: Any, owner: "type | None" = None) -> Any:
-        with _COMPUTING:
-            if instance is not None and self.attrname in vars(instance):  # another thread was faster
+        if instance is None:
+            return self
+        with _computing(instance):
+            if self.attrname in vars(instance):  # another thread was faster
                 return vars(instance)[self.attrname]
             return super().__get__(instance, owner)
 
 
-_COMPUTING = Lock()
+class _Computing:
+    """One lock for each object whose attributes are computed at this moment, and for how many threads."""
+
+    lock = Lock()
+    locks: "dict[int, tuple[Lock, int]]" = {}
+
+
+@contextlib.contextmanager
+def _computing(instance: Any) -> Iterator[None]:
+    key = id(instance)  # which nobody else has while this thread refers to it
+    with _Computing.lock:
+        lock, n_threads = _Computing.locks.get(key) or (Lock(), 0)
+        _Computing.locks[key] = lock, n_threads + 1
+    try:
+        with lock:
+            yield
+    finally:
+        with _Computing.lock:
+            lock, n_threads = _Computing.locks.pop(key)
+            if n_threads > 1:
+                _Computing.locks[key] = lock, n_threads - 1
 
 
 def _renew_all() -> None:

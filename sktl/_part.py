@@ -7,8 +7,10 @@ list of nodes, and can be pickled as one.
 
 import copy
 import importlib
+import operator
 from typing import Any, NamedTuple
 
+import torch
 from torch import fx, nn
 from torch.fx.node import _get_qualified_name
 
@@ -52,7 +54,16 @@ def without_tracing(module: nn.Module) -> nn.Module:
 
 
 def to_pickle(value: Any) -> Any:
-    """What to pickle in place of a user's network that would be traced when it is loaded; any other value as it is."""
+    """What to pickle in place of a user's network that would be traced when it is loaded; any other value as it is.
+
+    Lists, tuples and dicts of them too, which are other ones only where something in them is.
+    """
+    if type(value) in (list, tuple, dict):
+        items = list(value.values() if isinstance(value, dict) else value)
+        pickled = [to_pickle(item) for item in items]
+        if all(map(operator.is_, pickled, items)):
+            return value
+        return dict(zip(value, pickled, strict=True)) if isinstance(value, dict) else type(value)(pickled)
     if isinstance(value, nn.Module) and any(map(_is_traced_when_loaded, value.modules())):
         copied = without_tracing(copy.deepcopy(value))
         places = dict(copied.named_modules())
@@ -78,7 +89,7 @@ def _as_part(module: Any) -> Part:
 
 
 class _Function(NamedTuple):
-    """A function by the place where it can be imported from."""
+    """A function, or another object of a module, by the place where it can be imported from."""
 
     module: str
     name: str
@@ -105,26 +116,27 @@ class _Place(NamedTuple):
 def _described(graph: fx.Graph) -> list[tuple]:
     """A graph as a list of what can be pickled: (name, operation, target, arguments, named arguments) of each node."""
     places = {node: _Place(number) for number, node in enumerate(graph.nodes)}
+
+    def described(value: Any) -> Any:
+        # A memory format is pickled as a method of torch itself, which not every protocol can.
+        return places[value] if isinstance(value, fx.Node) else _Function(*str(value).split("."))
+
     return [
         (
             node.name,
             node.op,
             _importable(node.target) if node.op == "call_function" else node.target,
-            _replaced(node.args, fx.Node, places.__getitem__),
-            _replaced(node.kwargs, fx.Node, places.__getitem__),
+            *(_replaced(given, (fx.Node, torch.memory_format), described) for given in (node.args, node.kwargs)),
         )
         for node in graph.nodes
     ]
 
 
 def _importable(function: Any) -> Any:
-    """A function by its name, under which torch may have it elsewhere than where it was defined; or as it is."""
+    """A function by its name, under which torch may have it elsewhere than where it was defined."""
     names: list[tuple[Any, Any]] = [(getattr(function, "__module__", None), getattr(function, "__qualname__", None))]
-    try:
-        module, _, name = _get_qualified_name(function).rpartition(".")
-        names.append((module or "builtins", name))
-    except Exception:  # it has no name, as a partial
-        pass
+    module, _, name = _get_qualified_name(function).rpartition(".")
+    names.append((module or "builtins", name))
     for module, name in names:
         if isinstance(module, str) and isinstance(name, str) and module != "__main__":
             try:
@@ -132,10 +144,10 @@ def _importable(function: Any) -> Any:
                     return place
             except (ImportError, AttributeError):
                 continue
-    return function
+    return function  # of the program itself, which pickle knows how to name
 
 
-def _replaced(value: Any, kind: type, replace: Any) -> Any:
+def _replaced(value: Any, kind: Any, replace: Any) -> Any:
     """A nest of tuples, lists and dicts with each object of a kind replaced."""
     if isinstance(value, kind):
         return replace(value)
@@ -159,8 +171,12 @@ def _loaded(name: str, state: dict[str, Any], described: list[tuple]) -> Part:
 
 def _graph(described: list[tuple]) -> fx.Graph:
     graph, nodes = fx.Graph(), list[fx.Node]()
+
+    def found(value: Any) -> Any:
+        return nodes[value.number] if isinstance(value, _Place) else value.found()
+
     for node_name, operation, target, args, kwargs in described:
-        args, kwargs = (_replaced(value, _Place, lambda place: nodes[place.number]) for value in (args, kwargs))
+        args, kwargs = (_replaced(value, (_Place, _Function), found) for value in (args, kwargs))
         target = target.found() if isinstance(target, _Function) else target
         nodes.append(graph.create_node(operation, target, args, kwargs, node_name))
     return graph

@@ -49,6 +49,7 @@ _THIS_THREAD = threading.local()
 def _forget_after_fork() -> None:
     """A child has only the thread that forked: no other workers, none of the threads that torch shares work with."""
     _Bounded.n_workers = 0
+    _THIS_THREAD.is_bounded = False
     _Process.is_forked = True
     if _Process.has_run:
         torch.set_num_threads(1)
@@ -103,14 +104,15 @@ def bounded_threads() -> Iterator[None]:
             _Bounded.n_threads = torch.get_num_threads()
         _Bounded.n_workers += 1
         torch.set_num_threads(1)
-    _THIS_THREAD.is_bounded = True
+    _THIS_THREAD.is_bounded, process = True, os.getpid()
     try:
         yield
     finally:
-        _THIS_THREAD.is_bounded = False
-        with _Bounded.lock:
-            _Bounded.n_workers -= 1
-            torch.set_num_threads(_Bounded.n_threads)
+        if os.getpid() == process:  # a child has forgotten it, and has one thread
+            _THIS_THREAD.is_bounded = False
+            with _Bounded.lock:
+                _Bounded.n_workers -= 1
+                torch.set_num_threads(_Bounded.n_threads)
 
 
 def _takes_all_cores() -> bool:

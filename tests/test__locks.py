@@ -5,7 +5,7 @@ import threading
 
 import pytest
 
-from sktl._locks import Lock, Modes, cached, cached_once
+from sktl._locks import Lock, Modes, _Computing, cached, cached_once
 
 needs_fork = pytest.mark.skipif(not hasattr(os, "fork"), reason="there is no fork")
 ignores_fork = pytest.mark.filterwarnings("ignore:.*fork.*:DeprecationWarning")
@@ -206,3 +206,29 @@ def test_who_is_interrupted_while_it_waits_for_its_outer_mode_is_in_none(holding
     assert modes._n_inside == 0
     for name in ("inner", "outer"):
         assert in_thread(lambda name=name: take(modes(name)), 30)
+
+
+def test_what_is_slow_for_one_object_holds_up_no_other():
+    """Each object has a lock of its own while its attributes are computed, and none afterwards."""
+
+    class Thing:
+        @cached_once
+        def value(self):
+            if self is slow:
+                begun.set()
+                leave.wait(60)
+            return self.inner
+
+        @cached_once
+        def inner(self):
+            return object()
+
+    begun, leave, slow = threading.Event(), threading.Event(), Thing()
+    thread = threading.Thread(target=lambda: slow.value, daemon=True)
+    thread.start()
+    assert begun.wait(60)
+    assert in_thread(lambda: Thing().value, 30)
+    leave.set()
+    thread.join(60)
+    assert slow.value is slow.inner
+    assert not _Computing.locks

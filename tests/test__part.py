@@ -14,6 +14,7 @@ from torchvision.models.feature_extraction import create_feature_extractor
 from sktl import FineTunedClassifier, PretrainedFeatureExtractor
 from sktl._part import Part, to_pickle, without_tracing
 from sktl.backbones import load_backbone
+from sktl.selection import BackboneSelector
 
 
 def double(x):
@@ -190,3 +191,29 @@ def test_torchvisions_graphs_for_training_and_for_predictions_are_both_kept():
     backbones = [network, to_pickle(network), pickle.loads(pickle.dumps(to_pickle(network)))]
     for backbone in (load_backbone(each) for each in backbones):
         assert torch.equal(backbone.module(x)["dropout"], expected)
+
+
+def test_networks_in_lists_and_dicts_are_parts_in_a_pickle(no_tracing):
+    """However deep; what has none in it stays the very object."""
+    network = fx.GraphModule(nn.Module(), _GRAPHS_OF_USERS[0].__deepcopy__())
+    loaded = pickle.loads(pickle.dumps(BackboneSelector([network, "sktl_mini"])))
+    assert isinstance(loaded.backbones[0], Part)
+    assert loaded.backbones[1] == "sktl_mini"
+    found = to_pickle({"a": ([network], 1), "b": None})
+    assert isinstance(found["a"][0][0], Part)
+    assert type(network).__mro__[1] is fx.GraphModule
+    plain = {"a": ["x"], "b": (nn.Linear(1, 1),)}
+    assert to_pickle(plain) is plain
+
+
+class _ToChannelsLast(nn.Module):
+    def forward(self, x):
+        return x.to(dtype=torch.float32, memory_format=torch.channels_last)
+
+
+@pytest.mark.parametrize("protocol", [2, 4])
+def test_memory_formats_are_pickled_in_every_protocol(protocol):
+    """That of torch.save too."""
+    part = without_tracing(fx.symbolic_trace(_ToChannelsLast()))
+    loaded = pickle.loads(pickle.dumps(part, protocol))
+    assert loaded(torch.ones(2, 3, 4, 4)).is_contiguous(memory_format=torch.channels_last)

@@ -232,3 +232,20 @@ def test_a_prefix_in_a_worker_thread_has_one_thread(estimator, monkeypatch):
     Parallel(n_jobs=2, backend="threading")(delayed(clone(estimator).fit_transform)(X, y) for _ in range(2))
     assert seen
     assert set(seen) == {1}
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="there is no fork")
+@pytest.mark.filterwarnings("ignore:.*fork.*:DeprecationWarning")
+def test_who_forks_while_it_is_bounded_is_not_counted_in_the_child():
+    """Where it leaves what the parent had entered, it counts nobody out; what comes later is bounded again."""
+
+    def work():
+        with bounded_threads():
+            pid = os.fork()
+        if pid == 0:
+            with bounded_threads():
+                inside = _threads._Bounded.n_workers
+            os._exit(0 if (inside, _threads._Bounded.n_workers) == (1, 0) else 1)
+        return os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
+
+    assert Parallel(n_jobs=2, backend="threading")(delayed(work)() for _ in range(2)) == [0, 0]

@@ -317,5 +317,6 @@ def _check_graph(backbone: Backbone) -> None:
         raise BackboneError(
             f"The network {backbone.name!r} computes something else than the graph that was read from it, probably "
             "because it changes a part of a tensor through a view (x.view(n, -1).mul_(2), x[:, :2].mul_(3)). "
-            "Write it without in-place operations on views: x = x * 2."
+            "Write it without in-place operations on views (x = x * 2). Where forward() compares type(module), write "
+            "isinstance(module, ...): while a network is read, its modules are of subclasses."
         )

@@ -97,11 +97,18 @@ def _watched(root: nn.Module, tracer: _Tracer, patcher: Any) -> Iterator[None]:
         return tracer.getattr(name, kind.__getattr__(module, name), proxies)
 
     def watched(kind: Any) -> Any:
-        own = {
+        own: dict[str, Any] = {
             "__call__": lambda module, *args, **kwargs: call(kind, module, *args, **kwargs),
             "__getattr__": lambda module, name: get(kind, module, name),
         }
-        return type(kind.__name__, (kind,), {**own, "__module__": kind.__module__, "__qualname__": kind.__qualname__})
+        own |= {"__module__": kind.__module__, "__qualname__": kind.__qualname__}
+        # It becomes a subclass only when it is there: some classes keep a list of theirs, or demand something of each.
+        subclass = type.__new__(type(kind), kind.__name__, (nn.Module,), own)
+        try:
+            subclass.__bases__ = (kind,)
+        except TypeError:  # it has slots
+            return type(kind.__name__, (kind,), own)
+        return subclass
 
     kinds = {module: type(module) for module in root.modules()}
     known = {kind: watched(kind) for kind in set(kinds.values())}

@@ -111,3 +111,26 @@ def test_who_measures_says_nothing_of_it_to_an_export_beside():
         _tracing.measure(graph, root, (1, 3, 4, 4))
     assert len(seen) == 1
     assert seen[0] is before
+
+
+def test_classes_notice_nothing_of_being_watched():
+    """Those that keep a list of their subclasses, or demand something of each, are read as any other."""
+    known = []
+
+    class Listed(nn.Module):
+        def __init_subclass__(cls, *, name):
+            known.append(name)
+
+    class Layer(Listed, name="layer"):
+        def forward(self, x):
+            return x + 1
+
+    class HasSlots(nn.Module):
+        __slots__ = ("slot",)
+
+        def forward(self, x):
+            return x + 1
+
+    graph = _tracing.trace(nn.Sequential(Layer(), HasSlots()))
+    assert [node.op for node in graph.nodes] == ["placeholder", "call_function", "call_function", "output"]
+    assert known == ["layer"]
