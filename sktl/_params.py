@@ -1,6 +1,7 @@
 """Validation by scikit-learn, with messages that do not grow with what was given."""
 
 import functools
+import inspect
 from collections.abc import Callable
 from typing import Any
 
@@ -31,6 +32,13 @@ class Estimator(BaseEstimator):
     def __getstate__(self) -> dict[str, Any]:
         """It is pickled with networks that are loaded without being traced."""
         return {name: to_pickle(value) for name, value in super().__getstate__().items()}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        """Parameters that the version which pickled it did not have are at their defaults, as they were in effect."""
+        super().__setstate__(state)
+        for name, parameter in inspect.signature(type(self)).parameters.items():
+            if name not in vars(self) and parameter.default is not parameter.empty:
+                vars(self)[name] = parameter.default
 
     def _validate_params(self) -> None:
         with shortened_errors():

@@ -1,10 +1,11 @@
 """Validation by scikit-learn, with its own errors in fewer words."""
 
 import inspect
+import pickle
 
 import numpy as np
 import pytest
-from sklearn.base import BaseEstimator, _fit_context
+from sklearn.base import BaseEstimator, _fit_context, clone
 from sklearn.linear_model import LogisticRegression
 from sklearn.utils._param_validation import InvalidParameterError, StrOptions
 
@@ -25,6 +26,14 @@ class Colored(Estimator):
     @_fit_context(prefer_skip_nested_validation=True)
     def fit(self, X, y=None):
         return self
+
+
+class Grown(Estimator):
+    """An estimator with a parameter that an earlier version did not have."""
+
+    def __init__(self, size, color="blue"):
+        self.size = size
+        self.color = color
 
 
 @validate_params({"color": [StrOptions({"blue"})]}, prefer_skip_nested_validation=True)
@@ -68,6 +77,16 @@ def test_checks():
     assert len(str(info.value)) <= LIMIT
     with pytest.raises(ValueError, match="inconsistent numbers of samples"):
         check_consistent_length([1], [2, 3])
+
+
+def test_parameters_that_came_after_the_pickle():
+    """They are at their defaults, and those that are in the pickle stay."""
+    grown = pickle.loads(pickle.dumps(Grown(1, color="red")))
+    assert grown.get_params() == {"size": 1, "color": "red"}
+    state = {name: value for name, value in grown.__getstate__().items() if name != "color"}
+    old = Grown.__new__(Grown)
+    old.__setstate__(state)
+    assert clone(old).get_params() == {"size": 1, "color": "blue"}
 
 
 def test_an_estimator_is_scikit_learns():

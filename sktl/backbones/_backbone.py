@@ -63,6 +63,8 @@ class Backbone:
     (2, 64, 16, 16)
     """
 
+    has_classifier = False  # of one that an earlier version pickled, without saying
+
     def __init__(
         self,
         module: nn.Module,
@@ -91,7 +93,7 @@ class Backbone:
     def __getstate__(self) -> dict[str, Any]:
         # The graph is read from the module again where it is needed: it pickles badly, and reading takes milliseconds.
         kept = ("name", "preprocessing", "in_channels", "has_classifier", "module", "_given_ends", "_fingerprints")
-        return {name: self.__dict__[name] for name in kept}
+        return {name: getattr(self, name) for name in kept}
 
     @cached_once
     def _root(self) -> nn.Module:

@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import stat
 import struct
 import time
@@ -174,6 +175,9 @@ def read_state_dict(path: Path) -> StateDict:
 
 def _first_words(error: Exception) -> str:
     """What a reader says, without torch's advice to let the file run code."""
+    unknown = re.search(r"Unsupported (?:global|class|operand)[:\s]+(?:GLOBAL )?([\w.]+\.\w+)", str(error))
+    if unknown:
+        return f"it holds {unknown[1]}, and only tensors, numbers and containers of them are read"
     line = next(iter(str(error).splitlines()), "")
     return line.split("Weights only load failed")[0].strip().rstrip(".")[:120] or "not what it should be"
 

@@ -27,7 +27,7 @@ from sktl.backbones._files import StateDict
 from sktl.backbones._names import named_as
 from sktl.backbones._preprocessing import Preprocessing, check_preprocessing
 from sktl.backbones._registry import find_architecture
-from sktl.exceptions import BackboneError
+from sktl.exceptions import BackboneError, WeightsMismatchError
 
 # Loaded networks, the most recently used last. Each may be hundreds of megabytes.
 _MEMO: OrderedDict[Hashable, Backbone] = OrderedDict()
@@ -139,10 +139,17 @@ def load_backbone(
     )
     if not architecture.swept:
         _check_graph(loaded)
-    # A file that is written while it is read may be neither what it was nor what it is.
-    if key is not None and (path is None or key == _memo_key(backbone, name, path, in_channels, wanted, random_state)):
+    if key is not None and (path is None or _is_unchanged(path, key)):
         _remember(key, loaded)
     return loaded
+
+
+def _is_unchanged(path: Path, key: tuple) -> bool:
+    """Whether a file is what it was: one that is written while it is read may be neither that nor what it is now."""
+    try:
+        return _files.file_digest(path) in key
+    except WeightsMismatchError:  # it is gone, and what was read of it is whole
+        return False
 
 
 def _remember(key: Hashable, loaded: Backbone) -> None:
@@ -192,7 +199,7 @@ def _memo_key(
     in_channels: int,
     preprocessing: Preprocessing,
     random_state: Any,
-) -> Hashable | None:
+) -> tuple | None:
     """What determines a loaded network; None where nothing does (random weights without a fixed seed)."""
     if name is None and path is None:
         if not isinstance(random_state, (int, np.integer)):
@@ -219,7 +226,7 @@ def _build(
         return architecture.build(None, preprocessing), False
     if path is not None:
         names = list(_empty(architecture, state, preprocessing).state_dict())
-        state = named_as(state, names, architecture.adjust)
+        state = named_as(state, names, architecture.adjust, origin=origin)
     module = _empty(architecture, state, preprocessing)
     has_head = _weights.load_state_dict(module, state, origin=origin)
     if any(tensor.is_meta for tensor in chain(module.parameters(), module.buffers())):  # not all of it is in the file
@@ -287,7 +294,7 @@ def _own(
                 if not (getattr(hook, "__module__", None) or type(hook).__module__).startswith("torch."):
                     del hooks[number]
     if path is not None:
-        state = named_as(_files.read_state_dict(path), list(copied.state_dict()), dict)
+        state = named_as(_files.read_state_dict(path), list(copied.state_dict()), dict, origin=str(path))
         _weights.load_state_dict(copied, state, origin=str(path))
         copied.eval()
     numbers = [*copied.named_parameters(), *(x for x in copied.named_buffers() if _weights.is_statistic(x[0]))]

@@ -61,8 +61,8 @@ def load_state_dict(module: nn.Module, state: StateDict, *, origin: str) -> bool
     Raises
     ------
     WeightsMismatchError
-        Where keys are missing or unexpected or shapes differ anywhere but in the head, or numbers are none to compute
-        with.
+        Where keys are missing or unexpected or shapes differ anywhere but in the head, integers stand where floats
+        belong, or numbers are none to compute with.
     """
     has_head = _fit_head(module, state)
     expected = module.state_dict()
@@ -73,10 +73,22 @@ def load_state_dict(module: nn.Module, state: StateDict, *, origin: str) -> bool
         for key, tensor in expected.items()
         if key in state and state[key].shape != tensor.shape and (tensor.ndim or state[key].numel() != 1)
     ]
-    if missing or unexpected or misshaped:
+    retyped = [
+        f"{key} is {str(state[key].dtype).removeprefix('torch.')}, not {str(tensor.dtype).removeprefix('torch.')}"
+        for key, tensor in expected.items()
+        if key in state
+        and state[key].is_floating_point() != tensor.is_floating_point()
+        and not key.endswith("num_batches_tracked")
+    ]
+    if missing or unexpected or misshaped or retyped:
         problems = [
             f"{len(keys)} {kind} ({_first_few(keys)})"
-            for kind, keys in (("missing", missing), ("unexpected", unexpected), ("of another shape", misshaped))
+            for kind, keys in (
+                ("missing", missing),
+                ("unexpected", unexpected),
+                ("of another shape", misshaped),
+                ("of another dtype", retyped),
+            )
             if keys
         ]
         raise WeightsMismatchError(

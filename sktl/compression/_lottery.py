@@ -235,7 +235,6 @@ class LotteryTicketClassifier(CompressedClassifier):
         adopt_network(inner)
         inner._finish(course)
         self._adopt(inner)
-        del inner._judged_by  # when it is fitted again, that is its own affair
 
     def _round(self, inner, course, tasks, start, masks, number, seeds):
         """What comes of each ticket of a round, and its point of the curve."""
@@ -253,6 +252,7 @@ class LotteryTicketClassifier(CompressedClassifier):
             inner.set_params(freeze_depth=self.freeze_depth)
         inner._judged_by = "LotteryTicketClassifier"
         course = inner._enroll(given.X, given.y, given.sample_weight, given.validation, reset=True)
+        del inner._judged_by  # when it is fitted again, that is its own affair
         inner.net_ = inner._make_net(course)
         require_layers(compressible(inner.net_.module_), inner.freeze_depth)
         inner.freeze_depth_ = course.depth

@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 
+from sktl._stores import register_store
 from sktl.inspection._axes import MUTED
 
 _APART = 0.06  # how far two colors of a style have to be from each other to count as two, in OKLab
@@ -69,6 +70,9 @@ def _continued(style: Any, gray: Any, n_further: int) -> tuple[tuple[float, floa
         colors.append(tuple(float(part) for part in candidates[distances.argmax()]))
         distances = np.minimum(distances, _from(places, colors[-1]))
     return tuple(colors)
+
+
+register_store("colors of further classes", _continued.cache_clear)
 
 
 def _from(places: np.ndarray, color: Any) -> np.ndarray:

@@ -7,6 +7,8 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from sktl._stores import register_store
+
 Boxes = np.ndarray  # (n, 2, 2): [[x0, y0], [x1, y1]] of each, in pixels
 
 _LONG = 16  # characters of a name
@@ -39,6 +41,9 @@ def text_width(text: str, size: float) -> float:
     properties = importlib.import_module("matplotlib.font_manager").FontProperties(size=size)
     measure = importlib.import_module("matplotlib.textpath").text_to_path.get_text_width_height_descent
     return float(measure(text, properties, False)[0])
+
+
+register_store("widths of text in figures", text_width.cache_clear)
 
 
 def wrapped(text: Any, width: float, size: float, n_lines: int) -> str:

@@ -56,7 +56,7 @@ def read_pictures(
     if given:
         raise InputError(
             f"{given[0]}={settings[given[0]]!r} is given beside a {type(backbone).__name__}, which has settings of its "
-            f"own. Use backbone.set_params({given[0]}=...), or give the network alone."
+            f"own. {_where_to_set(backbone, given[0])}, or give the network alone."
         )
     owner, seen = reach(backbone, X, "backbone_")
     if owner is not None:
@@ -115,6 +115,12 @@ def fitted_extractor(
         return clone(backbone).fit(X)
     common = PretrainedFeatureExtractor() if common is None else common
     return clone(common).set_params(backbone=backbone).fit(X)
+
+
+def _where_to_set(backbone: Any, name: str) -> str:
+    if name in backbone.get_params(deep=False):
+        return f"Use backbone.set_params({name}=...)"
+    return f"Set {name} of the estimator of sktl in it"
 
 
 def class_layer(extractor: PretrainedFeatureExtractor) -> "str | None":

@@ -303,7 +303,8 @@ class BackboneSelector(CallbackSupportMixin, TransformerMixin, Estimator):
         passed = (time.perf_counter() - start) / len(layers)
         is_read = np.ones(len(rows), bool)
         is_read[list(failures or ())] = False
-        race.failures = race.failures or (images, failures or {})
+        if failures:
+            race.failures = race.failures or (images, failures)
         y = _safe_indexing(y, rows[is_read])
         if groups is not None and takes(judge, "groups"):
             judge = partial(judge, groups=groups[rows[is_read]])

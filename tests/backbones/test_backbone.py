@@ -271,6 +271,15 @@ def test_copies(resnet, again, used_before):
     assert not any(p.requires_grad for p in found.module.parameters())
 
 
+def test_a_pickle_of_an_earlier_version(resnet):
+    """One that does not say whether the network classifies is loaded, and pickled and copied again."""
+    old = Backbone.__new__(Backbone)
+    vars(old).update({name: value for name, value in resnet.__getstate__().items() if name != "has_classifier"})
+    for found in (pickle.loads(pickle.dumps(old)), copy.deepcopy(old)):
+        assert found.has_classifier is False
+        assert found.fingerprint("layer2") == resnet.fingerprint("layer2")
+
+
 def trained(backbone: Backbone, freeze_depth) -> nn.Module:
     """The rest behind a cut, every weight and statistic of it moved as training would."""
     rest = backbone.cut(freeze_depth, head=False)[1]

@@ -1,5 +1,6 @@
 """Weights files are read without running code, whatever is in them, and what is wrong with one is said."""
 
+import argparse
 import os
 import pickle
 import random
@@ -69,6 +70,16 @@ def test_a_malicious_pickle_does_nothing(tmp_path, save):
     assert not victim.exists()
     pickle.loads(pickle.dumps(malicious))
     assert victim.exists(), "the pickle is a dangerous one"
+
+
+@pytest.mark.parametrize("is_zip", [True, False])
+def test_what_a_training_program_keeps_beside_the_weights(tmp_path, is_zip):
+    """The error names the class that is not read, and the way out."""
+    path = tmp_path / "epoch.ckpt"
+    content = {"state_dict": network().state_dict(), "hyper_parameters": argparse.Namespace(lr=0.1)}
+    torch.save(content, path, _use_new_zipfile_serialization=is_zip)
+    with pytest.raises(WeightsMismatchError, match=r"it holds argparse\.Namespace, .*Save the weights alone"):
+        _files.read_state_dict(path)
 
 
 @pytest.mark.parametrize("suffix", [".safetensors", ".pt"])

@@ -104,6 +104,24 @@ def test_a_file_that_is_written_while_it_is_read_is_not_remembered(tmp_path, mon
     assert load_backbone("sktl_mini", weights=path, in_channels=1) is gray
 
 
+def test_a_file_that_is_removed_while_it_is_read(tmp_path, monkeypatch):
+    """What was read is loaded, and not remembered."""
+    path = tmp_path / "weights.pt"
+    state = load_backbone("sktl_mini", weights=None, random_state=5).module.state_dict()
+    torch.save(state, path)
+    read = _load._files.read_state_dict
+
+    def read_and_remove(path):
+        found = read(path)
+        path.unlink()
+        return found
+
+    monkeypatch.setattr(_load._files, "read_state_dict", read_and_remove)
+    assert torch.equal(load_backbone("sktl_mini", weights=path).module.fc.bias, state["fc.bias"])
+    with pytest.raises(FileNotFoundError, match="there is no such file"):
+        load_backbone("sktl_mini", weights=path)
+
+
 def test_a_file_of_the_same_size_and_time_is_another_one(tmp_path):
     """What copies files may set their times: the content decides."""
     path, other = tmp_path / "weights.safetensors", {}

@@ -45,6 +45,26 @@ def test_other_parts_of_the_program():
     assert list(named_as(averaged, EXPECTED, dict)) == EXPECTED
 
 
+@pytest.mark.parametrize("prefixes", [("a.model.", "b.model."), ("teacher.", "student."), ("ema_1.", "ema_2.")])
+def test_several_networks_of_the_same_names(prefixes):
+    """None of them is taken for the others, whatever their order, unless they are the same."""
+    state = sktl_mini().state_dict()
+    other = {name: tensor + 1 for name, tensor in state.items()}
+    with pytest.raises(WeightsMismatchError, match=rf"(?s)^weights='file'.*'{prefixes[0]}', '{prefixes[1]}'.*alone"):
+        named_as({**prefixed(prefixes[0], other), **prefixed(prefixes[1], state)}, EXPECTED, dict, origin="file")
+    again = {name: tensor.clone() for name, tensor in state.items()}
+    same = {**prefixed(prefixes[0], again), **prefixed(prefixes[1], state)}
+    assert list(named_as(same, EXPECTED, dict)) == EXPECTED
+
+
+def test_the_average_of_momentum_contrast_comes_last():
+    """What was trained is meant, in whatever order the two are in the file."""
+    state = sktl_mini().state_dict()
+    average = {name: tensor + 1 for name, tensor in state.items()}
+    named = named_as({**prefixed("module.encoder_k.", average), **prefixed("module.encoder_q.", state)}, EXPECTED, dict)
+    assert named["stem.0.weight"] is state["stem.0.weight"]
+
+
 def test_layers_that_are_wrapped_one_by_one():
     """torch.compile and FSDP put their names into the middle too."""
     content = {name.replace("layer2.", "layer2._orig_mod."): value for name, value in prefixed("net.").items()}

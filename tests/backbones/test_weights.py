@@ -57,6 +57,11 @@ def test_a_file_without_a_head():
             lambda state: state.update({"1.bias": torch.zeros(7)}),
             r"1 of another shape \(1\.bias is \(7,\), not \(4,\)\)",
         ),
+        (
+            lambda state: state.update({"0.weight": state["0.weight"].long()}),
+            r"1 of another dtype \(0\.weight is int64, not float32\)",
+        ),
+        (lambda state: state.update({"3.bias": state["3.bias"] > 0}), r"3\.bias is bool, not float32"),
         (lambda state: state.update({"3.weight": torch.zeros(3, 9)}), r"3\.weight is \(3, 9\), not \(3, 4\)"),
     ],
 )

@@ -415,5 +415,6 @@ def test_interrupted_before_the_first_round(table, make, draw):
         model.fit(*table)
     assert model.estimator_.n_iter_ == 0
     assert model.predict(table[0]).shape == (40,)
+    assert not model.estimator_._judged_by  # when that is fitted again, nothing need be set aside
     assert not hasattr(model, "curve_")
     assert not hasattr(model, "winning_ticket_")

@@ -97,6 +97,8 @@ def test_settings_or_an_estimator(name, digits, tmp_path):
         InputError, match=r"^weights=.* beside a PretrainedFeatureExtractor, which has settings of its own"
     ):
         function(X, y, extractor, weights=weights)
+    with pytest.raises(InputError, match=r"beside a Pipeline, .*\. Set device of the estimator of sktl in it, or"):
+        function(X, y, pipe, device="cpu")
     with pytest.raises(ValueError, match="'engine' parameter"):
         function(X, y, engine="fast")
 

@@ -9,6 +9,8 @@ CONTAINERS |= {"WeakValueDictionary", "WeakKeyDictionary", "WeakSet"}
 NO_STORES = {
     "sktl._locks._ALL",
     "sktl._stores._STORES",
+    "sktl._warnings._TOLD",
+    "sktl._warnings._TOLD_IN_WORKER",
     "sktl._engine._cache._base._CACHES",
     "sktl._engine._cache._base._WARNED",
     "sktl._engine._cache._directory._KNOWN",

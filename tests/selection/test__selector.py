@@ -210,6 +210,28 @@ def test_pictures_that_cannot_be_read(tmp_path, digits):
         strict.fit(paths, y)
 
 
+def test_a_file_that_breaks_between_two_networks(tmp_path, digits, monkeypatch):
+    """The images that a later network could not read are named too, and without any nothing is said."""
+    from PIL import Image
+
+    for i in range(12):
+        Image.fromarray((digits[0][i] * 255).astype(np.uint8).reshape(8, 8)).save(tmp_path / f"{i:02}.png")
+    paths = [str(path) for path in sorted(tmp_path.iterdir())]
+    y = np.arange(12) % 2
+    extractor = PretrainedFeatureExtractor(cache=None, on_error="nan")
+    selector = BackboneSelector(["sktl_mini"] * 2, layers=-1, score_func=lambda features, y: 1.0, extractor=extractor)
+    selector.fit(paths, y)
+    add = selector_module.Race.add
+
+    def add_and_break(race, *args):
+        (tmp_path / "07.png").write_bytes(b"broken")
+        add(race, *args)
+
+    monkeypatch.setattr(selector_module.Race, "add", add_and_break)
+    with pytest.warns(UserWarning, match=r"07\.png"):
+        selector.fit(paths, y)
+
+
 @pytest.mark.parametrize(
     ("params", "error", "match"),
     [
@@ -417,7 +439,7 @@ def test_callbacks_hear_of_each_network(digits):
     """One task for each, with the pass over the pictures in it, from the cache too; one may stop, and all is there."""
     recorder = Recorder()
     selector = BackboneSelector({"a": "sktl_mini", "b": "sktl_mini"}).set_callbacks(recorder).fit(*digits)
-    assert recorder.tasks == ["setup", "fit", *["network", *["pictures"] * 20] * 2, "teardown"]
+    assert recorder.tasks == ["setup", "fit", *["network", *["images"] * 20] * 2, "teardown"]
     selector.set_callbacks(Recorder(last=1)).fit(*digits)
     assert set(selector.ranking_.to_dict()["backbone"]) == {"a"}
     assert selector.transform(digits[0]).shape[0] == 60
@@ -429,9 +451,9 @@ def test_a_progress_bar(digits, capsys):
     BackboneSelector(["sktl_mini"]).set_callbacks(ProgressBar()).fit(*digits)
     assert "network" in capsys.readouterr().out
     pipe = make_pipeline(BackboneSelector(), LogisticRegression(max_iter=1000))
-    search = GridSearchCV(pipe, {"backboneselector__layers": [-1, -2]}, cv=2)
+    search = GridSearchCV(pipe, {"backboneselector__layers": [-1]}, cv=2)  # as many bars as a terminal has lines for
     search.set_callbacks(ProgressBar(max_propagation_depth=None)).fit(*digits)
-    assert "| Backbone" in capsys.readouterr().out
+    assert "BackboneSelector - network" in capsys.readouterr().out
 
 
 # --- answers of the network's own head --------------------------------------------------------------------------------
