@@ -38,7 +38,7 @@ class Estimator(BaseEstimator):
         super().__setstate__(state)
         for name, parameter in inspect.signature(type(self)).parameters.items():
             if name not in vars(self) and parameter.default is not parameter.empty:
-                vars(self)[name] = parameter.default
+                setattr(self, name, parameter.default)
 
     def _validate_params(self) -> None:
         with shortened_errors():
