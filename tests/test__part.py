@@ -9,9 +9,10 @@ import numpy as np
 import pytest
 import torch
 from torch import fx, nn
-from torchvision.models.feature_extraction import create_feature_extractor
+from torchvision.models.feature_extraction import DualGraphModule, create_feature_extractor
 
 from sktl import FineTunedClassifier, PretrainedFeatureExtractor
+from sktl._engine._rest import make_head
 from sktl._part import Part, to_pickle, without_tracing
 from sktl.backbones import load_backbone
 from sktl.selection import BackboneSelector
@@ -217,3 +218,13 @@ def test_memory_formats_are_pickled_in_every_protocol(protocol):
     part = without_tracing(fx.symbolic_trace(_ToChannelsLast()))
     loaded = pickle.loads(pickle.dumps(part, protocol))
     assert loaded(torch.ones(2, 3, 4, 4)).is_contiguous(memory_format=torch.channels_last)
+
+
+def test_a_head_of_two_graphs_drops_in_training_alone():
+    """It is a part from the first step on."""
+    root, x = _Drops(nn.Linear(4, 8)), torch.ones(2, 4)
+    graphs = [fx.symbolic_trace(root.train(mode)).graph for mode in (True, False)]
+    head = make_head(DualGraphModule(root, *graphs), 4, 8, dropout=0.0, generator_seed=0)
+    assert isinstance(head, Part)
+    assert (head.train()(x) == 0).any()
+    assert torch.equal(head.eval()(x), root.layers(x))
