@@ -25,7 +25,7 @@ class Part(fx.GraphModule):
 
     def train(self, mode: bool = True) -> "Part":
         graph = vars(self).get("train_graph" if mode else "eval_graph")
-        if isinstance(graph, fx.Graph) and mode != self.training:
+        if isinstance(graph, fx.Graph) and graph is not self.graph:  # some set `training` alone
             _run(self, graph)
         return super().train(mode)
 
