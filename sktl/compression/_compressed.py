@@ -304,7 +304,7 @@ class CompressedClassifier(WholeCopies, FitInEpochs, MetaEstimatorMixin, Classif
         return course._replace(soft_targets=SoftTargets(self.alpha, self.temperature))
 
     def _retrain(self, inner, course, tasks, callbacks=()):
-        """Train the network of ``inner`` as it is now, and adopt it, also where that diverged or was interrupted."""
+        """Adopt ``inner``, and train its network as it is now."""
         settings = {
             "max_epochs": self.max_epochs,
             "lr": self.lr or inner.lr,
@@ -319,11 +319,9 @@ class CompressedClassifier(WholeCopies, FitInEpochs, MetaEstimatorMixin, Classif
             self._renew(inner, course)
             adopt_statistics_quickly(inner.net_.module_)
             self._recover(inner, course)
-            try:
-                inner._train(course, tasks, callbacks=callbacks)
-                inner._finish(course)
-            finally:
-                self._adopt(inner)
+            self._adopt(inner)  # callbacks may predict; Ctrl-C and a divergence leave its last good weights
+            inner._train(course, tasks, callbacks=callbacks)
+            inner._finish(course)
         finally:
             inner.set_params(**before)
             inner.net_.module_._freeze_bn = inner.freeze_bn  # whoever trains it next says so himself
