@@ -209,6 +209,7 @@ class LotteryTicketClassifier(CompressedClassifier):
         inner, course = self._begin_training(given)
         remember = Remember(self.rewind_epoch)
         self.__dict__.pop("_ticket", None)
+        self._adopt(inner)  # callbacks may predict
         try:
             inner._train(course, tasks, callbacks=[("remember", remember)])
         finally:  # where it diverged or was interrupted, there is the dense network and no ticket
