@@ -318,7 +318,7 @@ def test_verbose_prints_progress(pictures, capsys):
     PretrainedFeatureExtractor(cache=None).fit_transform(pictures)
     assert capsys.readouterr().out == ""
     PretrainedFeatureExtractor(cache=None, verbose=1).fit_transform(pictures)
-    assert "[PretrainedFeatureExtractor] 10 of 10 pictures" in capsys.readouterr().out
+    assert "[PretrainedFeatureExtractor] 10 of 10 images" in capsys.readouterr().out
 
 
 class Recorder:
