@@ -96,10 +96,10 @@ class _Answers:
         found = getattr(self._model, name)
         if name not in ("predict", "predict_proba", "predict_log_proba", "decision_function"):
             return found
-        if name not in self._known:
-            self._known[name] = np.asarray(found(self._X))
 
         def answer(rows: np.ndarray) -> np.ndarray:
+            if name not in self._known:  # scikit-learn looks for methods that it does not call
+                self._known[name] = np.asarray(found(self._X))
             return self._known[name][rows]
 
         answer.__name__ = name  # which scikit-learn goes by

@@ -326,7 +326,7 @@ def test_verbose_prints_each_epoch(digits, make, capsys):
     assert capsys.readouterr().out == ""
     make(verbose=1).fit(*digits)
     shown = capsys.readouterr().out
-    assert "[FineTunedClassifier] 30 of 30 pictures" in shown
+    assert "[FineTunedClassifier] 30 of 30 images" in shown
     assert "train_loss" in shown
     assert len(shown.splitlines()) == 5
 
