@@ -140,7 +140,7 @@ def test_one_of_several_targets_is_missing(ink, make_regressor):
     labels = np.square((start - y) / scale)[~hidden].mean()
     trained = make_regressor(teacher, **settings, max_epochs=1).fit(X, given)
     assert trained.history_[0, "train_loss"] == pytest.approx(0.3 * said + 0.7 * labels, rel=1e-4)
-    assert make_regressor(teacher, unlabeled=np.nan).fit(X, given).score(X, y) > 0.5
+    assert make_regressor(teacher, unlabeled=np.nan, lr=0.01, max_epochs=30).fit(X, given).score(X, y) > 0.65
     unfrozen = make_regressor(Ridge(0.1), unlabeled=np.nan).fit(X, given)
     np.testing.assert_allclose(unfrozen.teacher_.coef_, Ridge(0.1).fit(X[20:25], y[20:25]).coef_, atol=1e-4)
 
