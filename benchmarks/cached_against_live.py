@@ -15,7 +15,7 @@ from common import machine, pretrained, seconds, show
 from freeze_depth_search import some_photos
 
 from sktl import FineTunedClassifier
-from sktl._engine._cache import shared_memory_cache
+from sktl._frozen._cache import shared_memory_cache
 from sktl.backbones import load_backbone
 
 

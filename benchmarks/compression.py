@@ -27,7 +27,7 @@ from sklearn.frozen import FrozenEstimator
 from torch import nn
 
 from sktl import FineTunedClassifier
-from sktl._engine._footprint import footprints
+from sktl._estimators._footprint import footprints
 from sktl.compression import LowRankClassifier, PrunedClassifier, QuantizedClassifier
 
 

@@ -71,7 +71,7 @@ def plain_loop(depth: int, epochs: int, is_tuned: bool) -> float:
 def ours(depth: int, epochs: int) -> float:
     """Seconds of `fit` with a teacher that is fitted already, nothing of these photos being cached."""
     from sktl import DistilledClassifier, FineTunedClassifier
-    from sktl._engine._cache import shared_memory_cache
+    from sktl._frozen._cache import shared_memory_cache
 
     X, y = photos("train")
     teacher = FineTunedClassifier(TEACHER, freeze_depth="all", max_epochs=0, random_state=0, **pretrained(TEACHER))

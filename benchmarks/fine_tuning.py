@@ -15,7 +15,7 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
 from sktl import FineTunedClassifier, PretrainedFeatureExtractor
-from sktl._engine._cache import shared_memory_cache
+from sktl._frozen._cache import shared_memory_cache
 
 
 def settings(name: str) -> dict:

@@ -17,7 +17,7 @@ from pathlib import Path
 from common import imagenet_paths, in_new_process, pretrained, run_script, show
 from PIL import Image
 
-import sktl._engine._activations as activations
+import sktl._frozen._activations as activations
 from sktl import FineTunedClassifier
 
 

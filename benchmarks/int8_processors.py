@@ -26,7 +26,7 @@ from common import machine, show
 from compression import imagenet_classifier
 from sklearn.frozen import FrozenEstimator
 
-from sktl._engine._onnx import session_options
+from sktl._frozen._onnx import session_options
 from sktl.compression import QuantizedClassifier, _int8, _processor
 
 SOURCE = Path(__file__).parents[1] / "tests" / "compression" / "older_processor.c"

@@ -16,7 +16,7 @@ from PIL import Image
 from sklearn.datasets import load_digits
 
 from sktl import FineTunedRegressor
-from sktl._engine import _probe
+from sktl._training import _head_probe as _probe
 
 N_TRAIN, N_TEST, N_DRAWS = 40, 200, 3
 CHOSEN = _probe.PENALTIES

@@ -19,7 +19,7 @@ from common import in_new_process, pretrained, run_script, show
 from freeze_depth_search import some_photos
 from sklearn.model_selection import GridSearchCV
 
-import sktl._engine._prefix as prefix_module
+import sktl._frozen._prefix as prefix_module
 from sktl import FineTunedClassifier
 
 DEPTHS = ["all", -1, -2]

@@ -19,7 +19,7 @@ from sklearn.preprocessing import StandardScaler
 from transferability_ranking import Table, cifar, extractor, folders, garments, halves, handwriting, some
 
 from sktl import FineTunedClassifier, PretrainedFeatureExtractor
-from sktl._engine._strategy import strategy_params
+from sktl._estimators._auto_depth import strategy_params
 from sktl.backbones._variants import up_to
 from sktl.exceptions import TransferWarning
 from sktl.selection import StrategyAdvice, recommend_strategy

@@ -37,7 +37,7 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
 from sktl import PretrainedFeatureExtractor
-from sktl._engine._network import output_shapes
+from sktl._frozen._prefix_network import output_shapes
 from sktl.selection import BackboneSelector, domain_distance, leep_score, nce_score
 from sktl.selection._registry import SCORES
 

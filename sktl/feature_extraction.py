@@ -8,10 +8,10 @@ from sklearn.callback import CallbackSupportMixin, with_callbacks
 from sklearn.utils._param_validation import StrOptions
 from sklearn.utils.validation import check_is_fitted
 
-from sktl._engine._backbone_parameter import BACKBONE_CONSTRAINTS, resolve_backbone
-from sktl._engine._network import POOLINGS, check_pooling, output_shapes
-from sktl._engine._prefix import PREFIX_CONSTRAINTS, FrozenPrefix
-from sktl._engine._progress import CallbackProgress, PrintedProgress, start_task
+from sktl._estimators._backbone_parameter import BACKBONE_CONSTRAINTS, resolve_backbone
+from sktl._frozen._prefix import PREFIX_CONSTRAINTS, FrozenPrefix
+from sktl._frozen._prefix_network import POOLINGS, check_pooling, output_shapes
+from sktl._frozen._progress import CallbackProgress, PrintedProgress, start_task
 from sktl._images import check_images
 from sktl._params import Estimator
 from sktl.exceptions import BackboneError, InputError

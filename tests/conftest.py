@@ -13,8 +13,8 @@ import torch
 from PIL import Image
 from sklearn.datasets import load_digits
 
-import sktl._engine._prefix as prefix_module
-from sktl._engine._cache import open_cache
+import sktl._frozen._prefix as prefix_module
+from sktl._frozen._cache import open_cache
 
 
 @pytest.hookimpl(optionalhook=True)

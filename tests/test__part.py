@@ -12,8 +12,8 @@ from torch import fx, nn
 from torchvision.models.feature_extraction import DualGraphModule, create_feature_extractor
 
 from sktl import FineTunedClassifier, PretrainedFeatureExtractor
-from sktl._engine._rest import make_head
 from sktl._part import Part, to_pickle, without_tracing
+from sktl._training._rest_network import make_head
 from sktl.backbones import load_backbone
 from sktl.selection import BackboneSelector
 

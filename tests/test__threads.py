@@ -12,7 +12,7 @@ from joblib import Parallel, delayed, parallel_config
 from sklearn.base import clone
 
 from sktl import FineTunedClassifier, PretrainedFeatureExtractor, _threads
-from sktl._engine import _runners
+from sktl._frozen import _runners
 from sktl._threads import bounded_threads, in_worker, loader_workers
 from sktl.selection import BackboneSelector
 

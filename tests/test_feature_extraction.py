@@ -26,7 +26,7 @@ from sklearn.preprocessing import StandardScaler
 from sklearn.utils.estimator_checks import parametrize_with_checks
 
 from sktl import PretrainedFeatureExtractor
-from sktl._engine._cache import open_cache
+from sktl._frozen._cache import open_cache
 from sktl.exceptions import BackboneError, ImageError, ImageWarning, WeightsMismatchError
 
 

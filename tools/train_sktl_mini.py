@@ -39,7 +39,7 @@ from torch import Tensor, nn
 from torchvision import models
 
 from sktl import DistilledRegressor, PretrainedFeatureExtractor
-from sktl._engine._net import StopTraining
+from sktl._training._skorch_net import StopTraining
 from sktl.backbones import Preprocessing
 from sktl.backbones._mini import MINI_PREPROCESSING, N_COMPONENTS, sktl_mini
 

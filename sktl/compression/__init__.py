@@ -1,6 +1,6 @@
 """Smaller and faster networks: pruning, quantization, low rank, and lottery tickets."""
 
-from sktl._engine._footprint import Footprint, footprint
+from sktl._estimators._footprint import Footprint, footprint
 from sktl.compression._lottery import LotteryTicketClassifier
 from sktl.compression._low_rank import LowRankClassifier
 from sktl.compression._pruned import PrunedClassifier

@@ -18,21 +18,21 @@ from sklearn.utils.metadata_routing import MetadataRouter, MethodMapping
 from sklearn.utils.validation import _num_samples, check_is_fitted
 from torch import nn
 
-from sktl._engine._backbone_parameter import leave_networks_behind
-from sktl._engine._classification import TransferClassifier
-from sktl._engine._copies import WholeCopies
-from sktl._engine._enrollment import Validation
-from sktl._engine._epochs import FitInEpochs
-from sktl._engine._footprint import Footprints, footprints
-from sktl._engine._groups import takes_groups
-from sktl._engine._readable import readable_rows
-from sktl._engine._rest import RestNetwork, adopt_statistics_quickly, last_linear
-from sktl._engine._rows import unit_mean
-from sktl._engine._soft_targets import LOGITS, WEIGHT, SoftTargets
-from sktl._engine._sparsity import find_zeros, restore_zeros
+from sktl._estimators._backbone_parameter import leave_networks_behind
+from sktl._estimators._checked_table import Validation
+from sktl._estimators._fit_tasks import FitInEpochs
+from sktl._estimators._footprint import Footprints, footprints
+from sktl._estimators._groups import takes_groups
+from sktl._estimators._network_classifier import NetworkClassifier
+from sktl._estimators._whole_copies import WholeCopies
+from sktl._frozen._readable import readable_rows
 from sktl._images import check_images, refuse_single
 from sktl._messages import shortened
 from sktl._params import Estimator
+from sktl._training._dataset import unit_mean
+from sktl._training._rest_network import RestNetwork, adopt_statistics_quickly, last_linear
+from sktl._training._soft_targets import LOGITS, WEIGHT, SoftTargets
+from sktl._training._sparsity import find_zeros, restore_zeros
 from sktl.backbones import Backbone
 from sktl.compression._norms import recalibrate
 from sktl.compression._packed import Packed, bare
@@ -418,7 +418,7 @@ def check_estimator_to_compress(estimator: Any) -> None:
                 f"Make {type(estimator).__name__} the outermost."
             )
         check_estimator_to_compress(estimator.estimator)
-    elif not isinstance(estimator, TransferClassifier):
+    elif not isinstance(estimator, NetworkClassifier):
         if not isinstance(estimator, BaseSearchCV):  # whatever else wraps one may decide otherwise than it does
             raise TypeError(
                 shortened(
@@ -431,7 +431,7 @@ def check_estimator_to_compress(estimator: Any) -> None:
         check_estimator_to_compress(estimator.estimator)
 
 
-def network_classifier(fitted: Any) -> TransferClassifier:
+def network_classifier(fitted: Any) -> NetworkClassifier:
     """The classifier with the network, of an estimator that `check_estimator_to_compress` has let through."""
     fitted = outermost(fitted)
     while isinstance(fitted, CompressedClassifier):
@@ -439,7 +439,7 @@ def network_classifier(fitted: Any) -> TransferClassifier:
     return fitted
 
 
-def copied(fitted: TransferClassifier) -> TransferClassifier:
+def copied(fitted: NetworkClassifier) -> NetworkClassifier:
     """A copy that shares a teacher with the original, which may be larger than it by far and is not touched here."""
     shared = [value for name in fitted._shared_by_copies if (value := vars(fitted).get(name)) is not None]
     return copy.deepcopy(fitted, {id(value): value for value in shared})
@@ -447,7 +447,7 @@ def copied(fitted: TransferClassifier) -> TransferClassifier:
 
 def outermost(fitted: Any) -> Any:
     """What a search or a `FrozenEstimator` has found or holds."""
-    while not isinstance(fitted, TransferClassifier | CompressedClassifier):
+    while not isinstance(fitted, NetworkClassifier | CompressedClassifier):
         fitted = fitted.estimator if isinstance(fitted, FrozenEstimator) else fitted.best_estimator_
     return fitted
 
@@ -455,15 +455,15 @@ def outermost(fitted: Any) -> Any:
 def _without_parameter(model: Any) -> Any:
     """A model that is pickled as a compressed one is: without a network that was its parameter."""
     model = outermost(model)
-    return bare(model) if isinstance(model, TransferClassifier) else model
+    return bare(model) if isinstance(model, NetworkClassifier) else model
 
 
-def adopt_network(inner: TransferClassifier) -> None:
+def adopt_network(inner: NetworkClassifier) -> None:
     """Make what became of the trained network the estimator's network, which it lends to others."""
     inner.backbone_ = adopted(inner, inner.net_.module_)
 
 
-def adopted(inner: TransferClassifier, network: RestNetwork) -> Backbone:
+def adopted(inner: NetworkClassifier, network: RestNetwork) -> Backbone:
     """The estimator's network with the stages of another one behind the cut."""
     stages = network.stages  # a graph, but where all are frozen
     return inner.backbone_.with_modules(stages) if isinstance(stages, torch.fx.GraphModule) else inner.backbone_

@@ -8,7 +8,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from sktl._engine._onnx import named_failure, quiet, session_options
+from sktl._frozen._onnx import named_failure, quiet, session_options
 from sktl._locks import Lock
 from sktl._optional import import_optional
 from sktl._process import exporting

@@ -16,9 +16,9 @@ import torch
 from torch import Tensor, fx, nn
 from torch.nn.modules.conv import _ConvNd
 
-from sktl._engine._rest import RestNetwork
 from sktl._locks import Lock
 from sktl._optional import import_optional
+from sktl._training._rest_network import RestNetwork
 from sktl.exceptions import CompressionError
 
 Score = Callable[[Any], Tensor]

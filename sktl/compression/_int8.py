@@ -13,10 +13,10 @@ import numpy as np
 import torch
 from torch import Tensor, fx, nn
 
-from sktl._engine._network import fuse
-from sktl._engine._onnx import named_failure, session_options
-from sktl._engine._rest import RestNetwork
+from sktl._frozen._onnx import named_failure, session_options
+from sktl._frozen._prefix_network import fuse
 from sktl._optional import import_optional
+from sktl._training._rest_network import RestNetwork
 from sktl.compression._export import FAILURE, PURPOSE, export_float
 from sktl.compression._processor import integer_session, overflows
 from sktl.exceptions import EngineError, InputError

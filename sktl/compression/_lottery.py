@@ -9,13 +9,13 @@ from sklearn.base import clone
 from sklearn.utils import check_random_state
 from sklearn.utils._param_validation import Interval, StrOptions
 
-from sktl._engine._backbone_parameter import has_random_weights
-from sktl._engine._checkpoint import Remember
-from sktl._engine._classification import TransferClassifier
-from sktl._engine._net import TransferNet
-from sktl._engine._rest import adopt_statistics_quickly, last_linear
+from sktl._estimators._backbone_parameter import has_random_weights
+from sktl._estimators._network_classifier import NetworkClassifier
 from sktl._messages import shortened
 from sktl._randomness import Randomness
+from sktl._training._checkpoint import Remember
+from sktl._training._rest_network import adopt_statistics_quickly, last_linear
+from sktl._training._skorch_net import TransferNet
 from sktl.compression._codec import pack, unpack
 from sktl.compression._compressed import (
     COMPRESSION_CONSTRAINTS,
@@ -184,7 +184,7 @@ class LotteryTicketClassifier(CompressedClassifier):
 
     def _check_parameters(self):
         """Say what has no beginning to go back to."""
-        if not isinstance(self.estimator, TransferClassifier):
+        if not isinstance(self.estimator, NetworkClassifier):
             raise TypeError(
                 shortened(
                     f"estimator={self.estimator!r}: a lottery ticket is a network at the beginning of its training. "

@@ -5,15 +5,15 @@ from collections.abc import Mapping
 import torch
 from torch import Tensor, nn
 
-from sktl._engine._net import TransferNet
-from sktl._engine._rows import Rows
-from sktl._engine._sparsity import keep_zeros
+from sktl._training._dataset import RowDataset
+from sktl._training._skorch_net import TransferNet
+from sktl._training._sparsity import keep_zeros
 
 CRITERIA = ("magnitude", "taylor", "random")
 
 
 def importance(
-    net: TransferNet, rows: Rows, layers: Mapping[str, nn.Module], criterion: str, generator: torch.Generator
+    net: TransferNet, rows: RowDataset, layers: Mapping[str, nn.Module], criterion: str, generator: torch.Generator
 ) -> dict[str, Tensor]:
     """How much each weight matters, not negative; a filter matters as much as its weights do together.
 
@@ -21,7 +21,7 @@ def importance(
     ----------
     net : TransferNet
         With the network; its gradients are used and cleared.
-    rows : Rows
+    rows : RowDataset
         What ``"taylor"`` looks at.
     layers : mapping of str to Module
         The layers.

@@ -5,21 +5,21 @@ from typing import Any
 import torch
 from torch import nn
 
-from sktl._engine._net import TransferNet
-from sktl._engine._rows import Rows
+from sktl._training._dataset import RowDataset
+from sktl._training._skorch_net import TransferNet
 
 _AT_ONCE = 32  # rows, where training takes one by one
 
 
 @torch.no_grad()
-def recalibrate(net: TransferNet, rows: Rows) -> None:
+def recalibrate(net: TransferNet, rows: RowDataset) -> None:
     """Measure the statistics of the batch norms that learn anew, with one pass over the rows.
 
     Parameters
     ----------
     net : TransferNet
         With the smaller network.
-    rows : Rows
+    rows : RowDataset
         What it will be trained on. Where there is but one, the statistics stay.
 
     References

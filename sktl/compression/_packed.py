@@ -6,8 +6,8 @@ from typing import Any, NamedTuple
 
 from torch import nn
 
-from sktl._engine._backbone_parameter import leave_networks_behind
-from sktl._engine._classification import TransferClassifier
+from sktl._estimators._backbone_parameter import leave_networks_behind
+from sktl._estimators._network_classifier import NetworkClassifier
 from sktl.backbones._variants import fill, hollow, is_hollow
 from sktl.compression._codec import pack, unpack
 
@@ -30,7 +30,7 @@ class Packed(NamedTuple):
     trained: Any
 
     @classmethod
-    def of(cls, estimator: TransferClassifier) -> "Packed":
+    def of(cls, estimator: NetworkClassifier) -> "Packed":
         """What is to be pickled of an estimator."""
         state = {**estimator.__getstate__(), **vars(leave_networks_behind(estimator))}  # the latter: its parameters
         net, backbone, trained = state["net_"], state["backbone_"], {}
@@ -41,7 +41,7 @@ class Packed(NamedTuple):
         skeleton = pickle.dumps((type(estimator), state), pickle.HIGHEST_PROTOCOL)
         return cls(zlib.compress(skeleton), frozen, pack(trained))
 
-    def estimator(self) -> TransferClassifier:
+    def estimator(self) -> NetworkClassifier:
         """The estimator again."""
         kind, state = pickle.loads(zlib.decompress(self.skeleton))
         state["backbone_"] = fill(state["backbone_"], self.frozen)
@@ -52,7 +52,7 @@ class Packed(NamedTuple):
         return estimator
 
 
-def bare(fitted: TransferClassifier) -> TransferClassifier:
+def bare(fitted: NetworkClassifier) -> NetworkClassifier:
     """A fitted classifier that predicts the same, without the network that its own was made of."""
     other = object.__new__(type(fitted))
     other.__dict__.update({**vars(fitted), **vars(leave_networks_behind(fitted))})

@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from sktl._engine._onnx import session_options
+from sktl._frozen._onnx import session_options
 
 # MatMulInteger of four activations, unsigned, with four weights of 127, signed: an ONNX model that needs no package to
 # be made.

@@ -7,8 +7,8 @@ import torch
 from sklearn.utils import check_random_state
 from sklearn.utils._param_validation import Interval, StrOptions
 
-from sktl._engine._footprint import network_counts
-from sktl._engine._sparsity import keeps_zeros
+from sktl._estimators._footprint import network_counts
+from sktl._training._sparsity import keeps_zeros
 from sktl.backbones._variants import hollow
 from sktl.compression._codebook import KeepShared, share_weights
 from sktl.compression._compressed import COMPRESSION_CONSTRAINTS, CompressedClassifier, adopt_network, compressible

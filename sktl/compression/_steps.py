@@ -5,7 +5,7 @@ from typing import Any
 
 from sklearn.frozen import FrozenEstimator
 
-from sktl._engine._fitted import find_fitted
+from sktl._estimators._find_fitted import find_fitted
 
 
 def steps(compressed: Any) -> dict[str, Any]:

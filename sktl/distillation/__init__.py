@@ -1,6 +1,6 @@
 """Distillation: move what a large model knows into a small network."""
 
-from sktl._engine._soft_targets import soft_target_loss
+from sktl._training._soft_targets import soft_target_loss
 from sktl.distillation._classifier import DistilledClassifier
 from sktl.distillation._losses import (
     attention_loss,

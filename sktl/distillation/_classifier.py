@@ -7,15 +7,15 @@ from sklearn.base import _fit_context, is_regressor
 from sklearn.callback import with_callbacks
 from sklearn.utils._param_validation import Interval, StrOptions
 
-from sktl._engine._classification import TransferClassifier
-from sktl._engine._enrollment import Validation
+from sktl._estimators._checked_table import Validation
+from sktl._estimators._network_classifier import NetworkClassifier
 from sktl.distillation._distilled import DISTILLATION_CONSTRAINTS, DistilledEstimator
 from sktl.distillation._knowledge import ANSWERS, LEAST_PROBABILITY, MAPS, RELATIONS, ClassifierDistillationLoss
 from sktl.distillation._teacher import classes_of, classifier_answers
 from sktl.exceptions import InputError
 
 
-class DistilledClassifier(DistilledEstimator, TransferClassifier):
+class DistilledClassifier(DistilledEstimator, NetworkClassifier):
     """Move what a classifier knows into a small network.
 
     The teacher may be any scikit-learn classifier: a fine-tuned network, a pipeline of features and a support vector

@@ -14,14 +14,14 @@ import xxhash
 from PIL import Image
 
 from sktl._code import code_key, is_library_code
-from sktl._engine._labelled import LabelledImages
-from sktl._engine._net import TransferNet
+from sktl._estimators._labeled_images import LabeledImages
 from sktl._images import unwrapped
+from sktl._training._skorch_net import TransferNet
 from sktl.backbones import Backbone
 from sktl.backbones._fingerprint import fingerprint
 
 
-def row_digests(table: LabelledImages) -> list[bytes]:
+def row_digests(table: LabeledImages) -> list[bytes]:
     """What stands for each row as a teacher sees it: numbers to the last bit, files by their content."""
     X = table.given[0]
     names = f"{type(X).__name__} {list(getattr(X, 'columns', ()))} "  # a pipeline may choose columns by their names

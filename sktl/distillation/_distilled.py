@@ -13,13 +13,13 @@ from sklearn.utils._param_validation import HasMethods, Interval
 from sklearn.utils.metadata_routing import MetadataRouter, MethodMapping
 from sklearn.utils.validation import check_is_fitted
 
-from sktl._engine._copies import WholeCopies
-from sktl._engine._footprint import Footprints, footprints
-from sktl._engine._labelled import as_targets
-from sktl._engine._rows import unit_mean
-from sktl._engine._transfer import TRANSFER_CONSTRAINTS, TransferEstimator
+from sktl._estimators._footprint import Footprints, footprints
+from sktl._estimators._labeled_images import as_targets
+from sktl._estimators._network_estimator import TRANSFER_CONSTRAINTS, NetworkEstimator
+from sktl._estimators._whole_copies import WholeCopies
 from sktl._images import is_missing, refuse_single
 from sktl._params import check_consistent_length
+from sktl._training._dataset import unit_mean
 from sktl.distillation._digests import beside_digests
 from sktl.distillation._knowledge import ANSWERS, MAPS, RELATIONS, check_knowledge
 from sktl.distillation._layers import LayerPair, pair_layers
@@ -43,10 +43,10 @@ DISTILLATION_CONSTRAINTS: dict = {
 _NO_LABEL = object()  # stands for a label where no y was given
 
 
-class DistilledEstimator(WholeCopies, TransferEstimator):
+class DistilledEstimator(WholeCopies, NetworkEstimator):
     """Trains a student on a teacher's answers, on what its layers hold, and on labels.
 
-    Subclass contract: beside what `TransferEstimator` asks for, the parameters of `DISTILLATION_CONSTRAINTS`, and
+    Subclass contract: beside what `NetworkEstimator` asks for, the parameters of `DISTILLATION_CONSTRAINTS`, and
 
     * ``_kinds``: the kinds of knowledge,
     * ``_known(y)``: which share of each row's encoded targets is known, from 0 to 1,

@@ -9,9 +9,9 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from sktl._engine._losses import ClassificationLoss, RegressionLoss, WeightedLoss
-from sktl._engine._rest import linear_layer
-from sktl._engine._soft_targets import soft_target_loss
+from sktl._training._losses import ClassificationLoss, RegressionLoss, WeightedLoss
+from sktl._training._rest_network import linear_layer
+from sktl._training._soft_targets import soft_target_loss
 from sktl.backbones import Backbone
 from sktl.distillation._layers import LayerPair, as_map
 from sktl.distillation._losses import (

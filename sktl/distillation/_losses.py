@@ -12,7 +12,7 @@ from torch import Tensor
 from torch.nn import functional
 from torch.utils.checkpoint import checkpoint
 
-from sktl._engine._soft_targets import check_logits, check_same_shape, divergence
+from sktl._training._soft_targets import check_logits, check_same_shape, divergence
 from sktl.exceptions import InputError
 
 _BLOCK = 2**18  # angles that are compared at once: few enough to stay in a processor's cache

@@ -5,15 +5,15 @@ from sklearn.base import _fit_context
 from sklearn.callback import with_callbacks
 from sklearn.metrics import r2_score
 
-from sktl._engine._enrollment import Validation
-from sktl._engine._regression import TransferRegressor
+from sktl._estimators._checked_table import Validation
+from sktl._estimators._network_regressor import NetworkRegressor
 from sktl.distillation._distilled import DISTILLATION_CONSTRAINTS, DistilledEstimator
 from sktl.distillation._knowledge import MAPS, RELATIONS, RegressorDistillationLoss
 from sktl.distillation._teacher import is_frozen, regressor_answers
 from sktl.exceptions import InputError
 
 
-class DistilledRegressor(DistilledEstimator, TransferRegressor):
+class DistilledRegressor(DistilledEstimator, NetworkRegressor):
     """Move what a regressor knows, or the features of a network, into a small network.
 
     The teacher may be any scikit-learn regressor. One that has no ``predict`` and can ``transform`` teaches its

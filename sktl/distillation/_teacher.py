@@ -17,11 +17,11 @@ from sklearn.utils import _safe_indexing
 from sklearn.utils._metadata_requests import _routing_enabled, process_routing
 from sklearn.utils.validation import check_is_fitted, has_fit_parameter
 
-from sktl._engine._cache import open_cache, shared_memory_cache
-from sktl._engine._fitted import reach
-from sktl._engine._groups import takes_groups
-from sktl._engine._interrupts import noticed_interrupts
-from sktl._engine._labelled import LabelledImages
+from sktl._estimators._find_fitted import reach
+from sktl._estimators._groups import takes_groups
+from sktl._estimators._labeled_images import LabeledImages
+from sktl._frozen._cache import open_cache, shared_memory_cache
+from sktl._interrupts import noticed_interrupts
 from sktl._locks import Lock
 from sktl._messages import shortened, shortened_errors
 from sktl._stores import register_store
@@ -56,14 +56,14 @@ def is_frozen(teacher: Any) -> bool:
     return isinstance(teacher, FrozenEstimator)
 
 
-def fit_teacher(owner: Any, table: LabelledImages, has_weights: bool) -> Any:
+def fit_teacher(owner: Any, table: LabeledImages, has_weights: bool) -> Any:
     """The teacher of an estimator, fitted on a table; a frozen one as it is.
 
     Parameters
     ----------
     owner : DistilledClassifier or DistilledRegressor
         Whose ``teacher`` it is.
-    table : LabelledImages
+    table : LabeledImages
         The rows to fit it on. Equal ones are one row: a teacher that takes weights gets them, to any other a row is
         shown as often as it was there.
     has_weights : bool
@@ -113,7 +113,7 @@ def check_teacher(owner: Any) -> None:
 
 
 def classifier_answers(
-    teacher: Any, classes: np.ndarray, table: LabelledImages, cache: Any, kind: "str | None" = None
+    teacher: Any, classes: np.ndarray, table: LabeledImages, cache: Any, kind: "str | None" = None
 ) -> Answers:
     """Logits of a classifier for the pictures of a table, (n_pictures, n_classes), in the order of ``classes``.
 
@@ -126,7 +126,7 @@ def classifier_answers(
         With ``classes_``, and ``decision_function``, ``predict_proba`` or ``predict``.
     classes : ndarray of shape (n_classes,)
         The student's.
-    table : LabelledImages
+    table : LabeledImages
         The pictures, as they were given.
     cache : "auto", path-like or None
         Where answers are kept.
@@ -145,7 +145,7 @@ def classifier_answers(
     return Answers(values[:, columns], kind)
 
 
-def regressor_answers(teacher: Any, table: LabelledImages, cache: Any) -> np.ndarray:
+def regressor_answers(teacher: Any, table: LabeledImages, cache: Any) -> np.ndarray:
     """What a regressor predicts for the pictures of a table, (n_pictures, n_targets); or a transformer's features.
 
     Raises
@@ -202,7 +202,7 @@ def _check_frozen(teacher: FrozenEstimator) -> None:
         ) from None
 
 
-def _fitted(teacher: Any, table: LabelledImages, y: "np.ndarray | None", fit_params: dict[str, Any]) -> Any:
+def _fitted(teacher: Any, table: LabeledImages, y: "np.ndarray | None", fit_params: dict[str, Any]) -> Any:
     """The teacher fitted, or what an equal one was fitted on these rows before."""
     key = None
     if _is_repeatable(teacher):
@@ -223,7 +223,7 @@ def _fitted(teacher: Any, table: LabelledImages, y: "np.ndarray | None", fit_par
     return known
 
 
-def _fit(teacher: Any, table: LabelledImages, y: "np.ndarray | None", fit_params: dict[str, Any]) -> Any:
+def _fit(teacher: Any, table: LabeledImages, y: "np.ndarray | None", fit_params: dict[str, Any]) -> Any:
     """A copy of the teacher, fitted to its end: one that Ctrl-C has stopped teaches nobody."""
     unfitted = _unfitted(teacher)
     with noticed_interrupts():
@@ -254,7 +254,7 @@ def _unfitted(teacher: Any) -> Any:
         return clone(teacher)
 
 
-def _repeated(teacher: Any, table: LabelledImages) -> LabelledImages:
+def _repeated(teacher: Any, table: LabeledImages) -> LabeledImages:
     """Each row as often as it was there, for a teacher that takes no weights."""
     counts = table.sample_weight.astype(int)
     if np.all(counts == table.sample_weight) and counts.sum() <= 100 * len(counts):
@@ -351,7 +351,7 @@ class _Asked:
     What it said is kept under what it is (its whole fitted state) and what it was shown (the row as it was given).
     """
 
-    def __init__(self, teacher: Any, table: LabelledImages, cache: Any):
+    def __init__(self, teacher: Any, table: LabeledImages, cache: Any):
         self._teacher = teacher
         self._table = table
         self._cache = open_cache(cache)

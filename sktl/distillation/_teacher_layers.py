@@ -6,10 +6,10 @@ from typing import Any
 import numpy as np
 import torch
 
-from sktl._engine._activations import RowStore
-from sktl._engine._labelled import LabelledImages
-from sktl._engine._network import output_shapes
-from sktl._engine._prefix import FrozenPrefix
+from sktl._estimators._labeled_images import LabeledImages
+from sktl._frozen._activations import RowStore
+from sktl._frozen._prefix import FrozenPrefix
+from sktl._frozen._prefix_network import output_shapes
 from sktl._images import check_images
 from sktl.distillation._layers import LayerPair, as_map, teacher_map
 from sktl.distillation._teacher import network_of
@@ -44,7 +44,7 @@ class TeacherLayers:
         self._cache = cache
         self._scales: list[float] = []
 
-    def columns(self, table: LabelledImages) -> dict[str, Any]:
+    def columns(self, table: LabeledImages) -> dict[str, Any]:
         """``"embedding"``, and a column such as ``"feature0"`` for each kind and pair; the first table is learnt from.
 
         Hints are in units of the size that a layer's numbers have in the first table, so that a weight means the same

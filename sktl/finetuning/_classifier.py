@@ -7,13 +7,13 @@ from sklearn.base import _fit_context
 from sklearn.callback import with_callbacks
 from sklearn.utils._param_validation import Interval, StrOptions
 
-from sktl._engine._classification import TransferClassifier
-from sktl._engine._transfer import TRANSFER_CONSTRAINTS
+from sktl._estimators._network_classifier import NetworkClassifier
+from sktl._estimators._network_estimator import TRANSFER_CONSTRAINTS
 from sktl.exceptions import InputError
 from sktl.finetuning._depth import DepthByData
 
 
-class FineTunedClassifier(DepthByData, TransferClassifier):
+class FineTunedClassifier(DepthByData, NetworkClassifier):
     """Adapt a pretrained network to your classes: new head, first stages frozen, the rest trained.
 
     The frozen stages run once per picture and depth, over all epochs, folds and other candidates of a grid search; only

@@ -4,9 +4,9 @@ from typing import Any
 
 from sklearn.base import is_classifier
 
-from sktl._engine._backbone_parameter import has_random_weights
-from sktl._engine._labelled import LabelledImages
-from sktl._engine._strategy import look, strategy_params
+from sktl._estimators._auto_depth import look, strategy_params
+from sktl._estimators._backbone_parameter import has_random_weights
+from sktl._estimators._labeled_images import LabeledImages
 from sktl.backbones._stages import depth_error
 from sktl.exceptions import BackboneError
 
@@ -14,7 +14,7 @@ from sktl.exceptions import BackboneError
 class DepthByData:
     """Gives an estimator that trains a network ``freeze_depth="auto"``; a mixin."""
 
-    def _resolve_depth(self: Any, learning: LabelledImages, is_new: bool) -> int:
+    def _resolve_depth(self: Any, learning: LabeledImages, is_new: bool) -> int:
         """How many stages are frozen; a network that has begun to learn keeps what was chosen for it."""
         if self.freeze_depth != "auto":
             try:

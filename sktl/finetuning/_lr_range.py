@@ -9,10 +9,10 @@ from sklearn.base import clone
 from sklearn.utils._param_validation import Interval
 from skorch.callbacks import Callback
 
-from sktl._engine._net import StopTraining
-from sktl._engine._schedules import set_learning_rates
-from sktl._engine._transfer import TransferEstimator
+from sktl._estimators._network_estimator import NetworkEstimator
 from sktl._params import validate_params
+from sktl._training._schedules import set_learning_rates
+from sktl._training._skorch_net import StopTraining
 from sktl._warnings import warn
 from sktl.exceptions import DivergenceError, InputError, TrainingWarning
 
@@ -135,7 +135,7 @@ def lr_range_test(estimator, X, y, *, sample_weight=None, lr_min=1e-6, lr_max=1.
     >>> bool(1e-4 < result.suggestion < 1e-1)
     True
     """
-    if not isinstance(estimator, TransferEstimator):
+    if not isinstance(estimator, NetworkEstimator):
         raise InputError(
             f"estimator= has to be a FineTunedClassifier or a FineTunedRegressor, got {type(estimator).__name__}. Of a "
             "pipeline or search, give that estimator itself, and X as the steps before it leave it."

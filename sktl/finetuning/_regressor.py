@@ -3,12 +3,12 @@
 from sklearn.base import _fit_context
 from sklearn.callback import with_callbacks
 
-from sktl._engine._regression import TransferRegressor
-from sktl._engine._transfer import TRANSFER_CONSTRAINTS
+from sktl._estimators._network_estimator import TRANSFER_CONSTRAINTS
+from sktl._estimators._network_regressor import NetworkRegressor
 from sktl.finetuning._depth import DepthByData
 
 
-class FineTunedRegressor(DepthByData, TransferRegressor):
+class FineTunedRegressor(DepthByData, NetworkRegressor):
     """Adapt a pretrained network to predict numbers: new head, first stages frozen, the rest trained.
 
     The frozen stages run once per picture and depth, over all epochs, folds and other candidates of a grid search; only

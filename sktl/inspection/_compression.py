@@ -1,6 +1,6 @@
 """How good compressed models are, against how large and how slow they are."""
 
-from sktl._engine._fitted import find_fitted
+from sktl._estimators._find_fitted import find_fitted
 from sktl._params import check_is_fitted
 from sktl.compression._steps import steps
 from sktl.exceptions import InputError

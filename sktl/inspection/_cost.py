@@ -6,7 +6,7 @@ import numpy as np
 from sklearn.base import is_classifier, is_regressor
 from sklearn.metrics import check_scoring
 
-from sktl._engine._footprint import footprints
+from sktl._estimators._footprint import footprints
 from sktl._messages import shortened_errors
 from sktl._params import check_is_fitted
 from sktl.exceptions import InputError

@@ -12,11 +12,11 @@ from sklearn.base import is_regressor
 from torch import Tensor, fx, nn
 
 from sktl._device import resolve_device
-from sktl._engine._classification import TransferClassifier
-from sktl._engine._fitted import reach, require_fitted
-from sktl._engine._network import Normalization, pool
-from sktl._engine._prefix import FrozenPrefix
-from sktl._engine._runners import get_runner, resolve_batch_size
+from sktl._estimators._find_fitted import reach, require_fitted
+from sktl._estimators._network_classifier import NetworkClassifier
+from sktl._frozen._prefix import FrozenPrefix
+from sktl._frozen._prefix_network import Normalization, pool
+from sktl._frozen._runners import get_runner, resolve_batch_size
 from sktl._images import check_images
 from sktl._threads import bounded_threads
 from sktl.backbones import Backbone
@@ -77,7 +77,7 @@ def grad_cam(activations: Tensor, gradients: Tensor) -> Tensor:
     return (weights * activations).sum(1).relu()  # equation 2
 
 
-def find_network(estimator: Any, X: Any, what: str) -> tuple[TransferClassifier, Any]:
+def find_network(estimator: Any, X: Any, what: str) -> tuple[NetworkClassifier, Any]:
     """The fitted classifier with a network inside an estimator, and what reaches it of ``X``.
 
     Raises
@@ -89,7 +89,7 @@ def find_network(estimator: Any, X: Any, what: str) -> tuple[TransferClassifier,
     """
     require_fitted(estimator, "net_", "it has no network of its own that ends in classes")
     fitted, X = reach(estimator, X, "net_")
-    if not isinstance(fitted, TransferClassifier):
+    if not isinstance(fitted, NetworkClassifier):
         kind = "a regressor" if is_regressor(fitted) else "no classifier"
         raise InputError(
             f"{what} shows the evidence for a class, and {type(fitted).__name__} is {kind}: no place speaks for a "
@@ -98,7 +98,7 @@ def find_network(estimator: Any, X: Any, what: str) -> tuple[TransferClassifier,
     return fitted, X
 
 
-def read_pictures(fitted: TransferClassifier, X: Any, n_pictures: int) -> tuple[np.ndarray, int]:
+def read_pictures(fitted: NetworkClassifier, X: Any, n_pictures: int) -> tuple[np.ndarray, int]:
     """The first pictures of a table as the network sees them, (n, height, width, channels), uint8; and how many it has.
 
     Raises
@@ -111,7 +111,7 @@ def read_pictures(fitted: TransferClassifier, X: Any, n_pictures: int) -> tuple[
     return FrozenPrefix(fitted.backbone_, (), cache=None, n_jobs=fitted.n_jobs).run(some)[0], len(images)
 
 
-def class_probabilities(fitted: TransferClassifier, pictures: np.ndarray) -> np.ndarray:
+def class_probabilities(fitted: NetworkClassifier, pictures: np.ndarray) -> np.ndarray:
     """Probabilities (n, n_classes) of pictures as the network sees them, by the numerics with which it predicts."""
     prefix = fitted._prefix(fitted.freeze_depth_, None)
     # ONNX Runtime would round otherwise, and take seconds to start.
@@ -124,13 +124,13 @@ def class_probabilities(fitted: TransferClassifier, pictures: np.ndarray) -> np.
 
 
 def gradient_maps(
-    fitted: TransferClassifier, pictures: np.ndarray, classes: np.ndarray, layer: "int | str | None" = None
+    fitted: NetworkClassifier, pictures: np.ndarray, classes: np.ndarray, layer: "int | str | None" = None
 ) -> tuple[np.ndarray, str]:
     """Grad-CAM's map of each picture, as large as the picture, and the layer that it is of.
 
     Parameters
     ----------
-    fitted : TransferClassifier
+    fitted : NetworkClassifier
         It stays as it is, to the bit: no parameter gets a gradient, and nothing leaves eval mode.
     pictures : ndarray of shape (n, height, width, channels), dtype uint8
         As the network sees them.
@@ -185,7 +185,7 @@ def _enlarged(maps: Tensor, size: tuple[int, int]) -> np.ndarray:
 
 
 def occlusion_maps(
-    fitted: TransferClassifier,
+    fitted: NetworkClassifier,
     pictures: np.ndarray,
     classes: np.ndarray,
     patch_size: "int | None",
@@ -195,7 +195,7 @@ def occlusion_maps(
 
     Parameters
     ----------
-    fitted : TransferClassifier
+    fitted : NetworkClassifier
         Of any precision.
     pictures : ndarray of shape (n, height, width, channels), dtype uint8
         As the network sees them.
@@ -253,7 +253,7 @@ class _WatchedNetwork:
     is trained begins behind their pooled output and has no layer to look at.
     """
 
-    def __init__(self, fitted: TransferClassifier, layer: str):
+    def __init__(self, fitted: NetworkClassifier, layer: str):
         backbone, last = fitted.backbone_, fitted.backbone_.stages[-1].name
         self.device = resolve_device(fitted.net_.device)
         self._normalization = Normalization(backbone.preprocessing).to(self.device)

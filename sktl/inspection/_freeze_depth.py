@@ -6,8 +6,8 @@ import numpy as np
 from sklearn.base import is_classifier
 from sklearn.model_selection import GridSearchCV
 
-from sktl._engine._fitted import find_fitted
-from sktl._engine._groups import folds_of
+from sktl._estimators._find_fitted import find_fitted
+from sktl._estimators._groups import folds_of
 from sktl._images import refuse_single
 from sktl._params import check_is_fitted
 from sktl.exceptions import BackboneError, InputError

@@ -9,10 +9,10 @@ from sklearn.model_selection import cross_val_score
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
-from sktl._engine._groups import folds_of
-from sktl._engine._probe import PROBE_PENALTY
+from sktl._estimators._groups import folds_of
 from sktl._messages import shortened_errors
 from sktl._params import check_consistent_length
+from sktl._training._head_probe import PROBE_PENALTY
 from sktl.exceptions import InputError
 from sktl.inspection._axes import MUTED, check_matplotlib, finish, one_axes
 from sktl.inspection._labels import short

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from sktl._engine._fitted import require_fitted
+from sktl._estimators._find_fitted import require_fitted
 from sktl.exceptions import InputError
 from sktl.inspection._axes import MUTED, check_matplotlib, finish, one_axes, two_axes
 from sktl.inspection._labels import label_points

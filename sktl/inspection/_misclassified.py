@@ -5,7 +5,7 @@ from sklearn.base import is_classifier
 from sklearn.metrics import ConfusionMatrixDisplay, confusion_matrix
 from sklearn.utils.validation import column_or_1d
 
-from sktl._engine._fitted import reach
+from sktl._estimators._find_fitted import reach
 from sktl._images import check_images
 from sktl._params import check_consistent_length, check_is_fitted
 from sktl.exceptions import InputError

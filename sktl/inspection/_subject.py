@@ -7,10 +7,10 @@ from sklearn.base import clone, is_classifier, is_regressor
 from sklearn.utils.multiclass import type_of_target
 from sklearn.utils.validation import column_or_1d
 
-from sktl._engine._backbone_parameter import resolve_backbone
-from sktl._engine._fitted import reach
-from sktl._engine._labelled import as_targets
-from sktl._engine._prefix import FrozenPrefix
+from sktl._estimators._backbone_parameter import resolve_backbone
+from sktl._estimators._find_fitted import reach
+from sktl._estimators._labeled_images import as_targets
+from sktl._frozen._prefix import FrozenPrefix
 from sktl._images import Images, check_images, is_missing
 from sktl._threads import bounded_threads
 from sktl.backbones import Backbone

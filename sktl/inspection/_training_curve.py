@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from sktl._engine._fitted import require_fitted
+from sktl._estimators._find_fitted import require_fitted
 from sktl.exceptions import InputError
 from sktl.inspection._axes import MUTED, check_matplotlib, one_axes, two_axes
 from sktl.inspection._score import score_name

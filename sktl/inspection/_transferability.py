@@ -6,7 +6,7 @@ import numpy as np
 from scipy.stats import weightedtau
 from sklearn.utils.validation import column_or_1d
 
-from sktl._engine._fitted import require_fitted
+from sktl._estimators._find_fitted import require_fitted
 from sktl._messages import shortened_errors
 from sktl._params import check_consistent_length
 from sktl.exceptions import InputError

@@ -12,8 +12,8 @@ from scipy.special import softmax
 from sklearn.utils import check_random_state
 from sklearn.utils._param_validation import Interval
 
-from sktl._engine._backbone_parameter import has_random_weights
-from sktl._engine._domain import near_line, source_distance
+from sktl._estimators._backbone_parameter import has_random_weights
+from sktl._estimators._norm_shift import near_line, source_distance
 from sktl._params import validate_params
 from sktl.backbones import Preprocessing
 from sktl.exceptions import InputError

@@ -16,7 +16,7 @@ from sklearn.preprocessing import StandardScaler
 from sklearn.utils import check_random_state
 from sklearn.utils._param_validation import Interval, StrOptions
 
-from sktl._engine._groups import check_groups, group_folds
+from sktl._estimators._groups import check_groups, group_folds
 from sktl._params import validate_params
 from sktl.selection._inputs import Labels, Task, check_targets, unit_scale
 

@@ -8,9 +8,9 @@ from sklearn.base import clone
 from sklearn.frozen import FrozenEstimator
 from sklearn.utils.validation import check_is_fitted
 
-from sktl._engine._backbone_parameter import resolve_backbone
-from sktl._engine._fitted import reach
-from sktl._engine._prefix import PREFIX_CONSTRAINTS, FrozenPrefix
+from sktl._estimators._backbone_parameter import resolve_backbone
+from sktl._estimators._find_fitted import reach
+from sktl._frozen._prefix import PREFIX_CONSTRAINTS, FrozenPrefix
 from sktl._images import Images, check_images
 from sktl._threads import bounded_threads
 from sktl.backbones import Backbone

@@ -15,12 +15,12 @@ from sklearn.utils import _safe_indexing, check_random_state, indexable
 from sklearn.utils._param_validation import Interval, StrOptions
 from sklearn.utils.validation import _num_samples, check_is_fitted
 
-from sktl._engine._footprint import network_counts
-from sktl._engine._groups import check_groups
-from sktl._engine._labelled import as_targets
-from sktl._engine._prefix import PREFIX_CONSTRAINTS
-from sktl._engine._progress import CallbackProgress, start_task
-from sktl._engine._readable import is_tolerant, warn_left_out
+from sktl._estimators._footprint import network_counts
+from sktl._estimators._groups import check_groups
+from sktl._estimators._labeled_images import as_targets
+from sktl._frozen._prefix import PREFIX_CONSTRAINTS
+from sktl._frozen._progress import CallbackProgress, start_task
+from sktl._frozen._readable import is_tolerant, warn_left_out
 from sktl._images import check_images, refuse_single
 from sktl._messages import shortened_errors
 from sktl._params import Estimator

@@ -14,13 +14,13 @@ from sklearn.utils import check_random_state
 from sklearn.utils._param_validation import Interval, StrOptions
 from torch import nn
 
-from sktl._engine._backbone_parameter import has_random_weights
-from sktl._engine._groups import check_groups, in_order
-from sktl._engine._labelled import LabelledImages, as_targets, distinct
-from sktl._engine._probe import PROBE_PENALTY
-from sktl._engine._strategy import MUCH, Situation, look, strategy_params
+from sktl._estimators._auto_depth import MUCH, Situation, look, strategy_params
+from sktl._estimators._backbone_parameter import has_random_weights
+from sktl._estimators._groups import check_groups
+from sktl._estimators._labeled_images import LabeledImages, as_targets, distinct
 from sktl._images import Images
 from sktl._params import check_consistent_length, validate_params
+from sktl._training._head_probe import PROBE_PENALTY, in_order
 from sktl._warnings import warn
 from sktl.backbones import Preprocessing
 from sktl.backbones._variants import up_to
@@ -309,7 +309,7 @@ def recommend_strategy(
 
 def _advise(
     extractor: PretrainedFeatureExtractor,
-    table: LabelledImages,
+    table: LabeledImages,
     n_classes: "int | None",
     max_samples: int,
     random: np.random.RandomState,
@@ -344,7 +344,7 @@ def _advise(
     )
 
 
-def _different(images: Images, y: Any, task: Task, groups: Any) -> tuple[LabelledImages, "int | None"]:
+def _different(images: Images, y: Any, task: Task, groups: Any) -> tuple[LabeledImages, "int | None"]:
     """Rows as a fit has them, copies once and in an order of their own, with codes or numbers; and n_classes."""
     if y is None:
         raise InputError("y=None: the advice depends on what is to be learnt. Give a label for each picture.")
@@ -353,7 +353,7 @@ def _different(images: Images, y: Any, task: Task, groups: Any) -> tuple[Labelle
     target = as_target(y, task)
     codes, n_classes = (target.codes, len(target.counts)) if isinstance(target, Labels) else (target, None)
     ones = np.ones(len(codes))
-    table = LabelledImages(images, codes, ones, ones, (), groups=check_groups(groups, len(images)))
+    table = LabeledImages(images, codes, ones, ones, (), groups=check_groups(groups, len(images)))
     return distinct(table), n_classes
 
 

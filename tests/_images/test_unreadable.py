@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from sktl._engine._cache import MemoryCache
+from sktl._frozen._cache import MemoryCache
 from sktl._images import UnreadableImage, check_images, digests, find_unreadable, listed
 from sktl._messages import LIMIT
 from sktl.exceptions import ImageError

@@ -9,7 +9,7 @@ from sklearn.datasets import load_digits
 from torch import nn
 
 from sktl import FineTunedClassifier
-from sktl._engine._rows import Rows
+from sktl._training._dataset import RowDataset
 from sktl.compression import LotteryTicketClassifier, PrunedClassifier
 
 
@@ -82,7 +82,7 @@ def as_rows():
 
     def make_rows(x, y, weight=None):
         weight = torch.ones(len(y)) if weight is None else weight
-        return Rows(Numbers(x), y, weight=weight / weight.mean(), sample_weight=weight.double())
+        return RowDataset(Numbers(x), y, weight=weight / weight.mean(), sample_weight=weight.double())
 
     return make_rows
 

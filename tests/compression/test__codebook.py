@@ -10,12 +10,12 @@ from sklearn.cluster import KMeans
 from skorch.callbacks import Callback
 from torch import nn
 
-from sktl._engine._activations import GivenActivations
-from sktl._engine._losses import ClassificationLoss
-from sktl._engine._net import TransferNet
-from sktl._engine._rest import RestNetwork
-from sktl._engine._rows import Rows
-from sktl._engine._training import train
+from sktl._frozen._activations import GivenActivations
+from sktl._training._dataset import RowDataset
+from sktl._training._loop import train
+from sktl._training._losses import ClassificationLoss
+from sktl._training._rest_network import RestNetwork
+from sktl._training._skorch_net import TransferNet
 from sktl.backbones import load_backbone
 from sktl.compression._codebook import KeepShared, share_weights
 from sktl.compression._codec import encode
@@ -201,7 +201,9 @@ def weights(net) -> list[torch.Tensor]:
 def rows():
     """Features of sixty pictures of two kinds."""
     x = normal(60, 64) + 0.5 * (torch.arange(60) % 2)[:, None]
-    return Rows(GivenActivations(x), torch.arange(60) % 2, weight=torch.ones(60), sample_weight=torch.ones(60).double())
+    return RowDataset(
+        GivenActivations(x), torch.arange(60) % 2, weight=torch.ones(60), sample_weight=torch.ones(60).double()
+    )
 
 
 @pytest.fixture

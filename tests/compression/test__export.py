@@ -5,7 +5,7 @@ import pytest
 import torch
 from torch import nn
 
-from sktl._engine._onnx import session_options
+from sktl._frozen._onnx import session_options
 from sktl.compression import _export
 from sktl.exceptions import EngineError, MissingDependencyError
 

@@ -8,7 +8,7 @@ import torch
 from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
-from sktl._engine._rest import RestNetwork
+from sktl._training._rest_network import RestNetwork
 from sktl.backbones import load_backbone
 from sktl.backbones._tracing import trace
 from sktl.compression import _filters

@@ -11,7 +11,7 @@ import pytest
 import torch
 from torch import nn
 
-from sktl._engine._rest import RestNetwork
+from sktl._training._rest_network import RestNetwork
 from sktl.backbones import Backbone, load_backbone
 from sktl.backbones._preprocessing import Preprocessing
 from sktl.compression import _int8

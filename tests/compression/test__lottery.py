@@ -16,9 +16,9 @@ from skorch.callbacks import Callback
 from torch import nn
 
 from sktl import DistilledClassifier, FineTunedClassifier
-from sktl._engine._sparsity import keeps_zeros
-from sktl._engine._training import train
 from sktl._randomness import Randomness
+from sktl._training._loop import train
+from sktl._training._sparsity import keeps_zeros
 from sktl.compression import LotteryTicketClassifier, PrunedClassifier, _lottery
 from sktl.compression._compressed import compressible
 from sktl.exceptions import CompressionError, InputError
@@ -54,7 +54,7 @@ def trainings(monkeypatch):
         end = {name: tensor.clone() for name, tensor in net.module_.state_dict().items()}
         seen.append({"begin": begin, "end": end, "history": net.history, "rows": rows, "valid": valid, **kwargs})
 
-    monkeypatch.setattr("sktl._engine._transfer.train", watched)
+    monkeypatch.setattr("sktl._estimators._network_estimator.train", watched)
     return seen
 
 

@@ -5,10 +5,10 @@ import pytest
 import torch
 from torch import nn
 
-from sktl._engine._losses import ClassificationLoss
-from sktl._engine._net import TransferNet
-from sktl._engine._rest import RestNetwork, make_head
-from sktl._engine._sparsity import keeps_zeros
+from sktl._training._losses import ClassificationLoss
+from sktl._training._rest_network import RestNetwork, make_head
+from sktl._training._skorch_net import TransferNet
+from sktl._training._sparsity import keeps_zeros
 from sktl.compression._compressed import compressible
 from sktl.compression._masks import importance, set_zeros, shuffled, smallest, zero_masks
 

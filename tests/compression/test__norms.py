@@ -7,9 +7,9 @@ import pytest
 import torch
 from torch import nn
 
-from sktl._engine._losses import ClassificationLoss
-from sktl._engine._net import TransferNet
-from sktl._engine._rest import RestNetwork
+from sktl._training._losses import ClassificationLoss
+from sktl._training._rest_network import RestNetwork
+from sktl._training._skorch_net import TransferNet
 from sktl.compression._norms import recalibrate
 
 

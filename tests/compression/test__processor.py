@@ -12,8 +12,8 @@ import pytest
 import torch
 from torch import nn
 
-from sktl._engine._onnx import session_options
-from sktl._engine._rest import RestNetwork
+from sktl._frozen._onnx import session_options
+from sktl._training._rest_network import RestNetwork
 from sktl.backbones import Backbone
 from sktl.backbones._preprocessing import Preprocessing
 from sktl.compression import _processor

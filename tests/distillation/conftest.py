@@ -11,7 +11,7 @@ from sklearn.linear_model import LogisticRegression
 from sklearn.utils.validation import check_is_fitted
 
 from sktl import DistilledClassifier, DistilledRegressor, FineTunedClassifier
-from sktl._engine._cache import open_cache
+from sktl._frozen._cache import open_cache
 from sktl.distillation import _teacher
 
 _CALLS: dict[str, list] = defaultdict(list)

@@ -12,7 +12,7 @@ from sklearn.base import BaseEstimator
 from sklearn.linear_model import LogisticRegression
 from sklearn.preprocessing import FunctionTransformer
 
-from sktl._engine._labelled import LabelledImages
+from sktl._estimators._labeled_images import LabeledImages
 from sktl._images import check_images
 from sktl.distillation._digests import content_digest, row_digests
 
@@ -25,7 +25,7 @@ def digests(X, in_channels=3):
     owner.in_channels = in_channels
     images = check_images(owner, X, reset=True)
     ones = np.ones(len(images))
-    return row_digests(LabelledImages(images, ones, ones, ones, (X, ones)))
+    return row_digests(LabeledImages(images, ones, ones, ones, (X, ones)))
 
 
 def test_numbers_to_the_last_bit():

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from sktl._engine._network import PrefixNetwork
+from sktl._frozen._prefix_network import PrefixNetwork
 from sktl.backbones import load_backbone
 from sktl.distillation import (
     attention_map,

@@ -22,7 +22,7 @@ from sktl import (
     DistilledRegressor,
     FineTunedClassifier,
 )
-from sktl._engine._cache import open_cache
+from sktl._frozen._cache import open_cache
 
 NAMES = np.array(["ant", "bee", "cow"])
 
@@ -140,7 +140,9 @@ def test_in_pipelines_and_around(rows, make):
 
 def test_nothing_happens_before_fit(monkeypatch, make):
     """Building, cloning and showing one asks no teacher and loads no network."""
-    monkeypatch.setattr("sktl._engine._transfer.resolve_backbone", lambda *args: pytest.fail("loaded a network"))
+    monkeypatch.setattr(
+        "sktl._estimators._network_estimator.resolve_backbone", lambda *args: pytest.fail("loaded a network")
+    )
     student = clone(make("no teacher", "resnet18", lr=-1, alpha=7)).set_params(temperature=-1)
     assert "resnet18" in repr(student)
     assert isinstance(student, DistilledClassifier)

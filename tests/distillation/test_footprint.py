@@ -7,7 +7,7 @@ from sklearn.linear_model import LogisticRegression
 from sklearn.metrics import r2_score
 
 from sktl import FineTunedClassifier
-from sktl._engine._cache import open_cache
+from sktl._frozen._cache import open_cache
 
 
 def test_of_a_classifier(rows, make):

@@ -6,7 +6,7 @@ from sklearn.base import clone
 from sklearn.datasets import load_digits
 from sklearn.model_selection import GridSearchCV
 
-import sktl._engine._strategy as strategy_module
+import sktl._estimators._auto_depth as strategy_module
 from sktl import DistilledClassifier, FineTunedClassifier, FineTunedRegressor
 from sktl.exceptions import BackboneError
 from sktl.inspection import FreezeDepthDisplay

@@ -149,7 +149,9 @@ def test_set_params_changes_the_next_fit(digits, make):
 
 def test_nothing_happens_before_fit(monkeypatch, make):
     """Building, cloning and showing one loads no network and validates nothing."""
-    monkeypatch.setattr("sktl._engine._transfer.resolve_backbone", lambda *args: pytest.fail("loaded a network"))
+    monkeypatch.setattr(
+        "sktl._estimators._network_estimator.resolve_backbone", lambda *args: pytest.fail("loaded a network")
+    )
     model = clone(make(backbone="resnet18", lr=-1)).set_params(cache="nowhere")
     assert "resnet18" in repr(model)
     assert "FineTunedClassifier" in model._repr_html_()

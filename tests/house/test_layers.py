@@ -9,13 +9,16 @@ import pytest
 # The floor of each room; a room that is not here fails the test, so that it is given one when somebody moves in.
 LAYERS = {
     **dict.fromkeys(["exceptions", "_optional", "_device", "_table", "_params", "_messages", "_code", "_warnings"], 0),
-    **dict.fromkeys(["_locks", "_randomness", "_threads", "_stores", "_part", "_process"], 0),
+    **dict.fromkeys(["_locks", "_randomness", "_threads", "_stores", "_part", "_process", "_interrupts"], 0),
     **dict.fromkeys(["_images", "backbones"], 1),
-    **dict.fromkeys(["_engine"], 2),
-    **dict.fromkeys(["feature_extraction", "finetuning", "distillation", "compression", "autoencoders"], 3),
-    **dict.fromkeys(["self_supervised", "domain_adaptation", "multitask", "text", "preprocessing", "datasets"], 3),
-    **dict.fromkeys(["selection", "inspection", "export", "distributed"], 4),
-    "": 5,  # sktl/__init__.py, the front door
+    # The cellar: frozen prefixes, then training, then estimators.
+    "_frozen": 2,
+    "_training": 3,
+    "_estimators": 4,
+    **dict.fromkeys(["feature_extraction", "finetuning", "distillation", "compression", "autoencoders"], 5),
+    **dict.fromkeys(["self_supervised", "domain_adaptation", "multitask", "text", "preprocessing", "datasets"], 5),
+    **dict.fromkeys(["selection", "inspection", "export", "distributed"], 6),
+    "": 7,  # sktl/__init__.py, the front door
 }
 
 

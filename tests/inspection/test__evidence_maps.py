@@ -17,7 +17,7 @@ from torch.nn.functional import interpolate
 from torchvision.models import SwinTransformer, VisionTransformer
 
 from sktl import DistilledClassifier, FineTunedClassifier, FineTunedRegressor, PretrainedFeatureExtractor
-from sktl._engine._rest import last_linear
+from sktl._training._rest_network import last_linear
 from sktl.backbones import load_backbone
 from sktl.compression import LowRankClassifier, PrunedClassifier, QuantizedClassifier
 from sktl.exceptions import BackboneError

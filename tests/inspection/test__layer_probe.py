@@ -10,7 +10,7 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
 from sktl import FineTunedClassifier, FineTunedRegressor, PretrainedFeatureExtractor
-from sktl._engine import _prefix
+from sktl._frozen import _prefix
 from sktl.backbones import load_backbone
 from sktl.exceptions import ImageError, ImageWarning
 from sktl.inspection import LayerProbeDisplay

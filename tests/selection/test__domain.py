@@ -9,7 +9,7 @@ from sklearn.datasets import load_digits
 from torch import nn
 
 from sktl import FineTunedClassifier, PretrainedFeatureExtractor
-from sktl._engine._domain import norm_shift
+from sktl._estimators._norm_shift import norm_shift
 from sktl.backbones import load_backbone
 from sktl.backbones._variants import up_to
 from sktl.exceptions import ImageError, ImageWarning, InputError

@@ -7,7 +7,7 @@ from sklearn.exceptions import NotFittedError
 from sklearn.frozen import FrozenEstimator
 
 from sktl import FineTunedClassifier, PretrainedFeatureExtractor
-from sktl._engine._backbone_parameter import has_random_weights
+from sktl._estimators._backbone_parameter import has_random_weights
 from sktl.exceptions import ImageError
 from sktl.selection._reading import class_layer, fitted_extractor, read_pictures, run_layers
 

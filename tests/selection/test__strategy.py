@@ -11,11 +11,11 @@ from sklearn.base import clone
 from sklearn.datasets import load_digits
 from torch import nn
 
-import sktl._engine._strategy as engine_module
+import sktl._estimators._auto_depth as engine_module
 import sktl.selection._strategy as strategy_module
 from sktl import FineTunedClassifier, FineTunedRegressor, PretrainedFeatureExtractor
-from sktl._engine._probe import PROBE_PENALTY
 from sktl._images import check_images
+from sktl._training._head_probe import PROBE_PENALTY
 from sktl.backbones import Backbone
 from sktl.exceptions import ImageError, InputError, TransferWarning
 from sktl.selection import domain_distance, logme_score, probe_score, recommend_strategy

@@ -1,0 +1,99 @@
+"""The parameters that say which network to use, understood in one place for every estimator."""
+
+import os
+from numbers import Integral
+from typing import Any
+
+from sklearn.base import clone
+from sklearn.frozen import FrozenEstimator
+from sklearn.utils._param_validation import Interval, StrOptions
+from torch import nn
+
+from sktl._estimators._find_fitted import find_fitted
+from sktl.backbones import Backbone, Preprocessing, load_backbone
+from sktl.exceptions import InputError
+
+BACKBONE_CONSTRAINTS: dict = {
+    "backbone": "no_validation",  # load_backbone says what it may be
+    "weights": [str, os.PathLike, None],
+    "in_channels": [Interval(Integral, 1, None, closed="left")],
+    "image_shape": [tuple, list, None],
+    "channels": [StrOptions({"auto", "first", "last"})],
+    "preprocessing": [Preprocessing, dict, None],
+    "random_state": ["random_state"],
+}
+
+
+def resolve_backbone(estimator, parameter: str = "backbone") -> Backbone:
+    """The network that a parameter of an estimator means.
+
+    A fitted estimator lends its trained network. `sklearn.base.clone`, and with it every grid search, makes an
+    estimator that is a parameter unfitted again; `sklearn.frozen.FrozenEstimator` around it prevents that.
+
+    Raises
+    ------
+    InputError
+        Where the backbone is an estimator that is not fitted, or where ``weights``, ``in_channels`` or
+        ``preprocessing`` contradict a network that has its own already.
+    """
+    backbone = getattr(estimator, parameter)
+    if isinstance(backbone, LeftBehind):
+        raise InputError(
+            f"{parameter}={backbone!r}: a compressed classifier is pickled without the network that it was made of. "
+            f"Set {parameter} again to fit anew."
+        )
+    if hasattr(backbone, "get_params") and not isinstance(backbone, Backbone):
+        owner = find_fitted(backbone, "backbone_")
+        if owner is None:
+            raise InputError(
+                f"{parameter}={backbone!r} is an estimator without a fitted network. Fit it first, and wrap it in "
+                "sklearn.frozen.FrozenEstimator where it is cloned (pipelines, grid searches)."
+            )
+        if hasattr(owner, "net_") and not hasattr(owner.net_, "module_"):
+            raise InputError(
+                f"{parameter}={backbone!r} has a network of integers, which no other estimator can go on with. Give "
+                "the estimator that was quantized."
+            )
+        backbone = owner.backbone_
+    return load_backbone(
+        backbone,
+        weights=estimator.weights,
+        in_channels=estimator.in_channels,
+        preprocessing=estimator.preprocessing,
+        random_state=estimator.random_state,
+    )
+
+
+def has_random_weights(estimator: Any, parameter: str = "backbone") -> bool:
+    """Whether nobody has trained the network that a parameter of an estimator means."""
+    return estimator.weights is None and isinstance(getattr(estimator, parameter), str)
+
+
+class LeftBehind:
+    """Stands for a network that was a parameter of a fitted estimator, and is not in its pickle.
+
+    Parameters
+    ----------
+    name : str
+        What it was.
+    """
+
+    def __init__(self, name: str):
+        self.name = name
+
+    def __repr__(self) -> str:
+        return f"<{self.name}, left behind when the fitted estimator was pickled>"
+
+
+def leave_networks_behind(estimator: Any) -> Any:
+    """An unfitted copy of an estimator, without the networks among its parameters and those of what it is made of."""
+    if isinstance(estimator, FrozenEstimator):
+        return FrozenEstimator(leave_networks_behind(estimator.estimator))
+    copied = clone(estimator, safe=False)
+    for name, value in copied.get_params(deep=False).items():
+        is_lent = name == getattr(copied, "_network_parameter", None) and not isinstance(value, str)
+        if is_lent or isinstance(value, nn.Module | LeftBehind):
+            copied.set_params(**{name: value if isinstance(value, LeftBehind) else LeftBehind(type(value).__name__)})
+        elif hasattr(value, "get_params") and not isinstance(value, type):
+            copied.set_params(**{name: leave_networks_behind(value)})
+    return copied
