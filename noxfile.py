@@ -18,10 +18,10 @@ BENCHMARKS = sorted(path.stem for path in Path("benchmarks").glob("*.py") if pat
 SMOKE = [
     "tests/house/test_public_names.py",
     "tests/house/test_examples.py",
-    "tests/_images/test_door.py",
-    "tests/_images/test_sources.py",
+    "tests/_images/test__door.py",
+    "tests/_images/test__sources.py",
     "tests/datasets",
-    "tests/backbones/test_timm.py",
+    "tests/backbones/test__timm.py",
     "tests/compression/test__int8.py",
     "tests/test_feature_extraction.py",
     "tests/finetuning/test__classifier.py::test_all_of_check_estimator",

@@ -11,7 +11,7 @@ from sktl._frozen._cache import open_cache
 from sktl._frozen._prefix import _SEARCHED
 from sktl._frozen._runners import _HELD, _SLOTS
 from sktl._stores import register_store
-from sktl.backbones import _files, _load, load_backbone
+from sktl.backbones import _load, _weights_files, load_backbone
 from sktl.backbones._load import _MEMO
 from sktl.compression import _export
 from sktl.distillation import _teacher
@@ -44,7 +44,7 @@ def test_a_store_says_how_it_is_emptied():
     ("store", "lock"),
     [
         (_load._MEMO, _load._MEMO_LOCK),
-        (_files._DIGESTS, _files._DIGESTS_LOCK),
+        (_weights_files._DIGESTS, _weights_files._DIGESTS_LOCK),
         (_teacher._FITTED, _teacher._FITTED_LOCK),
         (_export._TEMPLATES, _export._TEMPLATES_LOCK),
     ],

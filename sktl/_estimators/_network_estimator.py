@@ -35,7 +35,7 @@ from sktl._training._skorch_net import TransferNet
 from sktl._training._soft_targets import SoftTargets
 from sktl._training._trainable_summary import TrainableSummary
 from sktl._warnings import warn
-from sktl.backbones._variants import fill, hollow
+from sktl.backbones._hollow import fill, hollow
 from sktl.exceptions import InputError, TrainingWarning
 
 _BLOCK = 512  # pictures that are predicted together, so that memory stays bounded

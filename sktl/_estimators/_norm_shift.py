@@ -13,7 +13,7 @@ from sktl._frozen._prefix_network import Normalization
 from sktl._images import Images
 from sktl._threads import bounded_threads
 from sktl.backbones import Backbone
-from sktl.backbones._origin import weights_digest
+from sktl.backbones._weights_digest import weights_digest
 
 _AT_ONCE = 32  # pictures
 _IGNORED = 0.4  # of the norms, from the input on

@@ -22,7 +22,7 @@ from sktl._training._rest_network import RestNetwork
 from sktl._training._schedules import OPTIMIZERS, parameter_groups
 from sktl._training._soft_targets import SoftTargets
 from sktl.backbones._graph import shadow
-from sktl.backbones._variants import hollow_tensor
+from sktl.backbones._hollow import hollow_tensor
 from sktl.exceptions import DivergenceError
 
 _BLOCK = 16  # rows; linear algebra goes by blocks of 2 to 16

@@ -5,8 +5,8 @@ from pathlib import Path
 
 from torch import nn
 
-from sktl.backbones._files import StateDict
 from sktl.backbones._preprocessing import Preprocessing
+from sktl.backbones._weights_files import StateDict
 
 
 class Architecture(ABC):

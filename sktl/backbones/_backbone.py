@@ -9,7 +9,7 @@ from torch import fx, nn
 
 from sktl._locks import cached_once
 from sktl._part import Part
-from sktl.backbones import _fingerprint, _graph, _layout, _stages, _variants
+from sktl.backbones import _changed_layers, _fingerprint, _graph, _layout, _stages
 from sktl.backbones._preprocessing import Preprocessing
 from sktl.backbones._stages import Stage, depth_error
 from sktl.exceptions import BackboneError
@@ -370,7 +370,7 @@ class Backbone:
     @cached_once
     def body(self) -> "Backbone":
         """The network without its source head, of which nothing is left that takes room."""
-        return self if self._given_ends is not None else _variants.up_to(self, len(self._stage_ends))
+        return self if self._given_ends is not None else _changed_layers.up_to(self, len(self._stage_ends))
 
     def with_modules(self, rest: fx.GraphModule) -> "Backbone":
         """The network with other layers behind a cut, and without its source head.
@@ -389,7 +389,7 @@ class Backbone:
         own: nn.Module = _graph.shadow(rest, lambda tensor: tensor.detach().cpu().clone())
         paths = [str(node.target) for node in rest.graph.nodes if node.op in _WITH_TENSORS]
         parts = {path: _graph.attribute(path, own) for path in dict.fromkeys(paths)}
-        return _variants.rebuilt(self.body, parts, self._stage_ends)
+        return _changed_layers.rebuilt(self.body, parts, self._stage_ends)
 
     def _new_value(self, name: str, value: torch.Tensor) -> torch.Tensor:
         """A copy of ``value`` in the form of the tensor that it replaces."""

@@ -20,13 +20,13 @@ from sktl._part import without_tracing
 from sktl._randomness import Randomness
 from sktl._stores import register_store
 from sktl._threads import bounded_threads
-from sktl.backbones import _files, _graph, _input, _weights
+from sktl.backbones import _graph, _input_channels, _weights, _weights_files
 from sktl.backbones._architecture import Architecture
 from sktl.backbones._backbone import Backbone
-from sktl.backbones._files import StateDict
-from sktl.backbones._names import named_as
+from sktl.backbones._checkpoint_names import named_as
 from sktl.backbones._preprocessing import Preprocessing, check_preprocessing
 from sktl.backbones._registry import find_architecture
+from sktl.backbones._weights_files import StateDict
 from sktl.exceptions import BackboneError, WeightsMismatchError
 
 # Loaded networks, the most recently used last. Each may be hundreds of megabytes.
@@ -98,7 +98,7 @@ def load_backbone(
     >>> load_backbone("sktl_mini")
     <Backbone sktl_mini: 5 stages, 3 channels>
     """
-    in_channels = _input.check_in_channels(in_channels)
+    in_channels = _input_channels.check_in_channels(in_channels)
     if not isinstance(backbone, str | type | nn.Module) and isinstance(getattr(backbone, "backbone_", None), Backbone):
         backbone = backbone.backbone_  # of a fitted estimator
     if isinstance(backbone, Backbone):
@@ -129,7 +129,7 @@ def load_backbone(
     state = _read_state(architecture, name, path)
     with Randomness(seed).drawn_from():
         module, has_head = _build(architecture, state, wanted, path, str(path or name))
-        adapted = _input.adapt_input(module.eval().float(), in_channels, wanted, default)
+        adapted = _input_channels.adapt_input(module.eval().float(), in_channels, wanted, default)
     loaded = Backbone(
         module,
         name=backbone,
@@ -147,7 +147,7 @@ def load_backbone(
 def _is_unchanged(path: Path, key: tuple) -> bool:
     """Whether a file is what it was: one that is written while it is read may be neither that nor what it is now."""
     try:
-        return _files.file_digest(path) in key
+        return _weights_files.file_digest(path) in key
     except WeightsMismatchError:  # it is gone, and what was read of it is whole
         return False
 
@@ -189,7 +189,7 @@ def _resolve_weights(
         if weights in architecture.published:
             return weights, None
     choices = f"'default', one of {sorted(architecture.published)}, None for random weights"
-    return None, _files.as_weights_path(weights, backbone=architecture.name, choices=choices)
+    return None, _weights_files.as_weights_path(weights, backbone=architecture.name, choices=choices)
 
 
 def _memo_key(
@@ -208,13 +208,13 @@ def _memo_key(
     if path is None:
         return backbone, name, in_channels, preprocessing
     # A file that was written again is another one, though its size and times may be those of before.
-    return backbone, _files.file_digest(path), path.name, in_channels, preprocessing
+    return backbone, _weights_files.file_digest(path), path.name, in_channels, preprocessing
 
 
 def _read_state(architecture: Architecture, name: str | None, path: Path | None) -> "StateDict | None":
     """The weights; None where they are to be random."""
     if path is not None:
-        return _files.read_state_dict(path)
+        return _weights_files.read_state_dict(path)
     return architecture.adjust(architecture.fetch(name)) if name is not None else None
 
 
@@ -285,7 +285,7 @@ def _own(
     path = None
     if weights is not None and not _own_weights(weights):
         choices = "'default' or None for the weights that it has"
-        path = _files.as_weights_path(weights, backbone=name, choices=choices)
+        path = _weights_files.as_weights_path(weights, backbone=name, choices=choices)
     copied = without_tracing(copy.deepcopy(module)).cpu().float().eval()
     for layer in copied.modules():
         for hooks in (layer._forward_hooks, layer._forward_pre_hooks, layer._backward_hooks, layer._backward_pre_hooks):
@@ -294,13 +294,13 @@ def _own(
                 if not (getattr(hook, "__module__", None) or type(hook).__module__).startswith("torch."):
                     del hooks[number]
     if path is not None:
-        state = named_as(_files.read_state_dict(path), list(copied.state_dict()), dict, origin=str(path))
+        state = named_as(_weights_files.read_state_dict(path), list(copied.state_dict()), dict, origin=str(path))
         _weights.load_state_dict(copied, state, origin=str(path))
         copied.eval()
     numbers = [*copied.named_parameters(), *(x for x in copied.named_buffers() if _weights.is_statistic(x[0]))]
     _weights.check_numbers(numbers, whose=f"backbone={name}(...)")
     with Randomness(0).drawn_from():
-        wanted = _input.adapt_input(copied, in_channels, check_preprocessing(preprocessing, default), default)
+        wanted = _input_channels.adapt_input(copied, in_channels, check_preprocessing(preprocessing, default), default)
     loaded = Backbone(copied, name=name, preprocessing=wanted, in_channels=in_channels)
     _check_graph(loaded)
     return loaded

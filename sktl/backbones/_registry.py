@@ -6,10 +6,10 @@ from pathlib import Path
 
 from torch import nn
 
-from sktl.backbones import _files, _mini, _timm
+from sktl.backbones import _mini, _timm, _weights_files
 from sktl.backbones._architecture import Architecture
-from sktl.backbones._files import StateDict
 from sktl.backbones._preprocessing import Preprocessing
+from sktl.backbones._weights_files import StateDict
 from sktl.exceptions import BackboneError
 
 
@@ -25,7 +25,7 @@ class _Mini(Architecture):
         return _mini.sktl_mini()
 
     def fetch(self, weights: str) -> StateDict:
-        return _files.read_state_dict(Path(__file__).with_name("sktl_mini.safetensors"))
+        return _weights_files.read_state_dict(Path(__file__).with_name("sktl_mini.safetensors"))
 
     def preprocessing(self, weights: str | None, path: Path | None = None) -> Preprocessing:
         return _mini.MINI_PREPROCESSING

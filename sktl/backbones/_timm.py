@@ -8,8 +8,8 @@ from torch import nn
 from sktl._optional import import_optional
 from sktl.backbones import _weights
 from sktl.backbones._architecture import Architecture
-from sktl.backbones._files import StateDict
 from sktl.backbones._preprocessing import Preprocessing
+from sktl.backbones._weights_files import StateDict
 from sktl.exceptions import BackboneError
 
 _PREFIX = "timm:"

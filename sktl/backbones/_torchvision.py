@@ -11,8 +11,8 @@ from torch import nn
 
 from sktl.backbones import _weights
 from sktl.backbones._architecture import Architecture
-from sktl.backbones._files import StateDict
 from sktl.backbones._preprocessing import Preprocessing
+from sktl.backbones._weights_files import StateDict
 
 
 @cache

@@ -10,7 +10,7 @@ import torch
 from safetensors import SafetensorError
 from torch import Tensor, nn
 
-from sktl.backbones._files import StateDict, as_state_dict
+from sktl.backbones._weights_files import StateDict, as_state_dict
 from sktl.exceptions import WeightsDownloadError, WeightsMismatchError
 
 # Larger numbers have squares that float32 does not hold: no network has learnt them.

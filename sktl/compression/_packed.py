@@ -8,7 +8,7 @@ from torch import nn
 
 from sktl._estimators._backbone_parameter import leave_networks_behind
 from sktl._estimators._network_classifier import NetworkClassifier
-from sktl.backbones._variants import fill, hollow, is_hollow
+from sktl.backbones._hollow import fill, hollow, is_hollow
 from sktl.compression._codec import pack, unpack
 
 

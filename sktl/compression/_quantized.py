@@ -9,7 +9,7 @@ from sklearn.utils._param_validation import Interval, StrOptions
 
 from sktl._estimators._footprint import network_counts
 from sktl._training._sparsity import keeps_zeros
-from sktl.backbones._variants import hollow
+from sktl.backbones._hollow import hollow
 from sktl.compression._codebook import KeepShared, share_weights
 from sktl.compression._compressed import COMPRESSION_CONSTRAINTS, CompressedClassifier, adopt_network, compressible
 from sktl.compression._export import check_engine

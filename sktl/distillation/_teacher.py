@@ -26,7 +26,7 @@ from sktl._locks import Lock
 from sktl._messages import shortened, shortened_errors
 from sktl._stores import register_store
 from sktl._warnings import warn
-from sktl.backbones._files import file_digest, is_weights_name
+from sktl.backbones._weights_files import file_digest, is_weights_name
 from sktl.distillation._digests import content_digest, digest_and_size, row_digests
 from sktl.distillation._knowledge import LEAST_PROBABILITY
 from sktl.exceptions import InputError, TrainingWarning

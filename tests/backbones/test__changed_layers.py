@@ -1,4 +1,4 @@
-"""Networks made from another one: without its source head, with smaller layers, or hollow to be pickled."""
+"""Networks made from another one: without its source head, with smaller layers, or up to one of its stages."""
 
 import copy
 import pickle
@@ -8,7 +8,7 @@ import torch
 from torch import nn
 
 from sktl.backbones import Backbone, Preprocessing, load_backbone
-from sktl.backbones._variants import fill, hollow, hollow_tensor, is_hollow, up_to
+from sktl.backbones._changed_layers import up_to
 
 
 class Net(nn.Module):
@@ -142,34 +142,6 @@ def test_stage_ends_that_are_given(backbone, x):
     assert len(own.stage_parts["first"]) == 4
     again = pickle.loads(pickle.dumps(own))
     assert names(again) == ["first", "second"]
-
-
-def test_hollow_and_filled(backbone, x):
-    """Hollow, a network takes no room and knows its fingerprints; filled again, it is what it was."""
-    expected, fingerprint = run(backbone, x), backbone.fingerprint("layer2")
-    state = {name: tensor.clone() for name, tensor in backbone.module.state_dict().items()}
-    empty = hollow(backbone, [*state, "no.tensor"])
-    assert empty.fingerprint("layer2") == fingerprint
-    assert len(pickle.dumps(empty)) < 0.4 * len(pickle.dumps(backbone))
-    assert all(is_hollow(tensor) for tensor in empty.module.state_dict().values() if tensor.numel() > 1)
-    assert torch.equal(run(backbone, x), expected)
-    full = fill(pickle.loads(pickle.dumps(empty)), {**state, "no.tensor": torch.zeros(1)})
-    assert torch.equal(run(full, x), expected)
-    assert full.fingerprint("layer2") == fingerprint
-    with torch.no_grad():
-        full.module.stem[0].weight.zero_()
-    assert torch.equal(run(backbone, x), expected)
-
-
-@pytest.mark.parametrize("tensor", [torch.ones(3, 4), torch.ones(2, dtype=torch.int64), torch.ones(5, 2).t()])
-def test_a_hollow_tensor(tensor):
-    """Zeros of the same shape and type that are one number in memory; what has numbers of its own is not hollow."""
-    empty = hollow_tensor(tensor)
-    assert (empty.shape, empty.dtype) == (tensor.shape, tensor.dtype)
-    assert not empty.any()
-    assert empty.untyped_storage().nbytes() == tensor.element_size()
-    assert is_hollow(empty)
-    assert not is_hollow(tensor)
 
 
 def test_up_to(backbone, x):

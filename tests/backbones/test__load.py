@@ -90,15 +90,15 @@ def test_a_file_that_is_written_while_it_is_read_is_not_remembered(tmp_path, mon
     path = tmp_path / "weights.pt"
     states = [load_backbone("sktl_mini", weights=None, random_state=seed).module.state_dict() for seed in (5, 6)]
     torch.save(states[0], path)
-    read = _load._files.read_state_dict
+    read = _load._weights_files.read_state_dict
 
     def read_late(path):
         torch.save(states[1], path)
         return {name: tensor.clone() for name, tensor in states[0].items()}
 
-    monkeypatch.setattr(_load._files, "read_state_dict", read_late)
+    monkeypatch.setattr(_load._weights_files, "read_state_dict", read_late)
     load_backbone("sktl_mini", weights=path)
-    monkeypatch.setattr(_load._files, "read_state_dict", read)
+    monkeypatch.setattr(_load._weights_files, "read_state_dict", read)
     assert torch.equal(load_backbone("sktl_mini", weights=path).module.fc.bias, states[1]["fc.bias"])
     gray = load_backbone("sktl_mini", weights=path, in_channels=1)
     assert load_backbone("sktl_mini", weights=path, in_channels=1) is gray
@@ -109,14 +109,14 @@ def test_a_file_that_is_removed_while_it_is_read(tmp_path, monkeypatch):
     path = tmp_path / "weights.pt"
     state = load_backbone("sktl_mini", weights=None, random_state=5).module.state_dict()
     torch.save(state, path)
-    read = _load._files.read_state_dict
+    read = _load._weights_files.read_state_dict
 
     def read_and_remove(path):
         found = read(path)
         path.unlink()
         return found
 
-    monkeypatch.setattr(_load._files, "read_state_dict", read_and_remove)
+    monkeypatch.setattr(_load._weights_files, "read_state_dict", read_and_remove)
     assert torch.equal(load_backbone("sktl_mini", weights=path).module.fc.bias, state["fc.bias"])
     with pytest.raises(FileNotFoundError, match="there is no such file"):
         load_backbone("sktl_mini", weights=path)

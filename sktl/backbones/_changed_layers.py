@@ -1,6 +1,6 @@
-"""Networks made from another one: with other layers, or emptied to be pickled beside what was in them."""
+"""Networks made from another one: with other layers at some paths, or up to one of its stages."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from typing import Any, TypeVar
 
 import torch
@@ -51,36 +51,3 @@ def up_to(backbone: BackboneT, n_stages: int) -> BackboneT:
     used = {str(node.target) for node in inside}
     behind = {str(node.target) for node in backbone._full_graph.nodes if node.op == "call_module"} - used
     return rebuilt(backbone, {path: nn.Identity() for path in behind}, ends)
-
-
-def hollow(backbone: BackboneT, names: Iterable[str]) -> BackboneT:
-    """The same network with some tensors that take no room and hold nothing, to be pickled beside their values.
-
-    It is not to be run before `fill` has given it its values again, and keeps the fingerprints of the whole one.
-    """
-    own = backbone.module.state_dict()
-    return _with(backbone, {name: hollow_tensor(own[name]) for name in names if name in own})
-
-
-def fill(backbone: BackboneT, state: Mapping[str, torch.Tensor]) -> BackboneT:
-    """What `hollow` emptied, with the values again that it had."""
-    own = backbone.module.state_dict()
-    return _with(backbone, {name: value.detach().cpu().clone() for name, value in state.items() if name in own})
-
-
-def hollow_tensor(tensor: torch.Tensor) -> torch.Tensor:
-    """Zeros of the same shape and type that are one number in memory."""
-    return tensor.new_zeros(()).expand(tensor.shape)
-
-
-def is_hollow(tensor: torch.Tensor) -> bool:
-    """Whether it is what `hollow_tensor` made of several numbers, or of one: then it makes no difference."""
-    return tensor.numel() != 1 and not any(tensor.stride())
-
-
-def _with(backbone: BackboneT, tensors: Mapping[str, torch.Tensor]) -> BackboneT:
-    """Another network of the same graph and name, which is still to be read."""
-    other = object.__new__(type(backbone))
-    vars(other).update(backbone.__getstate__())
-    other.module = _graph.with_tensors(backbone.module, tensors)
-    return other

@@ -8,7 +8,7 @@ from safetensors import SafetensorError
 from torch import nn
 
 from sktl.backbones import _weights, load_backbone
-from sktl.backbones._files import as_state_dict
+from sktl.backbones._weights_files import as_state_dict
 from sktl.exceptions import WeightsDownloadError, WeightsMismatchError
 
 

@@ -12,7 +12,7 @@ import torch
 from safetensors.torch import save_file
 from torch import nn
 
-from sktl.backbones import _files, load_backbone
+from sktl.backbones import _weights_files, load_backbone
 from sktl.exceptions import BackboneError, WeightsMismatchError
 
 
@@ -37,7 +37,7 @@ def test_read_state_dict(tmp_path, suffix, dtype):
     expected = {name: t.to(dtype) if t.is_floating_point() else t for name, t in network().state_dict().items()}
     path = tmp_path / f"weights{suffix}"
     save_file(expected, path) if suffix == ".safetensors" else torch.save(expected, path)
-    state = _files.read_state_dict(path)
+    state = _weights_files.read_state_dict(path)
     assert state.keys() == expected.keys()
     for name, tensor in state.items():
         assert tensor.dtype == (torch.float32 if expected[name].is_floating_point() else torch.int64)
@@ -48,7 +48,7 @@ def test_what_was_read_does_not_change_with_the_file(tmp_path):
     """The tensors are no windows into the file: writing zeros over it leaves them alone."""
     path = tmp_path / "weights.safetensors"
     save_file({"a": torch.ones(1000)}, path)
-    state = _files.read_state_dict(path)
+    state = _weights_files.read_state_dict(path)
     with path.open("r+b") as file:
         file.write(bytes(path.stat().st_size))
     assert torch.equal(state["a"], torch.ones(1000))
@@ -66,7 +66,7 @@ def test_a_malicious_pickle_does_nothing(tmp_path, save):
     else:
         torch.save({**network().state_dict(), "more": malicious} if "dict" in save else malicious, path)
     with pytest.raises(WeightsMismatchError, match="would run code"):
-        _files.read_state_dict(path)
+        _weights_files.read_state_dict(path)
     assert not victim.exists()
     pickle.loads(pickle.dumps(malicious))
     assert victim.exists(), "the pickle is a dangerous one"
@@ -79,7 +79,7 @@ def test_what_a_training_program_keeps_beside_the_weights(tmp_path, is_zip):
     content = {"state_dict": network().state_dict(), "hyper_parameters": argparse.Namespace(lr=0.1)}
     torch.save(content, path, _use_new_zipfile_serialization=is_zip)
     with pytest.raises(WeightsMismatchError, match=r"it holds argparse\.Namespace, .*Save the weights alone"):
-        _files.read_state_dict(path)
+        _weights_files.read_state_dict(path)
 
 
 @pytest.mark.parametrize("suffix", [".safetensors", ".pt"])
@@ -89,7 +89,7 @@ def test_broken_files(tmp_path, suffix, content):
     path = tmp_path / f"weights{suffix}"
     path.write_bytes(content)
     with pytest.raises(WeightsMismatchError, match=r"torch\.save\(model\.state_dict\(\), path\)"):
-        _files.read_state_dict(path)
+        _weights_files.read_state_dict(path)
 
 
 def test_a_truncated_file(tmp_path):
@@ -98,7 +98,7 @@ def test_a_truncated_file(tmp_path):
     save_file(network().state_dict(), path)
     path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
     with pytest.raises(WeightsMismatchError):
-        _files.read_state_dict(path)
+        _weights_files.read_state_dict(path)
 
 
 @pytest.mark.parametrize("content", [[torch.zeros(1)], {"epoch": 3}, torch.zeros(1)])
@@ -107,18 +107,18 @@ def test_something_else_than_a_state_dict(tmp_path, content):
     path = tmp_path / "weights.pt"
     torch.save(content, path)
     with pytest.raises(WeightsMismatchError, match="something else than a state dict"):
-        _files.read_state_dict(path)
+        _weights_files.read_state_dict(path)
 
 
 def test_as_weights_path(tmp_path):
     """A word that is no path is an unknown name, and the message lists the known; a path has to be there."""
     (tmp_path / "weights.pt").touch()
     known = {"backbone": "resnet18", "choices": "'V1' or 'V2'"}
-    assert _files.as_weights_path(str(tmp_path / "weights.pt"), **known) == tmp_path / "weights.pt"
+    assert _weights_files.as_weights_path(str(tmp_path / "weights.pt"), **known) == tmp_path / "weights.pt"
     with pytest.raises(BackboneError, match=r"weights='V3' is unknown.*Use 'V1' or 'V2', or the path"):
-        _files.as_weights_path("V3", **known)
+        _weights_files.as_weights_path("V3", **known)
     with pytest.raises(FileNotFoundError, match=r"missing\.pt"):
-        _files.as_weights_path(tmp_path / "missing.pt", **known)
+        _weights_files.as_weights_path(tmp_path / "missing.pt", **known)
 
 
 PATHS = {
@@ -153,7 +153,7 @@ def test_a_file_that_may_not_be_read(tmp_path, monkeypatch, suffix):
         raise PermissionError(13, "Permission denied")
 
     monkeypatch.setattr(Path, "open", refuse)
-    for read in (_files.read_state_dict, _files.file_digest):
+    for read in (_weights_files.read_state_dict, _weights_files.file_digest):
         with pytest.raises(WeightsMismatchError, match=rf"weights{suffix}' cannot be read \(Permission denied\)"):
             read(path)
 
@@ -178,7 +178,7 @@ def test_damaged_files(tmp_path, kind):
                 damaged[chance.randrange(len(damaged))] ^= 1 << chance.randrange(8)
         path.write_bytes(damaged)
         try:
-            _files.read_state_dict(path)
+            _weights_files.read_state_dict(path)
         except WeightsMismatchError as error:
             messages.append(str(error))
     assert len(messages) >= 75  # each that was cut
@@ -193,15 +193,15 @@ def test_what_would_fill_the_memory(tmp_path):
         for entry in archive.infolist():
             packed.writestr(entry.filename, archive.read(entry))
     with pytest.raises(WeightsMismatchError, match=r"bomb\.pt' declares 100,0.* bytes of content, in a file of"):
-        _files.read_state_dict(bomb)
+        _weights_files.read_state_dict(bomb)
     torch.save({"many": torch.zeros(1).expand(10**6, 10**6)}, path)
     with pytest.raises(WeightsMismatchError, match=r"the tensor 'many' is .*a view that repeats"):
-        _files.read_state_dict(path)
+        _weights_files.read_state_dict(path)
     path = tmp_path / "weights.safetensors"
     save_file({"a": torch.zeros(10)}, path)
     path.write_bytes(path.read_bytes()[:-8])
     with pytest.raises(WeightsMismatchError, match=r"declares .* it is truncated"):
-        _files.read_state_dict(path)
+        _weights_files.read_state_dict(path)
 
 
 def test_tensors_that_are_no_tables(tmp_path):
@@ -209,7 +209,7 @@ def test_tensors_that_are_no_tables(tmp_path):
     for tensor in (torch.zeros(3, dtype=torch.complex64), torch.empty(2, device="meta")):
         torch.save({"fine": torch.ones(1), "odd": tensor}, tmp_path / "weights.pt")
         with pytest.raises(WeightsMismatchError, match="the tensor 'odd' is sparse"):
-            _files.read_state_dict(tmp_path / "weights.pt")
+            _weights_files.read_state_dict(tmp_path / "weights.pt")
 
 
 @pytest.mark.parametrize(
@@ -225,7 +225,7 @@ def test_tensors_that_are_no_tables(tmp_path):
 def test_checkpoints_are_unwrapped(wrap):
     """What training programs put around a state dict is taken off; of two the one that was trained counts."""
     state = network().state_dict()
-    found = _files.as_state_dict(wrap(state), origin="file")
+    found = _weights_files.as_state_dict(wrap(state), origin="file")
     assert found.keys() == state.keys()
     assert torch.equal(found["0.weight"], state["0.weight"])
 
@@ -237,11 +237,11 @@ def test_the_content_of_a_file_decides(tmp_path):
     for value in (1.0, 2.0):
         save_file({"a": torch.full((3,), value)}, path)
         os.utime(path, (10**9, 10**9))
-        digests |= {_files.file_digest(path), _files.file_digest(path)}
+        digests |= {_weights_files.file_digest(path), _weights_files.file_digest(path)}
     assert len(digests) == 2
     copy = tmp_path / "copy.pt"
     copy.write_bytes(path.read_bytes())
-    assert _files.file_digest(copy) in digests
+    assert _weights_files.file_digest(copy) in digests
 
 
 def test_a_file_that_stays_is_read_once(tmp_path, monkeypatch):
@@ -249,10 +249,10 @@ def test_a_file_that_stays_is_read_once(tmp_path, monkeypatch):
     path = tmp_path / "weights.pt"
     path.write_bytes(b"content")
     read = []
-    digest = _files._digest
-    monkeypatch.setattr(_files, "_digest", lambda file: read.append(1) or digest(file))
-    _files.file_digest(path), _files.file_digest(path)
+    digest = _weights_files._digest
+    monkeypatch.setattr(_weights_files, "_digest", lambda file: read.append(1) or digest(file))
+    _weights_files.file_digest(path), _weights_files.file_digest(path)
     assert len(read) == 2
-    monkeypatch.setattr(_files.time, "time", lambda: path.stat().st_ctime + 10)
-    _files.file_digest(path), _files.file_digest(path)
+    monkeypatch.setattr(_weights_files.time, "time", lambda: path.stat().st_ctime + 10)
+    _weights_files.file_digest(path), _weights_files.file_digest(path)
     assert len(read) == 3

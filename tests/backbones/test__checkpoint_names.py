@@ -5,8 +5,8 @@ import torch
 from torch import nn
 
 from sktl.backbones import load_backbone
+from sktl.backbones._checkpoint_names import named_as
 from sktl.backbones._mini import sktl_mini
-from sktl.backbones._names import named_as
 from sktl.exceptions import WeightsMismatchError
 
 EXPECTED = list(sktl_mini().state_dict())

@@ -3,9 +3,9 @@
 import torch
 
 from sktl.backbones import load_backbone
+from sktl.backbones._changed_layers import up_to
 from sktl.backbones._mini import sktl_mini
-from sktl.backbones._origin import weights_digest
-from sktl.backbones._variants import up_to
+from sktl.backbones._weights_digest import weights_digest
 
 
 def test_equal_weights_have_equal_digests(tmp_path):
