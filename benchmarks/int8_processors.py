@@ -27,7 +27,7 @@ from compression import imagenet_classifier
 from sklearn.frozen import FrozenEstimator
 
 from sktl._frozen._onnx import session_options
-from sktl.compression import QuantizedClassifier, _int8, _processor
+from sktl.compression import QuantizedClassifier, _int8, _integer_session
 
 SOURCE = Path(__file__).parents[1] / "tests" / "compression" / "older_processor.c"
 KINDS = {"VNNI": {}, "AVX-512, no VNNI": {"OLDER_PROCESSOR": "avx512"}, "AVX2": {"OLDER_PROCESSOR": "avx2"}}
@@ -63,8 +63,8 @@ def make_networks(folder: Path) -> None:
 def measure(folder: Path, kind: str) -> None:
     """Outputs of each network on the processor that this process sees, and the share of time that it takes."""
     models, x, _ = pickle.loads((folder / "networks.pickle").read_bytes())
-    sessions = {name: _processor.integer_session(model, 1) for name, model in models.items()}
-    sessions["16 bits"] = _processor._session(models["8 bits"], session_options(1))
+    sessions = {name: _integer_session.integer_session(model, 1) for name, model in models.items()}
+    sessions["16 bits"] = _integer_session._session(models["8 bits"], session_options(1))
     name = sessions["floats"].get_inputs()[0].name
     times: dict[str, list[float]] = {key: [] for key in sessions}
     for _ in range(N_ROUNDS):
@@ -81,7 +81,7 @@ def measure(folder: Path, kind: str) -> None:
         key: np.concatenate([session.run(None, {name: x[row : row + 1]})[0] for row in range(len(x))])
         for key, session in sessions.items()
     }
-    (folder / f"{kind}.pickle").write_bytes(pickle.dumps((outputs, shares, _processor.overflows())))
+    (folder / f"{kind}.pickle").write_bytes(pickle.dumps((outputs, shares, _integer_session.overflows())))
 
 
 def probabilities(outputs: np.ndarray) -> np.ndarray:

@@ -13,7 +13,7 @@ from sktl._frozen._runners import _HELD, _SLOTS
 from sktl._stores import register_store
 from sktl.backbones import _load, _weights_files, load_backbone
 from sktl.backbones._load import _MEMO
-from sktl.compression import _export
+from sktl.compression import _onnx_export
 from sktl.distillation import _teacher
 from sktl.distillation._teacher import _FITTED
 
@@ -46,7 +46,7 @@ def test_a_store_says_how_it_is_emptied():
         (_load._MEMO, _load._MEMO_LOCK),
         (_weights_files._DIGESTS, _weights_files._DIGESTS_LOCK),
         (_teacher._FITTED, _teacher._FITTED_LOCK),
-        (_export._TEMPLATES, _export._TEMPLATES_LOCK),
+        (_onnx_export._TEMPLATES, _onnx_export._TEMPLATES_LOCK),
     ],
 )
 def test_nothing_is_cleared_while_another_thread_looks_into_it(store, lock):

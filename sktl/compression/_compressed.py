@@ -34,10 +34,10 @@ from sktl._training._rest_network import RestNetwork, adopt_statistics_quickly, 
 from sktl._training._soft_targets import LOGITS, WEIGHT, SoftTargets
 from sktl._training._sparsity import find_zeros, restore_zeros
 from sktl.backbones import Backbone
-from sktl.compression._norms import recalibrate
-from sktl.compression._packed import Packed, bare
-from sktl.compression._regressors import refuse_regressor
-from sktl.compression._steps import steps
+from sktl.compression._batch_norm_recalibration import recalibrate_batch_norms
+from sktl.compression._compression_chain import compression_chain
+from sktl.compression._packed_pickle import Packed, bare
+from sktl.compression._refuse_regressors import refuse_regressor
 from sktl.exceptions import CompressionError, DivergenceError, InputError
 
 _N_TIMED = 16  # pictures that the footprint is measured with
@@ -224,7 +224,7 @@ class CompressedClassifier(WholeCopies, FitInEpochs, MetaEstimatorMixin, Classif
                     "for it before pickling, or use sktl.compression.footprint(estimator, X) on each."
                 )
             some = _safe_indexing(self._sample, np.arange(min(_N_TIMED, _num_samples(self._sample))))
-            models = {name: _without_parameter(model) for name, model in steps(self).items()}
+            models = {name: _without_parameter(model) for name, model in compression_chain(self).items()}
             answers = [model.predict(self._sample) for model in models.values()]
             agreement = [float(np.mean(answer == answers[0])) for answer in answers]
             note = getattr(self.estimator_.net_, "note", "")  # a net of integers says where it is fast
@@ -334,7 +334,7 @@ class CompressedClassifier(WholeCopies, FitInEpochs, MetaEstimatorMixin, Classif
 
     def _recover(self, inner, course):
         """Bring back what a few passes without gradients can: statistics of batch norms, and a head that fits."""
-        recalibrate(inner.net_, course.rows)
+        recalibrate_batch_norms(inner.net_, course.rows)
         if inner.head_init == "probe":
             zeros = find_zeros(inner.net_.module_.head)
             inner._start_from_probe(inner.net_, course)

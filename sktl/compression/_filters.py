@@ -90,7 +90,7 @@ class _Group(NamedTuple):
         return self.n_filters // self.n_blocks
 
 
-class Whole(NamedTuple):
+class Unpruned(NamedTuple):
     """What shares are of, where a network is cut in several steps: else what is rounded off would add up.
 
     Attributes
@@ -105,12 +105,12 @@ class Whole(NamedTuple):
     macs: int
 
 
-def measure_whole(network: RestNetwork, example: Tensor) -> Whole:
+def measure_unpruned(network: RestNetwork, example: Tensor) -> Unpruned:
     """How large a network is before the first step; ``network`` and ``example`` as in `prune_filters`."""
     with torch.inference_mode(False), torch.no_grad():
         layers = _layer_macs(_trial_copy(network), example[:2].detach().cpu().clone())
     n_filters = {path: n_outputs for path, (_, _, n_outputs) in layers.items()}
-    return Whole(n_filters, sum(macs for macs, _, _ in layers.values()))
+    return Unpruned(n_filters, sum(macs for macs, _, _ in layers.values()))
 
 
 def import_torch_pruning() -> Any:
@@ -127,7 +127,7 @@ def prune_filters(
     scope: str = "layer",
     score: Score | None = None,
     round_to: int | None = None,
-    whole: Whole | None = None,
+    unpruned: Unpruned | None = None,
 ) -> None:
     """Remove convolution filters and all that depends on them, in place.
 
@@ -155,7 +155,7 @@ def prune_filters(
         What stays of a group is the nearest multiple of it, unless that is none, or more than there was. None is 8 for
         ``unit="macs"``, since processors work on channels by the eight and time is what is to be saved; and 1 for
         ``unit="count"``, which is exact.
-    whole : Whole, default=None
+    unpruned : Unpruned, default=None
         Of what ``amount`` is a share, what is gone already counted in; None takes the network as it is.
 
     Raises
@@ -178,18 +178,18 @@ def prune_filters(
         example = example[:2].detach().cpu().clone().requires_grad_()
         groups = _read_groups(network, example)
 
-    whole = whole or measure_whole(network, example)
+    unpruned = unpruned or measure_unpruned(network, example)
 
     def proven_cuts(groups: Sequence[_Group]) -> list[_Member]:
         importances = [_importance(group, network, score or _squares) for group in groups]
 
         def cuts_of(share: float) -> list[_Member]:
-            return _cuts(groups, importances, _n_kept(groups, importances, share, scope, step, whole))
+            return _cuts(groups, importances, _n_kept(groups, importances, share, scope, step, unpruned))
 
         trial = _trial_copy(network)
         share = amount
         if unit == "macs":
-            share = _share_that_saves(amount, _layer_macs(trial, example), whole.macs, cuts_of)
+            share = _share_that_saves(amount, _layer_macs(trial, example), unpruned.macs, cuts_of)
         cuts = cuts_of(share)
         _prove(trial, example, cuts)
         return cuts
@@ -334,18 +334,18 @@ def _importance(group: _Group, network: nn.Module, score: Score) -> Tensor:
 
 
 def _n_kept(
-    groups: Sequence[_Group], importances: Sequence[Tensor], share: float, scope: str, step: int, whole: Whole
+    groups: Sequence[_Group], importances: Sequence[Tensor], share: float, scope: str, step: int, unpruned: Unpruned
 ) -> list[int]:
     """How many units of each group stay where ``share`` of the filters of the whole network goes."""
     sizes = [group.n_units for group in groups]
-    wholes = [whole.n_filters.get(group.members[0].path, group.n_filters) // group.n_blocks for group in groups]
+    totals = [unpruned.n_filters.get(group.members[0].path, group.n_filters) // group.n_blocks for group in groups]
     if scope == "layer":
-        kept = [min(size, max(1, n - _share_of(n, share))) for size, n in zip(sizes, wholes, strict=True)]
+        kept = [min(size, max(1, n - _share_of(n, share))) for size, n in zip(sizes, totals, strict=True)]
     else:
         # The most important ones of each group are not asked: a tenth of it stays.
-        smallest = [max(1, math.ceil(_SMALLEST_SHARE * n)) for n in wholes]
+        smallest = [max(1, math.ceil(_SMALLEST_SHARE * n)) for n in totals]
         free = [max(0, size - n) for size, n in zip(sizes, smallest, strict=True)]
-        n_gone = max(0, _share_of(sum(wholes), share) - (sum(wholes) - sum(sizes)))
+        n_gone = max(0, _share_of(sum(totals), share) - (sum(totals) - sum(sizes)))
         ranked = torch.cat([importance.sort()[0][:n] for importance, n in zip(importances, free, strict=True)])
         owners = torch.repeat_interleave(torch.tensor(free))
         gone = owners[ranked.argsort(stable=True)[:n_gone]].bincount(minlength=len(groups))

@@ -17,8 +17,8 @@ from sktl._frozen._onnx import named_failure, session_options
 from sktl._frozen._prefix_network import fuse
 from sktl._optional import import_optional
 from sktl._training._rest_network import RestNetwork
-from sktl.compression._export import FAILURE, PURPOSE, export_float
-from sktl.compression._processor import integer_session, overflows
+from sktl.compression._integer_session import integer_session, overflows
+from sktl.compression._onnx_export import FAILURE, PURPOSE, export_float
 from sktl.exceptions import EngineError, InputError
 
 # What is computed in integers, and what integers can pass through unchanged. All else (squeeze-excitation's products,

@@ -26,7 +26,7 @@ from sktl.compression._compressed import (
     copied,
     require_layers,
 )
-from sktl.compression._curve import LotteryCurve, Point
+from sktl.compression._lottery_curve import LotteryCurve, Point
 from sktl.compression._masks import importance, set_zeros, shuffled, zero_masks
 from sktl.exceptions import InputError
 

@@ -14,7 +14,7 @@ from sktl.compression._compressed import (
     inner_layers,
     require_layers,
 )
-from sktl.compression._filters import import_torch_pruning, measure_whole, prune_filters
+from sktl.compression._filters import import_torch_pruning, measure_unpruned, prune_filters
 from sktl.compression._masks import CRITERIA, importance, set_zeros, zero_masks
 from sktl.exceptions import CompressionError, InputError
 
@@ -209,12 +209,12 @@ class PrunedClassifier(CompressedClassifier):
         with torch.no_grad():
             example = network.normalization(course.rows.activations.batch([0], 0).to(inner.net_.device))
         before = sum(parameter.numel() for parameter in network.parameters())
-        whole = whole or measure_whole(network, example)
+        whole = whole or measure_unpruned(network, example)
         prune_filters(
             network,
             example,
             amount=share,
-            whole=whole,
+            unpruned=whole,
             unit=self.unit,
             scope=self._resolve_scope(),
             score=scores.__getitem__,

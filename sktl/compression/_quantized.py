@@ -12,8 +12,8 @@ from sktl._training._sparsity import keeps_zeros
 from sktl.backbones._hollow import hollow
 from sktl.compression._codebook import KeepShared, share_weights
 from sktl.compression._compressed import COMPRESSION_CONSTRAINTS, CompressedClassifier, adopt_network, compressible
-from sktl.compression._export import check_engine
 from sktl.compression._int8 import quantize_int8
+from sktl.compression._onnx_export import check_engine
 
 
 class QuantizedClassifier(CompressedClassifier):

@@ -2,7 +2,7 @@
 
 from sktl._estimators._find_fitted import find_fitted
 from sktl._params import check_is_fitted
-from sktl.compression._steps import steps
+from sktl.compression._compression_chain import compression_chain
 from sktl.exceptions import InputError
 from sktl.inspection._axes import check_matplotlib
 from sktl.inspection._cost import CostDisplay
@@ -169,4 +169,4 @@ def _steps(estimator):
             f"{name} has no original beside it: it was not compressed, or was pickled, which leaves the original "
             "behind. Use CompressionDisplay.from_estimators({'original': ..., 'compressed': ...}, X, y)."
         )
-    return steps(estimator)
+    return compression_chain(estimator)

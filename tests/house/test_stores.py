@@ -17,7 +17,7 @@ NO_STORES = {
     "sktl._frozen._onnx._UNKEPT",
     "sktl._images._reading.memory",
     "sktl.backbones._torchvision.list_names",
-    "sktl.compression._processor.overflows",
+    "sktl.compression._integer_session.overflows",
 }
 
 

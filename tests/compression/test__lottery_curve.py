@@ -1,6 +1,6 @@
 """The table of a lottery: a column for each thing that was measured, and what it says of the best ticket."""
 
-from sktl.compression._curve import LotteryCurve, Point
+from sktl.compression._lottery_curve import LotteryCurve, Point
 
 POINTS = [
     Point("winning", 0, 1.0, 0.9, 3),

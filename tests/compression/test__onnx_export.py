@@ -6,7 +6,7 @@ import torch
 from torch import nn
 
 from sktl._frozen._onnx import session_options
-from sktl.compression import _export
+from sktl.compression import _onnx_export
 from sktl.exceptions import EngineError, MissingDependencyError
 
 onnxruntime = pytest.importorskip("onnxruntime")
@@ -24,7 +24,7 @@ def exports(monkeypatch):
     """How often a graph was exported, with no graph kept from elsewhere."""
     count = []
     export = torch.onnx.export
-    monkeypatch.setattr(_export, "_TEMPLATES", {})
+    monkeypatch.setattr(_onnx_export, "_TEMPLATES", {})
     monkeypatch.setattr(torch.onnx, "export", lambda *args, **kwargs: count.append(1) or export(*args, **kwargs))
     return count
 
@@ -39,7 +39,7 @@ def test_the_second_of_one_structure_takes_the_graph_of_the_first_and_its_own_we
     x = torch.randn(3, 3, 8, 8, generator=torch.Generator().manual_seed(0))
     for seed in (0, 1, 0):
         net = network(seed)
-        np.testing.assert_allclose(run(_export.export_float(net, x[:2]), x), net(x).numpy(), rtol=1e-4, atol=1e-5)
+        np.testing.assert_allclose(run(_onnx_export.export_float(net, x[:2]), x), net(x).numpy(), rtol=1e-4, atol=1e-5)
     assert len(exports) == 1
 
 
@@ -57,11 +57,11 @@ def test_the_second_of_one_structure_takes_the_graph_of_the_first_and_its_own_we
 def test_another_structure_is_exported_anew(exports, change):
     """Whatever computes something else has a graph of its own."""
     x = torch.randn(3, 3, 8, 8, generator=torch.Generator().manual_seed(0))
-    _export.export_float(network(), x[:2])
+    _onnx_export.export_float(network(), x[:2])
     net = network()
     change(net)
     net.eval().requires_grad_(False)
-    np.testing.assert_allclose(run(_export.export_float(net, x[:2]), x), net(x).numpy(), rtol=1e-4, atol=1e-5)
+    np.testing.assert_allclose(run(_onnx_export.export_float(net, x[:2]), x), net(x).numpy(), rtol=1e-4, atol=1e-5)
     assert len(exports) == 2
 
 
@@ -70,22 +70,23 @@ def test_equal_weights_do_not_become_one(exports):
     x = torch.randn(3, 3, 8, 8, generator=torch.Generator().manual_seed(0))
     first = network()
     nn.init.zeros_(first[0].bias), nn.init.zeros_(first[2].bias)
-    _export.export_float(first, x[:2])
+    _onnx_export.export_float(first, x[:2])
     second = network(1)
-    np.testing.assert_allclose(run(_export.export_float(second, x[:2]), x), second(x).numpy(), rtol=1e-4, atol=1e-5)
+    got = run(_onnx_export.export_float(second, x[:2]), x)
+    np.testing.assert_allclose(got, second(x).numpy(), rtol=1e-4, atol=1e-5)
 
 
 def test_few_templates_without_weights_are_kept(exports, monkeypatch):
     """Of many structures the oldest is forgotten, and what is kept of one is small."""
-    monkeypatch.setattr(_export, "_MAX_TEMPLATES", 2)
+    monkeypatch.setattr(_onnx_export, "_MAX_TEMPLATES", 2)
     x = torch.zeros(2, 3, 8, 8)
     for width in (64, 65, 66):
-        _export.export_float(network(width=width), x)
-    assert len(_export._TEMPLATES) == 2
-    assert all(len(template) < 20_000 for template in _export._TEMPLATES.values())  # of 150 kB
-    _export.export_float(network(width=66), x)
+        _onnx_export.export_float(network(width=width), x)
+    assert len(_onnx_export._TEMPLATES) == 2
+    assert all(len(template) < 20_000 for template in _onnx_export._TEMPLATES.values())  # of 150 kB
+    _onnx_export.export_float(network(width=66), x)
     assert len(exports) == 3
-    _export.export_float(network(width=64), x)
+    _onnx_export.export_float(network(width=64), x)
     assert len(exports) == 4
 
 
@@ -99,11 +100,11 @@ class Undecided(nn.Module):
 def test_what_has_no_graph_is_a_clear_error():
     """A network that decides by values cannot be written down; the error names the schemes that can store it."""
     with pytest.raises(EngineError, match=r"scheme='int8' runs in ONNX Runtime.*Use scheme='float16'"):
-        _export.export_float(Undecided(), torch.zeros(2, 3))
+        _onnx_export.export_float(Undecided(), torch.zeros(2, 3))
 
 
 def test_a_missing_package_names_its_extra(monkeypatch):
     """Without onnxscript, the error says how to get it."""
     monkeypatch.setitem(__import__("sys").modules, "onnxscript", None)
     with pytest.raises(MissingDependencyError, match=r"scheme='int8' needs .*sktl\[onnx\]"):
-        _export.export_float(network(), torch.zeros(2, 3, 8, 8))
+        _onnx_export.export_float(network(), torch.zeros(2, 3, 8, 8))

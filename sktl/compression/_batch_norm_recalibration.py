@@ -12,7 +12,7 @@ _AT_ONCE = 32  # rows, where training takes one by one
 
 
 @torch.no_grad()
-def recalibrate(net: TransferNet, rows: RowDataset) -> None:
+def recalibrate_batch_norms(net: TransferNet, rows: RowDataset) -> None:
     """Measure the statistics of the batch norms that learn anew, with one pass over the rows.
 
     Parameters

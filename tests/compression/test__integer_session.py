@@ -16,7 +16,7 @@ from sktl._frozen._onnx import session_options
 from sktl._training._rest_network import RestNetwork
 from sktl.backbones import Backbone
 from sktl.backbones._preprocessing import Preprocessing
-from sktl.compression import _processor
+from sktl.compression import _integer_session
 from sktl.compression._int8 import quantize_int8
 
 onnx = pytest.importorskip("onnx")
@@ -86,7 +86,7 @@ def run_weights(net, path, **options):
     for name, value in options.items():
         settings.add_session_config_entry(f"session.{name}", value)
     settings.optimized_model_filepath = str(path)
-    _processor._session(net.model, settings)
+    _integer_session._session(net.model, settings)
     graph = onnx.load(path).graph
     numbers = {initializer.name: numpy_helper.to_array(initializer) for initializer in graph.initializer}
     for node in graph.node:
@@ -113,11 +113,11 @@ def overflowing(layers):
 
 def test_the_model_of_the_probe():
     """Its product is that of four activations with four weights of 127, each pair of which needs more than 16 bits."""
-    graph = onnx.ModelProto.FromString(_processor._PROBE).graph
+    graph = onnx.ModelProto.FromString(_integer_session._PROBE).graph
     assert [node.op_type for node in graph.node] == ["MatMulInteger"]
     weights = numpy_helper.to_array(graph.initializer[0])
     np.testing.assert_array_equal(weights, np.full((4, 1), 127, np.int8))
-    onnx.checker.check_model(onnx.ModelProto.FromString(_processor._PROBE), full_check=True)
+    onnx.checker.check_model(onnx.ModelProto.FromString(_integer_session._PROBE), full_check=True)
     x = np.full((1, 4), 255, np.uint8)
     assert sums(x, weights) == 2 * (2**15 - 1)
     assert sums(x, weights.astype(np.uint8) + 128, 128) == 4 * 255 * 127
@@ -150,11 +150,11 @@ def _converts(net, folder):
 def test_wide_sums_give_the_same_to_the_bit(net, images, monkeypatch):
     """A processor that is taken for an older one gives the same outputs, in a session that is told so."""
     expected = net.outputs(images)
-    monkeypatch.setattr(_processor, "overflows", lambda: True)
+    monkeypatch.setattr(_integer_session, "overflows", lambda: True)
     other = pickle.loads(pickle.dumps(net))  # makes a session of its own
     np.testing.assert_array_equal(other.outputs(images), expected)
     assert other._session().get_session_options().get_session_config_entry("session.x64quantprecision") == "1"
-    monkeypatch.setattr(_processor, "overflows", lambda: False)
+    monkeypatch.setattr(_integer_session, "overflows", lambda: False)
     options = pickle.loads(pickle.dumps(net))._session().get_session_options()
     with pytest.raises(RuntimeError, match="x64quantprecision"):
         options.get_session_config_entry("session.x64quantprecision")
@@ -176,11 +176,11 @@ def older(tmp_path_factory):
 SCRIPT = """
 import pickle, sys
 import numpy as np
-from sktl.compression import _processor
+from sktl.compression import _integer_session
 net, images = pickle.load(open(sys.argv[1], "rb"))
-print(_processor.overflows(), net.note)
+print(_integer_session.overflows(), net.note)
 np.save(sys.argv[2], net.outputs(images))
-_processor.overflows = lambda: False
+_integer_session.overflows = lambda: False
 np.save(sys.argv[3], pickle.loads(pickle.dumps(net)).outputs(images))
 """
 

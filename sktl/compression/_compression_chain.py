@@ -8,7 +8,7 @@ from sklearn.frozen import FrozenEstimator
 from sktl._estimators._find_fitted import find_fitted
 
 
-def steps(compressed: Any) -> dict[str, Any]:
+def compression_chain(compressed: Any) -> dict[str, Any]:
     """The original, called so, and every model that was made of it, up to the one given.
 
     Parameters
