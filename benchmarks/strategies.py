@@ -23,7 +23,7 @@ from sktl._estimators._auto_depth import strategy_params
 from sktl.backbones._changed_layers import up_to
 from sktl.exceptions import TransferWarning
 from sktl.selection import StrategyAdvice, recommend_strategy
-from sktl.selection._strategy import _small_pictures
+from sktl.selection._strategy_advice import _small_pictures
 
 WAYS = ("freeze_all", "earlier_layer", "last_stages", "train_all", "no_transfer")
 N_TEST = 1000

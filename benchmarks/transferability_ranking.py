@@ -39,7 +39,7 @@ from sklearn.preprocessing import StandardScaler
 from sktl import PretrainedFeatureExtractor
 from sktl._frozen._prefix_network import output_shapes
 from sktl.selection import BackboneSelector, domain_distance, leep_score, nce_score
-from sktl.selection._registry import SCORES
+from sktl.selection._scores_by_name import SCORES
 
 NETWORKS = ("mobilenet_v2", "mobilenet_v3_small", "squeezenet1_1", "sktl_mini", "random")
 LAYERS = {"mobilenet_v2": 13, "mobilenet_v3_small": 7, "squeezenet1_1": -5, "sktl_mini": -2, "random": 7}

@@ -69,7 +69,7 @@ def names():
 def test_the_users_line(names, call, monkeypatch):
     """Of each warning of ours, from `fit`, `predict` and `transform`, in pipelines and searches, and from functions."""
     if call == "advice":
-        monkeypatch.setattr("sktl.selection._strategy._WORTH_IT", 1.0)
+        monkeypatch.setattr("sktl.selection._strategy_advice._WORTH_IT", 1.0)
     code = compile("\n" * 41 + CALLS[call], SCRIPT, "exec")
     with warnings.catch_warnings(record=True) as record:
         warnings.simplefilter("always")

@@ -1,13 +1,13 @@
 """Choosing before training: how well features of pretrained networks fit to a task."""
 
-from sktl.selection._classes import gbc_score, h_score, transrate_score
-from sktl.selection._domain import DomainDistance, domain_distance
-from sktl.selection._evidence import logme_score
-from sktl.selection._probe import probe_score
+from sktl.selection._class_separability import gbc_score, h_score, transrate_score
+from sktl.selection._domain_distance import DomainDistance, domain_distance
+from sktl.selection._leep_and_nce import leep_score, nce_score, nleep_score
+from sktl.selection._linear_probe import probe_score
+from sktl.selection._logme import logme_score
 from sktl.selection._ranking import BackboneRanking
 from sktl.selection._selector import BackboneSelector
-from sktl.selection._source import leep_score, nce_score, nleep_score
-from sktl.selection._strategy import StrategyAdvice, recommend_strategy
+from sktl.selection._strategy_advice import StrategyAdvice, recommend_strategy
 
 __all__ = [
     "BackboneRanking",

@@ -23,7 +23,7 @@ class Candidate(NamedTuple):
         return -self.score, self.macs or 0
 
 
-class Race:
+class CandidateScores:
     """The candidates that have come in, and of their extractors the best one only: a network is large.
 
     Attributes

@@ -26,10 +26,10 @@ from sktl._messages import shortened_errors
 from sktl._params import Estimator
 from sktl.exceptions import InputError
 from sktl.feature_extraction import PretrainedFeatureExtractor
-from sktl.selection._inputs import draw_rows
-from sktl.selection._ranking import BackboneRanking, Candidate, Race
-from sktl.selection._reading import class_layer, fitted_extractor
-from sktl.selection._registry import HEAD_SCORES, SCORES, score_name, takes
+from sktl.selection._extractors import class_layer, fitted_extractor
+from sktl.selection._ranking import BackboneRanking, Candidate, CandidateScores
+from sktl.selection._scores_by_name import HEAD_SCORES, SCORES, has_parameter, score_name
+from sktl.selection._validation import draw_rows
 
 
 class BackboneSelector(CallbackSupportMixin, TransformerMixin, Estimator):
@@ -204,17 +204,17 @@ class BackboneSelector(CallbackSupportMixin, TransformerMixin, Estimator):
         networks = self._networks()
         context = start_task(self, max_subtasks=len(networks))
         context.call_on_fit_task_begin(estimator=self, X=X, y=y)
-        race = Race()
+        scored = CandidateScores()
         for name, backbone in networks:
             step = context.subcontext(task_name="network", max_subtasks=CallbackProgress.N_STEPS)
             step.call_on_fit_task_begin(estimator=self, X=X, y=y)
-            self._rank(name, backbone, sample, judge, race, CallbackProgress(self, step, X, y))
+            self._rank(name, backbone, sample, judge, scored, CallbackProgress(self, step, X, y))
             if step.call_on_fit_task_end(estimator=self, X=X, y=y):
                 break  # a callback may ask for it
-        if race.failures:
-            warn_left_out(*race.failures)
-        self.ranking_ = BackboneRanking(race.candidates, score=score_name(self.score_func))
-        self.extractor_ = race.extractor
+        if scored.failures:
+            warn_left_out(*scored.failures)
+        self.ranking_ = BackboneRanking(scored.candidates, score=score_name(self.score_func))
+        self.extractor_ = scored.extractor
         context.call_on_fit_task_end(estimator=self, X=X, y=y)
         return self
 
@@ -265,9 +265,9 @@ class BackboneSelector(CallbackSupportMixin, TransformerMixin, Estimator):
         is_own = callable(self.score_func)
         function = self.score_func if is_own else {**SCORES, **HEAD_SCORES}[self.score_func]
         settings = {}
-        if takes(function, "random_state"):
+        if has_parameter(function, "random_state"):
             settings["random_state"] = int(random_state.randint(2**31 - 1))
-        if takes(function, "task"):
+        if has_parameter(function, "task"):
             settings["task"] = self.task
         elif self.task == "regression" and not is_own:
             raise InputError(
@@ -286,15 +286,15 @@ class BackboneSelector(CallbackSupportMixin, TransformerMixin, Estimator):
             raise InputError(f"backbones={self.backbones!r} names no network. Give at least one.")
         return named
 
-    def _rank(self, name, backbone, sample, judge, race, progress):
-        """Judge the layers of one network, all of them by one pass; what is left of it is what ``race`` keeps."""
+    def _rank(self, name, backbone, sample, judge, scored, progress):
+        """Judge the layers of one network, all of them by one pass; what is left of it is what ``scored`` keeps."""
         X, y, groups, rows = sample
         extractor = fitted_extractor(backbone, X, self.extractor)
         if self.on_error == "nan" and extractor.on_error == "raise":
             extractor = copy.copy(extractor).set_params(on_error="nan")  # a frozen one is the user's
         if extractor.pooling == "none":
             raise InputError("pooling='none' gives arrays, and scores judge rows. Use 'avg', or 'flatten'.")
-        name = race.free_name(extractor.backbone_.name) if name is None else str(name)
+        name = scored.free_name(extractor.backbone_.name) if name is None else str(name)
         layers, head = self._layers(extractor, name)
         images = check_images(extractor, X, reset=False).take(rows)
         start = time.perf_counter()
@@ -304,9 +304,9 @@ class BackboneSelector(CallbackSupportMixin, TransformerMixin, Estimator):
         is_read = np.ones(len(rows), bool)
         is_read[list(failures or ())] = False
         if failures:
-            race.failures = race.failures or (images, failures)
+            scored.failures = scored.failures or (images, failures)
         y = _safe_indexing(y, rows[is_read])
-        if groups is not None and takes(judge, "groups"):
+        if groups is not None and has_parameter(judge, "groups"):
             judge = partial(judge, groups=groups[rows[is_read]])
         for layer, table, judged in zip(layers, tables, tables[len(layers) :] or tables, strict=False):
             start = time.perf_counter()
@@ -314,7 +314,7 @@ class BackboneSelector(CallbackSupportMixin, TransformerMixin, Estimator):
             seconds = passed + time.perf_counter() - start
             one = _with_layers(extractor, layer)
             parameters, _, macs = network_counts(one)
-            race.add(Candidate(name, layer, score, seconds, table.shape[1], parameters, macs), one)
+            scored.add(Candidate(name, layer, score, seconds, table.shape[1], parameters, macs), one)
 
     def _layers(self, extractor, name):
         """The names of the layers that are candidates, and of the one whose answers are judged in their place."""

@@ -16,7 +16,7 @@ from sktl import FineTunedClassifier, PretrainedFeatureExtractor
 from sktl.backbones import describe_backbone, load_backbone
 from sktl.exceptions import InputError
 from sktl.selection import domain_distance, recommend_strategy
-from sktl.selection._reading import SETTINGS
+from sktl.selection._extractors import SETTINGS
 
 # What concerns the network alone, for functions that run nothing.
 OF_NETWORKS = ("weights", "in_channels", "preprocessing")

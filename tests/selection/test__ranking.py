@@ -2,7 +2,7 @@
 
 import pytest
 
-from sktl.selection._ranking import BackboneRanking, Candidate, Race
+from sktl.selection._ranking import BackboneRanking, Candidate, CandidateScores
 
 
 def candidate(backbone, score, macs=100, layer="layer1"):
@@ -12,23 +12,23 @@ def candidate(backbone, score, macs=100, layer="layer1"):
 
 def test_a_race():
     """The extractor of the best is kept: of equal ones the cheaper, of equally cheap ones the first."""
-    race = Race()
+    scored = CandidateScores()
     best = []
     for score, macs in [(1.0, 9), (0.5, 1), (1.0, 9), (1.0, 5), (1.0, None), (2.0, 9)]:
-        race.add(candidate("network", score, macs), extractor=len(best))
-        best.append(race.extractor)
+        scored.add(candidate("network", score, macs), extractor=len(best))
+        best.append(scored.extractor)
     assert best == [0, 0, 0, 3, 4, 5]
-    assert len(race.candidates) == 6
+    assert len(scored.candidates) == 6
 
 
 def test_names_of_networks():
     """A name that is taken gets the next free number; several layers of one network have one name."""
-    race = Race()
+    scored = CandidateScores()
     for expected in ("a", "a (2)", "a (3)"):
-        assert race.free_name("a") == race.free_name("a") == expected
-        race.add(candidate(expected, 1.0), None)
-        race.add(candidate(expected, 1.0, layer="layer2"), None)
-    assert race.free_name("b") == "b"
+        assert scored.free_name("a") == scored.free_name("a") == expected
+        scored.add(candidate(expected, 1.0), None)
+        scored.add(candidate(expected, 1.0, layer="layer2"), None)
+    assert scored.free_name("b") == "b"
 
 
 def test_the_table():

@@ -209,8 +209,10 @@ def test_pictures_that_cannot_be_read(tmp_path, digits, monkeypatch):
     with pytest.raises(ImageError, match=r"position 7.*07\.png|07\.png.*position 7|Image 7"):
         strict.fit(paths, y)
     (tmp_path / "07.png").write_bytes((tmp_path / "06.png").read_bytes())
-    add, broken = selector_module.Race.add, tmp_path / "08.png"
-    monkeypatch.setattr(selector_module.Race, "add", lambda *args: (add(*args), broken.write_bytes(b"broken")))
+    add, broken = selector_module.CandidateScores.add, tmp_path / "08.png"
+    monkeypatch.setattr(
+        selector_module.CandidateScores, "add", lambda *args: (add(*args), broken.write_bytes(b"broken"))
+    )
     with pytest.warns(UserWarning, match=r"08\.png"):
         selector.set_params(backbones=["sktl_mini"] * 2, extractor__cache=None).fit(paths, y)
 

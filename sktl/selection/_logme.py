@@ -7,8 +7,8 @@ import numpy as np
 from sklearn.utils._param_validation import Interval, StrOptions
 
 from sktl._params import validate_params
-from sktl.selection._inputs import Labels, Task, check_targets, unit_scale
-from sktl.selection._spectrum import Spectrum, spectrum
+from sktl.selection._principal_components import Spectrum, spectrum
+from sktl.selection._validation import Labels, Task, check_targets, unit_scale
 
 # The least variance of the noise, as a share of the target's mean square: no fit is taken to be better than that.
 _LEAST_NOISE = 1e-8

@@ -7,7 +7,7 @@ from scipy.optimize import minimize
 from scipy.stats import multivariate_normal
 
 from sktl.selection import logme_score
-from sktl.selection._evidence import _LEAST_NOISE
+from sktl.selection._logme import _LEAST_NOISE
 
 
 def problem(n, d, n_classes, signal, seed=0, relu=False):

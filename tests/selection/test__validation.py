@@ -6,7 +6,7 @@ import pytest
 import torch
 from numpy.testing import assert_array_equal
 
-from sktl.selection._inputs import Labels, centred, check_features, check_labels, check_targets, unit_scale
+from sktl.selection._validation import Labels, centred, check_features, check_labels, check_targets, unit_scale
 
 X = np.arange(8.0).reshape(4, 2)
 

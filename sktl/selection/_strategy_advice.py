@@ -26,10 +26,10 @@ from sktl.backbones import Preprocessing
 from sktl.backbones._changed_layers import up_to
 from sktl.exceptions import InputError, TransferWarning
 from sktl.feature_extraction import PretrainedFeatureExtractor
-from sktl.selection._evidence import logme_score
-from sktl.selection._inputs import Labels, Task, as_target, draw_rows
-from sktl.selection._probe import held_out_scores
-from sktl.selection._reading import SETTINGS_CONSTRAINTS, read_pictures, run_layers
+from sktl.selection._extractors import SETTINGS_CONSTRAINTS, read_pictures, run_layers
+from sktl.selection._linear_probe import held_out_scores
+from sktl.selection._logme import logme_score
+from sktl.selection._validation import Labels, Task, as_target, draw_rows
 
 _WORTH_IT = 0.05  # of what pixels get wrong; a network of which it is not known that it saves less may be of use
 _N_STAGES = 5  # whose features are looked at

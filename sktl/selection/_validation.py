@@ -1,4 +1,4 @@
-"""The door of the scores: what is given as features and labels is checked once, and in one form from here on."""
+"""Features and labels that scores are given, checked once and in one form from here on."""
 
 from numbers import Real
 from typing import Any, Literal, NamedTuple

@@ -12,7 +12,7 @@ from sklearn.datasets import load_digits
 from torch import nn
 
 import sktl._estimators._auto_depth as engine_module
-import sktl.selection._strategy as strategy_module
+import sktl.selection._strategy_advice as strategy_module
 from sktl import FineTunedClassifier, FineTunedRegressor, PretrainedFeatureExtractor
 from sktl._images import check_images
 from sktl._training._head_probe import PROBE_PENALTY

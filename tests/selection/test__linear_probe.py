@@ -12,7 +12,7 @@ from sklearn.preprocessing import StandardScaler
 
 from sktl.exceptions import InputError
 from sktl.selection import probe_score
-from sktl.selection._probe import _folds
+from sktl.selection._linear_probe import _folds
 
 
 def test_classes_equal_scikit_learns_cross_validation():
@@ -76,7 +76,7 @@ def test_classes_with_fewer_rows_than_folds():
 
 def test_a_regression_that_does_not_converge_is_no_news(monkeypatch):
     """It is stopped, and its score is given without a warning."""
-    monkeypatch.setattr("sktl.selection._probe._MAX_ITER", 3)
+    monkeypatch.setattr("sktl.selection._linear_probe._MAX_ITER", 3)
     X, y = load_iris(return_X_y=True)
     assert 0.7 < probe_score(X, y) < 1
 

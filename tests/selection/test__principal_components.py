@@ -6,7 +6,7 @@ from numpy.testing import assert_allclose
 from scipy import sparse
 from sklearn.decomposition import PCA
 
-from sktl.selection._spectrum import energies, principal_components, spectrum
+from sktl.selection._principal_components import energies, principal_components, spectrum
 
 
 def drawn(n, d, rank=None, seed=0):

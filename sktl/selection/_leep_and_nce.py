@@ -11,8 +11,8 @@ from sklearn.utils._param_validation import Interval, StrOptions
 
 from sktl._params import validate_params
 from sktl.exceptions import InputError
-from sktl.selection._inputs import Labels, centred, check_labels, numbered, present, unit_scale
-from sktl.selection._spectrum import principal_components
+from sktl.selection._principal_components import principal_components
+from sktl.selection._validation import Labels, centred, check_labels, numbered, present, unit_scale
 
 _ENERGY = 0.8  # share of the variance that the principal components of N-LEEP have
 _PER_CLASS = 5  # clusters for each class

@@ -18,7 +18,7 @@ from sklearn.utils._param_validation import Interval, StrOptions
 
 from sktl._estimators._groups import check_groups, group_folds
 from sktl._params import validate_params
-from sktl.selection._inputs import Labels, Task, check_targets, unit_scale
+from sktl.selection._validation import Labels, Task, check_targets, unit_scale
 
 _MAX_ITER = 1000
 

@@ -17,7 +17,7 @@ from sktl._estimators._norm_shift import near_line, source_distance
 from sktl._params import validate_params
 from sktl.backbones import Preprocessing
 from sktl.exceptions import InputError
-from sktl.selection._reading import SETTINGS_CONSTRAINTS, class_layer, read_pictures, run_layers
+from sktl.selection._extractors import SETTINGS_CONSTRAINTS, class_layer, read_pictures, run_layers
 
 
 @dataclass(frozen=True, repr=False)

@@ -9,7 +9,7 @@ from sklearn.frozen import FrozenEstimator
 from sktl import FineTunedClassifier, PretrainedFeatureExtractor
 from sktl._estimators._backbone_parameter import has_random_weights
 from sktl.exceptions import ImageError
-from sktl.selection._reading import class_layer, fitted_extractor, read_pictures, run_layers
+from sktl.selection._extractors import class_layer, fitted_extractor, read_pictures, run_layers
 
 
 def test_a_fitted_extractor_is_used_as_it_is(digits):

@@ -8,7 +8,7 @@ from numpy.testing import assert_allclose
 from sklearn.covariance import LedoitWolf, ledoit_wolf_shrinkage
 
 from sktl.selection import gbc_score, h_score, transrate_score
-from sktl.selection._classes import _ledoit_wolf
+from sktl.selection._class_separability import _ledoit_wolf
 
 
 def problem(n, d, n_classes, signal=0.7, seed=0, shares=None):

@@ -8,7 +8,7 @@ from sklearn.datasets import load_digits
 
 import sktl.selection
 from sktl.selection import gbc_score, leep_score, nce_score, nleep_score, probe_score
-from sktl.selection._registry import HEAD_SCORES, SCORES, score_name, takes
+from sktl.selection._scores_by_name import HEAD_SCORES, SCORES, has_parameter, score_name
 
 # Without those whose folds or clusters start elsewhere when rows move.
 STEADY = ["logme", "h_score", "transrate", "gbc"]
@@ -191,13 +191,13 @@ def test_answers_of_a_head():
 
 def test_what_a_score_takes():
     """What it has and what nobody has bound, whatever kind of callable it is."""
-    assert takes(probe_score, "task")
-    assert takes(partial(probe_score, cv=3), "task")
-    assert not takes(partial(probe_score, task="regression"), "task")
-    assert takes(nleep_score, "random_state")
-    assert not takes(nleep_score, "task")
-    assert not takes(dict.fromkeys, "task")  # written in C: it may have no signature
-    assert not takes(type, "task")
+    assert has_parameter(probe_score, "task")
+    assert has_parameter(partial(probe_score, cv=3), "task")
+    assert not has_parameter(partial(probe_score, task="regression"), "task")
+    assert has_parameter(nleep_score, "random_state")
+    assert not has_parameter(nleep_score, "task")
+    assert not has_parameter(dict.fromkeys, "task")  # written in C: it may have no signature
+    assert not has_parameter(type, "task")
 
 
 def test_the_name_of_a_score():

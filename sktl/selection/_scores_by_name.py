@@ -8,10 +8,10 @@ from typing import Any
 import numpy as np
 from scipy.special import softmax
 
-from sktl.selection._classes import gbc_score, h_score, transrate_score
-from sktl.selection._evidence import logme_score
-from sktl.selection._probe import probe_score
-from sktl.selection._source import leep_score, nce_score, nleep_score
+from sktl.selection._class_separability import gbc_score, h_score, transrate_score
+from sktl.selection._leep_and_nce import leep_score, nce_score, nleep_score
+from sktl.selection._linear_probe import probe_score
+from sktl.selection._logme import logme_score
 
 SCORES: dict[str, Callable[..., float]] = {
     "logme": logme_score,
@@ -34,7 +34,7 @@ def _nce_of_logits(logits: np.ndarray, y: Any) -> float:
 HEAD_SCORES: dict[str, Callable[..., float]] = {"leep": _leep_of_logits, "nce": _nce_of_logits}
 
 
-def takes(function: Callable[..., float], name: str) -> bool:
+def has_parameter(function: Callable[..., float], name: str) -> bool:
     """Whether a score has a parameter of that name, which no `functools.partial` has bound already."""
     try:
         return name in signature(function).parameters and name not in getattr(function, "keywords", {})

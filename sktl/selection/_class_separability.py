@@ -6,8 +6,8 @@ import numpy as np
 from sklearn.utils._param_validation import Interval, StrOptions
 
 from sktl._params import validate_params
-from sktl.selection._inputs import Labels, centred, check_labels, unit_scale
-from sktl.selection._spectrum import energies, principal_components, spectrum
+from sktl.selection._principal_components import energies, principal_components, spectrum
+from sktl.selection._validation import Labels, centred, check_labels, unit_scale
 
 _LEAST_VARIANCE = 1e-4  # of a class along a direction, as a share of the mean variance of all rows
 
