@@ -12,9 +12,11 @@ import pytest
 import torch
 from PIL import Image
 from sklearn.datasets import load_digits
+from torch import nn
 
 import sktl._frozen._prefix as prefix_module
 from sktl._frozen._cache import open_cache
+from sktl.backbones import Backbone, load_backbone
 
 
 @pytest.hookimpl(optionalhook=True)
@@ -49,6 +51,31 @@ def digits():
     """Thirty digits of three kinds, (30, 8, 8) from 0 to 1, and their labels, 0 to 2."""
     X, y = load_digits(n_class=3, return_X_y=True)
     return X[:30].reshape(-1, 8, 8) / 16, y[:30]
+
+
+class Tiny(nn.Module):
+    """Three stages with batch norms, and a dropout in the second one."""
+
+    def __init__(self):
+        super().__init__()
+        self.stem = nn.Sequential(nn.Conv2d(3, 4, 3, padding=1, bias=False), nn.BatchNorm2d(4), nn.ReLU())
+        self.layer1 = nn.Sequential(nn.Conv2d(4, 6, 3, stride=2), nn.BatchNorm2d(6), nn.ReLU(), nn.Dropout(0.5))
+        self.layer2 = nn.Sequential(nn.Conv2d(6, 8, 3, padding=1), nn.BatchNorm2d(8), nn.ReLU())
+        self.pool = nn.AdaptiveAvgPool2d(1)
+        self.fc = nn.Linear(8, 2)
+
+    def forward(self, x):
+        return self.fc(self.pool(self.layer2(self.layer1(self.stem(x)))).flatten(1))
+
+
+@pytest.fixture
+def tiny() -> Backbone:
+    """The small network with random weights and statistics."""
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        module = Tiny()
+        module.train()(torch.rand(16, 3, 8, 8))
+    return load_backbone(module, preprocessing={"resize_size": 8, "crop_size": 8})
 
 
 @pytest.fixture

@@ -43,18 +43,14 @@ def resolve_backbone(estimator, parameter: str = "backbone") -> Backbone:
             f"Set {parameter} again to fit anew."
         )
     if hasattr(backbone, "get_params") and not isinstance(backbone, Backbone):
-        owner = find_fitted(backbone, "backbone_")
-        if owner is None:
+        found = find_fitted(backbone, "backbone_")
+        if found is None:
             raise InputError(
                 f"{parameter}={backbone!r} is an estimator without a fitted network. Fit it first, and wrap it in "
                 "sklearn.frozen.FrozenEstimator where it is cloned (pipelines, grid searches)."
             )
-        if hasattr(owner, "net_") and not hasattr(owner.net_, "module_"):
-            raise InputError(
-                f"{parameter}={backbone!r} has a network of integers, which no other estimator can go on with. Give "
-                "the estimator that was quantized."
-            )
-        backbone = owner.backbone_
+        found.refuse_integers(f"{parameter}={backbone!r}", "no other estimator can go on with")
+        backbone = found.estimator.backbone_
     return load_backbone(
         backbone,
         weights=estimator.weights,

@@ -6,7 +6,6 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
-import torch
 from sklearn.utils.validation import _num_samples
 from torch import nn
 
@@ -14,6 +13,7 @@ from sktl._estimators._find_fitted import find_fitted
 from sktl._frozen._cache import bypassed_caches
 from sktl._images import refuse_single
 from sktl._table import ReadableTable, alike, counted
+from sktl._training._net import Counts, count_parts
 from sktl.backbones import Backbone
 from sktl.exceptions import InputError
 
@@ -177,27 +177,15 @@ def _milliseconds(estimators: Sequence[Any], X: Any, n_repeats: int) -> list[flo
     return [1000 * float(np.median(taken)) / n_pictures for taken in seconds]
 
 
-def network_counts(estimator: Any) -> "tuple[int, int, int] | tuple[None, None, None]":
+def network_counts(estimator: Any) -> Counts | tuple[None, None, None]:
     """Parameters, those that are not zero, and multiply-accumulates, of the part of a network that is run."""
-    owner = find_fitted(estimator, "backbone_")
-    if owner is None or not isinstance(owner.backbone_, Backbone):
+    found = find_fitted(estimator, "backbone_")
+    if found is None or not isinstance(found.estimator.backbone_, Backbone):
         return None, None, None
-    if not hasattr(owner, "net_"):
-        stages, head = owner.backbone_.feature_graph(owner.layers_), nn.Identity()
-    elif hasattr(owner.net_, "module_"):
-        stages = owner.backbone_.feature_graph(owner.backbone_.stages[-1].name)
-        head = owner.net_.module_.head
-    else:  # a network of integers, which torch does not know
-        return owner.net_.counts
-    parameters = {*stages.parameters(), *head.parameters()}
-    linear = [layer for layer in head.modules() if isinstance(layer, nn.Linear)]
-    return (
-        sum(parameter.numel() for parameter in parameters),
-        sum(int(torch.count_nonzero(parameter)) for parameter in parameters),
-        # Counted node by node: layers of several branches share what lies in front of them.
-        sum(node.meta.get("macs", 0) for node in stages.graph.nodes)
-        + sum(layer.in_features * layer.out_features for layer in linear),
-    )
+    backbone = found.estimator.backbone_
+    if found.net is None:
+        return count_parts(backbone.feature_graph(found.estimator.layers_), nn.Identity())
+    return found.net.count(backbone)
 
 
 class _Counter:

@@ -35,7 +35,6 @@ from sktl._training._skorch_net import TransferNet
 from sktl._training._soft_targets import SoftTargets
 from sktl._training._trainable_summary import TrainableSummary
 from sktl._warnings import warn
-from sktl.backbones._hollow import fill, hollow
 from sktl.exceptions import InputError, TrainingWarning
 
 _BLOCK = 512  # pictures that are predicted together, so that memory stays bounded
@@ -363,10 +362,9 @@ class NetworkEstimator(FitInEpochs, Enrolls):
             self._lend_backbone()
 
     def _predict_fast(self):
-        """Let what was trained predict as fast as what is frozen; a net of integers is fast as it is."""
-        if isinstance(self.net_, TransferNet):
-            macs = sum(stage.macs for stage in self.backbone_.stages[self.freeze_depth_ :])
-            self.net_.run_fused(resolve_batch_size("auto", macs, torch.device(self.net_.device)))
+        """Let what was trained predict as fast as what is frozen."""
+        macs = sum(stage.macs for stage in self.backbone_.stages[self.freeze_depth_ :])
+        self.net_.run_fused(resolve_batch_size("auto", macs, torch.device(self.net_.device)))
 
     def _unfreezing(self, is_step):
         """Gradual unfreezing, in the epochs of this fit, or in all steps of `partial_fit` so far."""
@@ -390,25 +388,17 @@ class NetworkEstimator(FitInEpochs, Enrolls):
         if self.freeze_depth_ < len(self.backbone_.stages):
             self.backbone_ = self.backbone_.with_weights(self.net_.module_.stages.state_dict())
 
-    def _lends_stages(self):
-        """Whether there are trained stages; a net of integers has none that torch could run."""
-        trained = hasattr(self, "net_") and hasattr(self.net_, "module_")
-        return trained and self.freeze_depth_ < len(self.backbone_.stages)
-
     def __getstate__(self):
         """What was trained is pickled once: in the net, and not in the network that was lent it."""
         state = dict(super().__getstate__())  # it may be what the estimator itself lives on
-        if self._lends_stages():
-            self.backbone_.fingerprint(self.backbone_.stages[-1].name)  # known before what it is of is not there
-            state["backbone_"] = hollow(self.backbone_, self.net_.module_.stages.state_dict())
+        if hasattr(self, "net_"):
+            state["backbone_"] = self.net_.hollow_backbone(self.backbone_)
         return state
 
     def __setstate__(self, state):
         super().__setstate__(state)
-        if self._lends_stages():
-            self.backbone_ = fill(self.backbone_, self.net_.module_.stages.state_dict())
-        elif hasattr(state.get("net_"), "left_behind"):  # a copy in memory has made room for what is not there
-            self.backbone_ = hollow(self.backbone_, self.net_.left_behind)
+        if hasattr(self, "net_"):
+            self.backbone_ = self.net_.fill_backbone(self.backbone_)
 
     def _outputs(self, X):
         """The head's outputs for what a user gives, ndarray (n, n_outputs), float32; NaN for what cannot be read."""

@@ -18,11 +18,13 @@ from sktl._process import as_the_user_has_it
 from sktl._randomness import Randomness
 from sktl._threads import loader_workers
 from sktl._training._dataset import RowDataset, ordered_loader, shuffled_loader
+from sktl._training._net import Counts, Net, count_parts
 from sktl._training._rest_network import RestNetwork
 from sktl._training._schedules import OPTIMIZERS, parameter_groups
 from sktl._training._soft_targets import SoftTargets
+from sktl.backbones import Backbone
 from sktl.backbones._graph import shadow
-from sktl.backbones._hollow import hollow_tensor
+from sktl.backbones._hollow import fill, hollow, hollow_tensor
 from sktl.exceptions import DivergenceError
 
 _BLOCK = 16  # rows; linear algebra goes by blocks of 2 to 16
@@ -34,7 +36,7 @@ class StopTraining(Exception):
     """Raised by a callback when enough has been learnt."""
 
 
-class TransferNet(NeuralNet):
+class TransferNet(NeuralNet, Net):
     """A skorch net that trains the rest of a network.
 
     Its rows come with weights, its parameters with a learning rate for each stage, its order of rows from a generator
@@ -63,6 +65,7 @@ class TransferNet(NeuralNet):
         self.lr_decay = lr_decay
         self.weight_decay = weight_decay
 
+    is_trainable = True
     _fused_size = 0
     _fused: Sequence[RestNetwork] = ()
     _soft_targets: "SoftTargets | None" = None
@@ -366,6 +369,27 @@ class TransferNet(NeuralNet):
             features = self._network().features(chunk.to(self.device))
             blocks = torch.nn.functional.pad(features[:n_rows], (0, 0, 0, -n_rows % _BLOCK))
             return self.module_.head(blocks)[:n_rows].float().cpu()
+
+    def count(self, backbone: Backbone) -> Counts:
+        """What all stages, those that were trained among them, and the head have and compute."""
+        return count_parts(backbone.feature_graph(backbone.stages[-1].name), self.module_.head)
+
+    def content(self) -> RestNetwork:
+        """The network; torch's files of the rest are not the same twice."""
+        return self.module_
+
+    def hollow_backbone(self, backbone: Backbone) -> Backbone:
+        """The backbone without the stages that were trained, which it was lent."""
+        held = self.module_.stages.state_dict()
+        if not held:
+            return backbone
+        backbone.fingerprint(backbone.stages[-1].name)  # known before what it is of is not there
+        return hollow(backbone, held)
+
+    def fill_backbone(self, backbone: Backbone) -> Backbone:
+        """The backbone with the stages that were trained."""
+        held = self.module_.stages.state_dict()
+        return fill(backbone, held) if held else backbone
 
     def hollow(self) -> "TransferNet":
         """The same net with a network that takes no room, to be pickled beside what is in it."""

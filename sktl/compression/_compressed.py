@@ -20,6 +20,7 @@ from torch import nn
 
 from sktl._estimators._backbone_parameter import leave_networks_behind
 from sktl._estimators._checked_table import Validation
+from sktl._estimators._find_fitted import find_fitted, require_fitted
 from sktl._estimators._fit_tasks import FitInEpochs
 from sktl._estimators._footprint import Footprints, footprints
 from sktl._estimators._groups import takes_groups
@@ -35,7 +36,7 @@ from sktl._training._soft_targets import LOGITS, WEIGHT, SoftTargets
 from sktl._training._sparsity import find_zeros, restore_zeros
 from sktl.backbones import Backbone
 from sktl.compression._batch_norm_recalibration import recalibrate_batch_norms
-from sktl.compression._compression_chain import compression_chain
+from sktl.compression._compression_chain import MadeOfAnother, compression_chain
 from sktl.compression._packed_pickle import Packed, bare
 from sktl.compression._refuse_regressors import refuse_regressor
 from sktl.exceptions import CompressionError, DivergenceError, InputError
@@ -55,7 +56,7 @@ COMPRESSION_CONSTRAINTS: dict = {
 }
 
 
-class CompressedClassifier(WholeCopies, FitInEpochs, MetaEstimatorMixin, ClassifierMixin, Estimator):
+class CompressedClassifier(WholeCopies, MadeOfAnother, FitInEpochs, MetaEstimatorMixin, ClassifierMixin, Estimator):
     """Makes the network of another classifier smaller.
 
     Subclass contract: the parameters of `COMPRESSION_CONSTRAINTS`, and
@@ -68,7 +69,6 @@ class CompressedClassifier(WholeCopies, FitInEpochs, MetaEstimatorMixin, Classif
     """
 
     _is_last = False  # whether nothing can be made smaller that has been through this
-    _original: Any = None
     _sample: Any = None
     _footprints: "Footprints | None" = None
 
@@ -224,10 +224,10 @@ class CompressedClassifier(WholeCopies, FitInEpochs, MetaEstimatorMixin, Classif
                     "for it before pickling, or use sktl.compression.footprint(estimator, X) on each."
                 )
             some = _safe_indexing(self._sample, np.arange(min(_N_TIMED, _num_samples(self._sample))))
-            models = {name: _without_parameter(model) for name, model in compression_chain(self).items()}
+            models = {name: _as_pickled(model) for name, model in compression_chain(self).items()}
             answers = [model.predict(self._sample) for model in models.values()]
             agreement = [float(np.mean(answer == answers[0])) for answer in answers]
-            note = getattr(self.estimator_.net_, "note", "")  # a net of integers says where it is fast
+            note = self.estimator_.net_.note
             self._footprints = Footprints(footprints(models, some), agreement=agreement, note=note)
         return self._footprints
 
@@ -259,7 +259,7 @@ class CompressedClassifier(WholeCopies, FitInEpochs, MetaEstimatorMixin, Classif
     def _begin(self, given):
         """The original, fitted; and a copy of its network's estimator, to be made smaller."""
         original = self._fit_original(given)
-        inner = copied(network_classifier(original))
+        inner = copied(require_fitted(original, "net_", "it has no network that could be made smaller").estimator)
         depth = inner.freeze_depth_ if self.freeze_depth is None else inner.backbone_.stage_index(self.freeze_depth)
         inner.set_params(freeze_depth=depth)
         return original, inner
@@ -431,31 +431,18 @@ def check_estimator_to_compress(estimator: Any) -> None:
         check_estimator_to_compress(estimator.estimator)
 
 
-def network_classifier(fitted: Any) -> NetworkClassifier:
-    """The classifier with the network, of an estimator that `check_estimator_to_compress` has let through."""
-    fitted = outermost(fitted)
-    while isinstance(fitted, CompressedClassifier):
-        fitted = fitted.estimator_
-    return fitted
-
-
 def copied(fitted: NetworkClassifier) -> NetworkClassifier:
     """A copy that shares a teacher with the original, which may be larger than it by far and is not touched here."""
     shared = [value for name in fitted._shared_by_copies if (value := vars(fitted).get(name)) is not None]
     return copy.deepcopy(fitted, {id(value): value for value in shared})
 
 
-def outermost(fitted: Any) -> Any:
-    """What a search or a `FrozenEstimator` has found or holds."""
-    while not isinstance(fitted, NetworkClassifier | CompressedClassifier):
-        fitted = fitted.estimator if isinstance(fitted, FrozenEstimator) else fitted.best_estimator_
-    return fitted
-
-
-def _without_parameter(model: Any) -> Any:
+def _as_pickled(model: Any) -> Any:
     """A model that is pickled as a compressed one is: without a network that was its parameter."""
-    model = outermost(model)
-    return bare(model) if isinstance(model, NetworkClassifier) else model
+    compressor = find_fitted(model, MadeOfAnother)
+    if compressor is not None:
+        return compressor.estimator
+    return bare(require_fitted(model, "net_", "it has no network that could be made smaller").estimator)
 
 
 def adopt_network(inner: NetworkClassifier) -> None:

@@ -5,7 +5,7 @@ import copy
 import logging
 import os
 import zlib
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from functools import partial
 from typing import Any
 
@@ -16,7 +16,10 @@ from torch import Tensor, fx, nn
 from sktl._frozen._onnx import named_failure, session_options
 from sktl._frozen._prefix_network import fuse
 from sktl._optional import import_optional
+from sktl._training._net import Counts, Net
 from sktl._training._rest_network import RestNetwork
+from sktl.backbones import Backbone
+from sktl.backbones._hollow import hollow
 from sktl.compression._integer_session import integer_session, overflows
 from sktl.compression._onnx_export import FAILURE, PURPOSE, export_float
 from sktl.exceptions import EngineError, InputError
@@ -36,8 +39,8 @@ _N_SAMPLED = 2**16  # values of each layer that a batch is judged by
 _BATCH = 4  # pictures: all activations of a batch are in memory at once
 
 
-class Int8Net:
-    """The rest of a network in 8-bit integers, with the part of a `TransferNet`'s interface that predicting needs.
+class Int8Net(Net):
+    """The rest of a network in 8-bit integers, which predicts and does nothing else.
 
     Parameters
     ----------
@@ -52,7 +55,7 @@ class Int8Net:
     ----------
     device : str
         Where it runs: the CPU.
-    counts : tuple of (int, int, int or None)
+    counts : tuple of (int, int, int)
         Parameters, those that are not 0, and multiply-accumulates, of all stages: set by who knows the frozen ones.
     left_behind : tuple of str
         The tensors of the network that it was made of, which are nowhere any more.
@@ -64,12 +67,13 @@ class Int8Net:
     """
 
     device = "cpu"
+    is_trainable = False
 
     def __init__(self, model: bytes, *, parameters: int, nonzero: int):
         self._compressed = zlib.compress(model)
         self.parameters = parameters
         self.nonzero = nonzero
-        self.counts: tuple[int, int, int | None] = (parameters, nonzero, None)
+        self.counts: Counts = (parameters, nonzero, 0)
         self.left_behind: tuple[str, ...] = ()
 
     @property
@@ -102,6 +106,36 @@ class Int8Net:
         outputs = [session.run(None, {name: activations[row : row + 1]})[0] for row in range(len(activations))]
         n_outputs = session.get_outputs()[0].shape[-1]
         return np.concatenate(outputs) if outputs else np.empty((0, n_outputs), np.float32)
+
+    def run_fused(self, batch_size: int) -> None:
+        """Nothing: it is fast as it is, row by row."""
+
+    def count(self, backbone: Backbone) -> Counts:
+        """What was counted when the network was still one of torch."""
+        return self.counts
+
+    def content(self) -> dict[str, Any]:
+        """The model, and what is known of it."""
+        return self.__getstate__()
+
+    def hollow_backbone(self, backbone: Backbone) -> Backbone:
+        """The backbone as it is: what was quantized is nowhere any more."""
+        return backbone
+
+    def fill_backbone(self, backbone: Backbone) -> Backbone:
+        """The backbone, of which a copy in memory has made room for what is not there."""
+        return hollow(backbone, self.left_behind)
+
+    def tensors(self) -> dict[str, Tensor]:
+        """None: its model is compressed already."""
+        return {}
+
+    def hollow(self) -> "Int8Net":
+        """The net itself."""
+        return self
+
+    def fill(self, state: Mapping[str, Tensor]) -> None:
+        """Nothing: it has never been empty."""
 
     @property
     def note(self) -> str:

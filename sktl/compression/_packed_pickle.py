@@ -4,8 +4,6 @@ import pickle
 import zlib
 from typing import Any, NamedTuple
 
-from torch import nn
-
 from sktl._estimators._backbone_parameter import leave_networks_behind
 from sktl._estimators._network_classifier import NetworkClassifier
 from sktl.backbones._hollow import fill, hollow, is_hollow
@@ -33,20 +31,18 @@ class Packed(NamedTuple):
     def of(cls, estimator: NetworkClassifier) -> "Packed":
         """What is to be pickled of an estimator."""
         state = {**estimator.__getstate__(), **vars(leave_networks_behind(estimator))}  # the latter: its parameters
-        net, backbone, trained = state["net_"], state["backbone_"], {}
-        if isinstance(getattr(net, "module_", None), nn.Module):
-            trained, state["net_"] = net.tensors(), net.hollow()
+        net, backbone = state["net_"], state["backbone_"]
+        state["net_"] = net.hollow()
         frozen = {name: value for name, value in backbone.module.state_dict().items() if not is_hollow(value)}
         state["backbone_"] = hollow(backbone, frozen)
         skeleton = pickle.dumps((type(estimator), state), pickle.HIGHEST_PROTOCOL)
-        return cls(zlib.compress(skeleton), frozen, pack(trained))
+        return cls(zlib.compress(skeleton), frozen, pack(net.tensors()))
 
     def estimator(self) -> NetworkClassifier:
         """The estimator again."""
         kind, state = pickle.loads(zlib.decompress(self.skeleton))
         state["backbone_"] = fill(state["backbone_"], self.frozen)
-        if self.trained:
-            state["net_"].fill(unpack(self.trained))
+        state["net_"].fill(unpack(self.trained))
         estimator = kind.__new__(kind)
         estimator.__setstate__(state)
         return estimator

@@ -7,7 +7,6 @@ import torch
 from sklearn.utils import check_random_state
 from sklearn.utils._param_validation import Interval, StrOptions
 
-from sktl._estimators._footprint import network_counts
 from sktl._training._sparsity import keeps_zeros
 from sktl.backbones._hollow import hollow
 from sktl.compression._codebook import KeepShared, share_weights
@@ -192,13 +191,12 @@ class QuantizedClassifier(CompressedClassifier):
         (activations,) = inner._prefix(course.depth, inner.cache).run(course.table.images.take(some))
         net = quantize_int8(inner.net_.module_, [activations])
         network = inner.net_.module_
-        macs = network_counts(inner)[2] or 0
         stages = inner.backbone_.stages[: course.depth]
         frozen = list(inner.backbone_.feature_graph(stages[-1].name).parameters()) if stages else []
         net.counts = (
             sum(parameter.numel() for parameter in frozen) + net.parameters,
             sum(int(torch.count_nonzero(parameter)) for parameter in frozen) + net.nonzero,
-            macs,
+            inner.net_.count(inner.backbone_)[2],
         )
         net.left_behind = tuple(network.stages.state_dict())
         inner.backbone_ = hollow(inner.backbone_, net.left_behind)

@@ -16,7 +16,7 @@ from PIL import Image
 from sktl._code import code_key, is_library_code
 from sktl._estimators._labeled_images import LabeledImages
 from sktl._images import unwrapped
-from sktl._training._skorch_net import TransferNet
+from sktl._training._net import Net
 from sktl.backbones import Backbone
 from sktl.backbones._fingerprint import fingerprint
 
@@ -129,8 +129,8 @@ class _Digester(pickle.Pickler):
         if isinstance(obj, bytes):
             self.n_bytes += len(obj)
             return xxhash.xxh3_128(obj).digest()
-        if isinstance(obj, TransferNet):  # what it predicts with; torch's files are not the same twice
-            digest, n_bytes = digest_and_size(obj.module_)
+        if isinstance(obj, Net):
+            digest, n_bytes = digest_and_size(obj.content())
             self.n_bytes += 0 if digest is None else n_bytes
             return digest
         if isinstance(obj, torch.fx.GraphModule):  # which is made anew, with other names, wherever it is loaded

@@ -223,10 +223,10 @@ class DistilledEstimator(WholeCopies, NetworkEstimator):
     def _look_into_teacher(self, table, depth):
         """Which layers of which network are compared."""
         knowledge = self._weights_of_kinds
-        part, _ = network_of(self.teacher_, table.as_given(1))
+        teacher = network_of(self.teacher_).estimator
         maps = [kind for kind in MAPS if kind in knowledge]
         if maps:
-            self._pairs = pair_layers(self.layers, part.backbone_, self.backbone_, depth)
+            self._pairs = pair_layers(self.layers, teacher.backbone_, self.backbone_, depth)
         if "attention" in maps and all(pair.size == (1, 1) for pair in self._pairs):
             raise InputError(
                 f"knowledge={self.knowledge!r} compares where in a picture the numbers are large, and the student's "

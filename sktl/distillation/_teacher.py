@@ -17,7 +17,7 @@ from sklearn.utils import _safe_indexing
 from sklearn.utils._metadata_requests import _routing_enabled, process_routing
 from sklearn.utils.validation import check_is_fitted, has_fit_parameter
 
-from sktl._estimators._find_fitted import reach
+from sktl._estimators._find_fitted import FittedPart, find_fitted
 from sktl._estimators._groups import takes_groups
 from sktl._estimators._labeled_images import LabeledImages
 from sktl._frozen._cache import open_cache, shared_memory_cache
@@ -167,21 +167,21 @@ def regressor_answers(teacher: Any, table: LabeledImages, cache: Any) -> np.ndar
     return _Asked(teacher, table, cache).answers(numbers, kind)
 
 
-def network_of(teacher: Any, X: Any) -> tuple[Any, Any]:
-    """The part of a teacher that has a network, and ``X`` as that part sees it.
+def network_of(teacher: Any) -> FittedPart:
+    """The part of a teacher that has a network.
 
     Raises
     ------
     InputError
         Where there is none.
     """
-    part, X = reach(teacher, X, "backbone_")
+    part = find_fitted(teacher, "backbone_")
     if part is None:
         raise InputError(
             f"teacher={teacher!r} has no network of sktl whose layers could be looked at, or has several. With it only "
             "knowledge='response' and knowledge='decoupled' work."
         )
-    return getattr(part, "extractor_", part), X  # a selector has its settings in the extractor that it chose
+    return part
 
 
 def identity(teacher: Any) -> Any:

@@ -50,8 +50,9 @@ class TeacherLayers:
         Hints are in units of the size that a layer's numbers have in the first table, so that a weight means the same
         for every layer of every network.
         """
-        part, X = network_of(self._teacher, table.as_given())
-        images = check_images(part, X, reset=False)
+        found = network_of(self._teacher)
+        part = found.estimator
+        images = check_images(part, found.reached_by(table.as_given()), reset=False)
         names = ("engine", "precision", "device", "n_jobs")
         settings = {"cache": self._cache, **{name: getattr(part, name) for name in names}}
         columns: dict[str, Any] = {}

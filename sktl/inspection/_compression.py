@@ -2,7 +2,7 @@
 
 from sktl._estimators._find_fitted import find_fitted
 from sktl._params import check_is_fitted
-from sktl.compression._compression_chain import compression_chain
+from sktl.compression._compression_chain import MadeOfAnother, compression_chain, original_of
 from sktl.exceptions import InputError
 from sktl.inspection._axes import check_matplotlib
 from sktl.inspection._cost import CostDisplay
@@ -161,10 +161,10 @@ class CompressionDisplay(CostDisplay):
 
 def _steps(estimator):
     """The original, and every model that was made of it, up to the one given."""
-    compressed = find_fitted(estimator, "_original")
-    if getattr(compressed, "_original", None) is None:
+    if original_of(estimator) is None:
         check_is_fitted(estimator)
-        name = type(estimator if compressed is None else compressed).__name__
+        compressed = find_fitted(estimator, MadeOfAnother)
+        name = type(estimator if compressed is None else compressed.estimator).__name__
         raise InputError(
             f"{name} has no original beside it: it was not compressed, or was pickled, which leaves the original "
             "behind. Use CompressionDisplay.from_estimators({'original': ..., 'compressed': ...}, X, y)."

@@ -12,7 +12,7 @@ from sklearn.base import is_regressor
 from torch import Tensor, fx, nn
 
 from sktl._device import resolve_device
-from sktl._estimators._find_fitted import reach, require_fitted
+from sktl._estimators._find_fitted import require_fitted
 from sktl._estimators._network_classifier import NetworkClassifier
 from sktl._frozen._prefix import FrozenPrefix
 from sktl._frozen._prefix_network import Normalization, pool
@@ -87,15 +87,15 @@ def find_network(estimator: Any, X: Any, what: str) -> tuple[NetworkClassifier, 
     InputError
         Where there is none in it, or a regressor.
     """
-    require_fitted(estimator, "net_", "it has no network of its own that ends in classes")
-    fitted, X = reach(estimator, X, "net_")
+    found = require_fitted(estimator, "net_", "it has no network of its own that ends in classes")
+    fitted = found.estimator
     if not isinstance(fitted, NetworkClassifier):
         kind = "a regressor" if is_regressor(fitted) else "no classifier"
         raise InputError(
             f"{what} shows the evidence for a class, and {type(fitted).__name__} is {kind}: no place speaks for a "
             "number rather than for another one. Give a FineTunedClassifier, a DistilledClassifier or a compressor."
         )
-    return fitted, X
+    return fitted, found.reached_by(X)
 
 
 def read_pictures(fitted: NetworkClassifier, X: Any, n_pictures: int) -> tuple[np.ndarray, int]:
@@ -152,7 +152,7 @@ def gradient_maps(
     BackboneError
         Where there is no such layer.
     """
-    if not hasattr(fitted.net_, "module_"):
+    if not fitted.net_.is_trainable:
         raise InputError(
             "method='gradcam' needs gradients, which a network of integers does not have. Use method='occlusion', or "
             "the estimator that was quantized."

@@ -206,8 +206,8 @@ class FreezeDepthDisplay:
             candidates.setdefault(depth, []).append(index)
         # Where networks of other depths are candidates too, a number of stages means something else in each.
         is_one_network = not any(key.rpartition("__")[2] in ("backbone", "student") for key in results["params"][0])
-        fitted = find_fitted(search, "backbone_") if is_one_network else None
-        backbone = getattr(fitted, "backbone_", None)
+        found = find_fitted(search, "backbone_") if is_one_network else None
+        backbone = None if found is None else found.estimator.backbone_
         n_frozen = _count_frozen(candidates, backbone)
         order = sorted(candidates, key=lambda depth: _rank(depth) if n_frozen is None else -n_frozen[depth])
         means, stds = results[f"mean_test_{metric}"], results[f"std_test_{metric}"]

@@ -159,7 +159,7 @@ class LotteryTicketDisplay:
         check_matplotlib(cls)
         if not isinstance(estimators, Sequence) or not estimators:
             raise InputError(f"estimators={estimators!r} has to be a list of fitted estimators, one for each run.")
-        found = [require_fitted(estimator, "curve_", "it searched for no ticket") for estimator in estimators]
+        found = [require_fitted(each, "curve_", "it searched for no ticket").estimator for each in estimators]
         runs = [_read(run.curve_.to_dict()) for run in found]
         tickets, weights_left = list(runs[0][1]), runs[0][0]
         for left, curves in runs:

@@ -5,7 +5,7 @@ from sklearn.base import is_classifier
 from sklearn.metrics import ConfusionMatrixDisplay, confusion_matrix
 from sklearn.utils.validation import column_or_1d
 
-from sktl._estimators._find_fitted import reach
+from sktl._estimators._find_fitted import find_fitted
 from sktl._images import check_images
 from sktl._params import check_consistent_length, check_is_fitted
 from sktl.exceptions import InputError
@@ -135,8 +135,8 @@ class MisclassifiedDisplay:
         y_proba = None
         if hasattr(estimator, "predict_proba"):
             y_proba = _of_predicted(estimator.predict_proba(X), y_pred, estimator.classes_)
-        reader, X = reach(estimator, X, "image_format_")
-        images = check_images(reader, X, reset=False) if reader is not None else read_anew(X)
+        reader = find_fitted(estimator, "image_format_")
+        images = read_anew(X) if reader is None else check_images(reader.estimator, reader.reached_by(X), reset=False)
         display = cls._from_images(images, y, y_pred, y_proba, estimator.classes_, n_photos)
         return display.plot(ax, cmap=cmap)
 

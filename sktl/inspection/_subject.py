@@ -8,7 +8,7 @@ from sklearn.utils.multiclass import type_of_target
 from sklearn.utils.validation import column_or_1d
 
 from sktl._estimators._backbone_parameter import resolve_backbone
-from sktl._estimators._find_fitted import reach
+from sktl._estimators._find_fitted import find_fitted
 from sktl._estimators._labeled_images import as_targets
 from sktl._frozen._prefix import FrozenPrefix
 from sktl._images import Images, check_images, is_missing
@@ -74,15 +74,11 @@ def understand(estimator: Any, X: Any) -> Subject:
     ImageError
         Where ``X`` is no table of pictures.
     """
-    fitted, X = reach(estimator, X, "backbone_")
-    if fitted is not None:
-        fitted = getattr(fitted, "extractor_", fitted)  # a selector has its settings in the extractor that it chose
-        if hasattr(fitted, "net_") and not hasattr(fitted.net_, "module_"):
-            raise InputError(
-                f"{type(estimator).__name__} has a network of integers, which has no layers to be looked at. Give the "
-                "estimator that was quantized."
-            )
-        return Subject(estimator, fitted, fitted.backbone_, check_images(fitted, X, reset=False))
+    found = find_fitted(estimator, "backbone_")
+    if found is not None:
+        found.refuse_integers(type(estimator).__name__, "has no layers to be looked at")
+        owner = found.estimator
+        return Subject(estimator, owner, owner.backbone_, check_images(owner, found.reached_by(X), reset=False))
     if hasattr(estimator, "get_params") and "backbone" in estimator.get_params(deep=False):
         owner = clone(estimator).set_params(backbone=estimator.backbone)  # which a clone would have made unfitted
     else:

@@ -104,7 +104,7 @@ class TrainingCurveDisplay:
             Where matplotlib is not installed.
         """
         check_matplotlib(cls)
-        trained = require_fitted(estimator, "history_", "it was not trained in epochs")
+        trained = require_fitted(estimator, "history_", "it was not trained in epochs").estimator
         best_epoch = getattr(trained, "best_epoch_", None)
         return cls._from_history(trained.history_, best_epoch, score_name(trained)).plot(ax, line_kw=line_kw)
 

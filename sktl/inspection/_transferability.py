@@ -135,7 +135,7 @@ class TransferabilityDisplay:
         (['layer4', 'stem'], 'logme')
         """
         check_matplotlib(cls)
-        selector = require_fitted(estimator, "ranking_", "it ranked no networks")
+        selector = require_fitted(estimator, "ranking_", "it ranked no networks").estimator
         return cls.from_ranking(
             selector.ranking_,
             accuracies,

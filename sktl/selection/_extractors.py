@@ -9,7 +9,7 @@ from sklearn.frozen import FrozenEstimator
 from sklearn.utils.validation import check_is_fitted
 
 from sktl._estimators._backbone_parameter import resolve_backbone
-from sktl._estimators._find_fitted import reach
+from sktl._estimators._find_fitted import find_fitted
 from sktl._frozen._prefix import PREFIX_CONSTRAINTS, FrozenPrefix
 from sktl._images import Images, check_images
 from sktl._threads import bounded_threads
@@ -58,10 +58,10 @@ def read_pictures(
             f"{given[0]}={settings[given[0]]!r} is given beside a {type(backbone).__name__}, which has settings of its "
             f"own. {_where_to_set(backbone, given[0])}, or give the network alone."
         )
-    owner, seen = reach(backbone, X, "backbone_")
-    if owner is not None:
-        owner = getattr(owner, "extractor_", owner)  # a selector has its settings in the extractor that it chose
-        return _as_extractor(owner), check_images(owner, seen, reset=False)
+    found = find_fitted(backbone, "backbone_")
+    if found is not None:
+        images = check_images(found.estimator, found.reached_by(X), reset=False)
+        return _as_extractor(found.estimator), images
     if isinstance(backbone, FrozenEstimator):
         check_is_fitted(backbone.estimator)
     extractor = _unfitted_extractor(backbone).fit(X)

@@ -1,5 +1,7 @@
 """Fitted attributes in pipelines and searches."""
 
+from types import SimpleNamespace
+
 import numpy as np
 import pandas as pd
 import pytest
@@ -14,19 +16,20 @@ from sklearn.pipeline import make_pipeline, make_union
 from sklearn.preprocessing import FunctionTransformer, StandardScaler
 
 from sktl import FineTunedClassifier, FineTunedRegressor, PretrainedFeatureExtractor
-from sktl._estimators._find_fitted import find_fitted, reach, require_fitted
+from sktl._estimators._find_fitted import FittedPart, find_fitted, require_fitted
+from sktl.selection import BackboneSelector
 
 
 def test_it_is_found_wherever_it_is(digits):
     """In the estimator itself, around it, in a pipeline, and in the pipeline that a search found best."""
     X, y = digits
     extractor = PretrainedFeatureExtractor().fit(X)
-    assert find_fitted(extractor, "layers_") is extractor
-    assert find_fitted(FrozenEstimator(extractor), "layers_").layers_ == extractor.layers_
+    assert find_fitted(extractor, "layers_").estimator is extractor
+    assert find_fitted(FrozenEstimator(extractor), "layers_").estimator.layers_ == extractor.layers_
     pipe = make_pipeline(PretrainedFeatureExtractor(), LogisticRegression(max_iter=1000))
     assert find_fitted(pipe, "layers_") is None
     search = GridSearchCV(pipe, {"logisticregression__C": [0.1]}, cv=2).fit(X, y)
-    assert find_fitted(search, "layers_") is search.best_estimator_[0]
+    assert find_fitted(search, "layers_").estimator is search.best_estimator_[0]
 
 
 def test_it_is_found_in_what_wraps_one_estimator(digits):
@@ -34,17 +37,17 @@ def test_it_is_found_in_what_wraps_one_estimator(digits):
     X, y = digits[0].reshape(30, -1), digits[1]
     settings = {"freeze_depth": "all", "max_epochs": 1}
     wrapped = TransformedTargetRegressor(FineTunedRegressor(**settings)).fit(X, y)
-    assert find_fitted(wrapped, "history_") is wrapped.regressor_
+    assert find_fitted(wrapped, "history_").estimator is wrapped.regressor_
     search = GridSearchCV(FineTunedClassifier(**settings), {"lr": [0.001]}, cv=2)
     threshold = FixedThresholdClassifier(search).fit(X, y % 2)
-    assert find_fitted(threshold, "history_") is threshold.estimator_.best_estimator_
+    assert find_fitted(threshold, "history_").estimator is threshold.estimator_.best_estimator_
     calibrated = CalibratedClassifierCV(FrozenEstimator(threshold.estimator_.best_estimator_)).fit(X, y % 2)
-    assert find_fitted(calibrated, "history_").history_ is threshold.estimator_.best_estimator_.history_
+    assert find_fitted(calibrated, "history_").estimator.history_ is threshold.estimator_.best_estimator_.history_
     bag = BaggingClassifier(FineTunedClassifier(**settings), n_estimators=1).fit(X, y)
     assert find_fitted(bag, "history_") is None
     votes = VotingClassifier([("a", FineTunedClassifier(**settings)), ("b", LogisticRegression())]).fit(X, y)
-    assert find_fitted(votes, "history_") is votes.estimators_[0]
-    assert reach(votes, X, "history_") == (votes.estimators_[0], X)
+    assert find_fitted(votes, "history_").estimator is votes.estimators_[0]
+    assert find_fitted(votes, "history_").reached_by(X) is X
 
 
 def test_what_is_not_there():
@@ -70,20 +73,21 @@ def test_pictures_go_through_the_steps_before_the_network(digits, wrap):
     """Wherever the pipeline is, the network gets what the step before it gives."""
     X, y = digits[0][:20], digits[1][:20] % 2
     pipe = make_pipeline("passthrough", FunctionTransformer(np.fliplr), FineTunedClassifier(max_epochs=0))
-    part, seen = reach(wrap(pipe, X, y), X, "net_")
-    assert isinstance(part, FineTunedClassifier)
-    np.testing.assert_array_equal(seen, X[:, ::-1])
+    part = find_fitted(wrap(pipe, X, y), "net_")
+    assert isinstance(part.estimator, FineTunedClassifier)
+    assert part.net is part.estimator.net_
+    np.testing.assert_array_equal(part.reached_by(X), X[:, ::-1])
 
 
-def test_what_cannot_be_reached_is_as_it_came(digits):
-    """Without such a part there is none, and no step is run; nor where there is one for each fold."""
+def test_what_cannot_be_reached(digits):
+    """Without such a part there is none; nor where there is one for each fold."""
     X, y = digits[0][:20].reshape(20, -1), digits[1][:20] % 2
     pipe = make_pipeline(FunctionTransformer(np.fliplr), LogisticRegression()).fit(X, y)
-    assert reach(pipe, X, "net_") == (None, X)
+    assert find_fitted(pipe, "net_") is None
     folds = CalibratedClassifierCV(FineTunedClassifier(max_epochs=0), cv=2).fit(X, y)
-    assert reach(folds, X, "net_") == (None, X)
+    assert find_fitted(folds, "net_") is None
     target = TransformedTargetRegressor(FineTunedRegressor(max_epochs=0)).fit(X, y.astype(float))
-    assert reach(target, X, "net_")[0] is target.regressor_
+    assert find_fitted(target, "net_").estimator is target.regressor_
 
 
 @pytest.mark.parametrize("kind", ["frame", "array"])
@@ -96,23 +100,49 @@ def test_the_one_network_of_a_table(digits, kind):
     network = make_pipeline(FunctionTransformer(np.sqrt), PretrainedFeatureExtractor())
     mixed = make_column_transformer((StandardScaler(), first), ("drop", first), (network, others))
     pipe = make_pipeline(FunctionTransformer(np.log1p), mixed, LogisticRegression(max_iter=1000)).fit(X, y)
-    part, seen = reach(pipe, X, "backbone_")
-    assert part is pipe[1].transformers_[2][1][-1]
-    assert find_fitted(pipe, "backbone_") is part
-    np.testing.assert_array_equal(seen, np.sqrt(np.log1p(rows)))
+    part = find_fitted(pipe, "backbone_")
+    assert part.estimator is pipe[1].transformers_[2][1][-1]
+    assert part.net is None
+    np.testing.assert_array_equal(part.reached_by(X), np.sqrt(np.log1p(rows)))
     union = make_union(FunctionTransformer(), PretrainedFeatureExtractor()).fit(rows)
-    part, seen = reach(union, rows, "backbone_")
-    assert part is union.transformer_list[1][1]
-    assert seen is rows
+    part = find_fitted(union, "backbone_")
+    assert part.estimator is union.transformer_list[1][1]
+    assert part.reached_by(rows) is rows
 
 
 def test_of_two_networks_side_by_side_none_is_meant(digits):
     """Though of two one after the other it is the last."""
     rows = digits[0].reshape(30, -1)
     pipe = make_pipeline(StandardScaler(), FunctionTransformer(), StandardScaler()).fit(rows)
-    assert find_fitted(pipe, "scale_") is pipe[-1]
+    assert find_fitted(pipe, "scale_").estimator is pipe[-1]
     pipe.steps[1] = ("sampler", object())  # of another library, whose pipelines have steps that transform nothing
-    assert find_fitted(pipe, "scale_") is pipe[-1]
+    assert find_fitted(pipe, "scale_").estimator is pipe[-1]
     two = make_union(PretrainedFeatureExtractor(layers=0), PretrainedFeatureExtractor(layers=1)).fit(rows)
     assert find_fitted(two, "backbone_") is None
-    assert reach(two, rows, "backbone_") == (None, rows)
+
+
+def test_a_selector_is_found_in_its_extractor(digits):
+    """What it learnt of images is in the extractor that it chose; what the extractor does not have is its own."""
+    selector = BackboneSelector("sktl_mini", layers=[-1]).fit(*digits)
+    pipe = make_pipeline(selector, StandardScaler())
+    assert find_fitted(pipe, "backbone_").estimator is selector.extractor_
+    assert find_fitted(pipe, "image_format_").estimator is selector.extractor_
+    assert find_fitted(pipe, "ranking_").estimator is selector
+
+
+def test_a_part_is_found_by_its_class(digits):
+    """Wherever it is, fitted or not."""
+    pipe = make_pipeline(FunctionTransformer(), PretrainedFeatureExtractor(), LogisticRegression())
+    assert find_fitted(pipe, PretrainedFeatureExtractor).estimator is pipe[1]
+    assert find_fitted(FrozenEstimator(pipe), LogisticRegression | FineTunedClassifier).estimator is pipe[2]
+    assert find_fitted(pipe, FineTunedClassifier) is None
+
+
+def test_a_network_of_integers_is_refused():
+    """Only that one: others may go on with a net of torch, and an extractor has none."""
+    integers = SimpleNamespace(is_trainable=False)
+    for net in (SimpleNamespace(is_trainable=True), None):
+        FittedPart(SimpleNamespace(net_=net)).refuse_integers("It", "cannot")
+    FittedPart(PretrainedFeatureExtractor()).refuse_integers("It", "cannot")
+    with pytest.raises(ValueError, match=r"^It has a network of integers, which cannot\. Give the estimator that was"):
+        FittedPart(SimpleNamespace(net_=integers)).refuse_integers("It", "cannot")

@@ -2,28 +2,12 @@
 
 import pytest
 import torch
-from torch import nn
 
 from sktl._training._dataset import RowDataset
 from sktl._training._losses import ClassificationLoss
 from sktl._training._rest_network import RestNetwork, make_head
 from sktl._training._skorch_net import TransferNet
-from sktl.backbones import Backbone, load_backbone
-
-
-class Tiny(nn.Module):
-    """Three stages with batch norms, and a dropout in the second one."""
-
-    def __init__(self):
-        super().__init__()
-        self.stem = nn.Sequential(nn.Conv2d(3, 4, 3, padding=1, bias=False), nn.BatchNorm2d(4), nn.ReLU())
-        self.layer1 = nn.Sequential(nn.Conv2d(4, 6, 3, stride=2), nn.BatchNorm2d(6), nn.ReLU(), nn.Dropout(0.5))
-        self.layer2 = nn.Sequential(nn.Conv2d(6, 8, 3, padding=1), nn.BatchNorm2d(8), nn.ReLU())
-        self.pool = nn.AdaptiveAvgPool2d(1)
-        self.fc = nn.Linear(8, 2)
-
-    def forward(self, x):
-        return self.fc(self.pool(self.layer2(self.layer1(self.stem(x)))).flatten(1))
+from sktl.backbones import Backbone
 
 
 class Table:
@@ -39,16 +23,6 @@ class Table:
     def batch(self, positions, epoch: int) -> torch.Tensor:
         self.epochs.append(epoch)
         return self.values[torch.as_tensor(positions)]
-
-
-@pytest.fixture
-def tiny() -> Backbone:
-    """The small network with random weights and statistics."""
-    with torch.random.fork_rng():
-        torch.manual_seed(0)
-        module = Tiny()
-        module.train()(torch.rand(16, 3, 8, 8))
-    return load_backbone(module, preprocessing={"resize_size": 8, "crop_size": 8})
 
 
 @pytest.fixture

@@ -344,10 +344,10 @@ def test_its_network_is_found_with_what_it_sees(fitted, name, steps, is_frozen):
     """Through pipelines, searches and calibration, with the pictures as the steps in front of it make them."""
     X, _, teachers = fitted
     teacher = FrozenEstimator(teachers[name]) if is_frozen else teachers[name]
-    part, seen = network_of(teacher, X)
-    assert isinstance(getattr(part, "estimator", part), PretrainedFeatureExtractor | FineTunedClassifier)
+    part = network_of(teacher)
+    assert isinstance(part.estimator, PretrainedFeatureExtractor | FineTunedClassifier)
     expected = [X, np.sqrt(X), MinMaxScaler(clip=True).fit_transform(np.sqrt(X))][steps]
-    np.testing.assert_allclose(seen, expected)
+    np.testing.assert_allclose(part.reached_by(X), expected)
 
 
 def test_no_network(rows):
@@ -360,7 +360,7 @@ def test_no_network(rows):
     ]
     for teacher in teachers:
         with pytest.raises(ValueError, match=r"has no network of sktl.*or has several.*only knowledge='response' and"):
-            network_of(teacher.fit(X, y), X)
+            network_of(teacher.fit(X, y))
 
 
 def test_a_weights_file_that_was_written_again_is_another_teacher(rows, make, tmp_path):

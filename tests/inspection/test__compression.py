@@ -9,10 +9,11 @@ from sklearn.frozen import FrozenEstimator
 from sklearn.linear_model import LogisticRegression
 from sklearn.model_selection import GridSearchCV
 
+from sktl.compression._compression_chain import MadeOfAnother
 from sktl.inspection import CompressionDisplay
 
 
-class Compressed(LogisticRegression):
+class Compressed(MadeOfAnother, LogisticRegression):
     """What a compressor looks like from outside: it has an original, which a pickle of it has not."""
 
     def __init__(self, estimator=None, C=1.0):
