@@ -44,8 +44,8 @@ class CountedClassifier(FineTunedClassifier):
     def _prefix(self, *args):
         get_runner = getattr(prefix_module.get_runner, "original", prefix_module.get_runner)
 
-        def counted(*args, **kwargs):
-            return CountedRunner(get_runner(*args, **kwargs), os.environ["PICTURES_FILE"])
+        def counted(*args):
+            return CountedRunner(get_runner(*args), os.environ["PICTURES_FILE"])
 
         counted.original = get_runner
         prefix_module.get_runner = counted

@@ -37,7 +37,7 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
 from sktl import PretrainedFeatureExtractor
-from sktl._frozen._prefix_network import output_shapes
+from sktl._frozen._spec import PrefixSpec
 from sktl.selection import BackboneSelector, domain_distance, leep_score, nce_score
 from sktl.selection._scores_by_name import SCORES
 
@@ -128,7 +128,7 @@ def ranking(size: int) -> None:
         for network in NETWORKS:
             made = extractor(network).set_params(layers=[-1, LAYERS[network]]).fit(X)
             tables = [made.transform(pictures) for pictures in (X, X_test)]
-            (width,), _ = output_shapes(made.backbone_, made.layers_, made.pooling)
+            (width,), _ = PrefixSpec(made.backbone_, made.layers_, made.pooling).shapes
             for layer, part in (("last", slice(width)), ("middle", slice(width, None))):
                 features, others = (table[:, part] for table in tables)
                 entry = {"accuracy": probed(features, y, others, y_test)}

@@ -9,9 +9,11 @@ from sklearn.utils._param_validation import StrOptions
 from sklearn.utils.validation import check_is_fitted
 
 from sktl._estimators._backbone_parameter import BACKBONE_CONSTRAINTS, resolve_backbone
-from sktl._frozen._prefix import PREFIX_CONSTRAINTS, FrozenPrefix
-from sktl._frozen._prefix_network import POOLINGS, check_pooling, output_shapes
+from sktl._frozen._prefix import FrozenPrefix
+from sktl._frozen._prefix_network import POOLINGS, check_pooling
 from sktl._frozen._progress import CallbackProgress, PrintedProgress, start_task
+from sktl._frozen._runtime import RUNTIME_CONSTRAINTS, Runtime
+from sktl._frozen._spec import PrefixSpec
 from sktl._images import check_images
 from sktl._params import Estimator
 from sktl.exceptions import BackboneError, InputError
@@ -140,7 +142,7 @@ class PretrainedFeatureExtractor(CallbackSupportMixin, TransformerMixin, Estimat
 
     _parameter_constraints: dict = {
         **BACKBONE_CONSTRAINTS,
-        **PREFIX_CONSTRAINTS,
+        **RUNTIME_CONSTRAINTS,
         "layers": [str, Integral, list, tuple],
         "pooling": [StrOptions(set(POOLINGS))],
         "verbose": ["verbose"],
@@ -265,7 +267,7 @@ class PretrainedFeatureExtractor(CallbackSupportMixin, TransformerMixin, Estimat
         if self.pooling == "none":
             raise InputError("pooling='none' gives no columns to name. Use pooling='flatten' for a table.")
         prefix = self.backbone_.name.replace(":", "_")
-        shapes = output_shapes(self.backbone_, self.layers_, self.pooling)
+        shapes = PrefixSpec(self.backbone_, self.layers_, self.pooling).shapes
         return np.array(
             [
                 f"{prefix}_{layer}_{index}"
@@ -318,10 +320,11 @@ class PretrainedFeatureExtractor(CallbackSupportMixin, TransformerMixin, Estimat
 
     def _prefix(self, on_error="raise"):
         """The frozen prefix with this extractor's settings; ``on_error`` is what an `ImageReader` in front says."""
-        settings = {name: getattr(self, name) for name in ("pooling", *PREFIX_CONSTRAINTS)}
-        if on_error == "nan":
-            settings["on_error"] = "nan"
-        return FrozenPrefix(self.backbone_, self.layers_, **settings)
+        on_error = "nan" if on_error == "nan" else self.on_error
+        return FrozenPrefix(
+            PrefixSpec(self.backbone_, self.layers_, self.pooling),
+            Runtime.of(self, batch_size=self.batch_size, on_error=on_error),
+        )
 
     def __sklearn_tags__(self):
         tags = super().__sklearn_tags__()

@@ -92,7 +92,7 @@ def n_run(monkeypatch):
             count[0] += len(pictures)
             return self.runner(pictures)
 
-    monkeypatch.setattr(prefix_module, "get_runner", lambda *args, **kwargs: Counted(get_runner(*args, **kwargs)))
+    monkeypatch.setattr(prefix_module, "get_runner", lambda *args: Counted(get_runner(*args)))
     open_cache("auto").clear()
     return count
 

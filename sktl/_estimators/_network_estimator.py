@@ -18,11 +18,13 @@ from sktl._estimators._fit_tasks import FitInEpochs
 from sktl._estimators._labeled_images import LabeledImages
 from sktl._frozen._activations import fetch_activations
 from sktl._frozen._augmentation import AUGMENT_CONSTRAINTS, make_augmentation
-from sktl._frozen._prefix import PREFIX_CONSTRAINTS, FrozenPrefix
+from sktl._frozen._prefix import FrozenPrefix
 from sktl._frozen._prefix_network import POOLINGS, check_pooling, pooled_shape
 from sktl._frozen._progress import PrintedProgress
 from sktl._frozen._readable import is_tolerant, warn_of_nan
 from sktl._frozen._runners import resolve_batch_size
+from sktl._frozen._runtime import RUNTIME_CONSTRAINTS, SHARED_PARAMETERS, Runtime
+from sktl._frozen._spec import PrefixSpec
 from sktl._images import check_images
 from sktl._threads import bounded_threads
 from sktl._training._callbacks import GradualUnfreezing, KeepBest
@@ -42,12 +44,11 @@ _BLOCK = 512  # pictures that are predicted together, so that memory stays bound
 # Of skorch's parameters: what is trained, on what and how long.
 _NOT_THE_USERS = {"module", "criterion", "train_split", "max_epochs", "warm_start"}
 
-_PREFIX = ("engine", "precision", "device", "n_jobs")  # what training and predicting hand to the frozen stages
 
 TRANSFER_CONSTRAINTS: dict = {
     **BACKBONE_CONSTRAINTS,
     **AUGMENT_CONSTRAINTS,
-    **{name: PREFIX_CONSTRAINTS[name] for name in ("cache", "on_error", *_PREFIX)},
+    **{name: RUNTIME_CONSTRAINTS[name] for name in ("on_error", *SHARED_PARAMETERS)},
     "freeze_depth": [Integral, str],
     "head": [str, list, tuple, torch.nn.Module],
     "head_init": [StrOptions({"probe", "random"})],
@@ -246,13 +247,9 @@ class NetworkEstimator(FitInEpochs, Enrolls):
     def _prefix(self, depth, cache):
         """The frozen stages; with all of them frozen, pooled."""
         stages = [stage.name for stage in self.backbone_.stages]
-        return FrozenPrefix(
-            self.backbone_,
-            stages[depth - 1 : depth] if depth else (),
-            pooling=self._pooling if depth == len(stages) else "none",
-            cache=cache,
-            **{name: getattr(self, name) for name in _PREFIX},
-        )
+        pooling = self._pooling if depth == len(stages) else "none"
+        spec = PrefixSpec(self.backbone_, stages[depth - 1 : depth] if depth else (), pooling)
+        return FrozenPrefix(spec, Runtime.of(self, cache=cache))
 
     def _make_net(self, course, previous=None):
         """A net with a new head, started as ``head_init`` says; with the head and the history of a previous net."""

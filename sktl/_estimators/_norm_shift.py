@@ -10,6 +10,8 @@ from torch import Tensor, nn
 from sktl._device import resolve_device
 from sktl._frozen._prefix import FrozenPrefix
 from sktl._frozen._prefix_network import Normalization
+from sktl._frozen._runtime import Runtime
+from sktl._frozen._spec import PrefixSpec
 from sktl._images import Images
 from sktl._threads import bounded_threads
 from sktl.backbones import Backbone
@@ -70,14 +72,12 @@ def source_distance(owner: Any, images: Images) -> "float | None":
     Parameters
     ----------
     owner : estimator
-        With the network, ``backbone_``, whose weights were trained, and where it runs and what is kept: ``device``,
-        ``cache``, ``n_jobs``.
+        With the network, ``backbone_``, whose weights were trained, and how it runs.
     images : Images
         Two at least.
     """
+    (pictures,) = FrozenPrefix(PrefixSpec(owner.backbone_, ()), Runtime.of(owner)).run(images)
     with bounded_threads():
-        prefix = FrozenPrefix(owner.backbone_, (), device=owner.device, cache=owner.cache, n_jobs=owner.n_jobs)
-        (pictures,) = prefix.run(images)
         shift = norm_shift(owner.backbone_, pictures, owner.device)
     return None if shift is None else shift.distance
 

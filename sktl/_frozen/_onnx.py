@@ -52,16 +52,16 @@ def load_or_export(network: nn.Module, key: str, input_shape: tuple[int, int, in
     Parameters
     ----------
     network : Module
-        Takes uint8 pictures of shape (n, \\*input_shape), returns a tuple of arrays.
+        Takes uint8 images of shape (n, \\*input_shape), returns a tuple of arrays.
     key : str
         Names all that determines the graph.
     input_shape : tuple of (height, width, channels)
-        Shape of one picture.
+        Shape of one image.
 
     Returns
     -------
     bytes
-        The serialised ONNX model.
+        The serialized ONNX model.
     """
     path = graph_path(key)
     stored = b""
@@ -77,7 +77,7 @@ def load_or_export(network: nn.Module, key: str, input_shape: tuple[int, int, in
 
 
 def _export(network: nn.Module, input_shape: tuple[int, int, int]) -> bytes:
-    """Export with a free number of pictures."""
+    """Export with a free number of images."""
     for package in ("onnx", "onnxscript"):
         import_optional(package, extra="onnx", purpose="exporting for engine='onnxruntime'")
     example = torch.zeros((2, *input_shape), dtype=torch.uint8)
@@ -196,6 +196,6 @@ class OnnxRunner:
             self._session = onnxruntime.InferenceSession(graph, options, providers=["CPUExecutionProvider"])
         self._input = self._session.get_inputs()[0].name
 
-    def __call__(self, pictures: np.ndarray) -> list[np.ndarray]:
-        """Pooled layers of uint8 ``pictures`` of shape (n, height, width, channels)."""
-        return self._session.run(None, {self._input: pictures})
+    def __call__(self, images: np.ndarray) -> list[np.ndarray]:
+        """Pooled layers of uint8 ``images`` of shape (n, height, width, channels)."""
+        return self._session.run(None, {self._input: images})

@@ -1,4 +1,4 @@
-"""The frozen prefix as one module: uint8 pictures in, one pooled array per layer out.
+"""The frozen prefix as one module: uint8 images in, one pooled array per layer out.
 
 Both engines run this same module, so normalisation and pooling stand in one place.
 """
@@ -21,14 +21,11 @@ from sktl.exceptions import BackboneError, InputError
 _FRESH = (nn.Conv2d, nn.BatchNorm2d, nn.Linear)  # they make a tensor of their own, no view
 _ACTIVATIONS = (nn.ReLU, nn.ReLU6, nn.Hardswish, nn.SiLU, nn.LeakyReLU, nn.Hardsigmoid, nn.ELU)
 
-# In place of a layer's name: the picture itself, decoded, resized and cropped, which no network is run for.
-PICTURES = ""
-
 POOLINGS = ("avg", "max", "gem", "flatten", "cls", "none")
 
 
 class Normalization(nn.Module):
-    """Pictures as the weights want them: from uint8 0-255, channels last, to floats around 0, channels first.
+    """Images as the weights want them: from uint8 0-255, channels last, to floats around 0, channels first.
 
     Parameters
     ----------
@@ -41,17 +38,17 @@ class Normalization(nn.Module):
 
     def __init__(self, preprocessing: Preprocessing):
         super().__init__()
-        # Pictures are 0-255: the weights' mean and standard deviation are stated for 0-1.
+        # Images are 0-255: the weights' mean and standard deviation are stated for 0-1.
         self.register_buffer("mean", 255.0 * torch.tensor(preprocessing.mean, dtype=torch.float32).reshape(-1, 1, 1))
         self.register_buffer("std", 255.0 * torch.tensor(preprocessing.std, dtype=torch.float32).reshape(-1, 1, 1))
 
-    def forward(self, pictures: Tensor) -> Tensor:
-        """Floats (n, channels, height, width) of uint8 ``pictures`` (n, height, width, channels)."""
-        return (pictures.permute(0, 3, 1, 2).to(self.mean.dtype) - self.mean) / self.std
+    def forward(self, images: Tensor) -> Tensor:
+        """Floats (n, channels, height, width) of uint8 ``images`` (n, height, width, channels)."""
+        return (images.permute(0, 3, 1, 2).to(self.mean.dtype) - self.mean) / self.std
 
 
 class PrefixNetwork(nn.Module):
-    """Normalise pictures, run the graph up to the named layers, pool each of them.
+    """Normalise images, run the graph up to the named layers, pool each of them.
 
     Parameters
     ----------
@@ -73,9 +70,9 @@ class PrefixNetwork(nn.Module):
         self.cls_tokens = [backbone.has_cls_token(layer) for layer in layers]
         self.eval().requires_grad_(False)
 
-    def forward(self, pictures: Tensor) -> tuple[Tensor, ...]:
-        """Pooled activations, one per layer, of uint8 ``pictures`` of shape (n, height, width, channels)."""
-        activations = self.features(self.normalization(pictures))
+    def forward(self, images: Tensor) -> tuple[Tensor, ...]:
+        """Pooled activations, one per layer, of uint8 ``images`` of shape (n, height, width, channels)."""
+        activations = self.features(self.normalization(images))
         return tuple(
             pool(activation, self.pooling, axis, cls_token)
             for activation, axis, cls_token in zip(activations, self.channel_axes, self.cls_tokens, strict=True)
@@ -99,7 +96,7 @@ def pool(activation: Tensor, pooling: str, channel_axis: int = 1, cls_token: boo
     Returns
     -------
     Tensor of shape (n, channels), or as the activation for ``"none"``
-        One vector for each picture.
+        One vector for each image.
 
     References
     ----------
@@ -139,22 +136,12 @@ def check_pooling(backbone: Backbone, layer: str, pooling: str) -> None:
 
 
 def pooled_shape(shape: Sequence[int], pooling: str, channel_axis: int = 1) -> tuple[int, ...]:
-    """The shape, without the pictures' axis, of what `pool` makes of one picture's activation of ``shape``."""
+    """The shape, without the images' axis, of what `pool` makes of one image's activation of ``shape``."""
     if pooling == "none" or len(shape) == 1:
         return tuple(shape)
     if pooling == "flatten":
         return (int(torch.Size(shape).numel()),)
     return (shape[channel_axis if channel_axis < 0 else channel_axis - 1],)
-
-
-def output_shapes(backbone: Backbone, layers: Sequence[str], pooling: str) -> list[tuple[int, ...]]:
-    """Shape of one picture's pooled output for each layer."""
-    return [
-        (*backbone.preprocessing.crop_shape, backbone.in_channels)
-        if layer == PICTURES
-        else pooled_shape(backbone.output_shape(layer), pooling, backbone.channel_axis(layer))
-        for layer in layers
-    ]
 
 
 def fuse(module: fx.GraphModule) -> fx.GraphModule:

@@ -6,12 +6,11 @@ One parameter says so, ``on_error`` of an estimator or of the `ImageReader` in f
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-import joblib
 import numpy as np
-import torch
 from sklearn.utils import _safe_indexing
 
 from sktl._frozen._cache import open_cache
+from sktl._frozen._runtime import count_threads
 from sktl._images import FINDER, Images, UnreadableImage, as_unreadable, find_unreadable, listed
 from sktl._params import check_consistent_length
 from sktl._warnings import warn, was_told
@@ -23,11 +22,6 @@ _LEFT_OUT = "and were left out"
 def is_tolerant(estimator: Any, images: Images) -> bool:
     """Whether images that cannot be read are no error."""
     return "nan" in (getattr(estimator, "on_error", "raise"), images.on_error)
-
-
-def count_threads(n_jobs: "int | None") -> int:
-    """How many threads read and decode images: as many as torch uses, if no number is given."""
-    return torch.get_num_threads() if n_jobs is None else joblib.effective_n_jobs(n_jobs)
 
 
 def readable_rows(estimator: Any, images: Images, rows: np.ndarray, *, is_told: bool = True) -> np.ndarray:

@@ -1,57 +1,58 @@
-"""Engines: what runs a frozen prefix on a batch of pictures, and which one is the fastest for a job."""
+"""Engines: what runs a frozen prefix on a batch of images, and which one is the fastest for a job."""
 
 import contextlib
 import os
 import weakref
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from typing import Protocol
 
 import numpy as np
 import torch
 
 from sktl._frozen import _onnx
-from sktl._frozen._prefix_network import PICTURES, PrefixNetwork, fuse
+from sktl._frozen._prefix_network import PrefixNetwork, fuse
+from sktl._frozen._runtime import Runtime
+from sktl._frozen._spec import PrefixSpec
 from sktl._locks import Lock
 from sktl._process import as_the_user_has_it, in_plain_float32
 from sktl._stores import register_store
 from sktl.backbones import Backbone
-from sktl.exceptions import EngineError, InputError
+from sktl.exceptions import EngineError
 
-ENGINES = ("auto", "torch", "onnxruntime")
-PRECISIONS = ("float32", "bfloat16", "float16")
+NO_ENGINE = ""  # what gives the images themselves
 
-# An export takes some seconds; what the other engine gains per picture is in proportion to the work in it. Measured
+# An export takes some seconds; what the other engine gains per image is in proportion to the work in it. Measured
 # with MobileNetV2 on two cores: 5 s against 0.8 ms in 0.3 G multiply-accumulates, so it pays from about 6,000 on.
 _EXPORT_PAYS_FROM_MACS = 2e12
 
-# In the first stage, for the pictures that are run at once: 4 of MobileNetV2 or ResNet-18, 8 of MobileNetV3-small.
+# In the first stage, for the images that are run at once: 4 of MobileNetV2 or ResNet-18, 8 of MobileNetV3-small.
 _FIRST_STAGE_MACS = 4.5e7
 
 
 class Runner(Protocol):
-    """Runs a prefix: uint8 pictures (n, height, width, channels) in, one array per layer out."""
+    """Runs a prefix: uint8 images (n, height, width, channels) in, one array per layer out."""
 
     concurrent: bool  # whether several threads may call it at once
 
-    def __call__(self, pictures: np.ndarray) -> list[np.ndarray]:
-        """One array per layer, first axis the pictures."""
+    def __call__(self, images: np.ndarray) -> list[np.ndarray]:
+        """One array per layer, first axis the images."""
 
 
-class PictureRunner:
-    """Gives the pictures themselves: what is stored where no stage is frozen."""
+class ImageRunner:
+    """Gives the images themselves: what is stored where no stage is frozen."""
 
     concurrent = True
 
-    def __call__(self, pictures: np.ndarray) -> list[np.ndarray]:
-        """The pictures, uint8, as the one layer there is."""
-        return [pictures]
+    def __call__(self, images: np.ndarray) -> list[np.ndarray]:
+        """The images, uint8, as the one layer there is."""
+        return [images]
 
 
 class TorchRunner:
     """Runs a prefix in torch: batch norms folded, channels last, inference mode, threads as they are found.
 
     On a CPU, torch takes other ways of summing for batches of other sizes. There each batch is run in parts of one
-    size, the last one filled up, so that what a picture gives does not depend on those beside it.
+    size, the last one filled up, so that what an image gives does not depend on those beside it.
     """
 
     concurrent = False
@@ -63,16 +64,16 @@ class TorchRunner:
         self._network = network.to(device).to(memory_format=torch.channels_last)
         self._at_once = at_once
 
-    def __call__(self, pictures: np.ndarray) -> list[np.ndarray]:
-        """Pooled layers of uint8 ``pictures`` of shape (n, height, width, channels)."""
-        n_pictures = len(pictures)
-        size = self._at_once or max(n_pictures, 2)
-        parts = [self._run(part, size) for part in np.split(pictures, range(size, n_pictures, size))]
-        return [np.concatenate(layer)[:n_pictures] for layer in zip(*parts, strict=True)]
+    def __call__(self, images: np.ndarray) -> list[np.ndarray]:
+        """Pooled layers of uint8 ``images`` of shape (n, height, width, channels)."""
+        n_images = len(images)
+        size = self._at_once or max(n_images, 2)
+        parts = [self._run(part, size) for part in np.split(images, range(size, n_images, size))]
+        return [np.concatenate(layer)[:n_images] for layer in zip(*parts, strict=True)]
 
-    def _run(self, pictures: np.ndarray, size: int) -> list[np.ndarray]:
-        """Layers of ``size`` pictures, the first of them those that were given."""
-        full = pictures if len(pictures) == size else pictures[np.arange(size) % len(pictures)]
+    def _run(self, images: np.ndarray, size: int) -> list[np.ndarray]:
+        """Layers of ``size`` images, the first of them those that were given."""
+        full = images if len(images) == size else images[np.arange(size) % len(images)]
         batch = torch.from_numpy(full)
         if self._device.type == "cuda":
             batch = batch.pin_memory().to(self._device, non_blocking=True)
@@ -121,34 +122,35 @@ if hasattr(os, "register_at_fork"):
     os.register_at_fork(after_in_child=_forget_runners)
 
 
-def get_runner(
-    backbone: Backbone,
-    layers: Sequence[str],
-    pooling: str,
-    *,
-    engine: str,
-    precision: str,
-    device: torch.device,
-) -> Runner:
-    """The runner of these layers, built at the first call that any equal network makes.
+def get_runner(spec: PrefixSpec, runtime: Runtime, engine: str) -> Runner:
+    """What runs a prefix in an engine, built at the first call that any equal network makes.
+
+    Parameters
+    ----------
+    spec : PrefixSpec
+        What is computed.
+    runtime : Runtime
+        Read: ``precision`` and ``device``.
+    engine : {"torch", "onnxruntime"}
+        The engine; without layers none is taken.
 
     Raises
     ------
     EngineError
-        Where ``engine="onnxruntime"`` cannot run this network.
+        If ``engine="onnxruntime"`` cannot run this network.
     """
-    if tuple(layers) == (PICTURES,):
-        return PictureRunner()
-    function = prefix_key(backbone, layers, pooling)
-    slot = _slot(backbone, (function, backbone.in_channels, engine, precision, device))
+    if not spec.layers:
+        return ImageRunner()
+    backbone = spec.backbone
+    slot = _slot(backbone, (spec.key, backbone.in_channels, engine, runtime.precision, runtime.device))
     with slot.lock:  # another network need not wait for this one's export
         if slot.runner is None:
-            network = PrefixNetwork(backbone, layers, pooling)
+            network = PrefixNetwork(backbone, spec.layers, spec.pooling)
             if engine == "torch":
-                slot.runner = TorchRunner(network, device, precision, pictures_at_once(backbone, device))
+                at_once = _images_at_once(backbone, runtime.device)
+                slot.runner = TorchRunner(network, runtime.device, runtime.precision, at_once)
             else:
-                shape = (*backbone.preprocessing.crop_shape, backbone.in_channels)
-                slot.runner = _export(network, function, shape)
+                slot.runner = _export(network, spec)
         return slot.runner
 
 
@@ -160,69 +162,35 @@ def _slot(backbone: Backbone, key: tuple) -> _Slot:
         return slot
 
 
-def _export(network: PrefixNetwork, function: str, shape: tuple[int, int, int]) -> Runner:
+def _export(network: PrefixNetwork, spec: PrefixSpec) -> Runner:
     """A runner in ONNX Runtime; a failure is remembered."""
     try:
-        return _onnx.OnnxRunner(network, function, shape)
+        return _onnx.OnnxRunner(network, spec.key, spec.image_shape)
     except EngineError:
-        _UNEXPORTABLE.add(function)
+        _UNEXPORTABLE.add(spec.key)
         raise
 
 
-def prefix_key(backbone: Backbone, layers: Sequence[str], pooling: str) -> str:
-    """Names all that determines the function of pictures to pooled layers, up to the engine's rounding."""
-    if tuple(layers) == (PICTURES,):
-        return f"pictures|{backbone.preprocessing.pixels_key}"
-    fingerprints = ",".join(backbone.fingerprint(layer) for layer in layers)
-    return f"{fingerprints}|{backbone.preprocessing.key}|{pooling}"
-
-
-def check_numerics(engine: str, precision: str, device: torch.device) -> None:
-    """Refuse what no engine can do.
-
-    Raises
-    ------
-    InputError
-        Where the engine asked for cannot do what the precision or the device demand.
-    """
-    if precision == "float16" and device.type == "cpu":
-        raise InputError("precision='float16' needs device='cuda'. On a CPU use 'float32' or 'bfloat16'.")
-    if engine == "onnxruntime" and (precision != "float32" or device.type != "cpu"):
-        raise InputError(
-            f"engine='onnxruntime' runs in float32 on the CPU, but precision={precision!r} and device={device.type!r} "
-            "were asked for. Use engine='auto' or 'torch'."
-        )
-
-
-def resolve_engine(
-    engine: str,
-    backbone: Backbone,
-    layers: Sequence[str],
-    pooling: str,
-    *,
-    precision: str,
-    device: torch.device,
-    n_pictures: int,
-) -> str:
-    """The engine that is the fastest for ``n_pictures``, start-up included, where ``engine="auto"`` leaves the choice.
+def resolve_engine(spec: PrefixSpec, runtime: Runtime, n_images: int) -> str:
+    """The engine that is the fastest for ``n_images``, start-up included, where ``engine="auto"`` leaves the choice.
 
     ONNX Runtime is taken on a CPU in float32 where there is enough work for the export to pay. Whether the graph lies
     on this machine already, from an earlier run, decides nothing: the engines round differently, and the same job
     gives the same numbers every time.
     """
-    if engine != "auto":
-        return engine
-    if precision != "float32" or device.type != "cpu" or not _onnx.can_run():
+    if not spec.layers:
+        return NO_ENGINE
+    if runtime.engine != "auto":
+        return runtime.engine
+    if runtime.precision != "float32" or runtime.device.type != "cpu" or not _onnx.can_run():
         return "torch"
-    function = prefix_key(backbone, layers, pooling)
-    if function in _UNEXPORTABLE:
+    if spec.key in _UNEXPORTABLE:
         return "torch"
-    work = n_pictures * max(backbone.macs(layer) for layer in layers)
-    return "onnxruntime" if work >= _EXPORT_PAYS_FROM_MACS and _onnx.can_export() else "torch"
+    return "onnxruntime" if n_images * spec.macs >= _EXPORT_PAYS_FROM_MACS and _onnx.can_export() else "torch"
 
 
-def pictures_at_once(backbone: Backbone, device: torch.device) -> "int | None":
-    """How many pictures the torch engine runs at once on a CPU; None elsewhere, where it is as many as there are.
+def _images_at_once(backbone: Backbone, device: torch.device) -> "int | None":
+    """How many images the torch engine runs at once on a CPU; None elsewhere, where it is as many as there are.
 
     It goes by the first stage, so that networks which begin alike run what they share alike. More than 8 would gain a
     small network some percent, and an image that comes alone would wait for all of them.
@@ -232,10 +200,18 @@ def pictures_at_once(backbone: Backbone, device: torch.device) -> "int | None":
     return int(np.clip(_FIRST_STAGE_MACS / max(backbone.stages[0].macs, 1), 4, 8))
 
 
-def resolve_batch_size(batch_size: "int | str", macs: int, device: torch.device) -> int:
-    """How many pictures go through the network at once, where ``batch_size="auto"`` leaves the choice.
+def batch_size_of(spec: PrefixSpec, runtime: Runtime, engine: str) -> int:
+    """How many images go through a prefix at once in an engine; in torch on a CPU as many as it runs in any case."""
+    at_once = _images_at_once(spec.backbone, runtime.device) if engine == "torch" else None
+    if runtime.batch_size == "auto" and at_once is not None:
+        return at_once
+    return resolve_batch_size(runtime.batch_size, spec.macs, runtime.device)
 
-    On a CPU a batch is the fastest while its activations stay in the cache of the processor: 4 pictures of MobileNetV2
+
+def resolve_batch_size(batch_size: "int | str", macs: int, device: torch.device) -> int:
+    """How many images go through the network at once, where ``batch_size="auto"`` leaves the choice.
+
+    On a CPU a batch is the fastest while its activations stay in the cache of the processor: 4 images of MobileNetV2
     or ResNet-18, 16 to 32 of the much smaller MobileNetV3-small.
     """
     if batch_size != "auto":

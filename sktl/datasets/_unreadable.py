@@ -8,7 +8,7 @@ import numpy as np
 from sklearn.utils._param_validation import Interval, StrOptions
 
 from sktl._frozen._progress import PrintedProgress
-from sktl._frozen._readable import count_threads
+from sktl._frozen._runtime import count_threads
 from sktl._images import UnreadableImage, check_images, find_unreadable
 from sktl._params import Estimator, validate_params
 from sktl._table import ReadableTable

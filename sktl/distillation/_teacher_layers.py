@@ -9,7 +9,8 @@ import torch
 from sktl._estimators._labeled_images import LabeledImages
 from sktl._frozen._activations import RowStore
 from sktl._frozen._prefix import FrozenPrefix
-from sktl._frozen._prefix_network import output_shapes
+from sktl._frozen._runtime import Runtime
+from sktl._frozen._spec import PrefixSpec
 from sktl._images import check_images
 from sktl.distillation._layers import LayerPair, as_map, teacher_map
 from sktl.distillation._teacher import network_of
@@ -53,18 +54,17 @@ class TeacherLayers:
         found = network_of(self._teacher)
         part = found.estimator
         images = check_images(part, found.reached_by(table.as_given()), reset=False)
-        names = ("engine", "precision", "device", "n_jobs")
-        settings = {"cache": self._cache, **{name: getattr(part, name) for name in names}}
+        runtime = Runtime.of(part, cache=self._cache)
         columns: dict[str, Any] = {}
         if self._has_embedding:
             pooling = getattr(part, "_pooling", part.pooling)
             pooling = "avg" if pooling in ("none", "flatten") else pooling
-            prefix = FrozenPrefix(part.backbone_, [part.backbone_.stages[-1].name], pooling=pooling, **settings)
-            columns["embedding"] = torch.from_numpy(prefix.run(images)[0])
+            last = PrefixSpec(part.backbone_, [part.backbone_.stages[-1].name], pooling)
+            columns["embedding"] = torch.from_numpy(FrozenPrefix(last, runtime).run(images)[0])
         if self._kinds:
             layers = list(dict.fromkeys(pair.teacher for pair in self._pairs))
             shrunk = [_Shrunk(part.backbone_, layer, self._wanted(layer), len(images)) for layer in layers]
-            FrozenPrefix(part.backbone_, layers, pooling="none", **settings).run(images, out=shrunk)
+            FrozenPrefix(PrefixSpec(part.backbone_, layers, "none"), runtime).run(images, out=shrunk)
             columns.update(column for store in shrunk for column in store.columns.items())
             self._scale([column for name, column in columns.items() if name.startswith("feature")])
         return columns
@@ -86,7 +86,7 @@ class _Shrunk:
     """Takes the rows of one layer of the teacher, and keeps what is compared of them."""
 
     def __init__(self, backbone: Any, layer: str, wanted: list, n_rows: int):
-        (shape,) = output_shapes(backbone, [layer], "none")
+        (shape,) = PrefixSpec(backbone, [layer], "none").shapes
         self.shape = (n_rows, *shape)
         self._layout = backbone.channel_axis(layer), backbone.has_cls_token(layer)
         self._wanted = wanted

@@ -17,6 +17,8 @@ from sktl._estimators._network_classifier import NetworkClassifier
 from sktl._frozen._prefix import FrozenPrefix
 from sktl._frozen._prefix_network import Normalization, pool
 from sktl._frozen._runners import get_runner, resolve_batch_size
+from sktl._frozen._runtime import Runtime
+from sktl._frozen._spec import PrefixSpec
 from sktl._images import check_images
 from sktl._threads import bounded_threads
 from sktl.backbones import Backbone
@@ -108,17 +110,16 @@ def read_pictures(fitted: NetworkClassifier, X: Any, n_pictures: int) -> tuple[n
     """
     images = check_images(fitted, X, reset=False)
     some = images.take(range(min(n_pictures, len(images))))
-    return FrozenPrefix(fitted.backbone_, (), cache=None, n_jobs=fitted.n_jobs).run(some)[0], len(images)
+    prefix = FrozenPrefix(PrefixSpec(fitted.backbone_, ()), Runtime.of(fitted, cache=None))
+    return prefix.run(some)[0], len(images)
 
 
 def class_probabilities(fitted: NetworkClassifier, pictures: np.ndarray) -> np.ndarray:
     """Probabilities (n, n_classes) of pictures as the network sees them, by the numerics with which it predicts."""
     prefix = fitted._prefix(fitted.freeze_depth_, None)
     # ONNX Runtime would round otherwise, and take seconds to start.
-    run = get_runner(
-        prefix.backbone, prefix.layers, prefix.pooling, engine="torch", precision=prefix.precision, device=prefix.device
-    )
-    size = _batch_size(fitted.backbone_, prefix.device)
+    run = get_runner(prefix.spec, prefix.runtime, "torch")
+    size = _batch_size(fitted.backbone_, prefix.runtime.device)
     parts = [fitted.net_.outputs(run(batch)[0]) for (batch,) in _batches(size, pictures)]
     return softmax(np.concatenate(parts), axis=1)
 

@@ -11,13 +11,12 @@ from sktl._estimators._backbone_parameter import resolve_backbone
 from sktl._estimators._find_fitted import find_fitted
 from sktl._estimators._labeled_images import as_targets
 from sktl._frozen._prefix import FrozenPrefix
+from sktl._frozen._runtime import Runtime
+from sktl._frozen._spec import PrefixSpec
 from sktl._images import Images, check_images, is_missing
-from sktl._threads import bounded_threads
 from sktl.backbones import Backbone
 from sktl.exceptions import InputError
 from sktl.feature_extraction import PretrainedFeatureExtractor
-
-_SETTINGS = ("engine", "precision", "cache", "device", "n_jobs")
 
 
 class Subject(NamedTuple):
@@ -48,9 +47,8 @@ class Subject(NamedTuple):
 
     def features(self, layers: list[str], pooling: str, *, on_error: str = "raise") -> list[np.ndarray]:
         """A table of shape (n_pictures, n_features) for each layer, from one pass over the pictures."""
-        settings = {name: getattr(self.owner, name) for name in _SETTINGS}
-        with bounded_threads():
-            return FrozenPrefix(self.backbone, layers, pooling=pooling, on_error=on_error, **settings).run(self.images)
+        spec = PrefixSpec(self.backbone, layers, pooling)
+        return FrozenPrefix(spec, Runtime.of(self.owner, on_error=on_error)).run(self.images)
 
 
 def understand(estimator: Any, X: Any) -> Subject:

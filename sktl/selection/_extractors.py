@@ -10,9 +10,10 @@ from sklearn.utils.validation import check_is_fitted
 
 from sktl._estimators._backbone_parameter import resolve_backbone
 from sktl._estimators._find_fitted import find_fitted
-from sktl._frozen._prefix import PREFIX_CONSTRAINTS, FrozenPrefix
+from sktl._frozen._prefix import FrozenPrefix
+from sktl._frozen._runtime import RUNTIME_CONSTRAINTS, Runtime
+from sktl._frozen._spec import PrefixSpec
 from sktl._images import Images, check_images
-from sktl._threads import bounded_threads
 from sktl.backbones import Backbone
 from sktl.exceptions import InputError
 from sktl.feature_extraction import PretrainedFeatureExtractor
@@ -20,7 +21,7 @@ from sktl.feature_extraction import PretrainedFeatureExtractor
 # What a function that takes a network takes with it, as `PretrainedFeatureExtractor` does.
 SETTINGS = (
     *("weights", "in_channels", "image_shape", "channels", "preprocessing"),
-    *("engine", "precision", "batch_size", "cache", "device", "n_jobs"),
+    *(name for name in RUNTIME_CONSTRAINTS if name != "on_error"),
 )
 _CONSTRAINTS = PretrainedFeatureExtractor._parameter_constraints
 SETTINGS_CONSTRAINTS: dict = {name: _CONSTRAINTS[name] for name in SETTINGS}
@@ -138,8 +139,7 @@ def run_layers(extractor: PretrainedFeatureExtractor, layers: Sequence[str], ima
 
     A picture that cannot be read is an error, whatever the extractor makes of it.
     """
-    settings = {name: getattr(extractor, name) for name in PREFIX_CONSTRAINTS}
-    if not layers:
-        settings["cache"] = None  # pictures are large, are looked at once, and would push features out
-    with bounded_threads():
-        return FrozenPrefix(extractor.backbone_, layers, **{**settings, "on_error": "raise"}).run(images)
+    # Images are large, are looked at once, and would push features out of the cache.
+    cache = extractor.cache if layers else None
+    runtime = Runtime.of(extractor, batch_size=extractor.batch_size, cache=cache)
+    return FrozenPrefix(PrefixSpec(extractor.backbone_, layers), runtime).run(images)

@@ -18,9 +18,9 @@ from sklearn.utils.validation import _num_samples, check_is_fitted
 from sktl._estimators._footprint import network_counts
 from sktl._estimators._groups import check_groups
 from sktl._estimators._labeled_images import as_targets
-from sktl._frozen._prefix import PREFIX_CONSTRAINTS
 from sktl._frozen._progress import CallbackProgress, start_task
 from sktl._frozen._readable import is_tolerant, warn_left_out
+from sktl._frozen._runtime import RUNTIME_CONSTRAINTS
 from sktl._images import check_images, refuse_single
 from sktl._messages import shortened_errors
 from sktl._params import Estimator
@@ -143,7 +143,7 @@ class BackboneSelector(CallbackSupportMixin, TransformerMixin, Estimator):
         "score_func": [StrOptions({*SCORES, *HEAD_SCORES}), callable],
         "task": [StrOptions({"auto", "classification", "regression"})],
         "extractor": [PretrainedFeatureExtractor, None],
-        "on_error": PREFIX_CONSTRAINTS["on_error"],
+        "on_error": RUNTIME_CONSTRAINTS["on_error"],
         "max_samples": [Interval(Integral, 2, None, closed="left"), None],
         "random_state": ["random_state"],
     }

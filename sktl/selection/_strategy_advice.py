@@ -18,6 +18,7 @@ from sktl._estimators._auto_depth import MUCH, Situation, look, strategy_params
 from sktl._estimators._backbone_parameter import has_random_weights
 from sktl._estimators._groups import check_groups
 from sktl._estimators._labeled_images import LabeledImages, as_targets, distinct
+from sktl._frozen._runtime import SHARED_PARAMETERS
 from sktl._images import Images
 from sktl._params import check_consistent_length, validate_params
 from sktl._training._head_probe import PROBE_PENALTY, in_order
@@ -37,7 +38,7 @@ _SIDE = 16  # of the small pictures that a model of pixels sees
 _AT_ONCE = 256  # pictures, as large as the network sees them
 
 _NETWORK = ("weights", "preprocessing")
-_SETTINGS = ("in_channels", "image_shape", "channels", "engine", "precision", "cache", "device", "n_jobs")
+_SETTINGS = ("in_channels", "image_shape", "channels", *SHARED_PARAMETERS)
 
 _TITLES = {
     "freeze_all": "Freeze all stages, and train a head on what they give",

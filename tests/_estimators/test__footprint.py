@@ -88,7 +88,9 @@ def test_nothing_comes_from_a_cache(digits, quick, monkeypatch, tmp_path, kind):
     caches = []
     run = FrozenPrefix.run
     monkeypatch.setattr(
-        FrozenPrefix, "run", lambda self, *args, **kwargs: caches.append(self.cache) or run(self, *args, **kwargs)
+        FrozenPrefix,
+        "run",
+        lambda self, *args, **kwargs: caches.append(self.runtime.cache) or run(self, *args, **kwargs),
     )
     assert footprint(model, X, n_repeats=2).milliseconds > 0
     assert caches == [None] * 3

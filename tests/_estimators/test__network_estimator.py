@@ -167,7 +167,7 @@ def test_the_engine_goes_by_the_table_and_not_by_its_blocks(digits, monkeypatch)
     monkeypatch.setattr(
         _prefix,
         "resolve_engine",
-        lambda *a, **settings: sizes.append(settings["n_pictures"]) or resolve(*a, **settings),
+        lambda spec, runtime, n_images: sizes.append(n_images) or resolve(spec, runtime, n_images),
     )
     monkeypatch.setattr(_transfer, "_BLOCK", 10)
     tuner(cache=None).fit(X, y).predict(X)

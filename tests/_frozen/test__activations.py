@@ -14,6 +14,8 @@ import torch
 from sktl._frozen import _activations
 from sktl._frozen._activations import GivenActivations, RowStore, fetch_activations
 from sktl._frozen._prefix import FrozenPrefix
+from sktl._frozen._runtime import Runtime
+from sktl._frozen._spec import PrefixSpec
 from sktl._images import ImageFormat, Images, Picture
 from sktl.backbones import load_backbone
 
@@ -172,8 +174,8 @@ def images():
 
 
 def frozen(layers=("layer1",), **settings):
-    settings = {"pooling": "none", "engine": "torch", "cache": None, **settings}
-    return FrozenPrefix(load_backbone("sktl_mini"), layers, **settings)
+    spec = PrefixSpec(load_backbone("sktl_mini"), layers, "none")
+    return FrozenPrefix(spec, Runtime(**{"engine": "torch", "cache": None, **settings}))
 
 
 @pytest.fixture(params=["memory", "file"])

@@ -18,6 +18,8 @@ from torchvision.transforms import v2
 from sktl._frozen._activations import fetch_activations
 from sktl._frozen._augmentation import AUGMENT_CONSTRAINTS, RECIPES, Augmentation, make_augmentation
 from sktl._frozen._prefix import FrozenPrefix
+from sktl._frozen._runtime import Runtime
+from sktl._frozen._spec import PrefixSpec
 from sktl._images import ImageFormat, Images, Picture
 from sktl.backbones import load_backbone
 
@@ -317,9 +319,8 @@ def test_constraints(parameters, is_valid):
 @pytest.mark.parametrize("name", ["crop_flip", "trivial"])
 def test_stored_views_are_live_augmentation(images, name):
     """With a view for each epoch, what is stored and what is computed anew for each batch are the same bits."""
-    prefix = FrozenPrefix(
-        load_backbone("sktl_mini"), ["stem"], pooling="none", engine="torch", cache=None, batch_size=1
-    )
+    spec = PrefixSpec(load_backbone("sktl_mini"), ["stem"], "none")
+    prefix = FrozenPrefix(spec, Runtime(engine="torch", cache=None, batch_size=1))
     stored = fetch_activations(prefix, images, stored=True, augmentation=recipe(name), n_views=2)
     live = fetch_activations(prefix, images, stored=False, augmentation=recipe(name))
     batches = [stored.batch([3, 0, 5], epoch) for epoch in range(2)]

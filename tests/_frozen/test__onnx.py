@@ -10,7 +10,7 @@ import torch
 
 from sktl._frozen import _onnx
 from sktl._frozen._prefix_network import PrefixNetwork
-from sktl._frozen._runners import prefix_key
+from sktl._frozen._spec import PrefixSpec
 from sktl.backbones import load_backbone
 from sktl.exceptions import CacheWarning, EngineError, MissingDependencyError
 
@@ -22,7 +22,7 @@ pytest.importorskip("onnxscript")
 def prefix():
     """A small prefix, the shape of its pictures, and its key."""
     backbone = load_backbone("sktl_mini")
-    key = prefix_key(backbone, ["stem"], "avg")
+    key = PrefixSpec(backbone, ["stem"]).key
     return PrefixNetwork(backbone, ["stem"], "avg"), (*backbone.preprocessing.crop_shape, 3), key
 
 

@@ -13,6 +13,8 @@ from sktl._frozen import _prefix, _runners
 from sktl._frozen._cache import ENTRY_BYTES, DirectoryCache, MemoryCache, open_cache
 from sktl._frozen._prefix import FrozenPrefix
 from sktl._frozen._runners import get_runner
+from sktl._frozen._runtime import Runtime
+from sktl._frozen._spec import PrefixSpec
 from sktl._images import check_images
 from sktl.backbones import load_backbone
 from sktl.exceptions import EngineError, ImageError, ImageWarning
@@ -42,9 +44,9 @@ def counted(monkeypatch):
     """Counts the pictures that go through a network, and notes the layers that are computed."""
     counts = {"pictures": 0, "layers": []}
 
-    def counting(backbone, layers, pooling, **settings):
-        runner = get_runner(backbone, layers, pooling, **settings)
-        counts["layers"].append(tuple(layers))
+    def counting(spec, *args):
+        runner = get_runner(spec, *args)
+        counts["layers"].append(spec.layers)
 
         class Counting:
             concurrent = runner.concurrent
@@ -68,9 +70,16 @@ def cache(request, tmp_path):
     return tmp_path / "cache"
 
 
+def prefix_of(layers, pooling="avg", **settings):
+    """A prefix of the small network, in torch and without a cache unless the settings say otherwise."""
+    return FrozenPrefix(
+        PrefixSpec(load_backbone("sktl_mini"), layers, pooling),
+        Runtime(**{"engine": "torch", "cache": None, **settings}),
+    )
+
+
 def run(X, layers=("layer4",), **settings):
-    settings = {"engine": "torch", "cache": None, **settings}
-    return FrozenPrefix(load_backbone("sktl_mini"), layers, **settings).run(open_images(X))
+    return prefix_of(layers, **settings).run(open_images(X))
 
 
 def test_each_picture_runs_once_over_calls_and_copies(paths, cache, counted):
@@ -134,12 +143,12 @@ def test_the_key_holds_all_that_determines_the_features(paths, cache, counted, o
     """Another layer, pooling, precision, weights or preprocessing never gets the first one's features."""
     run(paths, cache=cache)
     backbone = load_backbone("sktl_mini", **other.get("backbone", {}))
-    settings = {"engine": "torch", **{k: v for k, v in other.items() if k not in ("layers", "backbone")}}
-    layers = other.get("layers", ("layer4",))
+    settings = {"engine": "torch", "precision": other.get("precision", "float32")}
+    spec = PrefixSpec(backbone, other.get("layers", ("layer4",)), other.get("pooling", "avg"))
     counted["pictures"] = 0
-    got = FrozenPrefix(backbone, layers, cache=cache, **settings).run(open_images(paths))[0]
+    got = FrozenPrefix(spec, Runtime(cache=cache, **settings)).run(open_images(paths))[0]
     assert counted["pictures"] == len(paths)
-    want = FrozenPrefix(backbone, layers, cache=None, **settings).run(open_images(paths))[0]
+    want = FrozenPrefix(spec, Runtime(cache=None, **settings)).run(open_images(paths))[0]
     np.testing.assert_allclose(got, want, rtol=1e-5, atol=1e-6)
 
 
@@ -168,14 +177,14 @@ def test_a_search_over_freeze_depths_is_two_passes(paths, cache, counted):
     backbone = load_backbone("mobilenet_v3_small", weights=None, random_state=0)
 
     def activations(layer, pooling):
-        return FrozenPrefix(backbone, [layer], pooling=pooling, cache=cache).run(open_images(paths))[0]
+        return FrozenPrefix(PrefixSpec(backbone, [layer], pooling), Runtime(cache=cache)).run(open_images(paths))[0]
 
     last, second, third = (stage.name for stage in backbone.stages[:-4:-1])
     activations(last, "avg")
     got = [activations(second, "none"), activations(third, "none")]
     assert counted["pictures"] == 2 * len(paths)
     for layer, rows in zip((second, third), got, strict=True):
-        (expected,) = FrozenPrefix(backbone, [layer], pooling="none", cache=None).run(open_images(paths))
+        (expected,) = FrozenPrefix(PrefixSpec(backbone, [layer], "none"), Runtime(cache=None)).run(open_images(paths))
         np.testing.assert_allclose(rows, expected, rtol=1e-4, atol=1e-5)
     asked, *brought = [np.prod(backbone.output_shape(layer)) for layer in counted["layers"][1]]
     assert brought
@@ -201,11 +210,11 @@ def small_pictures(n=80):
 
 def kept_by(X, cache):
     """Which pictures a cache holds after a pass over a table."""
-    prefix = FrozenPrefix(load_backbone("sktl_mini"), ["layer4"], engine="torch", cache=None)
-    images, prefix.cache = open_images(X), cache
+    spec = PrefixSpec(load_backbone("sktl_mini"), ["layer4"])
+    prefix, images = FrozenPrefix(spec, Runtime(engine="torch", cache=cache)), open_images(X)
     prefix.run(images)
-    key = _prefix._Job(prefix, images, None, (), [])._key
-    return [row for row in range(len(X)) if cache.get_many([key(images.digest(row), "layer4", "torch")])[0] is not None]
+    keys = _prefix._Job(prefix, images, None, (), [])._keys
+    return [row for row in range(len(X)) if cache.get_many(keys(images.digest(row), spec))[0] is not None]
 
 
 @pytest.mark.parametrize("max_rows", [20, 40, 60])
@@ -254,7 +263,7 @@ def test_batches_and_threads_do_not_change_the_features(paths, n_jobs, batch_siz
 def test_blocks_join_without_a_seam(paths, cache, monkeypatch):
     """A table longer than a block gives the same rows as one block."""
     expected = run(paths)[0]
-    monkeypatch.setattr(_prefix, "_BLOCK", 5)
+    monkeypatch.setattr(_prefix, "_LOOKED_UP_TOGETHER", 5)
     np.testing.assert_allclose(run(paths, cache=cache)[0], expected, rtol=1e-5, atol=1e-6)
     np.testing.assert_allclose(run(paths)[0], expected, rtol=1e-5, atol=1e-6)
 
@@ -275,8 +284,8 @@ def test_few_pictures_are_in_memory_at_a_time(paths, monkeypatch):
     def done_so_far():
         return len(finished)
 
-    def slow(*args, **kwargs):
-        runner = get_runner(*args, **kwargs)
+    def slow(*args):
+        runner = get_runner(*args)
 
         class Slow:
             concurrent = False
@@ -345,7 +354,7 @@ def test_an_interruption_keeps_what_was_computed(paths, cache, counted):
         if n_done >= 6:
             raise KeyboardInterrupt
 
-    prefix = FrozenPrefix(load_backbone("sktl_mini"), ["layer4"], engine="torch", cache=cache, batch_size=3)
+    prefix = prefix_of(["layer4"], cache=cache, batch_size=3)
     with pytest.raises(KeyboardInterrupt):
         prefix.run(open_images(paths), [interrupt])
     counted["pictures"] = 0
@@ -356,8 +365,8 @@ def test_an_interruption_keeps_what_was_computed(paths, cache, counted):
 def test_auto_gives_what_a_fresh_process_gives(paths, cache, counted, monkeypatch):
     """What a job of another size has left in the cache, from the other engine, is rounded otherwise and not taken."""
     expected = run(paths, engine="auto", cache=None)[0]
-    monkeypatch.setattr(_prefix, "resolve_engine", lambda *args, **settings: "onnxruntime")
-    monkeypatch.setattr(_prefix, "get_runner", lambda *args, **settings: Rounding())
+    monkeypatch.setattr(_prefix, "resolve_engine", lambda *args: "onnxruntime")
+    monkeypatch.setattr(_prefix, "get_runner", lambda *args: Rounding())
     assert not np.array_equal(run(paths, engine="auto", cache=cache)[0], expected)
     monkeypatch.undo()
     np.testing.assert_array_equal(run(paths, engine="auto", cache=cache)[0], expected)
@@ -404,7 +413,7 @@ def test_listeners_hear_of_every_picture(paths, cache):
     """Progress never goes back and ends at the number of pictures, from the cache too."""
     for _ in range(2):
         heard = []
-        prefix = FrozenPrefix(load_backbone("sktl_mini"), ["layer4"], engine="torch", cache=cache, batch_size=5)
+        prefix = prefix_of(["layer4"], cache=cache, batch_size=5)
         prefix.run(open_images(paths), [lambda done, n: heard.append((done, n))])
         assert heard == sorted(set(heard))
         assert heard[-1] == (12, 12)
@@ -420,8 +429,8 @@ def test_without_layers_it_gives_the_pictures(paths, cache, counted):
         np.testing.assert_array_equal(got, want)
     assert counted["pictures"] == len(paths)
     other = load_backbone("sktl_mini", weights=None, random_state=1, preprocessing={"mean": (0.5, 0.5, 0.5)})
-    settings = {"cache": cache, "engine": "onnxruntime", "pooling": "max"}
-    np.testing.assert_array_equal(FrozenPrefix(other, (), **settings).run(open_images(paths))[0], expected)
+    prefix = FrozenPrefix(PrefixSpec(other, (), "max"), Runtime(cache=cache, engine="onnxruntime"))
+    np.testing.assert_array_equal(prefix.run(open_images(paths))[0], expected)
     assert counted["pictures"] == len(paths)
 
 
@@ -430,17 +439,17 @@ def test_pictures_are_no_layer_of_a_search(paths, cache, counted):
     run(paths, layers=("layer1",), cache=cache)
     run(paths, layers=(), cache=cache)
     run(paths, layers=(), cache=cache)
-    assert counted["layers"] == [("layer1",), ("",)]
+    assert counted["layers"] == [("layer1",), ()]
     open_cache(cache).clear()
     run(paths, layers=(), cache=cache)
     run(paths, layers=("layer2",), cache=cache)
-    assert counted["layers"][2:] == [("",), ("layer2",)]
+    assert counted["layers"][2:] == [(), ("layer2",)]
 
 
 def test_pictures_cannot_be_nan():
     """There is no row of NaN among integers, and the error says the way out."""
     with pytest.raises(ValueError, match="on_error='raise'"):
-        FrozenPrefix(load_backbone("sktl_mini"), (), on_error="nan")
+        prefix_of((), on_error="nan")
 
 
 class Store:
@@ -457,7 +466,7 @@ class Store:
 @pytest.mark.parametrize("layers", [("layer1", "layer4"), ()])
 def test_out_is_written_to_and_returned(paths, cache, layers):
     """Rows go where the caller wants them, computed or from the cache, into arrays or stores, and nowhere else."""
-    prefix = FrozenPrefix(load_backbone("sktl_mini"), layers, engine="torch", cache=cache)
+    prefix = prefix_of(layers, cache=cache)
     images = open_images([*paths, paths[3]])
     stores = [Store((13, *shape)) for shape in prefix.shapes]
     assert prefix.run(images, out=stores) is stores
@@ -470,7 +479,7 @@ def test_out_is_written_to_and_returned(paths, cache, layers):
 
 def test_out_of_another_shape_is_refused_at_once(paths, counted):
     """Nothing is computed for a store that it does not fit in."""
-    prefix = FrozenPrefix(load_backbone("sktl_mini"), ["layer4"], engine="torch", cache=None)
+    prefix = prefix_of(["layer4"])
     with pytest.raises(ValueError, match=r"out has the shapes \[\(12, 3\)\], but needs \[\(12, 512\)\]"):
         prefix.run(open_images(paths), out=[np.empty((12, 3))])
     assert counted["pictures"] == 0
@@ -480,7 +489,7 @@ def test_unreadable_pictures_become_nan_in_out(paths):
     """Rows of NaN are written like any other row."""
     with open(paths[2], "wb") as file:
         file.write(b"no picture")
-    prefix = FrozenPrefix(load_backbone("sktl_mini"), ["layer4"], engine="torch", cache=None, on_error="nan")
+    prefix = prefix_of(["layer4"], on_error="nan")
     out = [np.zeros((12, *prefix.shapes[0]), np.float32)]
     with pytest.warns(ImageWarning, match="1 of 12"):
         prefix.run(open_images(paths), out=out)

@@ -8,16 +8,21 @@ import time
 import warnings
 import weakref
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 import torch
 
 from sktl._frozen import _onnx, _runners
-from sktl._frozen._runners import TorchRunner, check_numerics, get_runner, resolve_batch_size, resolve_engine
+from sktl._frozen._runners import TorchRunner, get_runner, resolve_batch_size, resolve_engine
+from sktl._frozen._runtime import Runtime
+from sktl._frozen._spec import PrefixSpec
 from sktl.backbones import load_backbone
 
 CPU = torch.device("cpu")
+RUNTIME = Runtime(device="cpu", cache=None)
 
 
 @pytest.fixture
@@ -31,8 +36,13 @@ def pictures(backbone, n=5):
     return np.random.default_rng(0).integers(0, 256, shape, np.uint8)
 
 
-def choose(backbone, engine="auto", n=100, precision="float32", device=CPU):
-    return resolve_engine(engine, backbone, ["layer4"], "avg", precision=precision, device=device, n_pictures=n)
+def choose(backbone, engine="auto", n=100, **settings):
+    runtime = Runtime(**{"engine": engine, "device": "cpu", "cache": None, **settings})
+    return resolve_engine(PrefixSpec(backbone, ["layer4"]), runtime, n)
+
+
+def runner_of(backbone, layers, pooling="avg", *, engine="torch", precision="float32"):
+    return get_runner(PrefixSpec(backbone, layers, pooling), replace(RUNTIME, precision=precision), engine)
 
 
 @pytest.mark.parametrize("engine", ["torch", "onnxruntime"])
@@ -42,7 +52,7 @@ def test_every_engine_equals_the_eager_network(backbone, engine, monkeypatch, tm
         pytest.importorskip("onnxscript")
         monkeypatch.setenv("SKTL_HOME", str(tmp_path))
     x = pictures(backbone)
-    runner = get_runner(backbone, ["layer1", "layer4"], "avg", engine=engine, precision="float32", device=CPU)
+    runner = runner_of(backbone, ["layer1", "layer4"], engine=engine)
     mean, std = (torch.tensor(v).reshape(3, 1, 1) for v in (backbone.preprocessing.mean, backbone.preprocessing.std))
     with torch.inference_mode():
         maps = backbone.feature_graph(["layer1", "layer4"])(
@@ -57,13 +67,12 @@ def test_every_engine_equals_the_eager_network(backbone, engine, monkeypatch, tm
 def test_the_callers_autocast_and_default_dtype_play_no_part(backbone):
     """float32 is float32 (and is cached as that) inside an autocast block and under another default dtype."""
     x = pictures(backbone)
-    settings = {"engine": "torch", "precision": "float32", "device": CPU}
-    expected = get_runner(backbone, ["layer1"], "avg", **settings)(x)[0]
+    expected = runner_of(backbone, ["layer1"])(x)[0]
     with torch.autocast("cpu", torch.bfloat16):
-        np.testing.assert_array_equal(get_runner(backbone, ["layer1"], "avg", **settings)(x)[0], expected)
+        np.testing.assert_array_equal(runner_of(backbone, ["layer1"])(x)[0], expected)
     torch.set_default_dtype(torch.float64)
     try:
-        got = get_runner(backbone, ["layer1", "layer2"], "avg", **settings)(x)[0]
+        got = runner_of(backbone, ["layer1", "layer2"])(x)[0]
     finally:
         torch.set_default_dtype(torch.float32)
     np.testing.assert_allclose(got, expected, rtol=1e-5, atol=1e-6)
@@ -71,7 +80,7 @@ def test_the_callers_autocast_and_default_dtype_play_no_part(backbone):
 
 def test_float32_on_cuda_keeps_cudnn_and_leaves_tf32(backbone, monkeypatch):
     """Within a run on CUDA only tf32 is switched off, and afterwards nothing is."""
-    runner = get_runner(backbone, ["stem"], "avg", engine="torch", precision="float32", device=CPU)
+    runner = runner_of(backbone, ["stem"])
     monkeypatch.setattr(runner, "_device", torch.device("cuda"))  # only the settings are looked at, which need none
     cudnn = torch.backends.cudnn
     before = cudnn.enabled, cudnn.benchmark, cudnn.deterministic, cudnn.allow_tf32
@@ -87,8 +96,7 @@ def test_bfloat16_is_close_and_is_not_float32(backbone):
     """Less precision gives rounded features of the same network."""
     x = pictures(backbone)
     exact, rounded = (
-        get_runner(backbone, ["layer4"], "avg", engine="torch", precision=precision, device=CPU)(x)[0]
-        for precision in ("float32", "bfloat16")
+        runner_of(backbone, ["layer4"], precision=precision)(x)[0] for precision in ("float32", "bfloat16")
     )
     difference = np.abs(exact - rounded).max() / np.abs(exact).max()
     assert 0 < difference < 0.05
@@ -100,7 +108,7 @@ def test_auto_takes_onnxruntime_where_the_export_is_paid_for(backbone, monkeypat
     monkeypatch.setenv("SKTL_HOME", str(tmp_path))
     assert choose(backbone, n=100) == "torch"
     assert choose(backbone, n=10**9) == "onnxruntime"
-    graph = _onnx.graph_path(_runners.prefix_key(backbone, ["layer4"], "avg"))
+    graph = _onnx.graph_path(PrefixSpec(backbone, ["layer4"]).key)
     graph.parent.mkdir(parents=True)
     graph.touch()
     assert choose(backbone, n=1) == "torch"
@@ -108,33 +116,19 @@ def test_auto_takes_onnxruntime_where_the_export_is_paid_for(backbone, monkeypat
 
 def test_auto_takes_torch_without_the_extra_on_cuda_and_in_less_precision(backbone, monkeypatch):
     """Where ONNX Runtime is missing or cannot serve, torch does."""
-    assert choose(backbone, n=10**9, device=torch.device("cuda")) == "torch"
+    on_cuda = SimpleNamespace(**vars(RUNTIME) | {"device": torch.device("cuda")})
+    assert resolve_engine(PrefixSpec(backbone, ["layer4"]), on_cuda, 10**9) == "torch"
     assert choose(backbone, n=10**9, precision="bfloat16") == "torch"
     monkeypatch.setattr(_onnx, "can_run", lambda: False)
     assert choose(backbone, n=10**9) == "torch"
-
-
-@pytest.mark.parametrize(
-    ("settings", "way_out"),
-    [
-        ({"engine": "onnxruntime", "precision": "bfloat16"}, "engine='auto' or 'torch'"),
-        ({"engine": "onnxruntime", "device": torch.device("cuda")}, "engine='auto' or 'torch'"),
-        ({"precision": "float16"}, "'float32' or 'bfloat16'"),
-    ],
-)
-def test_settings_that_exclude_each_other_say_the_way_out(settings, way_out):
-    """A combination that no engine serves is an error before any work is done."""
-    with pytest.raises(ValueError, match=way_out):
-        check_numerics(**{"engine": "auto", "precision": "float32", "device": CPU, **settings})
 
 
 def test_a_runner_is_built_once_and_goes_with_its_network():
     """Two calls share one runner; nothing keeps it when the network is gone."""
     backbone = load_backbone(torch.nn.Sequential(torch.nn.Conv2d(3, 4, 3), torch.nn.ReLU()))
     layer = backbone.stages[-1].name
-    settings = {"engine": "torch", "precision": "float32", "device": CPU}
-    runner = get_runner(backbone, [layer], "avg", **settings)
-    assert get_runner(backbone, [layer], "avg", **settings) is runner
+    runner = runner_of(backbone, [layer])
+    assert runner_of(backbone, [layer]) is runner
     gone = weakref.ref(runner)
     del runner, backbone
     gc.collect()
@@ -143,18 +137,17 @@ def test_a_runner_is_built_once_and_goes_with_its_network():
 
 def test_equal_networks_share_a_runner_as_long_as_one_lives():
     """A network whose frozen stages are its source's runs them in the same runner, also after the source has gone."""
-    settings = {"engine": "torch", "precision": "float32", "device": CPU}
     source = copy.deepcopy(load_backbone("sktl_mini", weights=None, random_state=5))
-    runner = get_runner(source, ["layer2"], "avg", **settings)
-    assert get_runner(copy.deepcopy(source), ["layer2"], "avg", **settings) is runner
+    runner = runner_of(source, ["layer2"])
+    assert runner_of(copy.deepcopy(source), ["layer2"]) is runner
     tuned = source.with_weights({name: 2 * weight for name, weight in source.cut(-1)[1].state_dict().items()})
-    assert get_runner(tuned, ["layer2"], "avg", **settings) is runner
-    assert get_runner(tuned, ["layer4"], "avg", **settings) is not get_runner(source, ["layer4"], "avg", **settings)
-    assert get_runner(tuned, ["layer2"], "max", **settings) is not runner
+    assert runner_of(tuned, ["layer2"]) is runner
+    assert runner_of(tuned, ["layer4"]) is not runner_of(source, ["layer4"])
+    assert runner_of(tuned, ["layer2"], "max") is not runner
     gone = weakref.ref(runner)
     del runner, source
     gc.collect()
-    assert gone() is get_runner(tuned, ["layer2"], "avg", **settings)
+    assert gone() is runner_of(tuned, ["layer2"])
     del tuned
     gc.collect()
     assert gone() is None
@@ -172,9 +165,8 @@ def test_one_runner_for_threads_that_ask_at_once(monkeypatch):
 
     monkeypatch.setattr(_runners, "TorchRunner", Slow)
     networks = [copy.deepcopy(load_backbone("sktl_mini", weights=None, random_state=6)) for _ in range(4)]
-    settings = {"engine": "torch", "precision": "float32", "device": CPU}
     with ThreadPoolExecutor(4) as pool:
-        got = list(pool.map(lambda network: get_runner(network, ["layer1"], "avg", **settings), networks))
+        got = list(pool.map(lambda network: runner_of(network, ["layer1"]), networks))
     assert len(built) == 1
     assert all(runner is built[0] for runner in got)
 
@@ -190,15 +182,14 @@ def test_automatic_batches_are_small_for_large_networks():
 
 def test_a_child_of_a_fork_waits_for_no_lock_of_its_parent(backbone):
     """A child that is forked while another thread builds a runner builds its own."""
-    settings = {"engine": "torch", "precision": "float32", "device": CPU}
     backbone = copy.deepcopy(backbone)
-    get_runner(backbone, ["stem"], "max", **settings)
+    runner_of(backbone, ["stem"], "max")
     slot = next(reversed(_runners._HELD[backbone].values()))
     with slot.lock, _runners._LOCK, warnings.catch_warnings():
         warnings.simplefilter("ignore")  # newer Pythons warn of forking with threads
         child = os.fork()
         if child == 0:
-            get_runner(backbone, ["stem"], "max", **settings)
+            runner_of(backbone, ["stem"], "max")
             os._exit(0)
     for _ in range(600):
         pid, status = os.waitpid(child, os.WNOHANG)

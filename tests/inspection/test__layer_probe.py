@@ -40,7 +40,7 @@ def test_one_pass_over_the_pictures(digits, monkeypatch):
     seen = []
     run = _prefix.FrozenPrefix.run
     monkeypatch.setattr(
-        _prefix.FrozenPrefix, "run", lambda self, images, *a: seen.append(self.layers) or run(self, images, *a)
+        _prefix.FrozenPrefix, "run", lambda self, images, *a: seen.append(self.spec.layers) or run(self, images, *a)
     )
     LayerProbeDisplay.from_estimator(PretrainedFeatureExtractor(cache=None), digits[0][:40], digits[1][:40] % 2, cv=2)
     assert seen == [tuple(STAGES)]

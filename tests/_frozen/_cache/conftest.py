@@ -8,6 +8,8 @@ import numpy as np
 import pytest
 
 from sktl._frozen._prefix import FrozenPrefix
+from sktl._frozen._runtime import Runtime
+from sktl._frozen._spec import PrefixSpec
 from sktl._images import ImageFormat, Images
 from sktl.backbones import load_backbone
 
@@ -43,9 +45,9 @@ def features():
     """A function that computes six images with what the parameter ``cache`` says; without a cache it is the truth."""
     pixels = np.random.default_rng(0).integers(0, 256, (6, 32, 32, 3), np.uint8)
     images = Images(pixels, ImageFormat("batch", channels="last"), 3)
-    backbone = load_backbone("sktl_mini")
+    spec = PrefixSpec(load_backbone("sktl_mini"), ["layer2"])
     settings = {"engine": "torch", "batch_size": 6, "n_jobs": 1}
-    return lambda cache: FrozenPrefix(backbone, ["layer2"], cache=cache, **settings).run(images)[0]
+    return lambda cache: FrozenPrefix(spec, Runtime(cache=cache, **settings)).run(images)[0]
 
 
 @pytest.fixture

@@ -18,6 +18,8 @@ from sktl._frozen._cache import Claims, DirectoryCache, MemoryCache, _base, _cla
 from sktl._frozen._cache._claims import LEASE_SECONDS, Claim, Owner, grant, process_start
 from sktl._frozen._prefix import FrozenPrefix
 from sktl._frozen._runners import get_runner
+from sktl._frozen._runtime import Runtime
+from sktl._frozen._spec import PrefixSpec
 from sktl._images import ImageFormat, Images
 from sktl.backbones import load_backbone
 from sktl.exceptions import CacheWarning
@@ -231,13 +233,15 @@ import sys, time
 import numpy as np
 from sktl._frozen import _prefix
 from sktl._frozen._prefix import FrozenPrefix
+from sktl._frozen._runtime import Runtime
+from sktl._frozen._spec import PrefixSpec
 from sktl._images import ImageFormat, Images
 from sktl.backbones import load_backbone
 
 real, count, pause = _prefix.get_runner, [0], [0.0]
 
-def get_runner(*args, **settings):
-    runner = real(*args, **settings)
+def get_runner(*args):
+    runner = real(*args)
     class Counting:
         concurrent = False
         def __call__(self, pictures):
@@ -250,8 +254,8 @@ def get_runner(*args, **settings):
 _prefix.get_runner = get_runner
 
 def run(pixels, cache, listeners=()):
-    settings = {"engine": "torch", "batch_size": 2, "n_jobs": 1, "cache": cache}
-    prefix = FrozenPrefix(load_backbone("sktl_mini"), ["layer2"], **settings)
+    runtime = Runtime(engine="torch", batch_size=2, n_jobs=1, cache=cache)
+    prefix = FrozenPrefix(PrefixSpec(load_backbone("sktl_mini"), ["layer2"]), runtime)
     return prefix.run(Images(pixels, ImageFormat("batch", channels="last"), 3), listeners)[0]
 
 pixels = np.load(sys.argv[1])
@@ -282,8 +286,8 @@ def start(code, pixels, tmp_path, n_processes=1):
 
 
 def prefix_of(cache, **settings) -> FrozenPrefix:
-    settings = {"engine": "torch", "batch_size": 2, "n_jobs": 1, **settings}
-    return FrozenPrefix(load_backbone("sktl_mini"), ["layer2"], cache=cache, **settings)
+    runtime = Runtime(**{"engine": "torch", "batch_size": 2, "n_jobs": 1, "cache": cache, **settings})
+    return FrozenPrefix(PrefixSpec(load_backbone("sktl_mini"), ["layer2"]), runtime)
 
 
 @pytest.fixture
@@ -291,8 +295,8 @@ def counted(monkeypatch):
     """Notes the pictures that each thread computes, slowly, so that others come in between."""
     counts: dict[int, int] = {}
 
-    def counting(*args, **settings):
-        runner = get_runner(*args, **settings)
+    def counting(*args):
+        runner = get_runner(*args)
 
         class Counting:
             concurrent = False
@@ -398,8 +402,7 @@ run_and_stop(f"{sys.argv[2]}-2")
             assert n_claims(cache) > 0
             raise error
 
-        prefix = prefix_of(None)
-        prefix.cache = cache
+        prefix = prefix_of(cache)
         with pytest.raises(error):
             prefix.run(images(pixels), [interrupt])
         assert n_claims(cache) == 0
@@ -408,16 +411,14 @@ run_and_stop(f"{sys.argv[2]}-2")
         """Entries that are too large for it, or thrown out at once, keep nobody waiting."""
         expected = prefix_of(None).run(images(pixels))[0]
         for max_bytes in (100, 2000):
-            prefix = prefix_of(None)
-            prefix.cache = MemoryCache(max_bytes)
+            prefix = prefix_of(MemoryCache(max_bytes))
             with ThreadPoolExecutor(2) as pool:
                 for got in pool.map(lambda _: prefix.run(images(pixels))[0], range(2)):
                     np.testing.assert_allclose(got, expected, rtol=1e-5, atol=1e-6)
 
     def test_what_is_known_is_not_claimed(self, cache, pixels, monkeypatch):
         """Once everything is in the cache, no claim is made."""
-        prefix = prefix_of(None)
-        prefix.cache = cache
+        prefix = prefix_of(cache)
         first = prefix.run(images(pixels))[0]
         monkeypatch.setattr(type(cache), "claim", None)
         monkeypatch.setattr(type(cache), "release", None)
