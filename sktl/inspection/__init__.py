@@ -3,18 +3,18 @@
 They need matplotlib, the extra ``plot``.
 """
 
-from sktl.inspection._compression import CompressionDisplay
-from sktl.inspection._distillation import DistillationDisplay
-from sktl.inspection._embedding import EmbeddingDisplay
-from sktl.inspection._evidence_maps import grad_cam
-from sktl.inspection._freeze_depth import FreezeDepthDisplay
-from sktl.inspection._gradcam import GradCAMDisplay
-from sktl.inspection._layer_probe import LayerProbeDisplay
-from sktl.inspection._lottery import LotteryTicketDisplay
-from sktl.inspection._lr_range import LRRangeDisplay
-from sktl.inspection._misclassified import MisclassifiedDisplay
-from sktl.inspection._training_curve import TrainingCurveDisplay
-from sktl.inspection._transferability import TransferabilityDisplay
+from sktl.inspection._compression_display import CompressionDisplay
+from sktl.inspection._distillation_display import DistillationDisplay
+from sktl.inspection._embedding_display import EmbeddingDisplay
+from sktl.inspection._freeze_depth_display import FreezeDepthDisplay
+from sktl.inspection._gradcam_display import GradCAMDisplay
+from sktl.inspection._layer_probe_display import LayerProbeDisplay
+from sktl.inspection._lottery_ticket_display import LotteryTicketDisplay
+from sktl.inspection._lr_range_display import LRRangeDisplay
+from sktl.inspection._misclassified_display import MisclassifiedDisplay
+from sktl.inspection._saliency_maps import grad_cam
+from sktl.inspection._training_curve_display import TrainingCurveDisplay
+from sktl.inspection._transferability_display import TransferabilityDisplay
 
 __all__ = [
     "CompressionDisplay",

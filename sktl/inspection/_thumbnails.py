@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from sktl.inspection._photos import in_colour
+from sktl.inspection._decoded_images import as_rgb
 
 _BORDER = 2.0  # in points of 1/72 inch, as all lengths here
 _GAP = 3.0  # between two of them
@@ -71,7 +71,7 @@ def place_thumbnails(
 def _add(ax: Any, point: np.ndarray, photo: np.ndarray, size: float, color: Any) -> Any:
     """One picture, its longer side of this size, with a border."""
     offsetbox = importlib.import_module("matplotlib.offsetbox")
-    picture = Image.fromarray(in_colour(photo))
+    picture = Image.fromarray(as_rgb(photo))
     picture.thumbnail((int(_SHARPNESS * size), int(_SHARPNESS * size)))  # the figure need not keep the whole one
     image = offsetbox.OffsetImage(np.asarray(picture), zoom=size / max(picture.size))
     # A plate behind the picture: a line around it would lie half below it.

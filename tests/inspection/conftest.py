@@ -5,7 +5,7 @@ import pytest
 from sklearn.datasets import load_digits
 
 from sktl import FineTunedClassifier
-from sktl.inspection import _cost
+from sktl.inspection import _cost_display
 
 matplotlib.use("Agg")
 
@@ -40,11 +40,11 @@ def model(digits):
 def measured(monkeypatch):
     """Each footprint is measured as it is; what it was measured with is noted."""
     calls = []
-    measure = _cost.footprints
+    measure = _cost_display.footprints
 
     def noted(models, X, n_repeats):
         calls.extend((model, X, n_repeats) for model in models.values())
         return measure(models, X, n_repeats)
 
-    monkeypatch.setattr(_cost, "footprints", noted)
+    monkeypatch.setattr(_cost_display, "footprints", noted)
     return calls

@@ -23,7 +23,7 @@ from sktl.inspection import (
     TrainingCurveDisplay,
     TransferabilityDisplay,
 )
-from sktl.inspection._cost import CostDisplay
+from sktl.inspection._cost_display import CostDisplay
 
 GUIDE = Path(__file__).parents[2] / "docs" / "displays.rst"
 DISPLAYS = {name: getattr(sktl.inspection, name) for name in sktl.inspection.__all__ if name.endswith("Display")}

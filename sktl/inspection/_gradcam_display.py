@@ -10,16 +10,16 @@ from sktl._images import is_missing
 from sktl._params import check_consistent_length
 from sktl.exceptions import InputError
 from sktl.inspection._axes import MUTED, check_matplotlib, one_axes
-from sktl.inspection._evidence_maps import (
+from sktl.inspection._image_grid import height_of, image_grid, image_title, show_image
+from sktl.inspection._network_and_images import as_labels
+from sktl.inspection._saliency_maps import (
     class_probabilities,
     find_network,
     gradient_maps,
     occlusion_maps,
     read_pictures,
 )
-from sktl.inspection._labels import short
-from sktl.inspection._photo_grid import height_of, photo_grid, photo_title, show_photo
-from sktl.inspection._subject import as_labels
+from sktl.inspection._text_layout import short
 
 _METHODS = ("gradcam", "occlusion")
 _SIDE = 115.0  # of an image in a new figure, in points of 1/72 inch
@@ -248,13 +248,13 @@ class GradCAMDisplay:
         height, width = self.maps.shape[1:]
         gap = 0.04 * width
         extent = (width + gap, 2 * width + gap, height, 0)  # of the second one, in pixels of the first
-        self.photo_axes_ = photo_grid(self.ax_, titles, aspect=(2 * width + gap) / height)
+        self.photo_axes_ = image_grid(self.ax_, titles, aspect=(2 * width + gap) / height)
         colors = _see_through(cmap, alpha)
         self.overlays_ = []
         for panel, photo, values in zip(self.photo_axes_, self.photos, self.maps, strict=True):
             shares = np.clip(values, 0, None) / (values.max() if values.max() > 0 else 1)  # there may be no evidence
-            show_photo(panel, photo, extent=(0, width, height, 0))
-            show_photo(panel, photo, extent=extent)
+            show_image(panel, photo, extent=(0, width, height, 0))
+            show_image(panel, photo, extent=extent)
             self.overlays_.append(panel.imshow(shares, cmap=colors, vmin=0, vmax=1, extent=extent))
             panel.set(xlim=(0, extent[1]), ylim=(height, 0))
         self._draw_scale()
@@ -275,7 +275,7 @@ class GradCAMDisplay:
         """What it was taken for and what it is; below, what the map is for and how much can be lost, if need be."""
         predicted, target = self.predicted_labels[index], self.targets[index]
         true = None if self.true_labels is None or is_missing(self.true_labels[index]) else self.true_labels[index]
-        lines = [photo_title(true, predicted, self.probabilities[index])]
+        lines = [image_title(true, predicted, self.probabilities[index])]
         if target != predicted and target == true:
             lines[-1] += f" ({self.target_probabilities[index]:.2f})"
         elif target != predicted:

@@ -10,12 +10,12 @@ from sktl.exceptions import ImageError
 from sktl.feature_extraction import PretrainedFeatureExtractor
 
 
-def read_anew(X: Any, **settings: Any) -> Images:
+def read_images(X: Any, **settings: Any) -> Images:
     """Pictures of a table that no estimator knows; the settings are those of an extractor."""
     return check_images(PretrainedFeatureExtractor(**settings), X, reset=True)
 
 
-class Photos(Sequence[Any]):
+class DecodedImages(Sequence[Any]):
     """The pictures of a table, uint8 of shape (height, width, channels) each, decoded when it is asked for.
 
     None stands for one that cannot be read.
@@ -39,6 +39,6 @@ class Photos(Sequence[Any]):
             return None
 
 
-def in_colour(photo: np.ndarray) -> np.ndarray:
+def as_rgb(photo: np.ndarray) -> np.ndarray:
     """A picture to be drawn, (height, width, 3): grey as grey, of other sensors' channels the first three."""
     return np.repeat(photo[:, :, :1], 3, axis=2) if photo.shape[2] < 3 else photo[:, :, :3]

@@ -10,9 +10,9 @@ from sktl._images import check_images
 from sktl._params import check_consistent_length, check_is_fitted
 from sktl.exceptions import InputError
 from sktl.inspection._axes import check_matplotlib, two_axes
-from sktl.inspection._labels import short
-from sktl.inspection._photo_grid import photo_grid, photo_title, show_photo
-from sktl.inspection._photos import Photos, read_anew
+from sktl.inspection._decoded_images import DecodedImages, read_images
+from sktl.inspection._image_grid import image_grid, image_title, show_image
+from sktl.inspection._text_layout import short
 
 _FEW = 12  # classes of which the counts can be read in their cells
 _MANY = 30  # classes of which the names cannot be read any more
@@ -136,7 +136,7 @@ class MisclassifiedDisplay:
         if hasattr(estimator, "predict_proba"):
             y_proba = _of_predicted(estimator.predict_proba(X), y_pred, estimator.classes_)
         reader = find_fitted(estimator, "image_format_")
-        images = read_anew(X) if reader is None else check_images(reader.estimator, reader.reached_by(X), reset=False)
+        images = read_images(X) if reader is None else check_images(reader.estimator, reader.reached_by(X), reset=False)
         display = cls._from_images(images, y, y_pred, y_proba, estimator.classes_, n_photos)
         return display.plot(ax, cmap=cmap)
 
@@ -203,7 +203,7 @@ class MisclassifiedDisplay:
         if y_proba is not None:
             check_consistent_length(y_pred, y_proba)
             y_proba = _of_predicted(np.asarray(y_proba), y_pred, labels)
-        images = read_anew(X, image_shape=image_shape, channels=channels, in_channels=in_channels)
+        images = read_images(X, image_shape=image_shape, channels=channels, in_channels=in_channels)
         return cls._from_images(images, y_true, y_pred, y_proba, labels, n_photos).plot(ax, cmap=cmap)
 
     def plot(self, ax=None, *, cmap="Blues"):
@@ -244,7 +244,7 @@ class MisclassifiedDisplay:
             y_true[positions],
             y_pred[positions],
             probabilities=None if y_proba is None else y_proba[positions],
-            photos=list(Photos(images.take(positions[:n_photos]))),
+            photos=list(DecodedImages(images.take(positions[:n_photos]))),
         )
 
     def _draw_matrix(self, cmap):
@@ -268,9 +268,9 @@ class MisclassifiedDisplay:
         self.photos_ax_.set_title(self._heading(), fontsize="medium")
         p = [None] * len(self.photos) if self.probabilities is None else self.probabilities
         named = zip(self.true_labels, self.predicted_labels, p, self.photos, strict=False)  # there may be more mistakes
-        self.photo_axes_ = photo_grid(self.photos_ax_, [photo_title(*names) for *names, _ in named])
+        self.photo_axes_ = image_grid(self.photos_ax_, [image_title(*names) for *names, _ in named])
         for panel, photo in zip(self.photo_axes_, self.photos, strict=True):
-            show_photo(panel, photo)
+            show_image(panel, photo)
 
     def _heading(self):
         n_errors, n_shown = len(self.positions), len(self.photos)

@@ -19,7 +19,7 @@ from sktl.exceptions import InputError
 from sktl.feature_extraction import PretrainedFeatureExtractor
 
 
-class Subject(NamedTuple):
+class NetworkAndImages(NamedTuple):
     """An estimator, its network, and pictures.
 
     Attributes
@@ -51,7 +51,7 @@ class Subject(NamedTuple):
         return FrozenPrefix(spec, Runtime.of(self.owner, on_error=on_error)).run(self.images)
 
 
-def understand(estimator: Any, X: Any) -> Subject:
+def network_and_images(estimator: Any, X: Any) -> NetworkAndImages:
     """The network and the pictures that a user means.
 
     Parameters
@@ -76,14 +76,16 @@ def understand(estimator: Any, X: Any) -> Subject:
     if found is not None:
         found.refuse_integers(type(estimator).__name__, "has no layers to be looked at")
         owner = found.estimator
-        return Subject(estimator, owner, owner.backbone_, check_images(owner, found.reached_by(X), reset=False))
+        return NetworkAndImages(
+            estimator, owner, owner.backbone_, check_images(owner, found.reached_by(X), reset=False)
+        )
     if hasattr(estimator, "get_params") and "backbone" in estimator.get_params(deep=False):
         owner = clone(estimator).set_params(backbone=estimator.backbone)  # which a clone would have made unfitted
     else:
         in_channels = estimator.in_channels if isinstance(estimator, Backbone) else 3
         owner = PretrainedFeatureExtractor(estimator, in_channels=in_channels)
     images = check_images(owner, X, reset=True)
-    return Subject(owner, owner, resolve_backbone(owner), images)
+    return NetworkAndImages(owner, owner, resolve_backbone(owner), images)
 
 
 def as_labels(y: Any) -> np.ndarray:
@@ -94,12 +96,12 @@ def as_labels(y: Any) -> np.ndarray:
     return y
 
 
-def read_layers(subject: Subject, layer: Any = None) -> tuple[list[str], str]:
+def read_layers(found: NetworkAndImages, layer: Any = None) -> tuple[list[str], str]:
     """The layers that are read, by their names, and how they are pooled.
 
     Parameters
     ----------
-    subject : Subject
+    found : NetworkAndImages
         Whose they are.
     layer : int, str, list of these, or None
         As ``layers`` of `PretrainedFeatureExtractor`. None takes those that the estimator itself reads: an extractor's
@@ -110,11 +112,11 @@ def read_layers(subject: Subject, layer: Any = None) -> tuple[list[str], str]:
     BackboneError
         Where there is no such layer.
     """
-    owner = subject.owner
+    owner = found.owner
     pooling = getattr(owner, "_pooling", owner.pooling)
     pooling = "flatten" if pooling == "none" else pooling
     own = owner.layers if isinstance(owner, PretrainedFeatureExtractor) else -1
-    return name_layers(subject.backbone, own if layer is None else layer, pooling), pooling
+    return name_layers(found.backbone, own if layer is None else layer, pooling), pooling
 
 
 def name_layers(backbone: Backbone, layers: Any, pooling: str = "avg") -> list[str]:

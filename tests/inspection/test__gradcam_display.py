@@ -11,7 +11,7 @@ from sklearn.exceptions import NotFittedError
 from sktl import FineTunedClassifier, FineTunedRegressor
 from sktl.exceptions import ImageError
 from sktl.inspection import GradCAMDisplay
-from sktl.inspection._evidence_maps import gradient_maps, occlusion_maps, read_pictures
+from sktl.inspection._saliency_maps import gradient_maps, occlusion_maps, read_pictures
 
 
 def titles(display):

@@ -12,7 +12,7 @@ from sktl._images import refuse_single
 from sktl._params import check_is_fitted
 from sktl.exceptions import BackboneError, InputError
 from sktl.inspection._axes import check_matplotlib, finish, two_axes
-from sktl.inspection._score import score_limits, score_name
+from sktl.inspection._score_axis import score_limits, score_name
 
 _NAME = "freeze_depth"
 

@@ -10,7 +10,7 @@ from sklearn.metrics import accuracy_score, check_scoring, make_scorer
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
-from sktl.inspection._score import score_limits, score_name, score_with_error
+from sktl.inspection._score_axis import score_limits, score_name, score_with_error
 
 
 def by_chance(estimator, X, y):

@@ -15,9 +15,9 @@ from sktl._params import check_consistent_length
 from sktl._training._head_probe import PROBE_PENALTY
 from sktl.exceptions import InputError
 from sktl.inspection._axes import MUTED, check_matplotlib, finish, one_axes
-from sktl.inspection._labels import short
-from sktl.inspection._score import score_limits, score_name
-from sktl.inspection._subject import understand
+from sktl.inspection._network_and_images import network_and_images
+from sktl.inspection._score_axis import score_limits, score_name
+from sktl.inspection._text_layout import short
 
 _ON_AXIS = 24  # characters of a stage's name
 _IN_ROW = 60  # of all of them, side by side
@@ -160,12 +160,12 @@ class LayerProbeDisplay:
         check_matplotlib(cls)
         if pooling not in ("avg", "max", "gem"):
             raise InputError(f"pooling={pooling!r} does not fit every stage. Use 'avg', 'max' or 'gem'.")
-        subject = understand(estimator, X)
-        check_consistent_length(range(len(subject.images)), y)
+        found = network_and_images(estimator, X)
+        check_consistent_length(range(len(found.images)), y)
         y = np.asarray(y)
-        probe = _default_probe(subject.is_regression(y)) if probe is None else probe
-        stages = [stage.name for stage in subject.backbone.stages]
-        features = subject.features(stages, pooling)
+        probe = _default_probe(found.is_regression(y)) if probe is None else probe
+        stages = [stage.name for stage in found.backbone.stages]
+        features = found.features(stages, pooling)
         # One list of folds: a random splitter would judge each stage on other pictures.
         with shortened_errors():
             folds = folds_of(cv, y, is_classifier(probe), groups)
@@ -179,7 +179,7 @@ class LayerProbeDisplay:
             np.array(scores),
             chance=float(cross_val_score(dummy, features[0], y, **judging).mean()),
             n_features=[table.shape[1] for table in features],
-            name=subject.backbone.name,
+            name=found.backbone.name,
             score_name=score_name(probe, scoring),
         )
         return display.plot(ax, errorbar_kw=errorbar_kw)

@@ -12,8 +12,8 @@ from sktl._params import check_is_fitted
 from sktl.exceptions import InputError
 from sktl.inspection._axes import MUTED, check_matplotlib, finish, two_axes
 from sktl.inspection._colors import distinct_colors
-from sktl.inspection._labels import label_points, short
-from sktl.inspection._score import score_limits, score_name, score_with_error
+from sktl.inspection._score_axis import score_limits, score_name, score_with_error
+from sktl.inspection._text_layout import label_points, short
 
 _IN_FIGURE = 24  # characters of a name beside its point
 # Two of nearly the same size and score are still seen as two.

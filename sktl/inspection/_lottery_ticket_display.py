@@ -9,8 +9,8 @@ import numpy as np
 from sktl._estimators._find_fitted import require_fitted
 from sktl.exceptions import InputError
 from sktl.inspection._axes import MUTED, check_matplotlib, finish, one_axes, two_axes
-from sktl.inspection._labels import label_points
-from sktl.inspection._score import score_limits, score_name
+from sktl.inspection._score_axis import score_limits, score_name
+from sktl.inspection._text_layout import label_points
 
 # What a picture calls them, and how each is drawn: told apart without colours too.
 _TICKETS = {

@@ -18,9 +18,9 @@ from sktl._threads import bounded_threads
 from sktl.exceptions import InputError
 from sktl.inspection._axes import MUTED, check_matplotlib, one_axes
 from sktl.inspection._colors import distinct_colors
-from sktl.inspection._labels import in_legend
-from sktl.inspection._photos import Photos, read_anew
-from sktl.inspection._subject import as_labels, read_layers, understand
+from sktl.inspection._decoded_images import DecodedImages, read_images
+from sktl.inspection._network_and_images import as_labels, network_and_images, read_layers
+from sktl.inspection._text_layout import in_legend
 from sktl.inspection._thumbnails import place_thumbnails
 
 _METHODS = ("pca", "tsne")
@@ -191,22 +191,24 @@ class EmbeddingDisplay:
         check_matplotlib(cls)
         _check(method, task, max_samples)
         _check_thumbnails(max_thumbnails, thumbnail_size)
-        subject = understand(estimator, X)
+        found = network_and_images(estimator, X)
         if y is not None:
-            check_consistent_length(range(len(subject.images)), y)
-        layers, pooling = read_layers(subject, layer)
-        rows, seed = _draw(len(subject.images), max_samples, random_state)
-        subject = subject._replace(images=subject.images.take(rows))
-        tables = subject.features(layers, pooling, on_error=getattr(subject.owner, "on_error", "raise"))
+            check_consistent_length(range(len(found.images)), y)
+        layers, pooling = read_layers(found, layer)
+        rows, seed = _draw(len(found.images), max_samples, random_state)
+        found = found._replace(images=found.images.take(rows))
+        tables = found.features(layers, pooling, on_error=getattr(found.owner, "on_error", "raise"))
         features = np.concatenate(tables, axis=1)
         is_read = ~np.isnan(features).any(1)
-        rows, images = rows[is_read], subject.images.take(np.flatnonzero(is_read))
+        rows, images = rows[is_read], found.images.take(np.flatnonzero(is_read))
         y = None if y is None else as_labels(y)[rows]
-        if y is not None and task == "auto" and _is_known(y).any() and subject.is_regression(y[_is_known(y)].tolist()):
+        if y is not None and task == "auto" and _is_known(y).any() and found.is_regression(y[_is_known(y)].tolist()):
             task = "regression"
         embedding, axis_names = _embed(features[is_read], method, seed)
-        name = f"{', '.join(layers)} of {subject.backbone.name}"
-        display = cls(embedding, y, photos=Photos(images), positions=rows, task=task, axis_names=axis_names, name=name)
+        name = f"{', '.join(layers)} of {found.backbone.name}"
+        display = cls(
+            embedding, y, photos=DecodedImages(images), positions=rows, task=task, axis_names=axis_names, name=name
+        )
         look = {"max_thumbnails": max_thumbnails, "thumbnail_size": thumbnail_size, "cmap": cmap}
         return display.plot(ax, **look, scatter_kw=scatter_kw)
 
@@ -288,14 +290,14 @@ class EmbeddingDisplay:
         with shortened_errors():
             features = check_array(features, input_name="features")
         if images is not None:
-            images = read_anew(images, image_shape=image_shape, channels=channels, in_channels=in_channels)
+            images = read_images(images, image_shape=image_shape, channels=channels, in_channels=in_channels)
         check_consistent_length(features, y, None if images is None else range(len(images)))
         rows, seed = _draw(len(features), max_samples, random_state)
         embedding, axis_names = _embed(features[rows], method, seed)
         display = cls(
             embedding,
             None if y is None else as_labels(y)[rows],
-            photos=() if images is None else Photos(images.take(rows)),
+            photos=() if images is None else DecodedImages(images.take(rows)),
             positions=rows,
             task=task,
             axis_names=axis_names,

@@ -21,8 +21,8 @@ from sktl._training._rest_network import last_linear
 from sktl.backbones import load_backbone
 from sktl.compression import LowRankClassifier, PrunedClassifier, QuantizedClassifier
 from sktl.exceptions import BackboneError
-from sktl.inspection import _evidence_maps
-from sktl.inspection._evidence_maps import (
+from sktl.inspection import _saliency_maps
+from sktl.inspection._saliency_maps import (
     _enlarged,
     _WatchedNetwork,
     class_probabilities,
@@ -200,9 +200,9 @@ def test_many_squares(fitted, pictures, monkeypatch):
     X, classes = pictures[0][:2], np.array([2, 0])
     expected = occlusion_maps(fitted, X, classes, 32, 16)
     most = []
-    judge = _evidence_maps.class_probabilities
-    monkeypatch.setattr(_evidence_maps, "class_probabilities", lambda f, X: most.append(len(X)) or judge(f, X))
-    monkeypatch.setattr(_evidence_maps, "_AT_ONCE", 4)
+    judge = _saliency_maps.class_probabilities
+    monkeypatch.setattr(_saliency_maps, "class_probabilities", lambda f, X: most.append(len(X)) or judge(f, X))
+    monkeypatch.setattr(_saliency_maps, "_AT_ONCE", 4)
     assert_allclose(occlusion_maps(fitted, X, classes, 32, 16), expected, atol=1e-6)
     assert max(most) == 4
 

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from sktl.inspection._photos import Photos, in_colour, read_anew
+from sktl.inspection._decoded_images import DecodedImages, as_rgb, read_images
 
 
 def pixels(n_channels=3):
@@ -12,7 +12,7 @@ def pixels(n_channels=3):
 
 def test_decoded_where_it_can_be(tmp_path):
     """A picture has its pixels, one that is not there is None, and the settings say how many channels there are."""
-    photos = Photos(read_anew([str(tmp_path / "not there.png"), pixels(1)[0]], in_channels=1))
+    photos = DecodedImages(read_images([str(tmp_path / "not there.png"), pixels(1)[0]], in_channels=1))
     assert photos[0] is None
     np.testing.assert_array_equal(photos[1], pixels(1)[0])
 
@@ -20,7 +20,7 @@ def test_decoded_where_it_can_be(tmp_path):
 def test_photos_are_decoded_when_asked_for(tmp_path):
     """There are as many as pictures, and each is read only then."""
     path = tmp_path / "later.png"
-    photos = Photos(read_anew([str(path), pixels()[1]]))
+    photos = DecodedImages(read_images([str(path), pixels()[1]]))
     assert len(photos) == 2
     assert photos[0] is None
     np.testing.assert_array_equal(photos[1], pixels()[1])
@@ -30,4 +30,4 @@ def test_photos_are_decoded_when_asked_for(tmp_path):
 def test_any_number_of_channels(n_channels, expected):
     """Grey is grey, whatever the colour map; of more channels than three the first ones are shown."""
     photo = pixels(n_channels)[0]
-    np.testing.assert_array_equal(in_colour(photo), photo[:, :, expected])
+    np.testing.assert_array_equal(as_rgb(photo), photo[:, :, expected])

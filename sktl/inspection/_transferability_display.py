@@ -12,8 +12,8 @@ from sktl._params import check_consistent_length
 from sktl.exceptions import InputError
 from sktl.inspection._axes import check_matplotlib, finish, one_axes
 from sktl.inspection._colors import distinct_colors
-from sktl.inspection._labels import in_legend, label_points, short
-from sktl.inspection._score import score_name
+from sktl.inspection._score_axis import score_name
+from sktl.inspection._text_layout import in_legend, label_points, short
 
 _IN_PICTURE = 32  # characters of a name beside its point
 _SIZE = 45.0  # of a marker, in square points of 1/72 inch

@@ -10,7 +10,7 @@ from sklearn.metrics import balanced_accuracy_score
 from sklearn.pipeline import make_pipeline
 
 from sktl import FineTunedClassifier, PretrainedFeatureExtractor
-from sktl.inspection._cost import CostDisplay
+from sktl.inspection._cost_display import CostDisplay
 
 
 @pytest.fixture(scope="module")

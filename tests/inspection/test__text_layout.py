@@ -5,7 +5,7 @@ import pytest
 from matplotlib import pyplot as plt
 from matplotlib.text import Text
 
-from sktl.inspection._labels import in_legend, label_points, short, text_width, wrapped
+from sktl.inspection._text_layout import in_legend, label_points, short, text_width, wrapped
 
 RADIUS = 4.0
 

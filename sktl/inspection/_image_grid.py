@@ -7,8 +7,8 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from sktl.inspection._axes import MUTED
-from sktl.inspection._labels import wrapped
-from sktl.inspection._photos import in_colour
+from sktl.inspection._decoded_images import as_rgb
+from sktl.inspection._text_layout import wrapped
 
 _SIZES = (9.0, 8.0, 7.0)  # of the titles' font in points, the larger the better
 _LINE = 1.35  # height of a line, in sizes of its font
@@ -74,7 +74,7 @@ def height_of(titles: Sequence[str], width: float, side: float, n_columns: int) 
     return sum(heights) + len(heights) * (side + _GAP)
 
 
-def photo_grid(ax: Any, titles: Sequence[str], aspect: float = 1.0) -> list[Any]:
+def image_grid(ax: Any, titles: Sequence[str], aspect: float = 1.0) -> list[Any]:
     """Panels in rows and columns in the place of ``ax``, whose frame vanishes, with a title above each.
 
     Parameters
@@ -112,15 +112,15 @@ def photo_grid(ax: Any, titles: Sequence[str], aspect: float = 1.0) -> list[Any]
     return panels
 
 
-def show_photo(panel: Any, photo: "np.ndarray | None", extent: "tuple[float, ...] | None" = None) -> None:
+def show_image(panel: Any, photo: "np.ndarray | None", extent: "tuple[float, ...] | None" = None) -> None:
     """Draw an image of any number of channels, (height, width, channels), uint8; None says that there is none."""
     if photo is None:
         panel.text(0.5, 0.5, "cannot be read", ha="center", va="center", color=MUTED, transform=panel.transAxes)
     else:
-        panel.imshow(in_colour(photo), extent=extent)
+        panel.imshow(as_rgb(photo), extent=extent)
 
 
-def photo_title(true: Any, predicted: Any, probability: "float | None") -> str:
+def image_title(true: Any, predicted: Any, probability: "float | None") -> str:
     """What it was taken for, how surely, and below what it is, where that is something else; None is not known."""
     p = "" if probability is None else f" ({probability:.2f})"
     return f"{predicted}{p}" if true is None or true == predicted else f"{predicted}{p}\ntrue: {true}"

@@ -1,13 +1,15 @@
-"""How good teachers and students are, against how large and how slow they are."""
+"""How good compressed models are, against how large and how slow they are."""
 
+from sktl._estimators._find_fitted import find_fitted
 from sktl._params import check_is_fitted
+from sktl.compression._compression_chain import MadeOfAnother, compression_chain, original_of
 from sktl.exceptions import InputError
 from sktl.inspection._axes import check_matplotlib
-from sktl.inspection._cost import CostDisplay
+from sktl.inspection._cost_display import CostDisplay
 
 
-class DistillationDisplay(CostDisplay):
-    """Score of several models against their size and against their time, such as a teacher's and its students'.
+class CompressionDisplay(CostDisplay):
+    """Score of a network and of what compression made of it, against their size and against their time.
 
     It is recommended to use `from_estimator` or `from_estimators` to create one. All parameters are stored as
     attributes.
@@ -56,31 +58,35 @@ class DistillationDisplay(CostDisplay):
 
     See Also
     --------
-    CompressionDisplay : The same for a compressed model and its original.
-    FreezeDepthDisplay : Score and fit time against how much of one network is frozen.
+    DistillationDisplay : The same for a teacher and its students.
+    LotteryTicketDisplay : Score against how many weights are left.
 
     Notes
     -----
     Error bars are one standard error of the score: how much it would differ for other images of the same kind, from 100
     bootstrap samples of those given. A score that is a function of the user's has none.
 
-    Both horizontal axes are logarithmic. The bytes are those that `pickle` writes for the whole estimator. The time is
-    that of a prediction for several pictures together, reading them included, without any cache; it depends on the
-    machine, on its load, and on how many pictures there are.
+    Both horizontal axes are logarithmic, and where it is known what came of what, a dashed line shows where it began: a
+    model to the left of it on the one side and on it on the other takes less room, but no less time. The bytes are
+    those that `pickle` writes for the whole estimator. The time is that of a prediction for several pictures together,
+    reading them included, without any cache; it depends on the machine, on its load, and on how many pictures there
+    are.
 
     Examples
     --------
     >>> from sklearn.datasets import load_digits
-    >>> from sklearn.linear_model import LogisticRegression
     >>> from sktl import FineTunedClassifier
-    >>> from sktl.inspection import DistillationDisplay
+    >>> from sktl.compression import PrunedClassifier
+    >>> from sktl.inspection import CompressionDisplay
     >>> X, y = load_digits(return_X_y=True)
     >>> X, X_test, y, y_test = X[:200] / 16, X[200:300] / 16, y[:200], y[200:300]
-    >>> models = {"pixels": LogisticRegression(), "network": FineTunedClassifier(max_epochs=1, random_state=0)}
-    >>> models = {name: model.fit(X, y) for name, model in models.items()}
-    >>> display = DistillationDisplay.from_estimators(models, X_test, y_test)
-    >>> display.names, display.scores.shape, display.parameters
-    (['pixels', 'network'], (2,), [None, 1661514])
+    >>> network = FineTunedClassifier(max_epochs=1, random_state=0)
+    >>> model = PrunedClassifier(network, amount=0.9, max_epochs=1).fit(X, y)
+    >>> display = CompressionDisplay.from_estimator(model, X_test, y_test)
+    >>> display.names
+    ['original', 'pruned']
+    >>> bool(display.nbytes[1] < 0.5 * display.nbytes[0])
+    True
     """
 
     @classmethod
@@ -90,7 +96,6 @@ class DistillationDisplay(CostDisplay):
         X,
         y,
         *,
-        alone=None,
         sample_weight=None,
         scoring=None,
         n_timed=64,
@@ -98,22 +103,21 @@ class DistillationDisplay(CostDisplay):
         ax=None,
         scatter_kw=None,
     ):
-        """Compare a distilled model with its teacher, and draw them.
+        """Compare a compressed model with its original, and draw them.
 
         Parameters
         ----------
         estimator : estimator
-            Fitted, with ``teacher_``: a distilled classifier or regressor, or a search over one.
+            Fitted: a compressor such as `PrunedClassifier`, or a search over one. Of several in a stack each step is
+            drawn.
         X : array-like of pictures
             Pictures that no model has learnt from.
-        y : array-like of shape (n_pictures,) or (n_pictures, n_targets)
-            Their labels or targets.
-        alone : estimator, default=None
-            Fitted: what the student becomes without the teacher, to see what distilling gives. None leaves it out.
+        y : array-like of shape (n_pictures,)
+            Their labels.
         sample_weight : array-like of shape (n_pictures,), default=None
             Weights of the pictures in the score.
         scoring : str or callable, default=None
-            The score; None takes each estimator's own: accuracy, or the coefficient of determination.
+            The score; None takes the accuracy.
         n_timed : int, default=64
             For how many of the pictures, the first ones, the time is taken; None takes all.
         n_repeats : int, default=5
@@ -125,34 +129,27 @@ class DistillationDisplay(CostDisplay):
 
         Returns
         -------
-        display : DistillationDisplay
-            With the data, and with what was drawn. The models are called "teacher", "student alone" and "distilled".
+        display : CompressionDisplay
+            With the data, and with what was drawn. The models are called "original" and what became of it: "pruned",
+            say, or "low rank".
 
         Raises
         ------
         NotFittedError
             Where the estimator is not fitted.
         InputError
-            Where it has no ``teacher_``: it was not distilled, or was pickled, which leaves the teacher behind.
+            Where it has no original beside it: it is not compressed, or was pickled, which leaves the original behind.
         MissingDependencyError
             Where matplotlib is not installed.
         """
         check_matplotlib(cls)
-        distilled = getattr(estimator, "best_estimator_", estimator)
-        if getattr(distilled, "teacher_", None) is None:
-            check_is_fitted(estimator)
-            raise InputError(
-                f"{type(distilled).__name__} has no teacher_: it was not distilled, or was pickled, which leaves the "
-                "teacher behind. Use DistillationDisplay.from_estimators({'teacher': ..., 'distilled': ...}, X, y)."
-            )
-        # A teacher of features has no score that could stand beside the others'.
-        teacher = distilled.teacher_ if hasattr(distilled.teacher_, "predict") else None
-        models = {"teacher": teacher, "student alone": alone, "distilled": estimator}
+        models = _steps(estimator)
+        names = list(models)
         return cls.from_estimators(
-            {name: model for name, model in models.items() if model is not None},
+            models,
             X,
             y,
-            origins=None if teacher is None else {"distilled": "teacher"},
+            origins=dict(zip(names[1:], names[:-1], strict=True)),
             sample_weight=sample_weight,
             scoring=scoring,
             n_timed=n_timed,
@@ -160,3 +157,16 @@ class DistillationDisplay(CostDisplay):
             ax=ax,
             scatter_kw=scatter_kw,
         )
+
+
+def _steps(estimator):
+    """The original, and every model that was made of it, up to the one given."""
+    if original_of(estimator) is None:
+        check_is_fitted(estimator)
+        compressed = find_fitted(estimator, MadeOfAnother)
+        name = type(estimator if compressed is None else compressed.estimator).__name__
+        raise InputError(
+            f"{name} has no original beside it: it was not compressed, or was pickled, which leaves the original "
+            "behind. Use CompressionDisplay.from_estimators({'original': ..., 'compressed': ...}, X, y)."
+        )
+    return compression_chain(estimator)

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from matplotlib import pyplot as plt
 
-from sktl.inspection._photo_grid import arrange, height_of, photo_grid, photo_title, show_photo
+from sktl.inspection._image_grid import arrange, height_of, image_grid, image_title, show_image
 
 
 def boxes_of(panels):
@@ -16,7 +16,7 @@ def boxes_of(panels):
 def test_panels_lie_side_by_side(n_photos, n_columns):
     """There is a panel for each image, in the columns with which they are largest, and none covers another."""
     figure, ax = plt.subplots()
-    panels = photo_grid(ax, ["name"] * n_photos)
+    panels = image_grid(ax, ["name"] * n_photos)
     figure.draw_without_rendering()
     boxes = [panel.get_position() for panel in panels]
     assert len({round(box.x0, 6) for box in boxes}) == n_columns
@@ -31,7 +31,7 @@ LONG = "American Staffordshire terrier, Staffordshire terrier, American pit bull
 def test_long_names_are_whole_and_cover_nothing(size):
     """A name in several lines lies above its own image, inside the place, and is not cut where there is room."""
     _, ax = plt.subplots(figsize=size)
-    panels = photo_grid(ax, [LONG, "ant (0.90)", f"bee (0.80)\ntrue: {LONG}", "wasp (1.00)"])
+    panels = image_grid(ax, [LONG, "ant (0.90)", f"bee (0.80)\ntrue: {LONG}", "wasp (1.00)"])
     for panel in panels:
         panel.imshow(np.zeros((4, 4, 3), np.uint8))
     boxes, place = boxes_of(panels), ax.get_window_extent().padded(1)
@@ -59,14 +59,14 @@ def test_the_picture_that_is_shown(n_channels):
     """It has its own colours; grey is shown as grey."""
     photo = np.random.default_rng(0).integers(0, 256, (4, 6, n_channels), dtype=np.uint8)
     _, ax = plt.subplots()
-    show_photo(ax, photo)
+    show_image(ax, photo)
     np.testing.assert_array_equal(ax.images[0].get_array(), np.broadcast_to(photo, (4, 6, 3)))
 
 
 def test_no_picture():
     """What cannot be read is a line that says so."""
     _, ax = plt.subplots()
-    show_photo(ax, None)
+    show_image(ax, None)
     assert [text.get_text() for text in ax.texts] == ["cannot be read"]
 
 
@@ -81,4 +81,4 @@ def test_no_picture():
 )
 def test_titles(names, expected):
     """What it was taken for comes first; what it is stands below, where that is something else and known."""
-    assert photo_title(*names) == expected
+    assert image_title(*names) == expected

@@ -5,7 +5,7 @@ import numpy as np
 from sktl._estimators._find_fitted import require_fitted
 from sktl.exceptions import InputError
 from sktl.inspection._axes import MUTED, check_matplotlib, one_axes, two_axes
-from sktl.inspection._score import score_name
+from sktl.inspection._score_axis import score_name
 
 
 class TrainingCurveDisplay:

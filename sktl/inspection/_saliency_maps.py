@@ -23,7 +23,7 @@ from sktl._images import check_images
 from sktl._threads import bounded_threads
 from sktl.backbones import Backbone
 from sktl.exceptions import InputError
-from sktl.inspection._subject import name_layers
+from sktl.inspection._network_and_images import name_layers
 
 _AT_ONCE = 256  # copies of a picture, each with another place covered: for a small stride there are tens of thousands
 _CELLS = 7  # the sides of a picture in squares that cover it, by default: as many as a usual network's last stage has

@@ -11,7 +11,7 @@ from sklearn.preprocessing import FunctionTransformer
 from sktl import FineTunedClassifier, FineTunedRegressor, PretrainedFeatureExtractor
 from sktl.compression import QuantizedClassifier
 from sktl.exceptions import BackboneError
-from sktl.inspection._subject import as_labels, name_layers, read_layers, understand
+from sktl.inspection._network_and_images import as_labels, name_layers, network_and_images, read_layers
 from sktl.selection import BackboneSelector
 
 
@@ -37,24 +37,24 @@ def test_the_layers_that_it_reads_itself(digits, make, layers, pooling):
     estimator = make(X, y)
     if not isinstance(estimator, str | PretrainedFeatureExtractor):
         estimator.fit(X, y)
-    subject = understand(estimator, X)
-    assert read_layers(subject) == (layers, pooling)
-    assert read_layers(subject, 1) == (["layer1"], pooling)
-    assert read_layers(subject, ["stem", -1]) == (["stem", "layer4"], pooling)
-    assert subject.features(layers, pooling)[0].shape[0] == 20
+    found = network_and_images(estimator, X)
+    assert read_layers(found) == (layers, pooling)
+    assert read_layers(found, 1) == (["layer1"], pooling)
+    assert read_layers(found, ["stem", -1]) == (["stem", "layer4"], pooling)
+    assert found.features(layers, pooling)[0].shape[0] == 20
 
 
 def test_a_frozen_estimator(digits):
     """What wraps one estimator is looked through, and the network is the very one that was trained."""
     model = FineTunedClassifier(max_epochs=0).fit(digits[0][:20], digits[1][:20])
-    assert understand(FrozenEstimator(model), digits[0]).backbone is model.backbone_
+    assert network_and_images(FrozenEstimator(model), digits[0]).backbone is model.backbone_
 
 
 def test_features_behind_the_steps(digits):
     """So the features are those that the last step of the pipeline is given."""
     X, y = digits[0][:20], digits[1][:20] % 2
     pipe = make_pipeline(FunctionTransformer(np.fliplr), PretrainedFeatureExtractor(), LogisticRegression()).fit(X, y)
-    (features,) = understand(pipe, X).features(["layer4"], "avg")
+    (features,) = network_and_images(pipe, X).features(["layer4"], "avg")
     np.testing.assert_allclose(features, pipe[:-1].transform(X), rtol=1e-5)
 
 
@@ -63,7 +63,7 @@ def test_the_last_step_says_what_is_learnt(digits):
     X, y = digits[0][:20], digits[1][:20]
     for last, is_regression in ((Ridge(), True), (LogisticRegression(max_iter=2000), False)):
         pipe = make_pipeline(PretrainedFeatureExtractor(), last).fit(X, y)
-        assert understand(pipe, X).is_regression(y) == is_regression
+        assert network_and_images(pipe, X).is_regression(y) == is_regression
 
 
 def test_labels_of_any_kind():
@@ -79,7 +79,7 @@ def test_labels_of_any_kind():
 
 def test_names_of_layers(digits):
     """Numbers of stages and names mean layers, whatever is read of them."""
-    backbone = understand("sktl_mini", digits[0][:2]).backbone
+    backbone = network_and_images("sktl_mini", digits[0][:2]).backbone
     assert name_layers(backbone, -1) == ["layer4"]
     assert name_layers(backbone, [0, "layer1.bn1"]) == ["stem", "layer1.bn1"]
     with pytest.raises(BackboneError, match="class token"):
@@ -89,11 +89,11 @@ def test_names_of_layers(digits):
 def test_numbers_or_classes(digits):
     """A classifier or regressor says what its targets are; with an extractor the targets say it."""
     X, y = digits[0][:20], digits[1][:20].astype(float)
-    assert understand(FineTunedRegressor(max_epochs=0).fit(X, y), X).is_regression(y)
-    assert not understand(FineTunedClassifier(max_epochs=0).fit(X, y), X).is_regression(y + 0.5)
-    assert not understand("sktl_mini", X).is_regression(y)
-    assert understand("sktl_mini", X).is_regression(y + 0.5)
-    assert not understand("sktl_mini", X).is_regression(y.astype(str))
+    assert network_and_images(FineTunedRegressor(max_epochs=0).fit(X, y), X).is_regression(y)
+    assert not network_and_images(FineTunedClassifier(max_epochs=0).fit(X, y), X).is_regression(y + 0.5)
+    assert not network_and_images("sktl_mini", X).is_regression(y)
+    assert network_and_images("sktl_mini", X).is_regression(y + 0.5)
+    assert not network_and_images("sktl_mini", X).is_regression(y.astype(str))
 
 
 def test_what_cannot_be_looked_at(digits):
@@ -101,16 +101,16 @@ def test_what_cannot_be_looked_at(digits):
     X, y = digits[0][:20], digits[1][:20] % 2
     model = FineTunedClassifier(max_epochs=0).fit(X, y)
     with pytest.raises(ValueError, match="network of integers"):
-        understand(QuantizedClassifier(FrozenEstimator(model)).fit(X, y), X)
+        network_and_images(QuantizedClassifier(FrozenEstimator(model)).fit(X, y), X)
     with pytest.raises(BackboneError, match="does not name layers"):
-        read_layers(understand("sktl_mini", X), 7)
+        read_layers(network_and_images("sktl_mini", X), 7)
     with pytest.raises(ValueError, match="Fit it first"):
-        understand(BackboneSelector(), X)
+        network_and_images(BackboneSelector(), X)
 
 
 def test_features_are_those_of_an_extractor(digits):
     """One table for each layer, in order."""
     X = digits[0][:20]
-    first, last = understand("sktl_mini", X).features(["stem", "layer4"], "max")
+    first, last = network_and_images("sktl_mini", X).features(["stem", "layer4"], "max")
     both = PretrainedFeatureExtractor(layers=["stem", "layer4"], pooling="max").fit_transform(X)
     np.testing.assert_allclose(np.hstack([first, last]), both)
