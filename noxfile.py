@@ -18,7 +18,7 @@ BENCHMARKS = sorted(path.stem for path in Path("benchmarks").glob("*.py") if pat
 SMOKE = [
     "tests/house/test_public_names.py",
     "tests/house/test_examples.py",
-    "tests/_images/test__door.py",
+    "tests/_images/test__check_images.py",
     "tests/_images/test__sources.py",
     "tests/datasets",
     "tests/backbones/test__timm.py",

@@ -15,7 +15,7 @@ from common import imagenet_paths, machine, seconds, show
 from PIL import Image
 
 from sktl._images import _decode, _png, _tiff
-from sktl._images._reading import MAX_PIXELS, Reading
+from sktl._images._read_settings import MAX_PIXELS, ReadSettings
 from sktl.backbones import Preprocessing
 
 N = 48
@@ -34,7 +34,7 @@ def encoded(file_format: str, **options) -> list[bytes]:
 
 def checksums() -> None:
     """What comparing the checksums takes of the time to decode, and how many files per second that leaves."""
-    reading, rows = Reading(), []
+    reading, rows = ReadSettings(), []
     formats = {
         "PNG": (encoded("PNG"), _png.damaged_chunk),
         "TIFF, deflate": (
@@ -67,7 +67,7 @@ def reduced() -> None:
         data, found = stream.getvalue(), {}
         for limit in (MAX_PIXELS, 10**12):
             _decode.MAX_PIXELS = limit
-            start = seconds(lambda: found.__setitem__(limit, _decode.decode(data, 3, "", Reading())))
+            start = seconds(lambda: found.__setitem__(limit, _decode.decode(data, 3, "", ReadSettings())))
             found[limit] = start, found[limit]
         _decode.MAX_PIXELS = MAX_PIXELS
         (short, small), (long, full) = found[MAX_PIXELS], found[10**12]

@@ -13,7 +13,7 @@ from sklearn.utils.validation import _check_feature_names_in, check_is_fitted
 from sktl._images import (
     LazyImage,
     LazyImages,
-    Reading,
+    ReadSettings,
     Remembering,
     as_column,
     check_names,
@@ -207,7 +207,7 @@ class ImageReader(TransformerMixin, Estimator):
             )
         if self.reader == "tifffile":
             import_optional("tifffile", extra="tiff", purpose="reader='tifffile'")
-        return Reading(None, value_range, self.max_pixels, self.page, self.reader)
+        return ReadSettings(None, value_range, self.max_pixels, self.page, self.reader)
 
     def _lazy(self, item, reading):
         """One image, unless it comes from another reader, whose options stay."""

@@ -26,19 +26,19 @@ Four rules hold for all of them:
   that a caller may skip it.
 * Files are read when it is their turn, and are not kept open.
 
-The way of an image: ``_understand`` says what ``X`` is, ``_learn`` and ``_files`` what is learned from it,
-``_sources`` where bytes come from, ``_reading`` how they are read, ``_decode`` (with ``_png`` and ``_tiff``) what
+The way of an image: ``_understand`` says what ``X`` is, ``_learn`` and ``_bit_depth`` what is learned from it,
+``_sources`` where bytes come from, ``_read_settings`` how they are read, ``_decode`` (with ``_png`` and ``_tiff``) what
 pixels they are, ``_unreadable`` which have none.
 """
 
+from sktl._images._check_images import check_images, check_names, check_rows, validate_rows
 from sktl._images._convert import images_to_rows, rows_to_images
 from sktl._images._decode import in_range
-from sktl._images._door import check_images, check_names, check_rows, validate_rows
 from sktl._images._format import ImageFormat
+from sktl._images._image_table import Images, Picture
 from sktl._images._lazy import LazyImage, LazyImages, Remembering, unwrapped
 from sktl._images._learn import pixel_order
-from sktl._images._pictures import Images, Picture
-from sktl._images._reading import Reading
+from sktl._images._read_settings import ReadSettings
 from sktl._images._refusals import refuse_single
 from sktl._images._sources import is_missing
 from sktl._images._understand import as_column, understand
@@ -60,7 +60,7 @@ __all__ = [
     "LazyImage",
     "LazyImages",
     "Picture",
-    "Reading",
+    "ReadSettings",
     "Remembering",
     "UnreadableImage",
     "as_column",

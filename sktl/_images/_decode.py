@@ -25,10 +25,10 @@ from PIL import Image, ImageFile
 from sktl._images import _png, _tiff
 from sktl._images._convert import UINT16, as_array, is_uint16, range_of_type, scale, to_uint8, upright
 from sktl._images._format import Range
-from sktl._images._reading import MAX_PIXELS, OWN_READER, SAY_RANGE, Reading, check_pixel_count
+from sktl._images._named_warnings import named_warnings
+from sktl._images._read_settings import MAX_PIXELS, OWN_READER, SAY_RANGE, ReadSettings, check_pixel_count
 from sktl._images._signatures import allowed_formats, describe, unsupported
 from sktl._images._sources import reason
-from sktl._images._warnings import named_warnings
 from sktl._locks import Lock
 from sktl._optional import is_installed
 from sktl.exceptions import ImageError
@@ -49,7 +49,7 @@ _REDUCED_SIDE = 4096
 _UNSUPPORTED = ("not supported", "unsupported", "cannot find loader", "not available", "ghostscript")
 
 
-def decode(data: bytes, in_channels: int, name: str, reading: Reading) -> np.ndarray:
+def decode(data: bytes, in_channels: int, name: str, reading: ReadSettings) -> np.ndarray:
     """Decode an encoded file.
 
     Parameters
@@ -60,7 +60,7 @@ def decode(data: bytes, in_channels: int, name: str, reading: Reading) -> np.nda
         Channels wanted: 1 or 3, or those of a TIFF of several bands.
     name : str
         How errors call the image.
-    reading : Reading
+    reading : ReadSettings
         What its numbers mean, which frame it is, and how large it may be.
 
     Returns
@@ -92,7 +92,7 @@ def decode(data: bytes, in_channels: int, name: str, reading: Reading) -> np.nda
         raise ImageError(f"{name}: {_fault(data, error)}") from error
 
 
-def decode_pil(image: Image.Image, in_channels: int, name: str, reading: Reading) -> np.ndarray:
+def decode_pil(image: Image.Image, in_channels: int, name: str, reading: ReadSettings) -> np.ndarray:
     """Turn a PIL image into ``uint8`` pixels of shape (H, W, in_channels); the image itself is not changed.
 
     Raises
@@ -120,7 +120,7 @@ def decode_pil(image: Image.Image, in_channels: int, name: str, reading: Reading
         raise ImageError(f"{name}: this PIL image cannot be read ({reason(error)}).") from error
 
 
-def decode_array(values: Any, in_channels: int, name: str, reading: Reading) -> np.ndarray:
+def decode_array(values: Any, in_channels: int, name: str, reading: ReadSettings) -> np.ndarray:
     """Turn what a user's reader returned into ``uint8`` pixels of shape (H, W, in_channels)."""
     if isinstance(values, Image.Image):
         return decode_pil(values, in_channels, name, reading)
@@ -142,7 +142,7 @@ def decode_array(values: Any, in_channels: int, name: str, reading: Reading) -> 
     return convert_channels(in_range(values, None, reading), in_channels, name)
 
 
-def in_range(values: np.ndarray, value_range: Range | None, reading: Reading) -> np.ndarray:
+def in_range(values: np.ndarray, value_range: Range | None, reading: ReadSettings) -> np.ndarray:
     """Scale an array by the range that the user gave, else by the one learned at fit."""
     if reading.value_range is not None and range_of_type(values.dtype) is None:
         return scale(values, reading.value_range)
@@ -160,10 +160,10 @@ def convert_channels(pixels: np.ndarray, in_channels: int, name: str) -> np.ndar
             f"{name}: an image of {pixels.shape[2]} channel(s), but in_channels={in_channels}. Set "
             f"in_channels={pixels.shape[2]} to use all, or select some in a reader."
         )
-    return _to_pixels(Image.fromarray(np.ascontiguousarray(pixels)), in_channels, Reading())
+    return _to_pixels(Image.fromarray(np.ascontiguousarray(pixels)), in_channels, ReadSettings())
 
 
-def highest_uint16(data: bytes, reading: Reading) -> "int | None":
+def highest_uint16(data: bytes, reading: ReadSettings) -> "int | None":
     """The highest value of an image of 16 bits, of which fewer may be used; None for an image of any other depth."""
     if _tiff.is_tiff(data):
         tags = _tiff.read_tags(data, reading.page)
@@ -207,7 +207,7 @@ class _Watched(BytesIO):
         return data
 
 
-def _decode(data: bytes, in_channels: int, reading: Reading) -> np.ndarray:
+def _decode(data: bytes, in_channels: int, reading: ReadSettings) -> np.ndarray:
     if _tiff.is_tiff(data):
         return _decode_tiff(data, in_channels, reading)
     if (damaged := _png.damaged_chunk(data, reading.page)) is not None:
@@ -226,7 +226,7 @@ def _decode(data: bytes, in_channels: int, reading: Reading) -> np.ndarray:
         return _decode_by_pillow(_png.without_ancillary(data), in_channels, reading)
 
 
-def _decode_wide_png(data: bytes, in_channels: int, reading: Reading) -> np.ndarray:
+def _decode_wide_png(data: bytes, in_channels: int, reading: ReadSettings) -> np.ndarray:
     with _open(BytesIO(data)) as image:
         check_pixel_count(*image.size, reading.max_pixels)
         orientation = _orientation(image)
@@ -237,7 +237,7 @@ def _decode_wide_png(data: bytes, in_channels: int, reading: Reading) -> np.ndar
     return convert_channels(upright(pixels, orientation), in_channels, "this PNG")
 
 
-def _decode_tiff(data: bytes, in_channels: int, reading: Reading) -> np.ndarray:
+def _decode_tiff(data: bytes, in_channels: int, reading: ReadSettings) -> np.ndarray:
     tags = _tiff.read_tags(data, reading.page)
     if _tiff.pillow_reads(tags, in_channels, reading):
         _tiff.check_deflate(data, tags)
@@ -257,7 +257,7 @@ def _stretch(data: bytes) -> float:
     return 1
 
 
-def _decode_by_pillow(data: bytes, in_channels: int, reading: Reading) -> np.ndarray:
+def _decode_by_pillow(data: bytes, in_channels: int, reading: ReadSettings) -> np.ndarray:
     if reading.value_range is not None and (factor := _stretch(data)) != 1:
         low, high = reading.value_range
         reading = replace(reading, value_range=(low * factor, high * factor))
@@ -321,7 +321,7 @@ def _reduce(image: Image.Image) -> None:
             return
 
 
-def _to_pixels(image: Image.Image, in_channels: int, reading: Reading) -> np.ndarray:
+def _to_pixels(image: Image.Image, in_channels: int, reading: ReadSettings) -> np.ndarray:
     """Turn a loaded PIL image into pixels; converts only if the image is not yet what is wanted."""
     if in_channels not in _MODES:
         raise ImageError(
@@ -348,7 +348,7 @@ def _orientation(image: Image.Image) -> Any:
         return 1
 
 
-def _from_16_bit(image: Image.Image, reading: Reading) -> Image.Image:
+def _from_16_bit(image: Image.Image, reading: ReadSettings) -> Image.Image:
     values = np.asarray(image) if reading.value_range is not None else wide_values(image)
     pixels = in_range(values, None, reading)
     if isinstance(level := image.info.get("transparency"), int):
@@ -356,7 +356,7 @@ def _from_16_bit(image: Image.Image, reading: Reading) -> Image.Image:
     return Image.fromarray(pixels)
 
 
-def _from_floats(image: Image.Image, reading: Reading) -> Image.Image:
+def _from_floats(image: Image.Image, reading: ReadSettings) -> Image.Image:
     if reading.value_range is None:
         raise ImageError(f"it holds floats of unknown range (PIL mode 'F'). {SAY_RANGE}")
     values = np.asarray(image)

@@ -6,9 +6,9 @@ from typing import Any
 
 from PIL import Image
 
-from sktl._images._reading import Reading
+from sktl._images._named_warnings import named_warnings
+from sktl._images._read_settings import ReadSettings
 from sktl._images._sources import name_of
-from sktl._images._warnings import named_warnings
 from sktl._locks import Lock
 
 _REMEMBERED_BYTES = 256 * 1024**2
@@ -21,7 +21,7 @@ class LazyImage:
     ----------
     source : object
         Anything that a table of images may hold.
-    reading : Reading
+    reading : ReadSettings
         How it is read.
     on_error : {"raise", "nan"}, default="raise"
         What to do if it cannot be read.
@@ -30,7 +30,7 @@ class LazyImage:
     # No dataclass: pandas would make columns of its fields.
     __slots__ = ("on_error", "reading", "source")
 
-    def __init__(self, source: Any, reading: Reading, on_error: str = "raise"):
+    def __init__(self, source: Any, reading: ReadSettings, on_error: str = "raise"):
         self.source, self.reading, self.on_error = source, reading, on_error
 
     def __repr__(self) -> str:
@@ -57,7 +57,7 @@ def has_value_range(item: Any) -> bool:
 class LazyImages(Sequence[LazyImage]):
     """The items of a sequence that makes them each time, each with how it is read."""
 
-    def __init__(self, items: Sequence[Any], reading: Reading, on_error: str):
+    def __init__(self, items: Sequence[Any], reading: ReadSettings, on_error: str):
         self._items, self._reading, self._on_error = items, reading, on_error
 
     def __len__(self) -> int:

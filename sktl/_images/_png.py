@@ -8,7 +8,7 @@ import zlib
 import numpy as np
 from PIL import Image
 
-from sktl._images._reading import OWN_READER
+from sktl._images._read_settings import OWN_READER
 from sktl._optional import is_installed
 from sktl.exceptions import ImageError
 

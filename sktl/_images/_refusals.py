@@ -10,8 +10,8 @@ from PIL import Image
 from scipy.sparse import issparse
 from torch.utils.data import DataLoader, Dataset, Subset
 
+from sktl._images._image_table import ARRAY
 from sktl._images._lazy import LazyImage, unwrapped
-from sktl._images._pictures import ARRAY
 from sktl._images._sources import PATH, folder_fault, is_file, is_path_like, is_source
 from sktl.exceptions import ImageError
 

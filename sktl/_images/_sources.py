@@ -17,7 +17,7 @@ from urllib.request import url2pathname
 
 from sklearn.utils._missing import is_pandas_na, is_scalar_nan
 
-from sktl._images._reading import byte_limit
+from sktl._images._read_settings import byte_limit
 from sktl._images._signatures import looks_like_image
 from sktl._locks import Lock
 from sktl.exceptions import ImageError

@@ -14,7 +14,7 @@ from PIL import Image, TiffImagePlugin
 
 from sktl._images._convert import scale, upright
 from sktl._images._format import Range
-from sktl._images._reading import OWN_READER, SAY_RANGE, Reading, check_pixel_count
+from sktl._images._read_settings import OWN_READER, SAY_RANGE, ReadSettings, check_pixel_count
 from sktl._optional import is_installed
 from sktl._warnings import warn
 from sktl.exceptions import ImageError, ImageWarning
@@ -82,7 +82,7 @@ def read_tags(data: bytes, page: int) -> Tags:
     return tags
 
 
-def pillow_reads(tags: Tags, in_channels: int, reading: Reading) -> bool:
+def pillow_reads(tags: Tags, in_channels: int, reading: ReadSettings) -> bool:
     """Whether Pillow reads these pixels as the file means them."""
     bits, color, samples = set(tags[_BITS]), tags.get(_PHOTOMETRIC), tags[_SAMPLES]
     if reading.reader == "tifffile" or is_raw(tags):
@@ -144,7 +144,7 @@ def check_deflate(data: bytes, tags: Tags) -> None:
         unpacker.decompress(view[offset : offset + length])  # raises if the checksum at its end is another one
 
 
-def read_pixels(data: bytes, tags: Tags, in_channels: int, reading: Reading) -> np.ndarray:
+def read_pixels(data: bytes, tags: Tags, in_channels: int, reading: ReadSettings) -> np.ndarray:
     """Read a TIFF by tifffile.
 
     Returns
@@ -160,7 +160,7 @@ def read_pixels(data: bytes, tags: Tags, in_channels: int, reading: Reading) -> 
     return upright(_read_as_stored(data, tags, in_channels, reading), tags.get(_ORIENTATION, 1))
 
 
-def _read_as_stored(data: bytes, tags: Tags, in_channels: int, reading: Reading) -> np.ndarray:
+def _read_as_stored(data: bytes, tags: Tags, in_channels: int, reading: ReadSettings) -> np.ndarray:
     values, (color, palette) = read_values(data, tags, reading)
     is_jpeg = color == _YCBCR and tags.get(_COMPRESSION) == _JPEG  # which tifffile has turned into RGB
     if color not in (_MINISWHITE, _MINISBLACK, _RGB, _PALETTE, _CMYK) and not is_jpeg:
@@ -174,13 +174,13 @@ def _read_as_stored(data: bytes, tags: Tags, in_channels: int, reading: Reading)
     if pixels.shape[2] == in_channels and (in_channels not in (1, 3) or not _alpha(tags)):
         return pixels
     if _alpha(tags):  # it has its type's own range
-        pixels[:, :, -1:] = scale(values[:, :, -1:], _range(values, tags, Reading()))
+        pixels[:, :, -1:] = scale(values[:, :, -1:], _range(values, tags, ReadSettings()))
     if color == _CMYK and pixels.shape[2] == 4:
         return np.asarray(Image.fromarray(pixels, "CMYK").convert("RGB"))
     return _without_alpha(pixels, tags, _RGB if is_jpeg else color, in_channels)
 
 
-def read_values(data: bytes, tags: Tags, reading: Reading) -> tuple[np.ndarray, Colors]:
+def read_values(data: bytes, tags: Tags, reading: ReadSettings) -> tuple[np.ndarray, Colors]:
     """The numbers in a TIFF as they are, of shape (H, W, C), and what they stand for, by tifffile."""
     if is_raw(tags):
         raise ImageError(f"{describe(tags)}, which is not supported: {OWN_READER} that calls rawpy.")
@@ -203,7 +203,7 @@ def read_values(data: bytes, tags: Tags, reading: Reading) -> tuple[np.ndarray, 
     return values, colors
 
 
-def _range(values: np.ndarray, tags: Tags, reading: Reading) -> Range:
+def _range(values: np.ndarray, tags: Tags, reading: ReadSettings) -> Range:
     """The values that are black and white: by the type, as the user says, or by the depth that the file states."""
     bits, kind = depth(tags), values.dtype.kind
     if kind == "b":

@@ -9,8 +9,8 @@ from PIL import Image
 from scipy.sparse import issparse
 
 from sktl._images._convert import as_array
+from sktl._images._image_table import ARRAY, ITEM
 from sktl._images._lazy import Broken, LazyImage, Remembering, unwrapped
-from sktl._images._pictures import ARRAY, ITEM
 from sktl._images._refusals import dataset_fault, out_of_scalar, single_fault
 from sktl._images._sources import is_missing, is_source
 from sktl.exceptions import ImageError

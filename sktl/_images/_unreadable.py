@@ -7,7 +7,7 @@ from typing import Any, NamedTuple, NoReturn
 import numpy as np
 import xxhash
 
-from sktl._images._pictures import Images
+from sktl._images._image_table import Images
 from sktl._messages import LIMIT
 from sktl._warnings import worker_threads
 from sktl.exceptions import ImageError

@@ -1,6 +1,6 @@
 """Image files as a table ``X`` and labels ``y``, and the images among them that cannot be read."""
 
+from sktl.datasets._find_unreadable import find_unreadable_images
 from sktl.datasets._folder import load_image_folder
-from sktl.datasets._unreadable import find_unreadable_images
 
 __all__ = ["find_unreadable_images", "load_image_folder"]

@@ -266,7 +266,7 @@ def bomb(width, height):
 def test_decompression_bombs(monkeypatch, width, action, limit):
     """Never decoded: where Pillow warns, where it raises, and where another library has switched both off."""
     monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", limit)
-    monkeypatch.setattr("sktl._images._reading.memory", lambda: 0)
+    monkeypatch.setattr("sktl._images._read_settings.memory", lambda: 0)
     monkeypatch.setattr(ImageFile.ImageFile, "load", lambda self: pytest.fail("the bomb was decoded"))
     with warnings.catch_warnings():
         warnings.simplefilter(action)

@@ -7,7 +7,7 @@ import pytest
 from PIL import Image
 
 from sktl import FineTunedClassifier, PretrainedFeatureExtractor
-from sktl._images import LazyImage, Reading, Remembering, check_images
+from sktl._images import LazyImage, ReadSettings, Remembering, check_images
 from sktl.exceptions import ImageError, ImageWarning
 from sktl.preprocessing import ImageReader
 
@@ -62,7 +62,7 @@ def test_behind_a_reader(column):
     PretrainedFeatureExtractor(cache=None).fit(lazy).transform(lazy)
     assert column.counts[1:].max() == 1
     image = Image.new("RGB", (30, 30))
-    kept = Remembering([LazyImage(image, Reading())] * 5, max_bytes=2 * 2700)
+    kept = Remembering([LazyImage(image, ReadSettings())] * 5, max_bytes=2 * 2700)
     for index in range(5):
         kept.peek(index)
     assert len(kept._kept) == 2
@@ -99,9 +99,9 @@ def test_order_of_a_view(column, holder):
 
 def test_text_of_a_lazy_image():
     """It shows where the image comes from, shortly."""
-    assert repr(LazyImage("a.tif", Reading())) == "LazyImage(str ('a.tif'))"
-    assert repr(LazyImage(b"\0" * 10**6, Reading())) == "LazyImage(bytes)"
-    assert len(repr(LazyImage("x" * 10**6, Reading()))) < 400
+    assert repr(LazyImage("a.tif", ReadSettings())) == "LazyImage(str ('a.tif'))"
+    assert repr(LazyImage(b"\0" * 10**6, ReadSettings())) == "LazyImage(bytes)"
+    assert len(repr(LazyImage("x" * 10**6, ReadSettings()))) < 400
 
 
 @pytest.mark.parametrize("position", [0, 3])

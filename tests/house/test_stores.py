@@ -15,7 +15,7 @@ NO_STORES = {
     "sktl._frozen._cache._base._WARNED",
     "sktl._frozen._cache._directory._KNOWN",
     "sktl._frozen._onnx._UNKEPT",
-    "sktl._images._reading.memory",
+    "sktl._images._read_settings.memory",
     "sktl.backbones._torchvision.list_names",
     "sktl.compression._integer_session.overflows",
 }

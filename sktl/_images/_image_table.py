@@ -15,10 +15,10 @@ from sktl._images._decode import DECODER, convert_channels, decode, decode_array
 from sktl._images._format import ImageFormat
 from sktl._images._lazy import Broken, LazyImage, unwrapped
 from sktl._images._learn import allowed_channels, learn_channels
-from sktl._images._reading import Reading
+from sktl._images._named_warnings import named_warnings
+from sktl._images._read_settings import ReadSettings
 from sktl._images._signatures import is_allowed, not_allowed
 from sktl._images._sources import is_missing, is_read_once, is_source, local_path, name_of, path_of, read, reason
-from sktl._images._warnings import named_warnings
 from sktl._locks import cached
 from sktl.exceptions import ImageError
 
@@ -42,7 +42,7 @@ class Picture:
 class _File(Picture):
     """An encoded file: told apart by its bytes, decoded only when needed."""
 
-    def __init__(self, data: bytes, in_channels: int, name: str, reading: Reading):
+    def __init__(self, data: bytes, in_channels: int, name: str, reading: ReadSettings):
         self._data, self._in_channels, self._name, self._reading = data, in_channels, name, reading
 
     @cached
@@ -207,7 +207,7 @@ class Images(Sequence[Picture]):
         return first.on_error if isinstance(first, LazyImage) else "raise"
 
     def _picture(self, item: Any, index: int) -> Picture:
-        reading, name = Reading(self._format.uint16_range), f"Image {index}"
+        reading, name = ReadSettings(self._format.uint16_range), f"Image {index}"
         if isinstance(item, LazyImage):
             item, reading = item.source, item.reading.with_uint16_range(self._format.uint16_range)
         if reading.page and isinstance(item, (*ARRAY, Image.Image)):
@@ -240,7 +240,7 @@ class Images(Sequence[Picture]):
             self._streams[index] = read(item, name)
         return self._streams[index]
 
-    def _from_array(self, values: np.ndarray, name: str, reading: Reading) -> np.ndarray:
+    def _from_array(self, values: np.ndarray, name: str, reading: ReadSettings) -> np.ndarray:
         if values.dtype.kind not in "buif":
             raise ImageError(f"{name}: pixels must be real numbers, got an array of dtype {values.dtype}.")
         if not values.size:

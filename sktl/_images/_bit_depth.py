@@ -9,11 +9,11 @@ import numpy as np
 from sktl._images._convert import is_uint16
 from sktl._images._decode import highest_uint16
 from sktl._images._lazy import LazyImage, has_value_range, unwrapped
+from sktl._images._named_warnings import named_warnings
 from sktl._images._png import has_16_bits
-from sktl._images._reading import Reading
+from sktl._images._read_settings import ReadSettings
 from sktl._images._sources import is_file, is_read_once, is_source, local_path, read
 from sktl._images._tiff import is_tiff
-from sktl._images._warnings import named_warnings
 
 _LOOKED_AT = 16  # files, evenly spread over the table
 _OTHERS = (b"P2", b"P5", b"\0\0\0\x0cjP  ", b"\xff\x4f\xff\x51")  # PGM and JPEG 2000 have 16 bits as well
@@ -38,7 +38,7 @@ def highest_in_files(items: Sequence[Any], *, only_local: bool = False) -> "int 
 def _highest(items: Iterable[Any], only_local: bool) -> Iterable[int]:
     """The highest value of each item that is a file of 16 bits and does not say yet what they mean."""
     for item in items:
-        reading, source = item.reading if isinstance(item, LazyImage) else Reading(), unwrapped(item)
+        reading, source = item.reading if isinstance(item, LazyImage) else ReadSettings(), unwrapped(item)
         is_costly = callable(reading.reader) or is_file(source)
         is_looked_at = is_source(source) and not is_read_once(source) and not has_value_range(item)
         if not is_looked_at or (only_local and is_costly):
@@ -50,7 +50,7 @@ def _highest(items: Iterable[Any], only_local: bool) -> Iterable[int]:
             continue
 
 
-def _values(source: Any, reading: Reading) -> "int | None":
+def _values(source: Any, reading: ReadSettings) -> "int | None":
     with named_warnings(""):
         if callable(reading.reader):
             data = None if (path := local_path(source)) else BytesIO(read(source, ""))

@@ -10,7 +10,7 @@ import pytest
 from PIL import Image
 
 from sktl import PretrainedFeatureExtractor
-from sktl._images._warnings import named_warnings
+from sktl._images._named_warnings import named_warnings
 from sktl.exceptions import ImageWarning
 
 CORRUPT = b"Exif\x00\x00MM\x00*\x00\x00\x00\x08\x00\x09\x01"

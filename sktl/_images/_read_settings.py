@@ -24,7 +24,7 @@ SAY_RANGE = "Set it with sktl.preprocessing.ImageReader(value_range=(low, high))
 
 
 @dataclass(frozen=True)
-class Reading:
+class ReadSettings:
     """How an image is read.
 
     Parameters
@@ -59,7 +59,7 @@ class Reading:
         """What 16-bit values mean, if they do not mean what their type says."""
         return self.value_range or self.uint16_range
 
-    def with_uint16_range(self, uint16_range: Range | None) -> "Reading":
+    def with_uint16_range(self, uint16_range: Range | None) -> "ReadSettings":
         """The same for images among which 16-bit values have this range."""
         return self if uint16_range == self.uint16_range else replace(self, uint16_range=uint16_range)
 

@@ -1,4 +1,4 @@
-"""The door: ``check_images`` understands ``X``; ``Images`` hands out its images one by one."""
+"""Any table of images checked: `check_images` understands ``X``, and `Images` hands out its images one by one."""
 
 from collections.abc import Iterator, Sequence
 from typing import Any
@@ -9,11 +9,12 @@ from PIL import Image
 from scipy.sparse import issparse
 from sklearn.utils.validation import validate_data
 
+from sktl._images._bit_depth import highest_in_files
 from sktl._images._columns import image_column
 from sktl._images._convert import as_array
 from sktl._images._decode import wide_values
-from sktl._images._files import highest_in_files
 from sktl._images._format import ImageFormat
+from sktl._images._image_table import ARRAY, Images, channels_fault
 from sktl._images._lazy import Remembering, has_value_range, unwrapped
 from sktl._images._learn import (
     fitting_axes,
@@ -24,7 +25,6 @@ from sktl._images._learn import (
     pixel_order,
     warn_if_other_scale,
 )
-from sktl._images._pictures import ARRAY, Images, channels_fault
 from sktl._images._refusals import folders_fault
 from sktl._images._sources import PATH
 from sktl._images._understand import as_column, understand

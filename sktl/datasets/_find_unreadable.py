@@ -61,8 +61,8 @@ class UnreadableImages(ReadableTable, Sequence[UnreadableImage]):
         return self._images[index]
 
 
-class _Door(Estimator):
-    """What the door wants to know of an estimator."""
+class _ImageTableChecker(Estimator):
+    """What `check_images` reads from an estimator."""
 
     def __init__(self, in_channels=3, image_shape=None, channels="auto"):
         self.in_channels = in_channels
@@ -138,7 +138,7 @@ def find_unreadable_images(X, *, in_channels=3, image_shape=None, channels="auto
     >>> len(find_unreadable_images(X))
     0
     """
-    door = _Door(in_channels, image_shape, channels)
-    images = check_images(door, X, reset=True)
+    checker = _ImageTableChecker(in_channels, image_shape, channels)
+    images = check_images(checker, X, reset=True)
     listeners = [PrintedProgress("find_unreadable_images")] if verbose else []
     return UnreadableImages(find_unreadable(images, count_threads(n_jobs), listeners=listeners), len(images))

@@ -7,30 +7,30 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from sktl._images import _decode, _reading
-from sktl._images._reading import MAX_PIXELS, Reading, pixel_limit
+from sktl._images import _decode, _read_settings
+from sktl._images._read_settings import MAX_PIXELS, ReadSettings, pixel_limit
 from sktl.exceptions import ImageError
 from sktl.preprocessing import ImageReader
 
 
 def test_limit(monkeypatch):
     """A sixteenth of the memory at four bytes a pixel, at least Pillow's own limit, or what the user says."""
-    monkeypatch.setattr(_reading, "memory", lambda: 64 * 1024**3)
+    monkeypatch.setattr(_read_settings, "memory", lambda: 64 * 1024**3)
     assert pixel_limit("auto") == 1024**3
-    monkeypatch.setattr(_reading, "memory", lambda: 0)
+    monkeypatch.setattr(_read_settings, "memory", lambda: 0)
     assert pixel_limit("auto") == MAX_PIXELS
     assert pixel_limit(7) == 7
 
 
 def test_memory_is_that_of_the_container(monkeypatch, tmp_path):
     """The smaller of the machine's memory and the container's limit counts."""
-    _reading.memory.cache_clear()
-    monkeypatch.setattr(_reading.Path, "read_text", lambda self: "123456789\n")
-    assert _reading.memory() == 123456789
-    _reading.memory.cache_clear()
-    monkeypatch.setattr(_reading.Path, "read_text", lambda self: "max\n")
-    assert _reading.memory() > 123456789
-    _reading.memory.cache_clear()
+    _read_settings.memory.cache_clear()
+    monkeypatch.setattr(_read_settings.Path, "read_text", lambda self: "123456789\n")
+    assert _read_settings.memory() == 123456789
+    _read_settings.memory.cache_clear()
+    monkeypatch.setattr(_read_settings.Path, "read_text", lambda self: "max\n")
+    assert _read_settings.memory() > 123456789
+    _read_settings.memory.cache_clear()
 
 
 @pytest.mark.parametrize("action", ["error", "always"])
@@ -108,7 +108,7 @@ def read_a(path):
 
 def test_key_of_a_reading():
     """What decides pixels is in the key, and also what decides whether there are any: how large an image may be."""
-    keys = [Reading(), Reading((0, 4095)), Reading(None, (0, 4095)), Reading(page=1), Reading(reader="tifffile")]
-    keys += [Reading(reader=read_a), Reading(reader=lambda path: 2)]
-    keys += [Reading(max_pixels=7)]
+    keys = [ReadSettings(), ReadSettings((0, 4095)), ReadSettings(None, (0, 4095)), ReadSettings(page=1)]
+    keys += [ReadSettings(reader="tifffile"), ReadSettings(max_pixels=7)]
+    keys += [ReadSettings(reader=read_a), ReadSettings(reader=lambda path: 2)]
     assert len({reading.key for reading in keys}) == len(keys)
