@@ -2,7 +2,6 @@
 
 import importlib
 import inspect
-import pkgutil
 
 import pytest
 import torch
@@ -11,7 +10,6 @@ from sklearn.frozen import FrozenEstimator
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import FunctionTransformer
 
-import sktl
 from sktl import FineTunedClassifier, PretrainedFeatureExtractor
 from sktl.backbones import describe_backbone, load_backbone
 from sktl.exceptions import InputError
@@ -24,18 +22,16 @@ OF_NETWORKS = ("weights", "in_channels", "preprocessing")
 OTHER_DEFAULTS = {"batch_size"}
 
 
-def public_callables():
-    """Every function and every class that a public room of sktl lists, by its name."""
+def public_callables(modules):
+    """Every function and every class that a public module lists, by its name."""
     found = {}
-    for module in pkgutil.iter_modules(sktl.__path__, "sktl."):
-        if not module.name.rpartition(".")[2].startswith("_"):
-            room = importlib.import_module(module.name)
-            for name in room.__all__:
-                thing = getattr(room, name)
-                found[name] = thing
-                if inspect.isclass(thing):
-                    made = [key for key in vars(thing) if key.startswith("from_")]
-                    found |= {f"{name}.{key}": getattr(thing, key) for key in made}
+    for module in map(importlib.import_module, modules):
+        for name in module.__all__:
+            thing = getattr(module, name)
+            found[name] = thing
+            if inspect.isclass(thing):
+                made = [key for key in vars(thing) if key.startswith("from_")]
+                found |= {f"{name}.{key}": getattr(thing, key) for key in made}
     return found
 
 
@@ -48,25 +44,30 @@ def takes_a_network(thing):
     return callable(thing) and "backbone" in inspect.signature(thing).parameters
 
 
-TAKING = {name: thing for name, thing in public_callables().items() if takes_a_network(thing)}
+@pytest.fixture(scope="module")
+def taking(public_modules):
+    """All that takes a network, by its name."""
+    return {name: thing for name, thing in public_callables(public_modules).items() if takes_a_network(thing)}
 
 
-def test_those_that_take_a_network_are_found():
+def test_those_that_take_a_network_are_found(taking):
     """The walk sees functions and estimators."""
     expected = {"domain_distance", "recommend_strategy", "load_backbone", "describe_backbone", "FineTunedRegressor"}
-    assert expected | {"DistilledClassifier", "PretrainedFeatureExtractor"} <= set(TAKING)
+    assert expected | {"DistilledClassifier", "PretrainedFeatureExtractor"} <= set(taking)
 
 
-@pytest.mark.parametrize("name", sorted(TAKING))
-def test_one_signature(name):
+def test_one_signature(taking):
     """The settings of an extractor, with its defaults."""
-    given = inspect.signature(TAKING[name]).parameters
     expected = inspect.signature(PretrainedFeatureExtractor).parameters
-    settings = OF_NETWORKS if TAKING[name] in (load_backbone, describe_backbone) else SETTINGS
-    assert [setting for setting in settings if setting not in given] == []
-    without = OTHER_DEFAULTS | ({"weights"} if TAKING[name] is describe_backbone else set())  # it downloads nothing
-    other = [key for key in settings if key not in without and given[key].default != expected[key].default]
-    assert other == []
+    faults = []
+    for name, thing in taking.items():
+        given = inspect.signature(thing).parameters
+        settings = OF_NETWORKS if thing in (load_backbone, describe_backbone) else SETTINGS
+        faults += [f"{name} has no {setting}" for setting in settings if setting not in given]
+        without = OTHER_DEFAULTS | ({"weights"} if thing is describe_backbone else set())  # it downloads nothing
+        common = [key for key in settings if key in given and key not in without]
+        faults += [f"{name}: {key}" for key in common if given[key].default != expected[key].default]
+    assert faults == []
 
 
 FUNCTIONS = {

@@ -4,7 +4,6 @@ import ast
 import doctest
 import importlib
 import inspect
-import pkgutil
 import re
 import runpy
 import sys
@@ -12,10 +11,7 @@ import textwrap
 
 import pytest
 
-import sktl
-
 FLAGS = doctest.NORMALIZE_WHITESPACE
-MODULES = ["sktl", *(room.name for room in pkgutil.iter_modules(sktl.__path__, "sktl.") if "._" not in room.name)]
 
 
 def examples_of(name: str) -> dict:
@@ -26,11 +22,10 @@ def examples_of(name: str) -> dict:
     return {(example.filename, example.lineno): example for example in examples}
 
 
-@pytest.mark.parametrize("name", MODULES)
-def test_examples(name):
+def test_examples(public_module, public_modules):
     """What the front door offers again is run with its room."""
-    examples, runner = examples_of(name), doctest.DocTestRunner(optionflags=FLAGS)
-    shown = {place for room in MODULES[1:] for place in examples_of(room)} if name == "sktl" else set()
+    examples, runner = examples_of(public_module), doctest.DocTestRunner(optionflags=FLAGS)
+    shown = {place for room in public_modules[1:] for place in examples_of(room)} if public_module == "sktl" else set()
     for place, example in examples.items():
         if place not in shown:
             runner.run(example)
@@ -60,9 +55,9 @@ def test_quickstart_on_a_wrong_folder(root, tmp_path, monkeypatch):
             runpy.run_path(str(root / "examples" / "quickstart.py"), run_name="__main__")
 
 
-def test_documentation_code_blocks(root):
+def test_documentation_code_blocks(root, public_modules):
     """Code that the written pages show without running it compiles; what it takes from sktl exists and takes that."""
-    modules = [importlib.import_module(name) for name in MODULES]
+    modules = [importlib.import_module(name) for name in public_modules]
     offered = {name: getattr(module, name) for module in modules for name in module.__all__}
     calls = 0
     for page in sorted((root / "docs").glob("*.rst")):
