@@ -4,6 +4,7 @@ import itertools
 import threading
 import warnings
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -20,14 +21,9 @@ from sktl.backbones import load_backbone
 from sktl.exceptions import EngineError, ImageError, ImageWarning
 
 
-class Table:
-    """A stand-in for an estimator, on which the door leaves what it learns."""
-
-    in_channels = 3
-
-
 def open_images(X):
-    return check_images(Table(), X, reset=True)
+    """The images as an estimator with its defaults reads them."""
+    return check_images(SimpleNamespace(in_channels=3), X, reset=True)
 
 
 @pytest.fixture
@@ -487,8 +483,7 @@ def test_out_of_another_shape_is_refused_at_once(paths, counted):
 
 def test_unreadable_pictures_become_nan_in_out(paths):
     """Rows of NaN are written like any other row."""
-    with open(paths[2], "wb") as file:
-        file.write(b"no picture")
+    Path(paths[2]).write_bytes(b"no picture")
     prefix = prefix_of(["layer4"], on_error="nan")
     out = [np.zeros((12, *prefix.shapes[0]), np.float32)]
     with pytest.warns(ImageWarning, match="1 of 12"):
