@@ -24,6 +24,17 @@ BACKBONE_CONSTRAINTS: dict = {
 }
 
 
+class TakesNetwork:
+    """An estimator that trains the network which one of its parameters means."""
+
+    _network_parameter = "backbone"
+
+
+def network_parameter(estimator: TakesNetwork) -> str:
+    """The parameter that says which network an estimator trains."""
+    return estimator._network_parameter
+
+
 def resolve_backbone(estimator, parameter: str = "backbone") -> Backbone:
     """The network that a parameter of an estimator means.
 
@@ -87,8 +98,8 @@ def leave_networks_behind(estimator: Any) -> Any:
         return FrozenEstimator(leave_networks_behind(estimator.estimator))
     copied = clone(estimator, safe=False)
     for name, value in copied.get_params(deep=False).items():
-        is_lent = name == getattr(copied, "_network_parameter", None) and not isinstance(value, str)
-        if is_lent or isinstance(value, nn.Module | LeftBehind):
+        is_network = isinstance(copied, TakesNetwork) and name == copied._network_parameter
+        if (is_network and not isinstance(value, str)) or isinstance(value, nn.Module | LeftBehind):
             copied.set_params(**{name: value if isinstance(value, LeftBehind) else LeftBehind(type(value).__name__)})
         elif hasattr(value, "get_params") and not isinstance(value, type):
             copied.set_params(**{name: leave_networks_behind(value)})

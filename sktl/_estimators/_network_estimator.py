@@ -12,7 +12,12 @@ from sklearn.utils.validation import check_is_fitted
 from torch import nn
 
 from sktl._device import resolve_device
-from sktl._estimators._backbone_parameter import BACKBONE_CONSTRAINTS, has_random_weights, resolve_backbone
+from sktl._estimators._backbone_parameter import (
+    BACKBONE_CONSTRAINTS,
+    TakesNetwork,
+    has_random_weights,
+    resolve_backbone,
+)
 from sktl._estimators._checked_table import Enrolls, Validation
 from sktl._estimators._fit_tasks import FitInEpochs
 from sktl._estimators._labeled_images import LabeledImages
@@ -84,7 +89,7 @@ class Course(NamedTuple):
     soft_targets: "SoftTargets | None" = None  # answers in the rows that are learnt from as well
 
 
-class NetworkEstimator(FitInEpochs, Enrolls):
+class NetworkEstimator(TakesNetwork, FitInEpochs, Enrolls):
     """Trains the rest of a network behind its frozen stages.
 
     Subclass contract: a subclass has all parameters of `TRANSFER_CONSTRAINTS`, and says what is learnt by
@@ -100,7 +105,6 @@ class NetworkEstimator(FitInEpochs, Enrolls):
     (``_taps``), and do more in ``_prepare`` and ``_finish``.
     """
 
-    _network_parameter = "backbone"
     _shared_by_copies: tuple[str, ...] = ()  # attributes that a compressor's copy need not have for itself
 
     @with_callbacks

@@ -32,6 +32,7 @@ pixels they are, ``_unreadable`` which have none.
 """
 
 from sktl._images._check_images import check_images, check_names, check_rows, validate_rows
+from sktl._images._columns import TakesTables
 from sktl._images._convert import images_to_rows, rows_to_images
 from sktl._images._decode import in_range
 from sktl._images._format import ImageFormat
@@ -62,6 +63,7 @@ __all__ = [
     "Picture",
     "ReadSettings",
     "Remembering",
+    "TakesTables",
     "UnreadableImage",
     "as_column",
     "as_unreadable",

@@ -10,7 +10,7 @@ from scipy.sparse import issparse
 from sklearn.utils.validation import validate_data
 
 from sktl._images._bit_depth import highest_in_files
-from sktl._images._columns import image_column
+from sktl._images._columns import TakesTables, image_column
 from sktl._images._convert import as_array
 from sktl._images._decode import wide_values
 from sktl._images._format import ImageFormat
@@ -41,8 +41,8 @@ def check_images(estimator: Any, X: Any, *, reset: bool) -> "Images":
     ----------
     estimator : estimator
         Read: ``image_shape`` (default None), ``channels`` ("auto"), ``in_channels`` (3), ``order`` ("C").
-        Set if ``reset``: ``image_format_``, and for tables ``n_features_in_`` and ``feature_names_in_``. Where
-        ``_takes_tables`` is true, also ``image_column_`` for a table of which one column of several holds the images.
+        Set if ``reset``: ``image_format_``, and for tables ``n_features_in_`` and ``feature_names_in_``. If it is one
+        that `TakesTables`, also ``image_column_`` for a table of which one column of several holds the images.
     X : see the package's docstring
         The images.
     reset : bool
@@ -60,7 +60,7 @@ def check_images(estimator: Any, X: Any, *, reset: bool) -> "Images":
     ValueError, TypeError
         scikit-learn's own, for flat rows.
     """
-    if getattr(estimator, "_takes_tables", False):
+    if isinstance(estimator, TakesTables):
         X = image_column(estimator, X, reset=reset)
     takes_rows = reset or estimator.image_format_.kind == "rows"
     kind, source = understand(X, strict=takes_rows)

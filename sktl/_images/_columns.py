@@ -13,6 +13,10 @@ from sktl.exceptions import ImageError
 _LOOKED_AT = 100  # values of a column: the first ones that are missing may be many
 
 
+class TakesTables:
+    """An estimator that takes a table of which one column of several holds the images, and sees all of them."""
+
+
 def image_column(estimator: Any, X: Any, *, reset: bool) -> Any:
     """Take the images out of a table of several columns; anything else is returned as it is.
 

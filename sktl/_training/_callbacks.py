@@ -285,7 +285,7 @@ class EpochTasks(Callback):
 def judge(net: TransferNet) -> tuple[float, float]:
     """The loss and the score on the validation rows as the network is now."""
     total, seen = 0.0, []
-    for x, y in net.get_iterator(net._valid, training=False):
+    for x, y in net.get_iterator(net.valid_rows, training=False):
         step = net.validation_step((x, y))
         outputs = step["y_pred"]
         outputs = outputs[0] if isinstance(outputs, tuple) else outputs

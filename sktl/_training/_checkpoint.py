@@ -88,7 +88,7 @@ class Remember(Callback):
                 copy.deepcopy(net.criterion_.state_dict()),
                 copy.deepcopy(net.optimizer_.state_dict()["state"]),
                 copy.deepcopy(net.history),
-                net._generator.get_state(),
+                net.row_generator.get_state(),
                 tuple(generator.get_state() for generator in _noise(net)),
             )
 

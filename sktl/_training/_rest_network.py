@@ -89,6 +89,20 @@ class RestNetwork(nn.Module):
             other._modules["stages"] = stages
         return other
 
+    @property
+    def learning(self) -> "dict[nn.Module, None]":
+        """The modules of the stages that learn now, in the network's order."""
+        return self._learning
+
+    @property
+    def freeze_bn(self) -> bool:
+        """Whether batch norms keep the statistics that they were pretrained with; from the next `train` on if set."""
+        return self._freeze_bn
+
+    @freeze_bn.setter
+    def freeze_bn(self, value: bool) -> None:
+        self._freeze_bn = value
+
     def _run(self, x: Tensor) -> tuple[Tensor, tuple[Tensor, ...]]:
         outputs = self.stages(self.normalization(x))
         *seen, last = outputs if isinstance(outputs, tuple) else (outputs,)

@@ -154,6 +154,16 @@ class TransferNet(NeuralNet, Net):
             interruption.add_note(f"Training was interrupted after {len(self.history)} whole epochs.")
             raise interruption
 
+    @property
+    def valid_rows(self) -> "RowDataset | None":
+        """What is judged on in the training that runs."""
+        return self._valid
+
+    @property
+    def row_generator(self) -> torch.Generator:
+        """Where the order of the rows comes from in the training that runs."""
+        return self._generator
+
     def get_split_datasets(self, X, y=None, **fit_params):
         """The rows as they were given: they have been split before the frozen stages ran."""
         return X, self._valid

@@ -353,7 +353,9 @@ class Backbone:
         named = dict(self.module.named_parameters(remove_duplicate=False))
         named |= dict(self.module.named_buffers(remove_duplicate=False))  # type: ignore[arg-type]
         constants = {str(node.target) for node in self._full_graph.nodes if node.op == "get_attr"} - named.keys()
-        tensors = {name: self._new_value(name, value) for name, value in state.items() if name not in constants}
+        tensors = {
+            name: _changed_layers.new_value(self, name, value) for name, value in state.items() if name not in constants
+        }
         changed = _graph.readers(self._full_graph, self._root, tensors)
         other = object.__new__(type(self))
         vars(other).update(vars(self))
@@ -370,7 +372,7 @@ class Backbone:
     @cached_once
     def body(self) -> "Backbone":
         """The network without its source head, of which nothing is left that takes room."""
-        return self if self._given_ends is not None else _changed_layers.up_to(self, len(self._stage_ends))
+        return self if self._given_ends is not None else up_to(self, len(self._stage_ends))
 
     def with_modules(self, rest: fx.GraphModule) -> "Backbone":
         """The network with other layers behind a cut, and without its source head.
@@ -390,22 +392,6 @@ class Backbone:
         paths = [str(node.target) for node in rest.graph.nodes if node.op in _WITH_TENSORS]
         parts = {path: _graph.attribute(path, own) for path in dict.fromkeys(paths)}
         return _changed_layers.rebuilt(self.body, parts, self._stage_ends)
-
-    def _new_value(self, name: str, value: torch.Tensor) -> torch.Tensor:
-        """A copy of ``value`` in the form of the tensor that it replaces."""
-        try:
-            owner, leaf = _graph.slot(self.module, name)
-        except KeyError:
-            raise BackboneError(
-                f"{name!r} is no tensor of {self.name!r}. Use names of backbone.module.state_dict()."
-            ) from None
-        old = getattr(owner, leaf)
-        if old.shape != value.shape:
-            raise BackboneError(
-                f"{name!r} of {self.name!r} has the shape {tuple(old.shape)}, but the new value {tuple(value.shape)}. "
-                "Give a tensor of the same shape."
-            )
-        return torch.empty_like(old, requires_grad=False).copy_(value.detach())
 
     def _part(self, graph: fx.Graph, tensor: Callable[[torch.Tensor], torch.Tensor]) -> fx.GraphModule:
         self._check_eval()
@@ -495,3 +481,15 @@ class Backbone:
             Of convolutions, linear layers and attention; what is done element by element is not counted.
         """
         return sum(node.meta.get("macs", 0) for node in _graph.ancestors([self._find(layer)]))
+
+
+def whole_graph(backbone: Backbone) -> fx.GraphModule:
+    """The whole network with the head of its source as its graph computes it; it shares the memory of its weights."""
+    graph = backbone._full_graph
+    return backbone._part(_graph.extract(graph, _graph.output_node(graph)), torch.Tensor.detach)
+
+
+def up_to(backbone: Backbone, n_stages: int) -> Backbone:
+    """The network that ends with one of its stages, the last of this number; what is behind it takes no room."""
+    ends = dict(list(backbone._stage_ends.items())[:n_stages])
+    return _changed_layers.ending(backbone, backbone._full_graph, ends)

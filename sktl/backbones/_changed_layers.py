@@ -7,6 +7,7 @@ import torch
 from torch import fx, nn
 
 from sktl.backbones import _graph
+from sktl.exceptions import BackboneError
 
 BackboneT = TypeVar("BackboneT", bound=Any)  # a Backbone, whose module imports this one
 
@@ -36,18 +37,42 @@ def rebuilt(backbone: BackboneT, parts: Mapping[str, Any], stage_ends: Mapping[s
     )
 
 
-def up_to(backbone: BackboneT, n_stages: int) -> BackboneT:
+def ending(backbone: BackboneT, graph: fx.Graph, stage_ends: Mapping[str, fx.Node]) -> BackboneT:
     """The network that ends with one of its stages; of the modules behind it nothing is left that takes room.
 
     Parameters
     ----------
     backbone : Backbone
         Whose layers it shares.
-    n_stages : int
-        How many of its stages are left, one at least.
+    graph : Graph
+        Of the whole network.
+    stage_ends : mapping of str to Node
+        Its stages that are left, one at least.
     """
-    ends = dict(list(backbone._stage_ends.items())[:n_stages])
-    inside = _graph.ancestors([list(ends.values())[-1]])
+    inside = _graph.ancestors([list(stage_ends.values())[-1]])
     used = {str(node.target) for node in inside}
-    behind = {str(node.target) for node in backbone._full_graph.nodes if node.op == "call_module"} - used
-    return rebuilt(backbone, {path: nn.Identity() for path in behind}, ends)
+    behind = {str(node.target) for node in graph.nodes if node.op == "call_module"} - used
+    return rebuilt(backbone, {path: nn.Identity() for path in behind}, stage_ends)
+
+
+def new_value(backbone: Any, name: str, value: torch.Tensor) -> torch.Tensor:
+    """A copy of ``value`` in the form of the tensor that it replaces in a network.
+
+    Raises
+    ------
+    BackboneError
+        Where there is no tensor of this name, or it has another shape.
+    """
+    try:
+        owner, leaf = _graph.slot(backbone.module, name)
+    except KeyError:
+        raise BackboneError(
+            f"{name!r} is no tensor of {backbone.name!r}. Use names of backbone.module.state_dict()."
+        ) from None
+    old = getattr(owner, leaf)
+    if old.shape != value.shape:
+        raise BackboneError(
+            f"{name!r} of {backbone.name!r} has the shape {tuple(old.shape)}, but the new value {tuple(value.shape)}. "
+            "Give a tensor of the same shape."
+        )
+    return torch.empty_like(old, requires_grad=False).copy_(value.detach())

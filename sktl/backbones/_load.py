@@ -20,9 +20,9 @@ from sktl._part import without_tracing
 from sktl._randomness import Randomness
 from sktl._stores import register_store
 from sktl._threads import bounded_threads
-from sktl.backbones import _graph, _input_channels, _weights, _weights_files
+from sktl.backbones import _input_channels, _weights, _weights_files
 from sktl.backbones._architecture import Architecture
-from sktl.backbones._backbone import Backbone
+from sktl.backbones._backbone import Backbone, whole_graph
 from sktl.backbones._checkpoint_names import named_as
 from sktl.backbones._preprocessing import Preprocessing, check_preprocessing
 from sktl.backbones._registry import find_architecture
@@ -308,8 +308,7 @@ def _own(
 
 def _check_graph(backbone: Backbone) -> None:
     """Refuse a network that computes something else than its graph, which knows no memory shared by two tensors."""
-    graph = backbone._full_graph
-    part = backbone._part(_graph.extract(graph, _graph.output_node(graph)), torch.Tensor.detach)
+    part = whole_graph(backbone)
     generator = torch.Generator().manual_seed(0)
     picture = torch.randn(1, backbone.in_channels, *backbone.preprocessing.crop_shape, generator=generator)
     results = []

@@ -28,7 +28,7 @@ def recalibrate_batch_norms(net: TransferNet, rows: RowDataset) -> None:
     (adaptive batch normalization).
     """
     kind = nn.modules.batchnorm._BatchNorm
-    norms: list[Any] = [x for x in net.module_._learning if isinstance(x, kind) and x.running_var is not None]
+    norms: list[Any] = [x for x in net.module_.learning if isinstance(x, kind) and x.running_var is not None]
     if not norms or len(rows) < 2:
         return
     net.module_.eval()

@@ -324,7 +324,7 @@ class CompressedClassifier(WholeCopies, MadeOfAnother, FitInEpochs, MetaEstimato
             inner._finish(course)
         finally:
             inner.set_params(**before)
-            inner.net_.module_._freeze_bn = inner.freeze_bn  # whoever trains it next says so himself
+            inner.net_.module_.freeze_bn = inner.freeze_bn  # whoever trains it next says so himself
 
     def _renew(self, inner, course):
         """A net for the network as it is now, with a loss that fits it."""
@@ -458,7 +458,7 @@ def adopted(inner: NetworkClassifier, network: RestNetwork) -> Backbone:
 
 def compressible(network: RestNetwork) -> dict[str, nn.Module]:
     """The convolutions and linear layers that learn, by their paths; those of the head last."""
-    learning = {f"stages.{path}": layer for path, layer in network.stages.named_modules() if layer in network._learning}
+    learning = {f"stages.{path}": layer for path, layer in network.stages.named_modules() if layer in network.learning}
     head = {f"head.{path}" if path else "head": layer for path, layer in network.head.named_modules()}
     return {path: layer for path, layer in {**learning, **head}.items() if type(layer) in (nn.Linear, nn.Conv2d)}
 

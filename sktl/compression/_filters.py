@@ -267,7 +267,7 @@ def _read_groups(network: RestNetwork, example: Tensor) -> list[_Group]:
             f"{_WAY_OUT}"
         ) from error
     names: dict[Any, str] = {part: path for path, part in [*trial.named_modules(), *trial.named_parameters()]}
-    learning = {path for path, module in network.named_modules() if module in network._learning}
+    learning = {path for path, module in network.named_modules() if module in network.learning}
     learning |= {path for path, parameter in network.named_parameters() if parameter.requires_grad}
     learning |= {path for path in names.values() if path.startswith("head")}
     groups = [group for each in found if (group := _group(each, graph, names, learning)) and group.n_units > 1]

@@ -9,7 +9,7 @@ from sklearn.base import clone
 from sklearn.utils import check_random_state
 from sklearn.utils._param_validation import Interval, StrOptions
 
-from sktl._estimators._backbone_parameter import has_random_weights
+from sktl._estimators._backbone_parameter import has_random_weights, network_parameter
 from sktl._estimators._network_classifier import NetworkClassifier
 from sktl._messages import shortened
 from sktl._randomness import Randomness
@@ -166,7 +166,7 @@ class LotteryTicketClassifier(CompressedClassifier):
         inner = self._fitted()
         net = inner.net_.hollow()
         net.fill(unpack(self._ticket))
-        name = inner._network_parameter
+        name = network_parameter(inner)
         is_random = has_random_weights(inner, name)
         network = {
             name: adopted(inner, net.module_),
@@ -321,10 +321,10 @@ def draw_anew(net: TransferNet, seed: int) -> None:
     Norms begin anew too, and have to learn: with the statistics of nothing, held on to, they would not normalise, and
     the control would lose for that reason.
     """
-    net.module_._freeze_bn &= net.batch_size == 1  # one row has no variance
+    net.module_.freeze_bn &= net.batch_size == 1  # one row has no variance
     adopt_statistics_quickly(net.module_)
     with Randomness(seed, net.device).drawn_from():
-        for layer in [*net.module_._learning, *net.module_.head.modules()]:
+        for layer in [*net.module_.learning, *net.module_.head.modules()]:
             # torch's attention has another name for it.
             reset = getattr(layer, "reset_parameters", None) or getattr(layer, "_reset_parameters", None)
             if callable(reset):

@@ -17,7 +17,7 @@ from sktl._estimators._footprint import Footprints, footprints
 from sktl._estimators._labeled_images import as_targets
 from sktl._estimators._network_estimator import TRANSFER_CONSTRAINTS, NetworkEstimator
 from sktl._estimators._whole_copies import WholeCopies
-from sktl._images import is_missing, refuse_single
+from sktl._images import TakesTables, is_missing, refuse_single
 from sktl._params import check_consistent_length
 from sktl._training._dataset import unit_mean
 from sktl.distillation._digests import beside_digests
@@ -43,8 +43,10 @@ DISTILLATION_CONSTRAINTS: dict = {
 _NO_LABEL = object()  # stands for a label where no y was given
 
 
-class DistilledEstimator(WholeCopies, NetworkEstimator):
+class DistilledEstimator(WholeCopies, TakesTables, NetworkEstimator):
     """Trains a student on a teacher's answers, on what its layers hold, and on labels.
+
+    Of a table of images and other things the teacher sees all.
 
     Subclass contract: beside what `NetworkEstimator` asks for, the parameters of `DISTILLATION_CONSTRAINTS`, and
 
@@ -57,7 +59,6 @@ class DistilledEstimator(WholeCopies, NetworkEstimator):
 
     _shared_by_copies = ("teacher", "teacher_")
     _network_parameter = "student"
-    _takes_tables = True  # of images and other things, all of which the teacher sees
     _without_y = " A teacher that is fitted already, inside a sklearn.frozen.FrozenEstimator, needs none."
     _kinds: Sequence[str] = ()
     _footprints: "Footprints | None" = None

@@ -9,6 +9,7 @@ from sklearn.base import clone
 from sklearn.utils._param_validation import Interval
 from skorch.callbacks import Callback
 
+from sktl._estimators._backbone_parameter import network_parameter
 from sktl._estimators._network_estimator import NetworkEstimator
 from sktl._params import validate_params
 from sktl._training._schedules import set_learning_rates
@@ -214,7 +215,7 @@ def _trial(estimator, lr_min, n_steps, recorder):
         for key, value in (estimator.net_params or {}).items()
         if key != "lr" and not key.startswith("callbacks")
     }
-    network = estimator._network_parameter
+    network = network_parameter(estimator)
     trial = clone(estimator).set_params(
         **{network: getattr(estimator, network)},  # a fitted estimator would have been made an unfitted one
         lr=lr_min,

@@ -8,7 +8,7 @@ from sklearn.base import clone
 from sklearn.frozen import FrozenEstimator
 from sklearn.utils.validation import check_is_fitted
 
-from sktl._estimators._backbone_parameter import resolve_backbone
+from sktl._estimators._backbone_parameter import TakesNetwork, network_parameter, resolve_backbone
 from sktl._estimators._find_fitted import find_fitted
 from sktl._frozen._prefix import FrozenPrefix
 from sktl._frozen._runtime import RUNTIME_CONSTRAINTS, Runtime
@@ -86,7 +86,7 @@ def _as_extractor(owner: Any) -> PretrainedFeatureExtractor:
 def _unfitted_extractor(estimator: Any) -> PretrainedFeatureExtractor:
     """An extractor with the network and the settings that an estimator's parameters name."""
     params = estimator.get_params(deep=False)
-    network = getattr(estimator, "_network_parameter", "backbone")
+    network = network_parameter(estimator) if isinstance(estimator, TakesNetwork) else "backbone"
     # A learner's batch_size is that of its training.
     shared = {name: params[name] for name in SETTINGS if name in params and name != "batch_size"}
     if isinstance(estimator, PretrainedFeatureExtractor):

@@ -24,7 +24,7 @@ from sktl._params import check_consistent_length, validate_params
 from sktl._training._head_probe import PROBE_PENALTY, in_order
 from sktl._warnings import warn
 from sktl.backbones import Preprocessing
-from sktl.backbones._changed_layers import up_to
+from sktl.backbones._backbone import up_to
 from sktl.exceptions import InputError, TransferWarning
 from sktl.feature_extraction import PretrainedFeatureExtractor
 from sktl.selection._extractors import SETTINGS_CONSTRAINTS, read_pictures, run_layers

@@ -8,7 +8,7 @@ import torch
 from torch import nn
 
 from sktl.backbones import Backbone, Preprocessing, load_backbone
-from sktl.backbones._changed_layers import up_to
+from sktl.backbones._backbone import up_to
 
 
 class Net(nn.Module):

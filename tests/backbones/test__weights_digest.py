@@ -3,7 +3,7 @@
 import torch
 
 from sktl.backbones import load_backbone
-from sktl.backbones._changed_layers import up_to
+from sktl.backbones._backbone import up_to
 from sktl.backbones._mini import sktl_mini
 from sktl.backbones._weights_digest import weights_digest
 

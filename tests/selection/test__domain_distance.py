@@ -11,7 +11,7 @@ from torch import nn
 from sktl import FineTunedClassifier, PretrainedFeatureExtractor
 from sktl._estimators._norm_shift import norm_shift
 from sktl.backbones import load_backbone
-from sktl.backbones._changed_layers import up_to
+from sktl.backbones._backbone import up_to
 from sktl.exceptions import ImageError, ImageWarning, InputError
 from sktl.selection import BackboneSelector, DomainDistance, domain_distance, recommend_strategy
 
