@@ -110,11 +110,11 @@ class CompressionDisplay(CostDisplay):
         estimator : estimator
             Fitted: a compressor such as `PrunedClassifier`, or a search over one. Of several in a stack each step is
             drawn.
-        X : array-like of pictures
-            Pictures that no model has learnt from.
-        y : array-like of shape (n_pictures,)
+        X : array-like of images
+            Images that no model has learnt from.
+        y : array-like of shape (n_images,)
             Their labels.
-        sample_weight : array-like of shape (n_pictures,), default=None
+        sample_weight : array-like of shape (n_images,), default=None
             Weights of the pictures in the score.
         scoring : str or callable, default=None
             The score; None takes the accuracy.

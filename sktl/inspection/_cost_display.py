@@ -87,14 +87,14 @@ class CostDisplay:
         ----------
         estimators : dict of str to estimator
             Fitted estimators by name, of any kind.
-        X : array-like of pictures
-            Pictures that no model has learnt from.
-        y : array-like of shape (n_pictures,) or (n_pictures, n_targets)
+        X : array-like of images
+            Images that no model has learnt from.
+        y : array-like of shape (n_images,) or (n_images, n_targets)
             Their labels or targets.
         origins : dict of str to str, default=None
             Which model came of which, by their names: ``{"pruned": "original", "int8": "pruned"}``. Arrows are drawn
             from each to what came of it, and the sizes and times of the first ones are marked by dashed lines.
-        sample_weight : array-like of shape (n_pictures,), default=None
+        sample_weight : array-like of shape (n_images,), default=None
             Weights of the pictures in the score.
         scoring : str or callable, default=None
             The score; None takes each estimator's own: accuracy, or the coefficient of determination.

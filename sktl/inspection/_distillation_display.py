@@ -104,13 +104,13 @@ class DistillationDisplay(CostDisplay):
         ----------
         estimator : estimator
             Fitted, with ``teacher_``: a distilled classifier or regressor, or a search over one.
-        X : array-like of pictures
-            Pictures that no model has learnt from.
-        y : array-like of shape (n_pictures,) or (n_pictures, n_targets)
+        X : array-like of images
+            Images that no model has learnt from.
+        y : array-like of shape (n_images,) or (n_images, n_targets)
             Their labels or targets.
         alone : estimator, default=None
             Fitted: what the student becomes without the teacher, to see what distilling gives. None leaves it out.
-        sample_weight : array-like of shape (n_pictures,), default=None
+        sample_weight : array-like of shape (n_images,), default=None
             Weights of the pictures in the score.
         scoring : str or callable, default=None
             The score; None takes each estimator's own: accuracy, or the coefficient of determination.

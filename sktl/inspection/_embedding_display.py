@@ -37,13 +37,13 @@ class EmbeddingDisplay:
 
     Parameters
     ----------
-    embedding : ndarray of shape (n_pictures, 2)
+    embedding : ndarray of shape (n_images, 2)
         Where the pictures lie.
-    y : array-like of shape (n_pictures,), default=None
+    y : array-like of shape (n_images,), default=None
         Their labels or targets, which give the colours; None, NaN and ``pandas.NA`` mean that one has none.
     photos : sequence of ndarray of shape (height, width, channels), dtype uint8, default=()
         The pictures, one for each point; None for one that cannot be read. Without any there are points alone.
-    positions : ndarray of shape (n_pictures,), default=None
+    positions : ndarray of shape (n_images,), default=None
         Where in ``X`` the pictures are.
     task : {"auto", "classification", "regression"}, default="auto"
         Whether ``y`` are labels, with a legend, or numbers, with a colour bar; "auto" takes numbers that are not whole
@@ -143,10 +143,10 @@ class EmbeddingDisplay:
             pipeline or search with one in it, gives the network with what it learnt, and reads pictures as it learnt
             to; one that is not fitted, such as ``PretrainedFeatureExtractor("resnet18", weights=...)``, the network
             that it would start from.
-        X : array-like of pictures
-            Paths, pictures, a batch array or rows of pixels, see the user guide; of a fitted pipeline, what its first
+        X : array-like of images
+            Paths, images, a batch array or rows of pixels, see the user guide; of a fitted pipeline, what its first
             step takes.
-        y : array-like of shape (n_pictures,), default=None
+        y : array-like of shape (n_images,), default=None
             Labels or targets, which give the colours and nothing else.
         layer : int, str, or list of int and str, default=None
             Whose features to take: a stage by its number or name, or any layer by its name. None takes what an
@@ -236,11 +236,11 @@ class EmbeddingDisplay:
 
         Parameters
         ----------
-        features : array-like of shape (n_pictures, n_features)
+        features : array-like of shape (n_images, n_features)
             The features.
-        y : array-like of shape (n_pictures,), default=None
+        y : array-like of shape (n_images,), default=None
             Labels or targets, which give the colours and nothing else.
-        images : array-like of pictures, default=None
+        images : array-like of images, default=None
             The pictures, of any kind: paths, pictures, a batch array or rows of pixels. Without them there are points
             alone.
         method : {"pca", "tsne"} or estimator, default="pca"

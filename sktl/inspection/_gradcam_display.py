@@ -149,9 +149,9 @@ class GradCAMDisplay:
         estimator : classifier
             Fitted, with a network that ends in classes: a `sktl.FineTunedClassifier`, a `sktl.DistilledClassifier`, a
             compressor, or a pipeline or search with one in it. It stays as it is.
-        X : array-like of pictures
-            Pictures of the kind that `fit` has seen.
-        y : array-like of shape (n_pictures,), default=None
+        X : array-like of images
+            Images of the kind that `fit` has seen.
+        y : array-like of shape (n_images,), default=None
             Their labels; None, NaN and ``pandas.NA`` mean that one has none.
         method : {"gradcam", "occlusion"}, default="gradcam"
             ``"gradcam"``: from the gradients of the class's logit. ``"occlusion"``: by covering places up, which works

@@ -116,10 +116,10 @@ class LayerProbeDisplay:
             pipeline or search with one in it, gives the network with what it learnt, and reads pictures as it learnt
             to; one that is not fitted, such as ``PretrainedFeatureExtractor("resnet18", weights=..., cache=...)``, the
             network that it would start from.
-        X : array-like of pictures
-            Paths, pictures, a batch array or rows of pixels, see the user guide; of a fitted pipeline, what its first
+        X : array-like of images
+            Paths, images, a batch array or rows of pixels, see the user guide; of a fitted pipeline, what its first
             step takes.
-        y : array-like of shape (n_pictures,) or (n_pictures, n_targets)
+        y : array-like of shape (n_images,) or (n_images, n_targets)
             Targets: labels, or numbers.
         cv : int, cross-validation generator or iterable, default=None
             The folds; None makes 5.

@@ -67,11 +67,11 @@ class LRRangeDisplay:
         ----------
         estimator : FineTunedClassifier or FineTunedRegressor
             Whose ``lr`` is to be chosen, fitted or not. It is not changed.
-        X : array-like of pictures
-            Paths, pictures, a batch array or rows of pixels, see the user guide.
-        y : array-like of shape (n_pictures,) or (n_pictures, n_targets)
+        X : array-like of images
+            Paths, images, a batch array or rows of pixels, see the user guide.
+        y : array-like of shape (n_images,) or (n_images, n_targets)
             Targets.
-        sample_weight : array-like of shape (n_pictures,), default=None
+        sample_weight : array-like of shape (n_images,), default=None
             Weights of the rows; a weight of zero is a row that is not there.
         lr_min : float, default=1e-06
             Learning rate of the first step.

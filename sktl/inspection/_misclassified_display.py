@@ -98,10 +98,10 @@ class MisclassifiedDisplay:
         ----------
         estimator : classifier
             Fitted on pictures: an estimator of sktl, or a pipeline or search with one in it.
-        X : array-like of pictures
-            Pictures of the kind that `fit` has seen. Of a pipeline with steps before the network, those are shown that
+        X : array-like of images
+            Images of the kind that `fit` has seen. Of a pipeline with steps before the network, those are shown that
             reach it.
-        y : array-like of shape (n_pictures,)
+        y : array-like of shape (n_images,)
             Their labels.
         n_photos : int, default=9
             How many pictures to show at most.
@@ -160,13 +160,13 @@ class MisclassifiedDisplay:
 
         Parameters
         ----------
-        X : array-like of pictures
-            Paths, pictures, a batch array or rows of pixels, see the user guide.
-        y_true : array-like of shape (n_pictures,)
+        X : array-like of images
+            Paths, images, a batch array or rows of pixels, see the user guide.
+        y_true : array-like of shape (n_images,)
             Their labels.
-        y_pred : array-like of shape (n_pictures,)
+        y_pred : array-like of shape (n_images,)
             The labels that were predicted.
-        y_proba : array-like of shape (n_pictures, n_classes) or (n_pictures,), default=None
+        y_proba : array-like of shape (n_images, n_classes) or (n_images,), default=None
             Probabilities of all labels, or of the predicted ones alone.
         labels : array-like of shape (n_classes,), default=None
             All labels, in the order of the columns of ``y_proba``. None takes those that occur, sorted.

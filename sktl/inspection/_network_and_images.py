@@ -46,7 +46,7 @@ class NetworkAndImages(NamedTuple):
         return type_of_target(y).startswith("continuous")
 
     def features(self, layers: list[str], pooling: str, *, on_error: str = "raise") -> list[np.ndarray]:
-        """A table of shape (n_pictures, n_features) for each layer, from one pass over the pictures."""
+        """A table of shape (n_images, n_features) for each layer, from one pass over the pictures."""
         spec = PrefixSpec(self.backbone, layers, pooling)
         return FrozenPrefix(spec, Runtime.of(self.owner, on_error=on_error)).run(self.images)
 
@@ -60,8 +60,8 @@ def network_and_images(estimator: Any, X: Any) -> NetworkAndImages:
         A fitted one, or a pipeline or search with one in it, gives the network with what it learnt, and reads pictures
         as it learnt to. One that is not fitted gives the network that it would start from, and the name of a network
         its best published weights.
-    X : array-like of pictures
-        Paths, pictures, a batch array or rows of pixels; of a fitted pipeline what its first step is given.
+    X : array-like of images
+        Paths, images, a batch array or rows of pixels; of a fitted pipeline what its first step is given.
 
     Raises
     ------

@@ -83,10 +83,10 @@ class BackboneSelector(CallbackSupportMixin, TransformerMixin, Estimator):
     layers_ : list of str
         Its layer.
     image_format_ : ImageFormat
-        What `fit` learnt about ``X``.
+        What `fit` learnt about ``X``: kind, image shape, channel axis, value range.
     n_features_in_ : int
         Number of columns seen during `fit`. Defined only where ``X`` is a table of pixels.
-    feature_names_in_ : ndarray of str
+    feature_names_in_ : ndarray of shape (n_features_in_,)
         Names of columns seen during `fit`. Defined only where ``X`` has string column names.
 
     Raises

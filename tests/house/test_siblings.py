@@ -1,0 +1,254 @@
+"""What siblings share is described alike: the same parameter or attribute has the same type and the same words.
+
+Where there is a reason for other words, it is listed with what all of them say all the same, as a regular expression.
+"""
+
+import contextlib
+import inspect
+import warnings
+from collections.abc import Callable
+from itertools import combinations
+from typing import NamedTuple
+
+import pytest
+from sklearn.utils._testing import assert_docstring_consistency
+
+import sktl.inspection
+from sktl import (
+    DistilledClassifier,
+    DistilledRegressor,
+    FineTunedClassifier,
+    FineTunedRegressor,
+    PretrainedFeatureExtractor,
+    selection,
+)
+from sktl.compression import LotteryTicketClassifier, LowRankClassifier, PrunedClassifier, QuantizedClassifier
+from sktl.inspection import (
+    CompressionDisplay,
+    DistillationDisplay,
+    EmbeddingDisplay,
+    FreezeDepthDisplay,
+    LayerProbeDisplay,
+    LRRangeDisplay,
+)
+from sktl.selection import BackboneSelector, domain_distance, recommend_strategy
+
+pytest.importorskip("numpydoc")
+
+
+class Family(NamedTuple):
+    """Classes or functions, and what is described in other words, or of another type too."""
+
+    members: list[Callable]
+    differing: dict[str, str]
+    other_types: tuple[str, ...] = ()
+
+
+def method(owner: type, name: str) -> Callable:
+    """A method as a function of a name of its own: scikit-learn tells the objects that it compares by their names."""
+
+    def function():
+        pass
+
+    function.__name__ = f"{owner.__name__}.{name}"
+    function.__doc__ = inspect.getdoc(getattr(owner, name))
+    return function
+
+
+def ways(display: type) -> list[Callable]:
+    """All methods that make such a display, and the one that draws it."""
+    return [method(display, name) for name in dir(display) if name.startswith("from_") or name == "plot"]
+
+
+# Their references have other numbers, since a distilled one has more of them before.
+NUMBERED = {
+    "head_init": r"^How the head's last layer starts: .* does not tear the pretrained features apart in its first "
+    r"steps \[\d\]_\.$",
+    "unfreeze_every": r"^Gradual unfreezing \[\d\]_: training starts with the head alone, and after every so many "
+    r"epochs one more stage learns, .* None lets all learn from the start\.$",
+}
+# Partial fits are fine-tuned ones', and the depth by data is.
+BY_KIND_OF_TRAINING = {
+    **NUMBERED,
+    "freeze_depth": r"^How many stages are frozen, counted from the input: .* bit-identical after `fit`\.$",
+    "lr_schedule": "^What becomes of all learning rates during `fit`.",
+}
+# Classes and logits, or targets and numbers.
+BY_KIND_OF_LABELS = {
+    "head": r"maps features \(n, n_features\) to outputs \(n, n_(classes|targets)\)\.$",
+    "head_init": r"untouched network's features \((logistic|ridge) regression\), or random\. .* \[\d\]_\.$",
+    "on_error": r'^What to do if images cannot be read\. "raise" is an error that names them\. With "nan", .* '
+    r"`sktl\.datasets\.find_unreadable_images` lists them\.$",
+    "net_": "^The trained rest of the network with its head; it maps the output of the frozen stages to ",
+}
+# What one way to make a display knows and another one does not.
+OF_ONE_WAY = {
+    "CompressionDisplay": {"y": "^Their labels", "scoring": "^The score; None takes "},
+    "EmbeddingDisplay": {"method": "^What makes two dimensions of the features", "task": "labels or numbers; "},
+    "MisclassifiedDisplay": {"X": "mages"},
+    "TransferabilityDisplay": {"accuracies": r"as keys\.$"},
+}
+# Where to draw: in one axes or in two, of which `plot` says what is in which.
+IN_FIGURES = {"ax": r"^Where to draw(; None makes a new figure\.|, see `plot`\.$|\..*; None makes a new figure\.$)"}
+
+FAMILIES = {
+    "fine-tuned": Family([FineTunedClassifier, FineTunedRegressor], BY_KIND_OF_LABELS),
+    "distilled": Family(
+        [DistilledClassifier, DistilledRegressor],
+        {
+            **BY_KIND_OF_LABELS,
+            "unfreeze_every": NUMBERED["unfreeze_every"],
+            "teacher": "^What is to be learnt from: any .* with its own preprocessing.$",
+            "knowledge": "^What is learnt from the teacher: one kind, or weights of several. .* of sktl.$",
+            "alpha": "^The teacher's share of the loss, from 0 to 1: .* and with 1 labels are not looked at.$",
+            "unlabeled": "have none, such as .*: they give the teacher's part of the loss only. ",
+            "footprint_": "^What teacher and student cost: .* Measured when it is first asked for.$",
+        },
+        ("alpha", "unlabeled"),
+    ),
+    "classifiers": Family([FineTunedClassifier, DistilledClassifier], BY_KIND_OF_TRAINING),
+    "regressors": Family([FineTunedRegressor, DistilledRegressor], BY_KIND_OF_TRAINING),
+    "compressors": Family(
+        [PrunedClassifier, QuantizedClassifier, LowRankClassifier, LotteryTicketClassifier],
+        {  # a lottery trains from the start, and takes its papers' shares; the others begin with what was learnt
+            "estimator": r"^What is (to become smaller|trained): a `sktl\.FineTunedClassifier`.* It is cloned",
+            "scope": "^Whether ",
+            "n_rounds": "rounds",
+            "freeze_depth": r"^How many stages stay as they are, as in `sktl\.FineTunedClassifier`; ",
+            "max_epochs": "pochs of training .*, with the estimator's own optimizer, and with batch norms that learn",
+            "alpha": r"^Share of the loss, .* before it became smaller \[\d\]_; the rest is the estimator's own ",
+            "random_state": r"eed of .*the estimator where it has none of its own\.",
+            "estimator_": r"^The classifier with the .* may be the ``backbone`` of other estimators\.$",
+            "footprint_": "^What the (original|dense network) and the .* cost",
+        },
+        ("scope", "n_rounds"),
+    ),
+    "fits": Family(
+        [method(cls, "fit") for cls in (FineTunedClassifier, FineTunedRegressor, DistilledClassifier)]
+        + [method(cls, "fit") for cls in (DistilledRegressor, PrunedClassifier, LotteryTicketClassifier)],
+        {  # what a teacher, or the estimator that is compressed, gets of it
+            "y": "(L|l)abels|Targets",
+            "sample_weight": "^Weights of the rows[,;] ",
+            "X_val": "^(Pictures|Images) to judge on after each epoch, ",
+            "y_val": "^Their ",
+            "groups": r"^What each row of ``X`` belongs to, .* Rows of a group stay on one side ",
+        },
+        ("y", "y_val"),
+    ),
+    "extractor and selector": Family(
+        [PretrainedFeatureExtractor, BackboneSelector],
+        {  # one network, or several of which one is chosen
+            "layers": "by (its|their) numbers? ",
+            "on_error": "cannot be read",
+            "random_state": "(S|s)eed of ",
+            "backbone_": "network",
+            "layers_": "layer",
+        },
+        ("layers",),
+    ),
+    "functions that take a network": Family(
+        [domain_distance, recommend_strategy],
+        {
+            "backbone": "^The network: a name, .* A fitted one reads the images as it has learnt to.",
+            "max_samples": "^How many (pictures|images) are looked at, at most",
+            "random_state": "^Which ones",
+        },
+        ("max_samples",),
+    ),
+    "scores": Family(
+        [getattr(selection, name) for name in selection.__all__ if name.endswith("_score")],
+        {
+            "y": "^Labels (or targets|of at least two classes).$",
+            "n_components": "None",
+            "random_state": "in each call.$",
+        },
+        ("y", "n_components"),
+    ),
+    "displays of costs": Family([CompressionDisplay, DistillationDisplay], {}),
+    "figures of costs": Family(
+        [method(cls, "from_estimator") for cls in (CompressionDisplay, DistillationDisplay)],
+        {"estimator": "^Fitted", "y": "^Their labels", "scoring": "^The score; None takes "},
+        ("y",),
+    ),
+    "figures of a network": Family(
+        [method(cls, "from_estimator") for cls in (EmbeddingDisplay, LayerProbeDisplay)],
+        {"estimator": "^Whose network is .* the network that it would start from.$", "y": "argets"},
+        ("y",),
+    ),
+    "figures of trainings": Family(
+        [method(cls, "from_estimator") for cls in (FreezeDepthDisplay, LRRangeDisplay)],
+        {"estimator": "It is (cloned|not changed).$", **IN_FIGURES},
+        ("estimator", "ax"),
+    ),
+    **{
+        f"ways to a {name}": Family(
+            ways(getattr(sktl.inspection, name)),
+            {**IN_FIGURES, **OF_ONE_WAY.get(name, {})},
+            ("y",) if name == "CompressionDisplay" else (),
+        )
+        for name in sktl.inspection.__all__
+        if name.endswith("Display")
+    },
+}
+
+
+def check(members: list[Callable], differing: dict[str, str], other_types: tuple[str, ...] = ()) -> None:
+    """Compare all pairs of members by what both have, the differing by a pattern each."""
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "Checking was skipped")  # what only one of them has
+        for pair in combinations(members, 2):
+            compare(pair, True, list(differing))
+            for name, pattern in differing.items():
+                compare(pair, [name], None, descr_regex_pattern=pattern, ignore_types=other_types)
+
+
+def compare(members, names, without, **options) -> None:
+    assert_docstring_consistency(
+        members, include_params=names, exclude_params=without, include_attrs=names, exclude_attrs=without, **options
+    )
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_siblings_are_described_alike(family):
+    """The same words and types, or for a reason other words in which the same is said."""
+    check(*FAMILIES[family])
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_what_is_said_to_differ_does(family):
+    """A reason is listed as long as there is one."""
+    members, differing, other_types = FAMILIES[family]
+    for name in set(differing) - set(IN_FIGURES):
+        with pytest.raises(AssertionError, match=name):
+            check(members, {other: differing[other] for other in differing if other != name}, other_types)
+    for name in other_types:
+        with pytest.raises(AssertionError, match=f"type specification of .* '{name}'"):
+            check(members, differing, tuple(other for other in other_types if other != name))
+
+
+@pytest.mark.parametrize(
+    ("text", "pattern", "fault"),
+    [
+        ("lr : float\n    The rate.", None, None),
+        ("lr : float\n    The\n    rate.", None, None),
+        ("lr : float\n    A rate.", None, "description of Parameter 'lr'"),
+        ("lr : int\n    The rate.", None, "type specification of Parameter 'lr'"),
+        ("lr : int\n    A rate.", "rate", "type specification of Parameter 'lr'"),
+        ("lr : float\n    A rate.", "rate", None),
+        ("lr : float\n    The speed.", "rate", "'lr' in .'second'. does not match"),
+        ("size : int\n    Another thing.", None, None),
+    ],
+)
+def test_drift_is_found(text, pattern, fault):
+    """What the tests above rest on: other words and other types are found, other lines and parameters are fine."""
+
+    def described(name, text):
+        def function():
+            pass
+
+        function.__name__, function.__doc__ = name, f"Do.\n\nParameters\n----------\n{text}"
+        return function
+
+    members = [described("first", "lr : float\n    The rate."), described("second", text)]
+    with contextlib.nullcontext() if fault is None else pytest.raises(AssertionError, match=fault):
+        check(members, {} if pattern is None else {"lr": pattern})
