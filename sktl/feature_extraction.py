@@ -9,14 +9,14 @@ from sklearn.utils._param_validation import StrOptions
 from sklearn.utils.validation import check_is_fitted
 
 from sktl._estimators._backbone_parameter import BACKBONE_CONSTRAINTS, resolve_backbone
-from sktl._frozen._prefix import FrozenPrefix
-from sktl._frozen._prefix_network import POOLINGS, check_pooling
-from sktl._frozen._progress import CallbackProgress, PrintedProgress, start_task
-from sktl._frozen._runtime import RUNTIME_CONSTRAINTS, Runtime
+from sktl._estimators._layer_features import extractor_prefix, joined_features, name_layers
+from sktl._frozen._prefix_network import POOLINGS
+from sktl._frozen._progress import CallbackProgress, start_task
+from sktl._frozen._runtime import RUNTIME_CONSTRAINTS
 from sktl._frozen._spec import PrefixSpec
 from sktl._images import check_images
 from sktl._params import Estimator
-from sktl.exceptions import BackboneError, InputError
+from sktl.exceptions import InputError
 
 __all__ = ["PretrainedFeatureExtractor"]
 
@@ -230,7 +230,7 @@ class PretrainedFeatureExtractor(CallbackSupportMixin, TransformerMixin, Estimat
         context = start_task(self, max_subtasks=CallbackProgress.N_STEPS)
         context.call_on_fit_task_begin(estimator=self, X=X, y=y)
         images = self._fit(X)
-        features = self._features(images, CallbackProgress(self, context, X, y))
+        features = joined_features(self, images, CallbackProgress(self, context, X, y))
         context.call_on_fit_task_end(estimator=self, X=X, y=y)
         return features
 
@@ -248,7 +248,7 @@ class PretrainedFeatureExtractor(CallbackSupportMixin, TransformerMixin, Estimat
             One row per picture; with ``pooling="none"`` the layer's activations, (n_pictures, channels, height, width).
         """
         check_is_fitted(self, "layers_")
-        return self._features(check_images(self, X, reset=False))
+        return joined_features(self, check_images(self, X, reset=False))
 
     def get_feature_names_out(self, input_features=None):
         """Names of the features: backbone, layer and number, such as ``resnet18_layer4_17``.
@@ -281,50 +281,14 @@ class PretrainedFeatureExtractor(CallbackSupportMixin, TransformerMixin, Estimat
         """Check the pictures, load the network, find its layers."""
         images = check_images(self, X, reset=True)
         self.backbone_ = resolve_backbone(self)
-        self.layers_ = self._resolve_layers()
+        self.layers_ = name_layers(self.backbone_, self.layers, self.pooling)
         if self.pooling == "none" and len(self.layers_) > 1:
             raise InputError(
                 f"pooling='none' with layers={self.layers!r} gives arrays of different shapes, which cannot be joined. "
                 "Use one layer, or pooling='flatten'."
             )
-        self._prefix()  # a device that is not there, say, is an error now
+        extractor_prefix(self)  # a device that is not there, say, is an error now
         return images
-
-    def _resolve_layers(self):
-        """The names that ``layers`` means."""
-        layers = [self.layers] if isinstance(self.layers, str | Integral) else list(self.layers)
-        stages = [stage.name for stage in self.backbone_.stages]
-        numbers = [layer for layer in layers if isinstance(layer, Integral)]
-        is_stage = [-len(stages) <= int(x) < len(stages) and not isinstance(x, bool) for x in numbers]
-        if not layers or not all(is_stage):
-            raise BackboneError(
-                f"layers={self.layers!r} does not name layers of {self.backbone_.name!r}. Use its stages {stages}, "
-                f"their numbers from {-len(stages)} to {len(stages) - 1}, or names from its Backbone.layers."
-            )
-        names = [stages[int(layer)] if isinstance(layer, Integral) else layer for layer in layers]
-        names = list(dict.fromkeys(names))  # ["layer4", -1] may name one layer twice
-        for name in names:
-            self.backbone_.output_shape(name)  # an unknown layer is an error now, not at the first transform
-            check_pooling(self.backbone_, name, self.pooling)
-        return names
-
-    def _features(self, images, *listeners):
-        """Run the prefix and join its layers."""
-        outputs = self._tables(images, *listeners)
-        return outputs[0] if len(outputs) == 1 else np.concatenate(outputs, axis=1)
-
-    def _tables(self, images, *listeners, failures=None):
-        """Run the prefix: one array for each layer; see there for ``failures``."""
-        printed = [PrintedProgress(self)] if self.verbose else []
-        return self._prefix(images.on_error).run(images, [*listeners, *printed], failures=failures)
-
-    def _prefix(self, on_error="raise"):
-        """The frozen prefix with this extractor's settings; ``on_error`` is what an `ImageReader` in front says."""
-        on_error = "nan" if on_error == "nan" else self.on_error
-        return FrozenPrefix(
-            PrefixSpec(self.backbone_, self.layers_, self.pooling),
-            Runtime.of(self, batch_size=self.batch_size, on_error=on_error),
-        )
 
     def __sklearn_tags__(self):
         tags = super().__sklearn_tags__()

@@ -1,7 +1,7 @@
 """What all estimators that train a network share: the parameters, the flow of a fit, and how predictions are made."""
 
 from numbers import Integral, Real
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -439,3 +439,8 @@ class NetworkEstimator(TakesNetwork, FitInEpochs, Enrolls):
         tags.input_tags.string = True
         tags.input_tags.three_d_array = True
         return tags
+
+
+def fitted_pooling(estimator: Any) -> str:
+    """What becomes of the last stage's output: as it was when a network was trained, else what the parameter says."""
+    return getattr(estimator, "_pooling", estimator.pooling)

@@ -7,6 +7,7 @@ import numpy as np
 import torch
 
 from sktl._estimators._labeled_images import LabeledImages
+from sktl._estimators._network_estimator import fitted_pooling
 from sktl._frozen._activations import RowStore
 from sktl._frozen._prefix import FrozenPrefix
 from sktl._frozen._runtime import Runtime
@@ -57,7 +58,7 @@ class TeacherLayers:
         runtime = Runtime.of(part, cache=self._cache)
         columns: dict[str, Any] = {}
         if self._has_embedding:
-            pooling = getattr(part, "_pooling", part.pooling)
+            pooling = fitted_pooling(part)
             pooling = "avg" if pooling in ("none", "flatten") else pooling
             last = PrefixSpec(part.backbone_, [part.backbone_.stages[-1].name], pooling)
             columns["embedding"] = torch.from_numpy(FrozenPrefix(last, runtime).run(images)[0])

@@ -10,6 +10,8 @@ from sklearn.utils.validation import column_or_1d
 from sktl._estimators._backbone_parameter import resolve_backbone
 from sktl._estimators._find_fitted import find_fitted
 from sktl._estimators._labeled_images import as_targets
+from sktl._estimators._layer_features import name_layers
+from sktl._estimators._network_estimator import fitted_pooling
 from sktl._frozen._prefix import FrozenPrefix
 from sktl._frozen._runtime import Runtime
 from sktl._frozen._spec import PrefixSpec
@@ -113,20 +115,7 @@ def read_layers(found: NetworkAndImages, layer: Any = None) -> tuple[list[str], 
         Where there is no such layer.
     """
     owner = found.owner
-    pooling = getattr(owner, "_pooling", owner.pooling)
+    pooling = fitted_pooling(owner)
     pooling = "flatten" if pooling == "none" else pooling
     own = owner.layers if isinstance(owner, PretrainedFeatureExtractor) else -1
     return name_layers(found.backbone, own if layer is None else layer, pooling), pooling
-
-
-def name_layers(backbone: Backbone, layers: Any, pooling: str = "avg") -> list[str]:
-    """The names of layers that are given as ``layers`` of `PretrainedFeatureExtractor`, and can be pooled like this.
-
-    Raises
-    ------
-    BackboneError
-        Where there is no such layer.
-    """
-    reader = PretrainedFeatureExtractor(backbone, layers=layers, pooling=pooling)
-    reader.backbone_ = backbone
-    return reader._resolve_layers()

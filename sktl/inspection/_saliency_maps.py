@@ -13,7 +13,9 @@ from torch import Tensor, fx, nn
 
 from sktl._device import resolve_device
 from sktl._estimators._find_fitted import require_fitted
+from sktl._estimators._layer_features import name_layers
 from sktl._estimators._network_classifier import NetworkClassifier
+from sktl._estimators._network_estimator import fitted_pooling
 from sktl._frozen._prefix import FrozenPrefix
 from sktl._frozen._prefix_network import Normalization, pool
 from sktl._frozen._runners import get_runner, resolve_batch_size
@@ -23,7 +25,6 @@ from sktl._images import check_images
 from sktl._threads import bounded_threads
 from sktl.backbones import Backbone
 from sktl.exceptions import InputError
-from sktl.inspection._network_and_images import name_layers
 
 _AT_ONCE = 256  # copies of a picture, each with another place covered: for a small stride there are tens of thousands
 _CELLS = 7  # the sides of a picture in squares that cover it, by default: as many as a usual network's last stage has
@@ -261,7 +262,7 @@ class _WatchedNetwork:
         # It shares the memory of the weights, of which none asks for gradients.
         self._stages = _watched(backbone.feature_graph([layer, last])).to(self.device)
         self._head = copy.deepcopy(fitted.net_.module_.head).to(self.device).eval().requires_grad_(False)
-        self._pooling = (fitted._pooling, backbone.channel_axis(last), backbone.has_cls_token(last))
+        self._pooling = (fitted_pooling(fitted), backbone.channel_axis(last), backbone.has_cls_token(last))
         self._layout = (backbone.channel_axis(layer), backbone.has_cls_token(layer), places(backbone, layer))
 
     def run(self, pictures: np.ndarray) -> tuple[Tensor, Tensor]:

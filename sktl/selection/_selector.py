@@ -18,6 +18,7 @@ from sklearn.utils.validation import _num_samples, check_is_fitted
 from sktl._estimators._footprint import network_counts
 from sktl._estimators._groups import check_groups
 from sktl._estimators._labeled_images import as_targets
+from sktl._estimators._layer_features import joined_features, layer_features, name_layers
 from sktl._frozen._progress import CallbackProgress, start_task
 from sktl._frozen._readable import is_tolerant, warn_left_out
 from sktl._frozen._runtime import RUNTIME_CONSTRAINTS
@@ -233,7 +234,7 @@ class BackboneSelector(CallbackSupportMixin, TransformerMixin, Estimator):
         """
         check_is_fitted(self, "extractor_")
         # Not by its transform, which would wrap them in a table where the selector itself was told not to.
-        return self.extractor_._features(check_images(self.extractor_, X, reset=False))
+        return joined_features(self.extractor_, check_images(self.extractor_, X, reset=False))
 
     def get_feature_names_out(self, input_features=None):
         """Names of the features, as the extractor names them.
@@ -299,7 +300,7 @@ class BackboneSelector(CallbackSupportMixin, TransformerMixin, Estimator):
         images = check_images(extractor, X, reset=False).take(rows)
         start = time.perf_counter()
         failures: Any = {} if is_tolerant(extractor, images) else None
-        tables = _with_layers(extractor, [*layers, *head])._tables(images, progress, failures=failures)
+        tables = layer_features(_with_layers(extractor, [*layers, *head]), images, progress, failures=failures)
         passed = (time.perf_counter() - start) / len(layers)
         is_read = np.ones(len(rows), bool)
         is_read[list(failures or ())] = False
@@ -365,5 +366,5 @@ def _with_layers(extractor: PretrainedFeatureExtractor, layers: Any) -> Pretrain
     """The same fitted extractor with other layers."""
     other = copy.copy(extractor)
     other.layers = layers
-    other.layers_ = other._resolve_layers()
+    other.layers_ = name_layers(other.backbone_, layers, other.pooling)
     return other

@@ -11,7 +11,7 @@ from sklearn.preprocessing import FunctionTransformer
 from sktl import FineTunedClassifier, FineTunedRegressor, PretrainedFeatureExtractor
 from sktl.compression import QuantizedClassifier
 from sktl.exceptions import BackboneError
-from sktl.inspection._network_and_images import as_labels, name_layers, network_and_images, read_layers
+from sktl.inspection._network_and_images import as_labels, network_and_images, read_layers
 from sktl.selection import BackboneSelector
 
 
@@ -75,15 +75,6 @@ def test_labels_of_any_kind():
     assert as_labels([[True], [False]]).dtype == bool
     with pytest.raises(ValueError, match=r"y has both texts and numbers for labels.*Use one kind"):
         as_labels(["a", 1, None])
-
-
-def test_names_of_layers(digits):
-    """Numbers of stages and names mean layers, whatever is read of them."""
-    backbone = network_and_images("sktl_mini", digits[0][:2]).backbone
-    assert name_layers(backbone, -1) == ["layer4"]
-    assert name_layers(backbone, [0, "layer1.bn1"]) == ["stem", "layer1.bn1"]
-    with pytest.raises(BackboneError, match="class token"):
-        name_layers(backbone, 0, "cls")
 
 
 def test_numbers_or_classes(digits):
