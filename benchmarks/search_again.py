@@ -19,7 +19,7 @@ from common import in_new_process, pretrained, run_script, show
 from freeze_depth_search import some_photos
 from sklearn.model_selection import GridSearchCV
 
-import sktl._frozen._prefix as prefix_module
+import sktl._frozen._pass as pass_module
 from sktl import FineTunedClassifier
 
 DEPTHS = ["all", -1, -2]
@@ -42,13 +42,13 @@ class CountedClassifier(FineTunedClassifier):
     """Counts in workers too: they import the package anew and know nothing of what was replaced in their parent."""
 
     def _prefix(self, *args):
-        get_runner = getattr(prefix_module.get_runner, "original", prefix_module.get_runner)
+        get_runner = getattr(pass_module.get_runner, "original", pass_module.get_runner)
 
         def counted(*args):
             return CountedRunner(get_runner(*args), os.environ["PICTURES_FILE"])
 
         counted.original = get_runner
-        prefix_module.get_runner = counted
+        pass_module.get_runner = counted
         return super()._prefix(*args)
 
 

@@ -14,7 +14,7 @@ from PIL import Image
 from sklearn.datasets import load_digits
 from torch import nn
 
-import sktl._frozen._prefix as prefix_module
+import sktl._frozen._pass as pass_module
 from sktl._frozen._cache import open_cache
 from sktl.backbones import Backbone, load_backbone
 
@@ -82,7 +82,7 @@ def tiny() -> Backbone:
 def n_run(monkeypatch):
     """How many pictures have gone through a frozen prefix since the caches were emptied, in a list of one number."""
     count = [0]
-    get_runner = prefix_module.get_runner
+    get_runner = pass_module.get_runner
 
     class Counted:
         def __init__(self, runner):
@@ -92,7 +92,7 @@ def n_run(monkeypatch):
             count[0] += len(pictures)
             return self.runner(pictures)
 
-    monkeypatch.setattr(prefix_module, "get_runner", lambda *args: Counted(get_runner(*args)))
+    monkeypatch.setattr(pass_module, "get_runner", lambda *args: Counted(get_runner(*args)))
     open_cache("auto").clear()
     return count
 

@@ -8,8 +8,8 @@ import pytest
 import sktl
 from sktl import PretrainedFeatureExtractor
 from sktl._frozen._cache import open_cache
-from sktl._frozen._prefix import _SEARCHED
 from sktl._frozen._runners import _HELD, _SLOTS
+from sktl._frozen._search_widening import _SEARCHED
 from sktl._stores import register_store
 from sktl.backbones import _load, _weights_files, load_backbone
 from sktl.backbones._load import _MEMO

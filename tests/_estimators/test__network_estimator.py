@@ -17,7 +17,7 @@ from torch import nn
 
 from sktl import FineTunedClassifier, FineTunedRegressor
 from sktl._estimators import _network_estimator as _transfer
-from sktl._frozen import _prefix
+from sktl._frozen import _pass
 from sktl._frozen._cache import open_cache
 from sktl.backbones import load_backbone
 from sktl.exceptions import BackboneError, TrainingWarning
@@ -163,9 +163,9 @@ def test_the_engine_goes_by_the_table_and_not_by_its_blocks(digits, monkeypatch)
     """Predictions come block by block; all of them run in the engine that the whole table asks for."""
     X, y = digits
     sizes = []
-    resolve = _prefix.resolve_engine
+    resolve = _pass.resolve_engine
     monkeypatch.setattr(
-        _prefix,
+        _pass,
         "resolve_engine",
         lambda spec, runtime, n_images: sizes.append(n_images) or resolve(spec, runtime, n_images),
     )

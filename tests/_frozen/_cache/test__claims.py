@@ -13,7 +13,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from sktl._frozen import _prefix
+from sktl._frozen import _pass
 from sktl._frozen._cache import Claims, DirectoryCache, MemoryCache, _base, _claims, open_cache
 from sktl._frozen._cache._claims import LEASE_SECONDS, Claim, Owner, grant, process_start
 from sktl._frozen._prefix import FrozenPrefix
@@ -231,14 +231,14 @@ class TestDirectory:
 CHILD = """
 import sys, time
 import numpy as np
-from sktl._frozen import _prefix
+from sktl._frozen import _pass
 from sktl._frozen._prefix import FrozenPrefix
 from sktl._frozen._runtime import Runtime
 from sktl._frozen._spec import PrefixSpec
 from sktl._images import ImageFormat, Images
 from sktl.backbones import load_backbone
 
-real, count, pause = _prefix.get_runner, [0], [0.0]
+real, count, pause = _pass.get_runner, [0], [0.0]
 
 def get_runner(*args):
     runner = real(*args)
@@ -251,7 +251,7 @@ def get_runner(*args):
             return outputs
     return Counting()
 
-_prefix.get_runner = get_runner
+_pass.get_runner = get_runner
 
 def run(pixels, cache, listeners=()):
     runtime = Runtime(engine="torch", batch_size=2, n_jobs=1, cache=cache)
@@ -308,7 +308,7 @@ def counted(monkeypatch):
 
         return Counting()
 
-    monkeypatch.setattr(_prefix, "get_runner", counting)
+    monkeypatch.setattr(_pass, "get_runner", counting)
     return counts
 
 

@@ -6,7 +6,7 @@ from concurrent.futures import ThreadPoolExecutor
 import pytest
 import torch
 
-from sktl._frozen._ahead import chunks, map_ahead
+from sktl._frozen._map_ahead import chunks, map_ahead
 from sktl._randomness import Randomness
 
 
