@@ -1,7 +1,7 @@
 """What the trainable rest of a network learns from: the output of its frozen prefix, batch by batch.
 
 Frozen stages give the same output for the same pixels, so it is computed once and kept where that can be (`stored`), or
-anew for every batch where the pixels change from epoch to epoch or there is no room (`live`).
+again for every batch where the pixels change from epoch to epoch or there is no room (`live`).
 """
 
 import contextlib
@@ -39,20 +39,20 @@ _FULL = {errno.ENOSPC, errno.EFBIG, getattr(errno, "EDQUOT", errno.ENOSPC)}  # W
 
 
 class Augmentation(Protocol):
-    """What makes a table of other pictures out of a table of pictures, in each epoch anew."""
+    """What makes a table of other images out of a table of images, other ones in each epoch."""
 
     def augmented(self, images: Images, epoch: int) -> Sequence[Picture]:
-        """The pictures as they look in one epoch, which each picture's own content decides."""
+        """The images as they look in one epoch, which each image's own content decides."""
 
 
 class Activations(Protocol):
-    """The output of a frozen prefix for a table of pictures."""
+    """The output of a frozen prefix for a table of images."""
 
     def __len__(self) -> int:
-        """The number of pictures."""
+        """The number of images."""
 
     def batch(self, positions: Positions, epoch: int) -> torch.Tensor:
-        """The rows of some pictures in one epoch (0, 1, ...); float32, or uint8 where no stage is frozen."""
+        """The rows of some images in one epoch (0, 1, ...); float32, or uint8 where no stage is frozen."""
 
 
 def fetch_activations(
@@ -64,21 +64,21 @@ def fetch_activations(
     n_views: "int | None" = None,
     listeners: Sequence[Progress] = (),
 ) -> Activations:
-    """The output of a frozen prefix for all pictures: computed now and kept, or computed for every batch.
+    """The output of a frozen prefix for all images: computed now and kept, or computed for every batch.
 
     Parameters
     ----------
     prefix : FrozenPrefix
-        With one layer, or with none, which gives the pictures themselves. For ``stored=False`` it should have
-        ``cache=None``: nobody asks a second time for what an augmented picture gave.
+        With one layer, or with none, which gives the images themselves. For ``stored=False`` it should have
+        ``cache=None``: nobody asks a second time for what an augmented image gave.
     images : Images
-        The pictures.
+        The images.
     stored : bool
         Whether the output is computed now, once, and kept while this object lives.
     augmentation : Augmentation or None, default=None
-        What changes the pictures.
+        What changes the images.
     n_views : int or None, default=None
-        How many augmented views of each picture there are; epoch ``e`` uses view ``e % n_views``. More views than
+        How many augmented views of each image there are; epoch ``e`` uses view ``e % n_views``. More views than
         epochs are work for nothing. None is another view in each epoch, and only for what is not stored.
     listeners : sequence of callable, default=()
         Each is called as ``listener(n_done, n_rows)`` while rows are computed to be stored.
@@ -86,7 +86,7 @@ def fetch_activations(
     Raises
     ------
     ImageError
-        Where a picture cannot be read.
+        Where an image cannot be read.
     OSError
         Where the rows are too many for the memory and for the disk.
     """
@@ -115,7 +115,7 @@ class StoredActivations:
     ):
         if (augmentation is None) != (n_views is None):
             raise InputError(f"Stored views need both: augmentation={augmentation!r} and n_views={n_views!r}.")
-        self._n_pictures = len(images)
+        self._n_images = len(images)
         self._n_views = n_views or 1
         rows: Any = images
         if augmentation is not None:
@@ -126,11 +126,11 @@ class StoredActivations:
             prefix.run(rows, listeners, out=[self._store])
 
     def __len__(self) -> int:
-        return self._n_pictures
+        return self._n_images
 
     def batch(self, positions: Positions, epoch: int) -> torch.Tensor:
-        """The rows of some pictures in one epoch."""
-        first = epoch % self._n_views * self._n_pictures
+        """The rows of some images in one epoch."""
+        first = epoch % self._n_views * self._n_images
         return torch.from_numpy(self._store.take(first + np.asarray(positions)))
 
 
@@ -159,13 +159,13 @@ class LiveActivations:
         return len(self._images)
 
     def batch(self, positions: Positions, epoch: int) -> torch.Tensor:
-        """The rows of some pictures in one epoch."""
-        pictures: Any = self._images.take(np.asarray(positions))
+        """The rows of some images in one epoch."""
+        images: Any = self._images.take(np.asarray(positions))
         if self._augmentation is not None:
             view = epoch if self._n_views is None else epoch % self._n_views
-            pictures = self._augmentation.augmented(pictures, view)
+            images = self._augmentation.augmented(images, view)
         with naming_others(self._images, self._prefix.n_threads):
-            return torch.from_numpy(self._prefix.run(pictures)[0])
+            return torch.from_numpy(self._prefix.run(images)[0])
 
 
 class GivenActivations:
@@ -173,7 +173,7 @@ class GivenActivations:
 
     Parameters
     ----------
-    rows : Tensor of shape (n_pictures, ...)
+    rows : Tensor of shape (n_images, ...)
         The rows.
     """
 
@@ -184,7 +184,7 @@ class GivenActivations:
         return len(self._rows)
 
     def batch(self, positions: Positions, epoch: int) -> torch.Tensor:
-        """The rows of some pictures, the same in each epoch."""
+        """The rows of some images, the same in each epoch."""
         return self._rows[torch.as_tensor(positions)]
 
 
@@ -202,7 +202,7 @@ class _Views(Sequence[Picture]):
         return self._tables[table][position]
 
     def digest(self, index: int) -> bytes:
-        """Of one view of a picture."""
+        """Of one view of an image."""
         return self[index].digest
 
 

@@ -1,7 +1,7 @@
-"""Augmentation: pictures that look a little different in each epoch, and the same each time that epoch is asked for.
+"""Augmentation: images that look a little different in each epoch, and the same each time that epoch is asked for.
 
-What a picture becomes is a pure function of its own content, of a seed and of the epoch: not of its position, of the
-other pictures, or of the thread that decodes it. So two fits with one ``random_state`` see the same pictures, and the
+What an image becomes is a pure function of its own content, of a seed and of the epoch: not of its position, of the
+other images, or of the thread that decodes it. So two fits with one ``random_state`` see the same images, and the
 folds and candidates of a grid search share, through the cache, what they store.
 """
 
@@ -29,7 +29,7 @@ AUGMENT_CONSTRAINTS: dict = {
 
 Transform = Callable[[torch.Tensor], Any]
 
-_CROP_AREA = (0.35, 1.0)  # the tutorials' (0.08, 1.0) is for a million pictures; of a few thousand it cuts off too much
+_CROP_AREA = (0.35, 1.0)  # the tutorials' (0.08, 1.0) is for a million images; of a few thousand it cuts off too much
 _CROP_ASPECT = (3 / 4, 4 / 3)
 
 
@@ -39,12 +39,12 @@ def make_augmentation(augment: "str | Transform | None", *, seed: int, backbone:
     Parameters
     ----------
     augment : str, callable or None
-        A recipe's name, or what is called with one picture: a `torchvision.tv_tensors.Image`, ``uint8`` of shape
-        (channels, height, width), of the picture's own size. It gives a tensor, a PIL image or an array.
+        A recipe's name, or what is called with one image: a `torchvision.tv_tensors.Image`, ``uint8`` of shape
+        (channels, height, width), of the image's own size. It gives a tensor, a PIL image or an array.
     seed : int
-        What the views depend on beside the pictures.
+        What the views depend on beside the images.
     backbone : Backbone
-        The network that the pictures are for.
+        The network that the images are for.
 
     Returns
     -------
@@ -54,7 +54,7 @@ def make_augmentation(augment: "str | Transform | None", *, seed: int, backbone:
     Raises
     ------
     InputError
-        Where there is no such recipe, or where it knows no pictures with that many channels.
+        Where there is no such recipe, or where it knows no images with that many channels.
     """
     if augment is None:
         return None
@@ -78,7 +78,7 @@ def make_augmentation(augment: "str | Transform | None", *, seed: int, backbone:
 
 
 class Augmentation:
-    """One transform of pictures, with its seed.
+    """One transform of images, with its seed.
 
     Parameters
     ----------
@@ -87,9 +87,9 @@ class Augmentation:
         change. It gives a tensor of such a shape, a PIL image, or an array of shape (height, width, channels), as
         ``uint8`` or as floats from 0 to 1. It may draw from the global generators of torch, NumPy and Python.
     seed : int
-        What the views depend on beside the pictures.
+        What the views depend on beside the images.
     key : str or None, default=None
-        Names all that determines what the transform does. With it, a view's digest is known before the picture is
+        Names all that determines what the transform does. With it, a view's digest is known before the image is
         decoded; without, the pixels have to be looked at.
     """
 
@@ -99,12 +99,12 @@ class Augmentation:
         self.key = key
 
     def augmented(self, images: Images, epoch: int) -> Sequence[Picture]:
-        """The pictures as they look in one epoch, made one by one when asked for; safe to ask from several threads.
+        """The images as they look in one epoch, made one by one when asked for; safe to ask from several threads.
 
         Parameters
         ----------
         images : Images
-            The pictures.
+            The images.
         epoch : int
             Which epoch, or which view.
 
@@ -112,15 +112,15 @@ class Augmentation:
         -------
         sequence of Picture
         """
-        return _AugmentedImages(self, images, epoch)
+        return _AugmentedTable(self, images, epoch)
 
     def apply(self, pixels: np.ndarray, state: bytes) -> np.ndarray:
-        """Transform one picture, with the randomness that ``state`` stands for.
+        """Transform one image, with the randomness that ``state`` stands for.
 
         Parameters
         ----------
         pixels : ndarray of shape (height, width, channels) and dtype uint8
-            The picture; it is not changed.
+            The image; it is not changed.
         state : bytes
             What the generators are seeded with.
 
@@ -131,25 +131,23 @@ class Augmentation:
         Raises
         ------
         InputError
-            Where the transform gives no such picture.
+            Where the transform gives no such image.
         """
         from torchvision import tv_tensors  # loads all of torchvision's transforms
 
         # Channels come first by the strides alone, as in what torchvision makes of a PIL image: nothing is rearranged.
-        picture = tv_tensors.Image(torch.from_numpy(pixels.copy()).permute(2, 0, 1))
+        image = tv_tensors.Image(torch.from_numpy(pixels.copy()).permute(2, 0, 1))
         try:
             with seeded_everywhere(xxhash.xxh3_64_intdigest(state)):
-                result = self.transform(picture)
+                result = self.transform(image)
         except Exception as error:
-            error.add_note(
-                f"It was raised by augment={self.transform!r}, for a picture of shape {tuple(picture.shape)}."
-            )
+            error.add_note(f"It was raised by augment={self.transform!r}, for a picture of shape {tuple(image.shape)}.")
             raise
         return _as_pixels(result, pixels.shape[2])
 
 
-class _AugmentedImages(Sequence[Picture]):
-    """A table of pictures as they look in one epoch."""
+class _AugmentedTable(Sequence[Picture]):
+    """A table of images as they look in one epoch."""
 
     def __init__(self, augmentation: Augmentation, images: Images, epoch: int):
         self._augmentation, self._images, self._epoch = augmentation, images, epoch
@@ -158,19 +156,19 @@ class _AugmentedImages(Sequence[Picture]):
         return len(self._images)
 
     def __getitem__(self, index: int) -> Picture:  # type: ignore[override]  # no slices
-        return _AugmentedPicture(self._augmentation, self._images[index], self._epoch)
+        return _AugmentedImage(self._augmentation, self._images[index], self._epoch)
 
     def digest(self, index: int) -> bytes:
-        """Of the picture as it looks in this epoch."""
+        """Of the image as it looks in this epoch."""
         return self[index].digest
 
 
-class _AugmentedPicture(Picture):
-    """A picture as it looks in one epoch; it is decoded and changed once."""
+class _AugmentedImage(Picture):
+    """An image as it looks in one epoch; it is decoded and changed once."""
 
-    def __init__(self, augmentation: Augmentation, picture: Picture, epoch: int):
-        self._augmentation, self._picture, self._epoch = augmentation, picture, epoch
-        # Not a cached_property: in Python 3.11 that has one lock for all pictures, which decodes them one by one.
+    def __init__(self, augmentation: Augmentation, image: Picture, epoch: int):
+        self._augmentation, self._image, self._epoch = augmentation, image, epoch
+        # Not a cached_property: in Python 3.11 that has one lock for all images, which decodes them one by one.
         self._pixels: np.ndarray | None = None
 
     @property
@@ -185,12 +183,12 @@ class _AugmentedPicture(Picture):
 
     def decode(self) -> np.ndarray:
         if self._pixels is None:
-            self._pixels = self._augmentation.apply(self._picture.decode(), self._state())
+            self._pixels = self._augmentation.apply(self._image.decode(), self._state())
         return self._pixels
 
     def _state(self) -> bytes:
         """What the randomness depends on."""
-        return b"%s|%d|%d" % (self._picture.digest, self._augmentation.seed, self._epoch)
+        return b"%s|%d|%d" % (self._image.digest, self._augmentation.seed, self._epoch)
 
 
 def _as_pixels(result: Any, n_channels: int) -> np.ndarray:
@@ -231,24 +229,24 @@ def _as_pixels(result: Any, n_channels: int) -> np.ndarray:
 
 
 def _flip(preprocessing: Preprocessing) -> Transform:
-    """Mirror every other picture."""
+    """Mirror every other image."""
     from torchvision.transforms import v2
 
     return v2.RandomHorizontalFlip()
 
 
 def _crop_flip(preprocessing: Preprocessing) -> Transform:
-    """Cut out a box of random size, shape and place, and mirror every other picture.
+    """Cut out a box of random size, shape and place, and mirror every other image.
 
-    The box is handed on at the picture's own scale, for the preprocessing that follows resizes: pixels that are
+    The box is handed on at the image's own scale, for the preprocessing that follows resizes: pixels that are
     resized twice are blurred twice.
     """
     from torchvision.transforms import v2
     from torchvision.transforms.v2 import functional
 
-    def crop(picture: torch.Tensor) -> torch.Tensor:
-        top, left, height, width = v2.RandomResizedCrop.get_params(picture, list(_CROP_AREA), list(_CROP_ASPECT))
-        return functional.crop(picture, top, left, height, width)
+    def crop(image: torch.Tensor) -> torch.Tensor:
+        top, left, height, width = v2.RandomResizedCrop.get_params(image, list(_CROP_AREA), list(_CROP_ASPECT))
+        return functional.crop(image, top, left, height, width)
 
     return v2.Compose([crop, v2.RandomHorizontalFlip()])
 
@@ -284,13 +282,13 @@ def _to_scale(preprocessing: Preprocessing) -> Transform:
     hundred times as much, and Pillow is some twenty times as fast in them as tensors are.
     """
 
-    def resize(picture: torch.Tensor) -> Image.Image:
-        height, width = picture.shape[-2:]
+    def resize(image: torch.Tensor) -> Image.Image:
+        height, width = image.shape[-2:]
         short, long = sorted((height, width))
         long = int(preprocessing.resize_size * long / short)  # rounded as there
         size = (long, preprocessing.resize_size) if height > width else (preprocessing.resize_size, long)
-        # A crop as large as the resized picture cuts nothing off.
-        resized = replace(preprocessing, crop_size=size).apply(picture.permute(1, 2, 0).contiguous().numpy())
+        # A crop as large as the resized image cuts nothing off.
+        resized = replace(preprocessing, crop_size=size).apply(image.permute(1, 2, 0).contiguous().numpy())
         return Image.fromarray(resized.squeeze(2) if resized.shape[2] == 1 else resized)
 
     return resize

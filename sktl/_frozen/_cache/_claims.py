@@ -1,6 +1,6 @@
 """Who is computing what at this moment: jobs that start together share the work, and do none of it twice.
 
-Two folds of a grid search miss the same pictures at the same moment. So a job claims what it is about to compute, and
+Two folds of a grid search miss the same images at the same moment. So a job claims what it is about to compute, and
 what another job has claimed it looks up later. A claim is a hint and no lock: whoever cannot claim (the disk is full)
 computes, and a claim ends with its job, with the process that made it, or when it was not renewed for some minutes. A
 job waits for others only while it holds no claim, so nobody waits in a circle; and where they give nothing for some
@@ -19,7 +19,7 @@ _RENEW_SECONDS = 30.0
 _POLL_SECONDS = 0.02  # between two looks at what other jobs are computing
 PATIENCE_SECONDS = 10.0  # for a batch of somebody else; a slow one is computed twice, which costs time and nothing else
 
-Keys = Sequence[bytes]  # of one picture: an entry for each layer
+Keys = Sequence[bytes]  # of one image: an entry for each layer
 
 
 class Owner(NamedTuple):
@@ -90,12 +90,12 @@ class Claims:
         self._waits_since = 0.0
 
     def ask(self, wanted: Sequence[Keys]) -> list[bool]:
-        """Claim pictures: for each whether it is ours to compute.
+        """Claim images: for each whether it is ours to compute.
 
         Parameters
         ----------
         wanted : sequence of sequences of bytes
-            The keys of each picture's entries. A picture is granted as a whole or not at all.
+            The keys of each image's entries. An image is granted as a whole or not at all.
         """
         held, self._may_hold = self._may_hold, True  # a Ctrl-C may come between the claim and the answer
         answers = self._registry.claim(wanted, self._owner) if self._registry else None
@@ -149,15 +149,15 @@ class Claims:
 
 
 def grant(wanted: Iterable[Keys], stored: set[bytes], claims: Mapping[bytes, Claim]) -> list[bool]:
-    """Which pictures are free: not all of it is stored, and nobody at work has claimed any of it.
+    """Which images are free: not all of it is stored, and nobody at work has claimed any of it.
 
-    What is stored is looked at here, in one step with the claims, because another job may have computed a picture and
+    What is stored is looked at here, in one step with the claims, because another job may have computed an image and
     given up its claim since it was looked up.
 
     Parameters
     ----------
     wanted : iterable of sequences of bytes
-        The keys of each picture's entries.
+        The keys of each image's entries.
     stored : set of bytes
         Which of the keys are in the cache.
     claims : mapping of bytes to Claim
@@ -168,7 +168,7 @@ def grant(wanted: Iterable[Keys], stored: set[bytes], claims: Mapping[bytes, Cla
     for keys in wanted:
         is_free = taken.isdisjoint(keys) and not stored.issuperset(keys)
         if is_free:
-            taken.update(keys)  # two files that are the same picture
+            taken.update(keys)  # two files that are the same image
         answers.append(is_free)
     return answers
 

@@ -325,7 +325,7 @@ def _select(
 
 
 def _ask(connection: sqlite3.Connection, wanted: Sequence[Keys]) -> list[bool]:
-    """Which pictures are free at this moment."""
+    """Which images are free at this moment."""
     keys = [key for keys in wanted for key in keys]
     # By the same standard as a look-up: a damaged entry is none.
     stored = {key for _, key, *rest in _select(connection, keys) if _is_whole(key, *rest)}
