@@ -61,3 +61,10 @@ def test_a_hollow_tensor(tensor):
     assert empty.untyped_storage().nbytes() == tensor.element_size()
     assert is_hollow(empty)
     assert not is_hollow(tensor)
+
+
+@pytest.mark.parametrize("tensor", [torch.tensor(3.0), torch.ones(1), torch.ones(1, 1)])
+def test_one_number_is_not_hollow(tensor):
+    """Emptied it would take no less room, and so it is kept with its value."""
+    assert not is_hollow(tensor)
+    assert not is_hollow(hollow_tensor(tensor))
