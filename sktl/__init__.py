@@ -3,6 +3,9 @@
 import importlib
 import typing
 
+from sktl import _moved
+from sktl._version import __version__
+
 if typing.TYPE_CHECKING:
     from sktl._stores import clear_caches
     from sktl.distillation import DistilledClassifier, DistilledRegressor
@@ -19,8 +22,6 @@ __all__ = [
     "clear_caches",
 ]
 
-__version__ = "0.1.0"
-
 # A room is entered when its name is first used: who extracts features need not load a training loop.
 _ROOMS = {
     "DistilledClassifier": "distillation",
@@ -30,6 +31,9 @@ _ROOMS = {
     "PretrainedFeatureExtractor": "feature_extraction",
     "clear_caches": "_stores",
 }
+
+
+_moved.register()  # whatever a pickle of sktl holds, this module is imported before
 
 
 def __getattr__(name: str) -> object:

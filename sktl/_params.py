@@ -12,6 +12,8 @@ from sklearn.utils._param_validation import InvalidParameterError
 
 from sktl._messages import shortened_errors
 from sktl._part import to_pickle
+from sktl._version import __version__
+from sktl.exceptions import InputError, SktlError
 
 
 def check_is_fitted(estimator: Any, attributes: str | None = None) -> None:
@@ -30,11 +32,26 @@ class Estimator(BaseEstimator):
     """The base of all estimators in sktl."""
 
     def __getstate__(self) -> dict[str, Any]:
-        """It is pickled with networks that are loaded without being traced."""
-        return {name: to_pickle(value) for name, value in super().__getstate__().items()}
+        """It is pickled with networks that are loaded without being traced, and with the version that pickled it."""
+        state = {name: to_pickle(value) for name, value in super().__getstate__().items()}
+        return {**state, "_sktl_version": __version__}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
-        """Parameters that the version which pickled it did not have are at their defaults, as they were in effect."""
+        """Take the state of any version, see `_restore`, or say which version can load it."""
+        state = dict(state)
+        version = state.pop("_sktl_version", "before 0.1.0")  # which was the first to note itself
+        try:
+            self._restore(state)
+        except SktlError:  # such as this one, of an estimator inside
+            raise
+        except Exception as error:
+            raise InputError(
+                f"This {type(self).__name__} was pickled by sktl {version}, and sktl {__version__} cannot load it "
+                f"({type(error).__name__}: {error}). Load it with the version that pickled it, or fit it again."
+            ) from error
+
+    def _restore(self, state: dict[str, Any]) -> None:
+        """Take a state; parameters that the version which pickled it did not have get their defaults, which it used."""
         super().__setstate__(state)
         for name, parameter in inspect.signature(type(self)).parameters.items():
             if name not in vars(self) and parameter.default is not parameter.empty:

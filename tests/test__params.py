@@ -1,5 +1,6 @@
 """Validation by scikit-learn, with its own errors in fewer words."""
 
+import copy
 import inspect
 import pickle
 
@@ -11,6 +12,8 @@ from sklearn.utils._param_validation import InvalidParameterError, StrOptions
 
 from sktl._messages import LIMIT
 from sktl._params import Estimator, check_consistent_length, check_is_fitted, validate_params
+from sktl._version import __version__
+from sktl.exceptions import InputError
 
 LONG = "x" * 100_000
 
@@ -87,6 +90,35 @@ def test_parameters_that_came_after_the_pickle():
     old = Grown.__new__(Grown)
     old.__setstate__(state)
     assert clone(old).get_params() == {"size": 1, "color": "blue"}
+
+
+class Broken(Colored):
+    """An estimator that does not understand a state without size."""
+
+    def _restore(self, state):
+        super()._restore({**state, "size": state["size"]})
+
+
+def test_pickles_note_the_version():
+    """It is in the pickle and nowhere else: a copy, a pickle of a copy and the original have the same attributes."""
+    colored = Colored("red")
+    assert colored.__getstate__() == {"color": "red", "_sktl_version": __version__}
+    for copied in (pickle.loads(pickle.dumps(colored)), copy.deepcopy(colored), copy.copy(colored)):
+        assert vars(copied) == vars(colored) == {"color": "red"}
+
+
+@pytest.mark.parametrize(("noted", "named"), [({}, "sktl before 0.1.0"), ({"_sktl_version": "0.0.7"}, "sktl 0.0.7")])
+def test_a_state_that_is_not_understood(noted, named):
+    """The error names the version that pickled it and this one, and what was missing."""
+    with pytest.raises(
+        InputError, match=rf"^This Broken was pickled by {named}, and sktl {__version__} cannot"
+    ) as info:
+        Broken.__new__(Broken).__setstate__({"color": "red", **noted})
+    assert isinstance(info.value.__cause__, KeyError)
+    assert "fit it again" in str(info.value)
+    known = Broken.__new__(Broken)
+    known.__setstate__({"color": "red", "size": 3, **noted})
+    assert vars(known) == {"color": "red", "size": 3}
 
 
 def test_an_estimator_is_scikit_learns():

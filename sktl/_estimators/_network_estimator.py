@@ -396,8 +396,8 @@ class NetworkEstimator(TakesNetwork, FitInEpochs, Enrolls):
             state["backbone_"] = self.net_.hollow_backbone(self.backbone_)
         return state
 
-    def __setstate__(self, state):
-        super().__setstate__(state)
+    def _restore(self, state):
+        super()._restore(state)
         if hasattr(self, "net_"):
             self.backbone_ = self.net_.fill_backbone(self.backbone_)
 

@@ -369,9 +369,9 @@ class CompressedClassifier(WholeCopies, MadeOfAnother, FitInEpochs, MetaEstimato
             state["estimator_"] = Packed.of(self.estimator_)
         return state
 
-    def __setstate__(self, state):
+    def _restore(self, state):
         packed = state.get("estimator_")
-        super().__setstate__({**state, "estimator_": packed.estimator()} if isinstance(packed, Packed) else state)
+        super()._restore({**state, "estimator_": packed.estimator()} if isinstance(packed, Packed) else state)
 
     def __sklearn_tags__(self):
         tags = super().__sklearn_tags__()

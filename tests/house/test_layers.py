@@ -10,6 +10,7 @@ import pytest
 LAYERS = {
     **dict.fromkeys(["exceptions", "_optional", "_device", "_table", "_params", "_messages", "_code", "_warnings"], 0),
     **dict.fromkeys(["_locks", "_randomness", "_threads", "_stores", "_part", "_process", "_interrupts"], 0),
+    **dict.fromkeys(["_moved", "_version"], 0),
     **dict.fromkeys(["_images", "backbones"], 1),
     # The cellar: frozen prefixes, then training, then estimators.
     "_frozen": 2,
