@@ -1,77 +1,120 @@
-"""What a fit is given, as a checked table: the rows to learn from, and those to judge on."""
+"""What a fit is given, as a checked table: the rows to learn from, and those to evaluate on."""
 
+from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
-from sklearn.utils import check_random_state, indexable
+from sklearn.utils import indexable
 from sklearn.utils.validation import _check_sample_weight
 
-from sktl._estimators._groups import check_groups
-from sktl._estimators._labeled_images import LabeledImages, as_targets, distinct, hold_out
+from sktl._estimators._groups import check_groups, joined
+from sktl._estimators._target_coding import TargetCoding
 from sktl._frozen._readable import readable_rows
-from sktl._images import check_images
+from sktl._images import check_images, digests
 from sktl._messages import shortened_errors
-from sktl._params import Estimator, check_consistent_length
+from sktl._params import check_consistent_length
+from sktl._training._data import LabeledImages
 from sktl.exceptions import InputError
 
 
-class Validation(NamedTuple):
-    """What `fit` was told of the rows to judge on: these themselves, or which of its own rows belong together."""
+class FitInput(NamedTuple):
+    """What ``fit`` is called with."""
 
-    X: Any = None
-    y: Any = None
+    X: Any
+    y: Any
     sample_weight: Any = None
+    X_val: Any = None
+    y_val: Any = None
+    sample_weight_val: Any = None
     groups: Any = None
 
+    @property
+    def has_validation(self) -> bool:
+        """Whether there are rows of their own to evaluate on.
 
-class Enrolls(Estimator):
-    """Makes a table of what `fit` is given, and splits it; for `NetworkEstimator`, which says what targets are."""
-
-    _judged_by = ""  # who holds out rows though nothing is decided by them
-    _tells_unreadable = True  # whether a warning names the images of `fit` that cannot be read
-    _without_y = ""  # how it would go without
-
-    def _draw_seed(self):
-        return int(self._random_state.randint(2**31 - 1))
-
-    def _check(self, X, y, sample_weight, *, reset, classes=None, groups=None):
-        """The table that ``X``, ``y`` and the weights are, without rows of weight zero or that cannot be read."""
-        if reset:
-            self._random_state = check_random_state(self.random_state)
-            self._split_seed = self._draw_seed()  # a warm start judges on the rows that it has always judged on
-        images = check_images(self, X, reset=reset)
-        if y is None:
-            y = self._missing_targets(len(images))
-        check_consistent_length(range(len(images)), y)
-        with shortened_errors():
-            rows = np.empty(len(images))
-            weight = _check_sample_weight(sample_weight, rows, dtype=np.float64, ensure_non_negative=True)
-        groups = check_groups(groups, len(images))
-        kept = readable_rows(self, images, np.flatnonzero(weight), is_told=self._tells_unreadable)
-        y = as_targets(y)
-        targets = y.iloc[kept] if hasattr(y, "iloc") else y[kept]
-        targets, class_weight = self._check_targets(targets, weight[kept], reset=reset, classes=classes)
-        table = LabeledImages(images.take(kept), targets, weight[kept] * class_weight, weight[kept], indexable(X, y))
-        table = table._replace(beside=self._beside(X), groups=None if groups is None else groups[kept])
-        return distinct(table.take(np.flatnonzero(class_weight)))  # a class may weigh nothing too
-
-    def _beside(self, X):
-        """What stands for what each row of the table holds beside its image; nothing here."""
-        return ()
-
-    def _missing_targets(self, n_rows):
-        """What stands for the targets where none were given; here they are needed."""
-        raise InputError(
-            f"This {type(self).__name__} estimator requires y to be passed, but the target y is None.{self._without_y}"
-        )
-
-    def _split(self, table, validation):
-        """What to learn from, and what to judge on, where anything is judged."""
-        if (validation.X is None) != (validation.y is None):
+        Raises
+        ------
+        InputError
+            If there are only half of them.
+        """
+        if (self.X_val is None) != (self.y_val is None):
             raise InputError("X_val and y_val come together: give both or neither.")
-        if validation.X is not None:
-            return table, self._check(validation.X, validation.y, validation.sample_weight, reset=False)
-        if not (self.early_stopping or self._judged_by):
-            return table, None
-        by = self._judged_by or "early_stopping=True"
-        return hold_out(table, self._stratification(table.y), self.validation_fraction, self._split_seed, by=by)
+        return self.X_val is not None
+
+    @property
+    def validation(self) -> "FitInput":
+        """The rows to evaluate on."""
+        return FitInput(self.X_val, self.y_val, self.sample_weight_val)
+
+
+def checked_table(
+    estimator: Any,
+    given: FitInput,
+    coding: TargetCoding,
+    *,
+    learns: bool,
+    beside: Callable[[Any], Sequence[bytes]],
+    warns: bool = True,
+) -> LabeledImages:
+    """The table that ``X``, ``y`` and the weights are, without rows of weight zero or that cannot be read.
+
+    Parameters
+    ----------
+    estimator : estimator
+        Whose ``fit`` was called: it says how images are read, and gets the attributes that tell what they are like.
+    given : FitInput
+        What it was given.
+    coding : TargetCoding
+        What becomes of the targets.
+    learns : bool
+        Whether it is from this table that the estimator and the coding learn what images and targets are like.
+    beside : callable
+        Gives what stands for the other columns of each row of ``X``.
+    warns : bool, default=True
+        Whether a warning names the images that cannot be read.
+    """
+    images = check_images(estimator, given.X, reset=learns)
+    y = coding.missing(len(images)) if given.y is None else given.y
+    check_consistent_length(range(len(images)), y)
+    with shortened_errors():
+        rows = np.empty(len(images))
+        weight = _check_sample_weight(given.sample_weight, rows, dtype=np.float64, ensure_non_negative=True)
+    groups = check_groups(given.groups, len(images))
+    kept = readable_rows(estimator, images, np.flatnonzero(weight), is_told=warns)
+    y = as_targets(y)
+    targets = y.iloc[kept] if hasattr(y, "iloc") else y[kept]
+    targets, factor = coding.encode(targets, weight[kept], learns=learns)
+    if learns:
+        vars(estimator).update(coding.attributes)
+    table = LabeledImages(images.take(kept), targets, weight[kept] * factor, weight[kept], indexable(given.X, y))
+    table = table._replace(
+        beside=beside(given.X),
+        groups=None if groups is None else groups[kept],
+        is_weighted=given.sample_weight is not None,
+    )
+    return distinct(table.take(np.flatnonzero(factor)))  # a class may weigh nothing too
+
+
+def as_targets(y: Any) -> Any:
+    """Targets that can be indexed; a list of texts and other things is not made a list of texts, as NumPy does."""
+    if isinstance(y, list | tuple) and len({isinstance(label, str) for label in y}) == 2:
+        return np.array(y, dtype=object)
+    return y if hasattr(y, "iloc") else np.asarray(y)
+
+
+def distinct(table: LabeledImages) -> LabeledImages:
+    """Equal images with equal targets as one row, with their weights added, in an order that their content gives.
+
+    So what a fit learns depends on neither the order of the rows nor on whether a row is repeated or weighted, a copy
+    is never learned from and evaluated on at once, and an oversampled table costs what the images in it cost. Groups
+    that share an image are one.
+    """
+    first: dict[bytes, int] = {}
+    contents = digests(table.images)
+    if table.groups is not None:
+        table = table._replace(groups=joined(table.groups, contents))
+    keys = [contents[row] + b"|" + table.y[row].tobytes() + table.beside_of(row) for row in range(len(table.y))]
+    group = np.array([first.setdefault(key, row) for row, key in enumerate(keys)])
+    rows = np.array(sorted(first.values(), key=keys.__getitem__))
+    weight, sample_weight = (np.bincount(group, weights=column, minlength=len(keys))[rows] for column in table[2:4])
+    return table.take(rows)._replace(weight=weight, sample_weight=sample_weight)

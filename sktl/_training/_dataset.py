@@ -95,11 +95,6 @@ class ShuffledBatches:
             yield order[start:end]
 
 
-def unit_mean(weight: np.ndarray) -> torch.Tensor:
-    """Weights of rows with a mean of one over all of them, float32, as `WeightedLoss` wants them."""
-    return torch.from_numpy(weight / weight.mean()).float()
-
-
 def shuffled_loader(rows: RowDataset, batch_size: int, generator: torch.Generator, **kwargs: Any) -> DataLoader:
     """Batches to learn from."""
     batches: Any = ShuffledBatches(len(rows), batch_size, generator)

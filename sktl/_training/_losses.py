@@ -38,6 +38,10 @@ class WeightedLoss(nn.Module, ABC):
     def predict(self, outputs: np.ndarray) -> np.ndarray:
         """Targets, as they are given to `forward`, of outputs (n, n_outputs)."""
 
+    def forget(self) -> bool:
+        """Throw away what only training needs; whether there was something of that kind."""
+        return False
+
     @abstractmethod
     def score(self, outputs: np.ndarray, y: np.ndarray, weight: np.ndarray) -> float:
         """The score that scikit-learn would give; greater is better."""

@@ -277,6 +277,13 @@ class TransferNet(NeuralNet, Net):
             "Fit again with a smaller lr, lr_decay or weight_decay."
         )
 
+    def forget_training(self, *, keeps_moments: bool = False) -> None:
+        """Forget what only training needed: what the loss learned for it and, unless it goes on, the moments."""
+        if self.criterion_.forget():
+            self.initialize_optimizer()  # it has moved what is no longer there
+        elif not keeps_moments:
+            self.optimizer_.state.clear()
+
     def put_back(self, epoch: int, weights: Mapping[str, torch.Tensor]) -> None:
         """Go back to what the weights were after an epoch; 0 is the start."""
         self.module_.load_state_dict(weights)

@@ -1,13 +1,12 @@
 """What all compressors share: the classifier that is made smaller, its retraining, its footprint and its pickle."""
 
-import copy
 from numbers import Integral, Real
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 import torch
 from sklearn.base import ClassifierMixin, MetaEstimatorMixin, _fit_context, clone
-from sklearn.callback import with_callbacks
+from sklearn.callback import CallbackSupportMixin, with_callbacks
 from sklearn.exceptions import NotFittedError
 from sklearn.frozen import FrozenEstimator
 from sklearn.model_selection._search import BaseSearchCV
@@ -19,21 +18,29 @@ from sklearn.utils.validation import _num_samples, check_is_fitted
 from torch import nn
 
 from sktl._estimators._backbone_parameter import leave_networks_behind
-from sktl._estimators._checked_table import Validation
+from sktl._estimators._checked_table import FitInput
 from sktl._estimators._find_fitted import find_fitted, require_fitted
-from sktl._estimators._fit_tasks import FitInEpochs
+from sktl._estimators._fit_tasks import fit_task, forget_fit
 from sktl._estimators._footprint import Footprints, footprints
 from sktl._estimators._groups import takes_groups
 from sktl._estimators._network_classifier import NetworkClassifier
-from sktl._estimators._whole_copies import WholeCopies
+from sktl._estimators._network_estimator import (
+    finish_training,
+    network_outputs,
+    predict_fast,
+    prepare_training,
+    train_network,
+)
+from sktl._estimators._whole_copies import WholeCopies, independent_copy
 from sktl._frozen._readable import readable_rows
 from sktl._images import check_images, refuse_single
 from sktl._messages import shortened
 from sktl._params import Estimator
-from sktl._training._dataset import unit_mean
+from sktl._training._data import TrainingData
 from sktl._training._rest_network import RestNetwork, adopt_statistics_quickly, last_linear
-from sktl._training._soft_targets import LOGITS, WEIGHT, SoftTargets
+from sktl._training._soft_targets import SoftTargets
 from sktl._training._sparsity import find_zeros, restore_zeros
+from sktl._training._trainer import Trainer
 from sktl.backbones import Backbone
 from sktl.compression._batch_norm_recalibration import recalibrate_batch_norms
 from sktl.compression._compression_chain import MadeOfAnother, compression_chain
@@ -56,7 +63,9 @@ COMPRESSION_CONSTRAINTS: dict = {
 }
 
 
-class CompressedClassifier(WholeCopies, MadeOfAnother, FitInEpochs, MetaEstimatorMixin, ClassifierMixin, Estimator):
+class CompressedClassifier(
+    WholeCopies, MadeOfAnother, CallbackSupportMixin, MetaEstimatorMixin, ClassifierMixin, Estimator
+):
     """Makes the network of another classifier smaller.
 
     Subclass contract: the parameters of `COMPRESSION_CONSTRAINTS`, and
@@ -103,21 +112,21 @@ class CompressedClassifier(WholeCopies, MadeOfAnother, FitInEpochs, MetaEstimato
         refuse_regressor(self)
         self._check_parameters()
         refuse_single(X)
-        given = Given(X, y, sample_weight, Validation(X_val, y_val, sample_weight_val, groups))
-        with self._fit_task(X, y, sample_weight, n_epochs=self._count_epochs()) as tasks:
-            self._forget()
+        given = FitInput(X, y, sample_weight, X_val, y_val, sample_weight_val, groups)
+        with fit_task(self, given, self._count_epochs()) as tasks:
+            forget_fit(self)
             self._original = self._sample = self._footprints = None
             try:
                 self._run(given, tasks)
             except BaseException as error:
                 # Trained again, it has the last good weights; before that, it is smaller in part, or not at all.
                 if not isinstance(error, DivergenceError | KeyboardInterrupt) or not hasattr(self, "estimator_"):
-                    self._forget()
+                    forget_fit(self)
                 raise
             finally:
                 if hasattr(self, "estimator_"):
                     self._remember(X)
-                    self.estimator_._predict_fast()
+                    predict_fast(self.estimator_)
         return self
 
     def predict(self, X):
@@ -259,7 +268,8 @@ class CompressedClassifier(WholeCopies, MadeOfAnother, FitInEpochs, MetaEstimato
     def _begin(self, given):
         """The original, fitted; and a copy of its network's estimator, to be made smaller."""
         original = self._fit_original(given)
-        inner = copied(require_fitted(original, "net_", "it has no network that could be made smaller").estimator)
+        network = require_fitted(original, "net_", "it has no network that could be made smaller").estimator
+        inner = independent_copy(network)
         depth = inner.freeze_depth_ if self.freeze_depth is None else inner.backbone_.stage_index(self.freeze_depth)
         inner.set_params(freeze_depth=depth)
         return original, inner
@@ -268,11 +278,9 @@ class CompressedClassifier(WholeCopies, MadeOfAnother, FitInEpochs, MetaEstimato
         """The estimator fitted; a frozen one as it is."""
         if isinstance(self.estimator, FrozenEstimator):
             return self.estimator
-        names = ("X_val", "y_val", "sample_weight_val", "groups", "sample_weight")
-        params = dict(zip(names, (*given.validation, given.sample_weight), strict=True))
-        params = {name: value for name, value in params.items() if value is not None}
+        params = {name: value for name, value in given._asdict().items() if value is not None and name not in "Xy"}
         if _routing_enabled():
-            metadata = {name: params.pop(name) for name in names[3:] if name in params}
+            metadata = {name: params.pop(name) for name in ("sample_weight", "groups") if name in params}
             params.update(process_routing(self, "fit", **metadata).estimator.fit)
         elif not takes_groups(self.estimator):
             params.pop("groups", None)
@@ -288,56 +296,43 @@ class CompressedClassifier(WholeCopies, MadeOfAnother, FitInEpochs, MetaEstimato
             copied.set_params(**{name: int(seeds.randint(2**31 - 1)) for name in names})
         return copied
 
-    def _enroll(self, inner, given):
-        """The rows to retrain on, and a network that is cut where compression begins."""
-        inner._tells_unreadable = isinstance(self.estimator, FrozenEstimator)  # any other was fitted just now, and told
-        course = inner._enroll(given.X, given.y, given.sample_weight, given.validation, reset=False)
-        inner._tells_unreadable = True
-        inner.net_ = inner._make_net(course, inner.net_)
-        inner.freeze_depth_ = course.depth
-        return self._with_answers(inner, course) if self.alpha and self._count_epochs() else course
+    def _prepare(self, inner, given):
+        """How the smaller network is trained and what on; the network is cut where compression begins."""
+        is_told = isinstance(self.estimator, FrozenEstimator)  # any other was fitted just now, and has warned
+        trainer, data = prepare_training(inner, given, is_new=False, warns=is_told)
+        inner.net_ = trainer.build(inner.backbone_, data, inner.net_)
+        inner.freeze_depth_ = data.depth
+        if self.alpha and self._count_epochs():  # what the network that is still whole says of each row
+            answers = network_outputs(inner, data.table.images)
+            data = data.with_answers(answers, SoftTargets(self.alpha, self.temperature))
+        return trainer, data
 
-    def _with_answers(self, inner, course):
-        """The rows with what the network that is still whole says of each beside them."""
-        course.rows.columns[LOGITS] = torch.from_numpy(inner._outputs_of(course.table.images))
-        course.rows.columns[WEIGHT] = unit_mean(course.table.sample_weight)  # weights of classes weigh labels
-        return course._replace(soft_targets=SoftTargets(self.alpha, self.temperature))
-
-    def _retrain(self, inner, course, tasks, callbacks=()):
+    def _retrain(self, inner, trainer, data, callbacks=()):
         """Adopt ``inner``, and train its network as it is now."""
-        settings = {
-            "max_epochs": self.max_epochs,
-            "lr": self.lr or inner.lr,
-            "lr_decay": self.lr_decay,
-            "unfreeze_every": None,
-            # Statistics of what the network was do not fit what it becomes; a picture alone has none.
-            "freeze_bn": inner.freeze_bn and min(len(course.rows), inner.batch_size) == 1,
-        }
-        before = {name: getattr(inner, name) for name in settings}
+        trainer = trainer.but(
+            max_epochs=self.max_epochs,
+            lr=self.lr or inner.lr,
+            lr_decay=self.lr_decay,
+            unfreeze_every=None,
+            # Statistics of what the network was do not fit what it becomes; an image alone has none.
+            freeze_bn=inner.freeze_bn and min(len(data.rows), inner.batch_size) == 1,
+        )
         try:
-            inner.set_params(**settings)
-            self._renew(inner, course)
+            renew(inner, trainer, data)
             adopt_statistics_quickly(inner.net_.module_)
-            self._recover(inner, course)
+            self._recover(inner, trainer, data)
             self._adopt(inner)  # callbacks may predict; Ctrl-C and a divergence leave its last good weights
-            inner._train(course, tasks, callbacks=callbacks)
-            inner._finish(course)
+            train_network(inner, trainer, data, callbacks=callbacks)
+            finish_training(inner, trainer, data)
         finally:
-            inner.set_params(**before)
             inner.net_.module_.freeze_bn = inner.freeze_bn  # whoever trains it next says so himself
 
-    def _renew(self, inner, course):
-        """A net for the network as it is now, with a loss that fits it."""
-        adopt_network(inner)
-        inner._prepare(course.table, course.depth, course.seed)
-        inner.net_ = inner._make_net(course, inner.net_)
-
-    def _recover(self, inner, course):
+    def _recover(self, inner, trainer, data):
         """Bring back what a few passes without gradients can: statistics of batch norms, and a head that fits."""
-        recalibrate_batch_norms(inner.net_, course.rows)
+        recalibrate_batch_norms(inner.net_, data.rows)
         if inner.head_init == "probe":
             zeros = find_zeros(inner.net_.module_.head)
-            inner._start_from_probe(inner.net_, course)
+            trainer.start_head(inner.net_, data)
             restore_zeros(zeros)
 
     def _adopt(self, inner):
@@ -377,15 +372,6 @@ class CompressedClassifier(WholeCopies, MadeOfAnother, FitInEpochs, MetaEstimato
         tags = super().__sklearn_tags__()
         tags.input_tags = get_tags(self.estimator).input_tags
         return tags
-
-
-class Given(NamedTuple):
-    """What `fit` was given."""
-
-    X: Any
-    y: Any
-    sample_weight: Any
-    validation: Validation
 
 
 def check_estimator_to_compress(estimator: Any) -> None:
@@ -431,12 +417,6 @@ def check_estimator_to_compress(estimator: Any) -> None:
         check_estimator_to_compress(estimator.estimator)
 
 
-def copied(fitted: NetworkClassifier) -> NetworkClassifier:
-    """A copy that shares a teacher with the original, which may be larger than it by far and is not touched here."""
-    shared = [value for name in fitted._shared_by_copies if (value := vars(fitted).get(name)) is not None]
-    return copy.deepcopy(fitted, {id(value): value for value in shared})
-
-
 def _as_pickled(model: Any) -> Any:
     """A model that is pickled as a compressed one is: without a network that was its parameter."""
     compressor = find_fitted(model, MadeOfAnother)
@@ -448,6 +428,12 @@ def _as_pickled(model: Any) -> Any:
 def adopt_network(inner: NetworkClassifier) -> None:
     """Make what became of the trained network the estimator's network, which it lends to others."""
     inner.backbone_ = adopted(inner, inner.net_.module_)
+
+
+def renew(inner: NetworkClassifier, trainer: Trainer, data: TrainingData) -> None:
+    """Give a classifier a net for the network as it is now, with a loss that fits it."""
+    adopt_network(inner)
+    inner.net_ = trainer.build(inner.backbone_, data, inner.net_)
 
 
 def adopted(inner: NetworkClassifier, network: RestNetwork) -> Backbone:

@@ -11,6 +11,8 @@ from sklearn.utils._param_validation import Interval, StrOptions
 
 from sktl._estimators._backbone_parameter import has_random_weights, network_parameter
 from sktl._estimators._network_classifier import NetworkClassifier
+from sktl._estimators._network_estimator import finish_training, prepare_training, train_network
+from sktl._estimators._whole_copies import independent_copy
 from sktl._messages import shortened
 from sktl._randomness import Randomness
 from sktl._training._checkpoint import Remember
@@ -23,7 +25,6 @@ from sktl.compression._compressed import (
     adopt_network,
     adopted,
     compressible,
-    copied,
     require_layers,
 )
 from sktl.compression._lottery_curve import LotteryCurve, Point
@@ -206,44 +207,45 @@ class LotteryTicketClassifier(CompressedClassifier):
 
     def _run(self, given, tasks):
         """Train, take weights away, begin again."""
-        inner, course = self._begin_training(given)
+        inner, trainer, data = self._begin_training(given)
         remember = Remember(self.rewind_epoch)
         self.__dict__.pop("_ticket", None)
         self._adopt(inner)  # callbacks may predict
         try:
-            inner._train(course, tasks, callbacks=[("remember", remember)])
+            train_network(inner, trainer, data, callbacks=[("remember", remember), tasks])
         finally:  # where it diverged or was interrupted, there is the dense network and no ticket
-            self._original = copied(inner)
+            self._original = independent_copy(inner)
             self._adopt(inner)
         start = self._check_start(remember)
-        points = [self._point(inner, course, "winning", 0)]
+        points = [self._point(inner, data, "winning", 0)]
         seeds = check_random_state(self.random_state)
         outcomes, masks = {"winning": _outcome(inner)}, {}
         try:
             for number in range(1, self.n_rounds + 1):
-                wanted = self._masks(outcomes["winning"]["net_"], course, number)
-                found = self._round(inner, course, tasks, start, wanted, number, seeds)
+                wanted = self._masks(outcomes["winning"]["net_"], data, number)
+                found = self._round(inner, trainer, data, tasks, start, wanted, number, seeds)
                 made = {ticket: outcome for ticket, (outcome, _) in found.items()}
                 masks, outcomes, points = wanted, made, points + [point for _, point in found.values()]
         finally:  # also where a round diverged or was interrupted: those before it are whole
-            self._keep(inner, course, start, masks, outcomes, points)
+            self._keep(inner, trainer, data, start, masks, outcomes, points)
 
-    def _keep(self, inner, course, start, masks, outcomes, points):
+    def _keep(self, inner, trainer, data, start, masks, outcomes, points):
         """The last whole round as the result."""
         self.curve_ = LotteryCurve(points)
-        self._ticket = pack(self._plant(inner, course, start, masks, "winning", 0).tensors())
+        self._ticket = pack(self._plant(inner, trainer, data, start, masks, "winning", 0).tensors())
         vars(inner).update(outcomes.get(self.ticket, outcomes["winning"]))
         adopt_network(inner)
-        inner._finish(course)
+        finish_training(inner, trainer, data)
         self._adopt(inner)
 
-    def _round(self, inner, course, tasks, start, masks, number, seeds):
+    def _round(self, inner, trainer, data, tasks, start, masks, number, seeds):
         """What comes of each ticket of a round, and its point of the curve."""
         found = {}
         for ticket in self._tickets(number):
-            inner.net_ = self._plant(inner, course, start, masks, ticket, int(seeds.randint(2**31 - 1)))
-            inner._train(course, tasks, start=start)
-            found[ticket] = _outcome(inner), self._point(inner, course, ticket, number)
+            seed = int(seeds.randint(2**31 - 1))
+            inner.net_ = self._plant(inner, trainer, data, start, masks, ticket, seed)
+            train_network(inner, trainer, data, callbacks=[tasks], start=start)
+            found[ticket] = _outcome(inner), self._point(inner, data, ticket, number)
         return found
 
     def _begin_training(self, given):
@@ -251,13 +253,11 @@ class LotteryTicketClassifier(CompressedClassifier):
         inner = self._seeded_clone()
         if self.freeze_depth is not None:
             inner.set_params(freeze_depth=self.freeze_depth)
-        inner._judged_by = "LotteryTicketClassifier"
-        course = inner._enroll(given.X, given.y, given.sample_weight, given.validation, reset=True)
-        del inner._judged_by  # when it is fitted again, that is its own affair
-        inner.net_ = inner._make_net(course)
+        trainer, data = prepare_training(inner, given, is_new=True, set_aside_by=type(self).__name__)
+        inner.net_ = trainer.build(inner.backbone_, data)
         require_layers(compressible(inner.net_.module_), inner.freeze_depth)
-        inner.freeze_depth_ = course.depth
-        return inner, course
+        inner.freeze_depth_ = data.depth
+        return inner, trainer, data
 
     def _check_start(self, remember):
         """Where each round begins."""
@@ -268,13 +268,13 @@ class LotteryTicketClassifier(CompressedClassifier):
             )
         return remember.checkpoint_
 
-    def _masks(self, net, course, number):
+    def _masks(self, net, data, number):
         """Where the weights are zero in a round, by what they have become in the one before."""
         layers = compressible(net.module_)
         last = last_linear(net.module_.head)
         halved = {path: self.scope == "layer" and layer is last for path, layer in layers.items()}
         shares = {path: 1 - (1 - self.prune_fraction / (1 + halved[path])) ** number for path in layers}
-        scores = importance(net, course.rows, layers, "magnitude", torch.Generator())
+        scores = importance(net, data.rows, layers, "magnitude", torch.Generator())
         return zero_masks(layers, scores, shares, self.scope)
 
     def _tickets(self, number):
@@ -284,9 +284,9 @@ class LotteryTicketClassifier(CompressedClassifier):
         is_asked = number == self.n_rounds and self.ticket != "winning"
         return (self.ticket, "winning") if is_asked else ("winning",)
 
-    def _plant(self, inner, course, start, masks, ticket, seed):
+    def _plant(self, inner, trainer, data, start, masks, ticket, seed):
         """A net that has not been trained since the beginning, without the weights that are masked."""
-        net = inner._make_net(course, inner.net_)
+        net = trainer.build(inner.backbone_, data, inner.net_)
         net.history = copy.deepcopy(start.history)
         start.rewind(net)
         layers = compressible(net.module_)
@@ -296,7 +296,7 @@ class LotteryTicketClassifier(CompressedClassifier):
         set_zeros(layers, shuffled(masks, generator) if ticket == "random_mask" else masks)
         return net
 
-    def _point(self, inner, course, ticket, number):
+    def _point(self, inner, data, ticket, number):
         """What came of a training."""
         weights = [layer.get_parameter("weight") for layer in compressible(inner.net_.module_).values()]
         left = sum(int(torch.count_nonzero(weight)) for weight in weights)
@@ -305,7 +305,7 @@ class LotteryTicketClassifier(CompressedClassifier):
             ticket,
             number,
             left / sum(weight.numel() for weight in weights),
-            inner.net_.score(course.valid),
+            inner.net_.score(data.valid),
             int(np.argmin(losses)) + 1 if losses else None,
         )
 

@@ -159,7 +159,7 @@ class LowRankClassifier(CompressedClassifier):
 
     def _compress(self, inner, given, tasks):
         """Replace the layers, and train what they have become."""
-        course = self._enroll(inner, given)
+        trainer, data = self._prepare(inner, given)
         network = inner.net_.module_
         layers: dict[str, Any] = inner_layers(network)
         self.ranks_ = {}
@@ -168,7 +168,7 @@ class LowRankClassifier(CompressedClassifier):
             self.ranks_[path.removeprefix("stages.")] = _ranks(factors)
         if not self.ranks_:
             raise CompressionError(self._why_nothing_shrinks(layers))
-        self._retrain(inner, course, tasks)
+        self._retrain(inner, trainer, data, [tasks])
 
     def _factorize(self, layers):
         """(path, sequence of smaller layers) of each layer that has one."""

@@ -7,11 +7,13 @@ from sklearn.utils import check_random_state
 from sklearn.utils._param_validation import Interval, StrOptions
 from torch import nn
 
+from sktl._estimators._fit_tasks import forget_fit
 from sktl.compression._compressed import (
     COMPRESSION_CONSTRAINTS,
     CompressedClassifier,
     compressible,
     inner_layers,
+    renew,
     require_layers,
 )
 from sktl.compression._filters import import_torch_pruning, measure_unpruned, prune_filters
@@ -170,23 +172,23 @@ class PrunedClassifier(CompressedClassifier):
 
     def _compress(self, inner, given, tasks):
         """Leave out, train, and again."""
-        course = self._enroll(inner, given)
+        trainer, data = self._prepare(inner, given)
         generator = torch.Generator().manual_seed(check_random_state(self.random_state).randint(2**31 - 1))
         whole = None
         for number in range(1, self.n_rounds + 1):
-            self._forget()  # from here until it is trained again, it is smaller in part
+            forget_fit(self)  # from here until it is trained again, it is smaller in part
             # What is left shrinks by the same factor in each round, and is in the end what was asked for.
             share = 1 - (1 - self.amount) ** (number / self.n_rounds)
             if number > 1 and self.criterion == "taylor":  # what a loss had learnt it has forgotten after training
-                self._renew(inner, course)
+                renew(inner, trainer, data)
             layers = self._layers(inner.net_.module_)
-            scores = importance(inner.net_, course.rows, layers, self.criterion, generator)
+            scores = importance(inner.net_, data.rows, layers, self.criterion, generator)
             if self.granularity == "weight":
                 set_zeros(layers, zero_masks(layers, scores, dict.fromkeys(layers, share), self._resolve_scope()))
             else:
                 scores = {layers[path]: score for path, score in scores.items()}
-                whole = self._cut(inner, course, scores, share, whole)
-            self._retrain(inner, course, tasks)
+                whole = self._cut(inner, data, scores, share, whole)
+            self._retrain(inner, trainer, data, [tasks])
 
     def _layers(self, network):
         """What can be left out of."""
@@ -203,11 +205,11 @@ class PrunedClassifier(CompressedClassifier):
             )
         return layers
 
-    def _cut(self, inner, course, scores, share, whole):
+    def _cut(self, inner, data, scores, share, whole):
         """Take filters out of the network, until ``share`` of the whole one is gone, which is returned."""
         network = inner.net_.module_
         with torch.no_grad():
-            example = network.normalization(course.rows.activations.batch([0], 0).to(inner.net_.device))
+            example = network.normalization(data.rows.activations.batch([0], 0).to(inner.net_.device))
         before = sum(parameter.numel() for parameter in network.parameters())
         whole = whole or measure_unpruned(network, example)
         prune_filters(

@@ -7,6 +7,7 @@ import torch
 from sklearn.utils import check_random_state
 from sklearn.utils._param_validation import Interval, StrOptions
 
+from sktl._estimators._network_estimator import frozen_prefix
 from sktl._training._sparsity import keeps_zeros
 from sktl.backbones._hollow import hollow
 from sktl.compression._codebook import KeepShared, share_weights
@@ -171,27 +172,27 @@ class QuantizedClassifier(CompressedClassifier):
 
     def _compress(self, inner, given, tasks):
         """Quantise as ``scheme`` says."""
-        course = self._enroll(inner, given)
+        trainer, data = self._prepare(inner, given)
         if self.scheme == "codebook":
             layers = compressible(inner.net_.module_)
             self._share(layers)
-            self._retrain(inner, course, tasks, callbacks=[("keep_shared", KeepShared(list(layers)))])
+            self._retrain(inner, trainer, data, [("keep_shared", KeepShared(list(layers))), tasks])
             return
         if self.scheme == "float16":
             _round_to_half(inner.net_.module_)
         adopt_network(inner)
         if self.scheme == "int8":
-            self._make_integers(inner, course)
+            self._make_integers(inner, data)
 
-    def _make_integers(self, inner, course):
+    def _make_integers(self, inner, data):
         """A net of integers in place of the trained one, of which nothing is kept."""
-        n_rows = len(course.table.images)
+        n_rows = len(data.table.images)
         some = np.sort(check_random_state(self.random_state).permutation(n_rows)[: self.n_calibration])
         # What it will predict from: the pictures as they are, whatever changed those that were learnt from.
-        (activations,) = inner._prefix(course.depth, inner.cache).run(course.table.images.take(some))
+        (activations,) = frozen_prefix(inner, data.depth, inner.cache).run(data.table.images.take(some))
         net = quantize_int8(inner.net_.module_, [activations])
         network = inner.net_.module_
-        stages = inner.backbone_.stages[: course.depth]
+        stages = inner.backbone_.stages[: data.depth]
         frozen = list(inner.backbone_.feature_graph(stages[-1].name).parameters()) if stages else []
         net.counts = (
             sum(parameter.numel() for parameter in frozen) + net.parameters,
@@ -202,9 +203,9 @@ class QuantizedClassifier(CompressedClassifier):
         inner.backbone_ = hollow(inner.backbone_, net.left_behind)
         inner.net_ = net
 
-    def _recover(self, inner, course):
+    def _recover(self, inner, trainer, data):
         """What helps any compressed network; a head that is found anew gets a codebook anew."""
-        super()._recover(inner, course)
+        super()._recover(inner, trainer, data)
         layers = compressible(inner.net_.module_)
         self._share({path: layer for path, layer in layers.items() if path.partition(".")[0] == "head"})
 

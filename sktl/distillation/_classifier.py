@@ -7,11 +7,13 @@ from sklearn.base import _fit_context, is_regressor
 from sklearn.callback import with_callbacks
 from sklearn.utils._param_validation import Interval, StrOptions
 
-from sktl._estimators._checked_table import Validation
+from sktl._estimators._checked_table import FitInput
 from sktl._estimators._network_classifier import NetworkClassifier
+from sktl.distillation._distillation_objective import ClassifierDistillation
 from sktl.distillation._distilled import DISTILLATION_CONSTRAINTS, DistilledEstimator
-from sktl.distillation._knowledge import ANSWERS, LEAST_PROBABILITY, MAPS, RELATIONS, ClassifierDistillationLoss
-from sktl.distillation._teacher import classes_of, classifier_answers
+from sktl.distillation._knowledge import ANSWERS, MAPS, RELATIONS, check_knowledge
+from sktl.distillation._partial_targets import PartlyLabeledClasses
+from sktl.distillation._teacher import fit_teacher
 from sktl.exceptions import InputError
 
 
@@ -257,8 +259,8 @@ class DistilledClassifier(DistilledEstimator, NetworkClassifier):
     True
     """
 
-    _missing_labels_advice = "Drop those rows, or let the teacher speak for them: unlabeled=numpy.nan."
     _kinds = (*ANSWERS, *MAPS, *RELATIONS)
+    _objective_type = ClassifierDistillation
     _parameter_constraints: dict = {
         **DISTILLATION_CONSTRAINTS,
         "temperature": [Interval(Real, 0, None, closed="neither")],
@@ -406,80 +408,29 @@ class DistilledClassifier(DistilledEstimator, NetworkClassifier):
         self : DistilledClassifier
             The fitted estimator.
         """
-        return self._fit(X, y, sample_weight, Validation(X_val, y_val, sample_weight_val, groups), classes)
-
-    def _prepare(self, learning, depth, seed):
-        self._kind_of_answers = None
-        known = learning.y >= 0
-        self._class_weight = np.ones(self._n_outputs)
-        if known.any():
-            self._class_weight = self._class_weights(learning.y[known], learning.sample_weight[known])
-        super()._prepare(learning, depth, seed)
+        return self._fit(FitInput(X, y, sample_weight, X_val, y_val, sample_weight_val, groups), classes)
 
     def _check_parameters(self):
         """A regressor has no answers for classes, which is known before it is fitted for hours."""
         super()._check_parameters()
-        is_asked = not set(ANSWERS).isdisjoint(self._weights_of_kinds)
+        is_asked = not set(ANSWERS).isdisjoint(check_knowledge(self.knowledge, self._kinds))
         if is_asked and hasattr(self.teacher, "__sklearn_tags__") and is_regressor(self.teacher):
             raise InputError(
                 f"The 'teacher' parameter of DistilledClassifier must be a classifier. Got {self.teacher!r} instead, "
                 "which is no classifier but a regressor. For numbers use DistilledRegressor."
             )
 
-    def _check_targets(self, y, weight, *, reset, classes):
-        """Number of each row's class, -1 where it has no label, and what it weighs."""
-        labeled = ~self._find_unlabeled(y).reshape(len(y), -1)[:, 0]  # a column is taken for a vector, with a warning
-        if reset and classes is None and not labeled.any():
-            classes = self._classes_of_teacher()
-        if not reset and classes is not None and not np.array_equal(self.classes_, np.unique(classes)):
-            raise InputError(
-                f"classes={classes!r} is not what it was in the first call: {self.classes_!r}. Give the same classes, "
-                "or none."
-            )
-        index, class_weight = np.full(len(labeled), -1), np.full(len(labeled), self._weight_of_unlabeled(labeled))
-        if labeled.any():
-            known = y[labeled] if not hasattr(y, "iloc") else y.iloc[np.flatnonzero(labeled)]
-            if not labeled.all() and np.asarray(known).dtype == object:
-                numbers = np.array(np.asarray(known).tolist())
-                known = numbers if numbers.dtype.kind in "buif" else known  # numbers, beside a gap, were objects
-            index[labeled], class_weight[labeled] = super()._check_targets(
-                known, weight[labeled], reset=reset, classes=classes
-            )
-        elif reset:
-            self._learn_classes(classes)
-        return index, class_weight
+    def _make_coding(self, is_new, classes):
+        """Class numbers, of which a row without a label has none."""
+        return PartlyLabeledClasses(self, classes, None if is_new else self.classes_)
 
-    def _classes_of_teacher(self):
-        """All classes there are, where no row has a label."""
-        self._check_can_do_without_labels()
-        return classes_of(self.teacher)
+    def _fit_teacher(self, coding, table):
+        """The teacher, fitted to the rows with a label."""
+        table = table.take(np.flatnonzero(table.y >= 0))
+        return fit_teacher(self, table, coding.classes[table.y])
 
-    def _known(self, y):
-        return (y >= 0).astype(np.float64)
-
-    def _teacher_targets(self, table):
-        return self.classes_[table.y]
-
-    def _answers(self, table):
-        answers = classifier_answers(self.teacher_, self.classes_, table, self.cache, self._kind_of_answers)
-        self.teacher_answers_ = self._kind_of_answers = answers.kind  # rows to judge on are asked in the same way
-        return answers.values
-
-    def _probe_rows(self, rows, table):
-        """Labels, and where there are none (or they are not to be looked at) what the teacher says."""
-        said = (rows.columns["teacher"].numpy() + np.log(np.maximum(self._class_weight, LEAST_PROBABILITY))).argmax(1)
-        is_own = (table.y >= 0) & (self.alpha < 1)
-        y = np.where(is_own, table.y, said)
-        return y, np.where(is_own, table.weight, table.sample_weight * self._class_weight[y])
-
-    def _make_criterion(self):
-        return ClassifierDistillationLoss(
-            **self._loss_settings(),
-            label_smoothing=self.label_smoothing,
-            temperature=self.temperature,
-            beta=self.beta,
-            class_weight=self._class_weight,
-        )
-
-    def _agreement(self, outputs, answers):
-        return float((outputs.argmax(1) == answers.argmax(1)).mean())
+    def _make_objective(self, coding, table, depth, seed):
+        """What the teacher's answers are is an attribute of a classifier."""
+        objective = super()._make_objective(coding, table, depth, seed)
+        self.teacher_answers_ = objective.kind
+        return objective

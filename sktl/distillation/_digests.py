@@ -14,8 +14,8 @@ import xxhash
 from PIL import Image
 
 from sktl._code import code_key, is_library_code
-from sktl._estimators._labeled_images import LabeledImages
 from sktl._images import unwrapped
+from sktl._training._data import LabeledImages
 from sktl._training._net import Net
 from sktl.backbones import Backbone
 from sktl.backbones._fingerprint import fingerprint

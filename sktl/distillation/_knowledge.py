@@ -127,9 +127,10 @@ class DistillationLoss(WeightedLoss):
     def answers(self, kind: str, outputs: Tensor, y: Tensor, teacher: Tensor) -> Tensor:
         """How far outputs (n, n_outputs) are from the teacher's answers, for each row."""
 
-    def forget_maps(self) -> None:
-        """Throw away what only training needed."""
+    def forget(self) -> bool:
+        """Throw away the maps, which only training needed."""
         self.maps = nn.ModuleList()
+        return True
 
     def predict(self, outputs: np.ndarray) -> np.ndarray:
         """As the loss of the labels does."""

@@ -3,14 +3,14 @@
 import numpy as np
 from sklearn.base import _fit_context
 from sklearn.callback import with_callbacks
-from sklearn.metrics import r2_score
 
-from sktl._estimators._checked_table import Validation
+from sktl._estimators._checked_table import FitInput
 from sktl._estimators._network_regressor import NetworkRegressor
+from sktl.distillation._distillation_objective import RegressorDistillation
 from sktl.distillation._distilled import DISTILLATION_CONSTRAINTS, DistilledEstimator
-from sktl.distillation._knowledge import MAPS, RELATIONS, RegressorDistillationLoss
-from sktl.distillation._teacher import is_frozen, regressor_answers
-from sktl.exceptions import InputError
+from sktl.distillation._knowledge import MAPS, RELATIONS
+from sktl.distillation._partial_targets import PartlyKnownNumbers
+from sktl.distillation._teacher import fit_teacher
 
 
 class DistilledRegressor(DistilledEstimator, NetworkRegressor):
@@ -236,6 +236,7 @@ class DistilledRegressor(DistilledEstimator, NetworkRegressor):
     """
 
     _kinds = ("response", *MAPS, *RELATIONS)
+    _objective_type = RegressorDistillation
     _parameter_constraints: dict = {**DISTILLATION_CONSTRAINTS}
 
     def __init__(
@@ -365,64 +366,16 @@ class DistilledRegressor(DistilledEstimator, NetworkRegressor):
         self : DistilledRegressor
             The fitted estimator.
         """
-        return self._fit(X, y, sample_weight, Validation(X_val, y_val, sample_weight_val, groups))
+        return self._fit(FitInput(X, y, sample_weight, X_val, y_val, sample_weight_val, groups))
 
-    def _prepare(self, learning, depth, seed):
-        super()._prepare(learning, depth, seed)
-        if not self._n_outputs:  # no target was given: the teacher's answers say how many there are, in what units
-            values = regressor_answers(self.teacher_, learning, self.cache)
-            self._has_flat_targets = values.shape[1] == 1
-            self._learn_units(values, learning.weight)
+    def _make_coding(self, is_new, classes):
+        """Standardized targets, of which some may be unknown; a network that has learned keeps its units."""
+        return PartlyKnownNumbers(self, None if is_new else self._coding)
 
-    def _check_targets(self, y, weight, *, reset, classes):
-        """Standardised targets, NaN where there is none, and a weight of one for each row."""
-        missing = self._find_unlabeled(y)
-        if missing.all():
-            if reset:
-                self._check_can_do_without_labels()
-                self._target_mean = np.empty(0)
-            weight_of_each = self._weight_of_unlabeled(~missing)
-            return np.full((len(missing), 1), np.nan, np.float32), np.full(len(missing), weight_of_each)
-        if missing.any():
-            y = np.where(missing, 0, np.asarray(y))  # what is missing is no number, and is put back below
-        targets = self._check_numbers(y)
-        missing = missing.reshape(targets.shape)
-        targets[missing] = np.nan
-        is_heard = np.where(missing.all(axis=1), self._weight_of_unlabeled(~missing), 1.0)
-        return self._standardised(targets, weight, reset), is_heard
-
-    def _can_do_without_labels(self):
-        """Whether the teacher is fitted already, or a transformer, which learns without targets too."""
-        return is_frozen(self.teacher) or not hasattr(self.teacher, "predict")
-
-    def _lessons(self, learning):
-        return super()._lessons(learning) if self._n_outputs else learning
-
-    def _known(self, y):
-        return (~np.isnan(y)).mean(axis=1)
-
-    def _teacher_targets(self, table):
-        """Targets in their own units, to the last bit; a column as a vector, as everywhere."""
-        if not self._n_outputs:
-            return None
-        y = np.asarray(table.given[1])[table.images.positions]
-        return y.ravel() if self._has_flat_targets else y
-
-    def _answers(self, table):
-        values = regressor_answers(self.teacher_, table, self.cache)
-        if values.shape[1] != self._n_outputs:
-            raise InputError(
-                f"The teacher predicts {values.shape[1]} targets, but y has {self._n_outputs}. Fit it on the same ones."
-            )
-        return (values - self._target_mean) / self._target_scale
-
-    def _probe_rows(self, rows, table):
-        """Targets, and where there are none (or they are not to be looked at) what the teacher says."""
-        said = rows.columns["teacher"].numpy()
-        return said if self.alpha == 1 else np.where(np.isnan(table.y), said, table.y), table.weight
-
-    def _make_criterion(self):
-        return RegressorDistillationLoss(**self._loss_settings())
-
-    def _agreement(self, outputs, answers):
-        return float(r2_score(answers, outputs)) if len(outputs) > 1 else float("nan")
+    def _fit_teacher(self, coding, table):
+        """The teacher, fitted to the rows with all targets; without any, to all rows."""
+        if not coding.n_outputs:
+            return fit_teacher(self, table, None)
+        table = table.take(np.flatnonzero(coding.known(table.y) == 1))
+        y = np.asarray(table.given[1])[table.images.positions]  # in their own units, to the last bit
+        return fit_teacher(self, table, y.ravel() if coding.is_flat else y)

@@ -5,7 +5,7 @@ from collections import OrderedDict
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from itertools import chain
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 import xxhash
@@ -19,19 +19,19 @@ from sklearn.utils.validation import check_is_fitted, has_fit_parameter
 
 from sktl._estimators._find_fitted import FittedPart, find_fitted
 from sktl._estimators._groups import takes_groups
-from sktl._estimators._labeled_images import LabeledImages
 from sktl._frozen._cache import open_cache, shared_memory_cache
 from sktl._interrupts import noticed_interrupts
 from sktl._locks import Lock
 from sktl._messages import shortened, shortened_errors
 from sktl._stores import register_store
+from sktl._training._data import LabeledImages
 from sktl._warnings import warn
 from sktl.backbones._weights_files import file_digest, is_weights_name
 from sktl.distillation._digests import content_digest, digest_and_size, row_digests
 from sktl.distillation._knowledge import LEAST_PROBABILITY
 from sktl.exceptions import InputError, TrainingWarning
 
-_BLOCK = 4096  # pictures that are asked about together: what is known is kept if the next ones fail
+_ASKED_TOGETHER = 4096  # images: what is known is kept if the next ones fail
 _FEW = 16  # pictures from which is seen what a teacher's decision values are
 
 KINDS = ("logits", "probabilities", "decision values", "labels")
@@ -44,19 +44,12 @@ _FITTED_LOCK = Lock()
 register_store("fitted teachers", _FITTED.clear, _FITTED_LOCK)
 
 
-class Answers(NamedTuple):
-    """What a teacher says of each picture, and what kind of saying it is."""
-
-    values: np.ndarray  # (n_pictures, n_classes), logits
-    kind: str
-
-
 def is_frozen(teacher: Any) -> bool:
     """Whether a teacher is used as it is."""
     return isinstance(teacher, FrozenEstimator)
 
 
-def fit_teacher(owner: Any, table: LabeledImages, has_weights: bool) -> Any:
+def fit_teacher(owner: Any, table: LabeledImages, y: "np.ndarray | None") -> Any:
     """The teacher of an estimator, fitted on a table; a frozen one as it is.
 
     Parameters
@@ -66,8 +59,8 @@ def fit_teacher(owner: Any, table: LabeledImages, has_weights: bool) -> Any:
     table : LabeledImages
         The rows to fit it on. Equal ones are one row: a teacher that takes weights gets them, to any other a row is
         shown as often as it was there.
-    has_weights : bool
-        Whether the weights of the rows are more than the number of equal ones.
+    y : ndarray or None
+        What it is to predict for them, in the user's own words or units.
     """
     teacher = owner.teacher
     if is_frozen(teacher):  # and fitted, as `check_teacher` has seen
@@ -75,7 +68,7 @@ def fit_teacher(owner: Any, table: LabeledImages, has_weights: bool) -> Any:
     is_plain = bool(np.all(table.sample_weight == 1))
     metadata: dict[str, Any] = {"sample_weight": table.sample_weight, "groups": table.groups}
     if _routing_enabled():
-        absent = {"sample_weight": not has_weights, "groups": table.groups is None}
+        absent = {"sample_weight": not table.is_weighted, "groups": table.groups is None}
         given = {name: column for name, column in metadata.items() if not absent[name]}
         fit_params = dict(process_routing(owner, "fit", **given).teacher.fit)
     else:
@@ -85,9 +78,10 @@ def fit_teacher(owner: Any, table: LabeledImages, has_weights: bool) -> Any:
         }
         fit_params = {name: column for name, column in metadata.items() if takes[name]}
     if not is_plain and "sample_weight" not in fit_params:
-        table = _repeated(teacher, table)
+        rows = _repetitions(teacher, table)
+        table, y = table.take(rows), None if y is None else y[rows]
         fit_params |= {"groups": table.groups} if "groups" in fit_params else {}
-    return _fitted(teacher, table, owner._teacher_targets(table), fit_params)
+    return _fitted(teacher, table, y, fit_params)
 
 
 def check_teacher(owner: Any) -> None:
@@ -112,59 +106,109 @@ def check_teacher(owner: Any) -> None:
         _check_frozen(teacher)
 
 
-def classifier_answers(
-    teacher: Any, classes: np.ndarray, table: LabeledImages, cache: Any, kind: "str | None" = None
-) -> Answers:
-    """Logits of a classifier for the pictures of a table, (n_pictures, n_classes), in the order of ``classes``.
+class TeacherAnswers:
+    """What a fitted teacher says of images, each of which it is asked about once.
 
-    Logits are preferred to probabilities, which cannot tell apart what is nearly 0 or nearly 1; these to decision
-    values, whose scale is their own; and these to labels, which say nothing of the other classes.
+    It is kept under what the teacher is (its whole fitted state) and what it was shown (the row as it was given).
 
     Parameters
     ----------
-    teacher : fitted classifier
-        With ``classes_``, and ``decision_function``, ``predict_proba`` or ``predict``.
-    classes : ndarray of shape (n_classes,)
-        The student's.
-    table : LabeledImages
-        The pictures, as they were given.
+    teacher : fitted estimator
+        Who is asked.
     cache : "auto", path-like or None
         Where answers are kept.
-    kind : str or None, default=None
-        What to ask for, as a table before this one was asked; None takes the most telling that it has.
-
-    Raises
-    ------
-    InputError
-        Where it is no classifier, knows other classes, or gives no finite numbers.
     """
-    columns = _columns(teacher, classes)
-    asked = _Asked(teacher, table, cache)
-    kind = kind or asked.kind()
-    values = asked.answers(lambda X: _logits(teacher, X, kind), kind)
-    return Answers(values[:, columns], kind)
+
+    def __init__(self, teacher: Any, cache: Any):
+        self.teacher = teacher
+        self._cache = open_cache(cache)
+        digest = content_digest(teacher) if self._cache is not None else None
+        if digest is None:
+            self._cache = None
+        self._digest = digest or b""
+
+    def kind(self, table: LabeledImages) -> str:
+        """What a classifier's answers are, one of `KINDS`, the most telling that it has.
+
+        Logits are preferred to probabilities, which cannot tell apart what is nearly 0 or nearly 1; these to decision
+        values, whose scale is their own; and these to labels, which say nothing of the other classes.
+        """
+        key = self._key(b"kind")
+        (found,) = self._cache.get_many([key]) if self._cache is not None else (None,)
+        if found is not None:
+            return KINDS[int(found)]
+        positions = table.images.positions[:_FEW]
+        kind = _kind_of_answers(self.teacher, _safe_indexing(table.given[0], positions))
+        if self._cache is not None:
+            self._cache.put_many([(key, np.array(KINDS.index(kind)))])
+        return kind
+
+    def logits(self, table: LabeledImages, kind: str) -> np.ndarray:
+        """Logits of a classifier for the images of a table, (n_images, n_classes), in the order of its own classes.
+
+        Raises
+        ------
+        InputError
+            If it gives no finite numbers for an image.
+        """
+        return self._answers(table, lambda X: _logits(self.teacher, X, kind), kind)
+
+    def numbers(self, table: LabeledImages) -> np.ndarray:
+        """What a regressor predicts for the images of a table, (n_images, n_targets); or a transformer's features.
+
+        Raises
+        ------
+        InputError
+            If it is a classifier, or gives no finite numbers for an image.
+        """
+        if is_classifier(self.teacher):
+            raise InputError(
+                f"teacher={self.teacher!r} is a classifier: its class numbers are no quantity. Use DistilledClassifier."
+            )
+        kind = "predictions" if hasattr(self.teacher, "predict") else "features"
+        ask = self.teacher.predict if hasattr(self.teacher, "predict") else self.teacher.transform
+
+        def numbers(X: Any) -> np.ndarray:
+            values = np.asarray(ask(X), np.float64)
+            return values.reshape(len(values), -1)
+
+        return self._answers(table, numbers, kind)
+
+    def _answers(self, table: LabeledImages, ask: Callable[[Any], np.ndarray], kind: str) -> np.ndarray:
+        """Its answers, one row for each image."""
+        keys = [self._key(kind.encode(), digest) for digest in row_digests(table)]
+        first = {key: row for row, key in reversed(list(enumerate(keys)))}
+        known: dict[bytes, np.ndarray] = {}
+        if self._cache is not None:
+            found = zip(first, self._cache.get_many(list(first)), strict=True)
+            known = {key: answer for key, answer in found if answer is not None}
+        missing = sorted(row for key, row in first.items() if key not in known)
+        for start in range(0, len(missing), _ASKED_TOGETHER):
+            rows = missing[start : start + _ASKED_TOGETHER]
+            answers = _checked_answers(table, ask, rows)
+            new = [(keys[row], answer) for row, answer in zip(rows, answers, strict=True)]
+            known.update(new)
+            if self._cache is not None:
+                self._cache.put_many(new)
+        return np.stack([known[key] for key in keys])
+
+    def _key(self, *parts: bytes) -> bytes:
+        return xxhash.xxh3_128(b"|".join([b"teacher 1", self._digest, *parts])).digest()
 
 
-def regressor_answers(teacher: Any, table: LabeledImages, cache: Any) -> np.ndarray:
-    """What a regressor predicts for the pictures of a table, (n_pictures, n_targets); or a transformer's features.
-
-    Raises
-    ------
-    InputError
-        Where it is a classifier, or gives no finite numbers for a picture.
-    """
-    if is_classifier(teacher):
+def _checked_answers(table: LabeledImages, ask: Callable[[Any], np.ndarray], rows: Sequence[int]) -> np.ndarray:
+    """The answers for some rows of a table, all finite numbers."""
+    positions = table.images.positions[rows]
+    answers = ask(_safe_indexing(table.given[0], positions))
+    if len(answers) != len(rows):
+        raise InputError(f"The teacher gave {len(answers)} answers for {len(rows)} pictures.")
+    bad = np.flatnonzero(~np.isfinite(answers).all(axis=1))
+    if len(bad):
         raise InputError(
-            f"teacher={teacher!r} is a classifier: its class numbers are no quantity. Use DistilledClassifier."
+            f"The teacher's answer to picture {positions[bad[0]]} is {answers[bad[0]].tolist()}: no finite numbers "
+            "to learn from. Mend the teacher, or leave the picture out."
         )
-    kind = "predictions" if hasattr(teacher, "predict") else "features"
-    ask = teacher.predict if hasattr(teacher, "predict") else teacher.transform
-
-    def numbers(X: Any) -> np.ndarray:
-        values = np.asarray(ask(X), np.float64)
-        return values.reshape(len(values), -1)
-
-    return _Asked(teacher, table, cache).answers(numbers, kind)
+    return answers
 
 
 def network_of(teacher: Any) -> FittedPart:
@@ -254,16 +298,16 @@ def _unfitted(teacher: Any) -> Any:
         return clone(teacher)
 
 
-def _repeated(teacher: Any, table: LabeledImages) -> LabeledImages:
+def _repetitions(teacher: Any, table: LabeledImages) -> np.ndarray:
     """Each row as often as it was there, for a teacher that takes no weights."""
-    counts = table.sample_weight.astype(int)
+    rows, counts = np.arange(len(table.y)), table.sample_weight.astype(int)
     if np.all(counts == table.sample_weight) and counts.sum() <= 100 * len(counts):
-        return table.take(np.repeat(np.arange(len(counts)), counts))
+        return np.repeat(rows, counts)
     warn(
         f"The teacher, {type(teacher).__name__}, takes no sample_weight: the weights count for the student alone.",
         TrainingWarning,
     )
-    return table
+    return rows
 
 
 def classes_of(teacher: Any) -> np.ndarray:
@@ -283,8 +327,8 @@ def classes_of(teacher: Any) -> np.ndarray:
     return np.asarray(teacher.classes_)
 
 
-def _columns(teacher: Any, classes: np.ndarray) -> list[int]:
-    """Where the teacher has each class of the student."""
+def class_columns(teacher: Any, classes: np.ndarray) -> list[int]:
+    """Where the teacher has each class of the student; an error if they are not the same ones."""
     known = classes_of(teacher).tolist()
     missing = [label for label in classes.tolist() if label not in known]
     more = [label for label in known if label not in classes.tolist()]
@@ -343,68 +387,6 @@ def _from_decision(values: Any) -> np.ndarray:
     """Decision values as logits: one column becomes two, half of it for and half of it against."""
     values = np.asarray(values, np.float64)
     return np.stack([-values / 2, values / 2], axis=1) if values.ndim == 1 else values
-
-
-class _Asked:
-    """A teacher and the pictures that it is asked about, each once.
-
-    What it said is kept under what it is (its whole fitted state) and what it was shown (the row as it was given).
-    """
-
-    def __init__(self, teacher: Any, table: LabeledImages, cache: Any):
-        self._teacher = teacher
-        self._table = table
-        self._cache = open_cache(cache)
-        digest = content_digest(teacher) if self._cache is not None else None
-        if digest is None:
-            self._cache = None
-        self._digest = digest or b""
-
-    def kind(self) -> str:
-        """What its answers are, one of `KINDS`."""
-        key = self._key(b"kind")
-        (found,) = self._cache.get_many([key]) if self._cache is not None else (None,)
-        if found is not None:
-            return KINDS[int(found)]
-        positions = self._table.images.positions[:_FEW]
-        kind = _kind_of_answers(self._teacher, _safe_indexing(self._table.given[0], positions))
-        if self._cache is not None:
-            self._cache.put_many([(key, np.array(KINDS.index(kind)))])
-        return kind
-
-    def answers(self, ask: Callable[[Any], np.ndarray], kind: str) -> np.ndarray:
-        """Its answers, one row for each picture."""
-        keys = [self._key(kind.encode(), digest) for digest in row_digests(self._table)]
-        first = {key: row for row, key in reversed(list(enumerate(keys)))}
-        known: dict[bytes, np.ndarray] = {}
-        if self._cache is not None:
-            found = zip(first, self._cache.get_many(list(first)), strict=True)
-            known = {key: answer for key, answer in found if answer is not None}
-        missing = sorted(row for key, row in first.items() if key not in known)
-        for start in range(0, len(missing), _BLOCK):
-            rows = missing[start : start + _BLOCK]
-            answers = self._ask(ask, rows)
-            new = [(keys[row], answer) for row, answer in zip(rows, answers, strict=True)]
-            known.update(new)
-            if self._cache is not None:
-                self._cache.put_many(new)
-        return np.stack([known[key] for key in keys])
-
-    def _ask(self, ask: Callable[[Any], np.ndarray], rows: Sequence[int]) -> np.ndarray:
-        positions = self._table.images.positions[rows]
-        answers = ask(_safe_indexing(self._table.given[0], positions))
-        if len(answers) != len(rows):
-            raise InputError(f"The teacher gave {len(answers)} answers for {len(rows)} pictures.")
-        bad = np.flatnonzero(~np.isfinite(answers).all(axis=1))
-        if len(bad):
-            raise InputError(
-                f"The teacher's answer to picture {positions[bad[0]]} is {answers[bad[0]].tolist()}: no finite numbers "
-                "to learn from. Mend the teacher, or leave the picture out."
-            )
-        return answers
-
-    def _key(self, *parts: bytes) -> bytes:
-        return xxhash.xxh3_128(b"|".join([b"teacher 1", self._digest, *parts])).digest()
 
 
 def _is_repeatable(teacher: Any) -> bool:

@@ -6,13 +6,13 @@ from typing import Any
 import numpy as np
 import torch
 
-from sktl._estimators._labeled_images import LabeledImages
 from sktl._estimators._network_estimator import fitted_pooling
 from sktl._frozen._activations import RowStore
 from sktl._frozen._prefix import FrozenPrefix
 from sktl._frozen._runtime import Runtime
 from sktl._frozen._spec import PrefixSpec
 from sktl._images import check_images
+from sktl._training._data import LabeledImages
 from sktl.distillation._layers import LayerPair, as_map, teacher_map
 from sktl.distillation._teacher import network_of
 

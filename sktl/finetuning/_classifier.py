@@ -7,13 +7,14 @@ from sklearn.base import _fit_context
 from sklearn.callback import with_callbacks
 from sklearn.utils._param_validation import Interval, StrOptions
 
+from sktl._estimators._checked_table import FitInput
 from sktl._estimators._network_classifier import NetworkClassifier
-from sktl._estimators._network_estimator import TRANSFER_CONSTRAINTS
+from sktl._estimators._network_estimator import NETWORK_CONSTRAINTS
 from sktl.exceptions import InputError
-from sktl.finetuning._depth import DepthByData
+from sktl.finetuning._finetuned import FineTunedEstimator
 
 
-class FineTunedClassifier(DepthByData, NetworkClassifier):
+class FineTunedClassifier(FineTunedEstimator, NetworkClassifier):
     """Adapt a pretrained network to your classes: new head, first stages frozen, the rest trained.
 
     The frozen stages run once per picture and depth, over all epochs, folds and other candidates of a grid search; only
@@ -202,7 +203,7 @@ class FineTunedClassifier(DepthByData, NetworkClassifier):
     """
 
     _parameter_constraints: dict = {
-        **TRANSFER_CONSTRAINTS,
+        **NETWORK_CONSTRAINTS,
         "label_smoothing": [Interval(Real, 0, 1, closed="left")],
         "class_weight": [dict, StrOptions({"balanced"}), None],
     }
@@ -324,4 +325,4 @@ class FineTunedClassifier(DepthByData, NetworkClassifier):
             raise InputError(
                 "class_weight='balanced' is not supported for partial_fit, which does not see all rows. Give a dict."
             )
-        return self._step(X, y, sample_weight, classes)
+        return self._fit_step(FitInput(X, y, sample_weight), classes)

@@ -3,12 +3,13 @@
 from sklearn.base import _fit_context
 from sklearn.callback import with_callbacks
 
-from sktl._estimators._network_estimator import TRANSFER_CONSTRAINTS
+from sktl._estimators._checked_table import FitInput
+from sktl._estimators._network_estimator import NETWORK_CONSTRAINTS
 from sktl._estimators._network_regressor import NetworkRegressor
-from sktl.finetuning._depth import DepthByData
+from sktl.finetuning._finetuned import FineTunedEstimator
 
 
-class FineTunedRegressor(DepthByData, NetworkRegressor):
+class FineTunedRegressor(FineTunedEstimator, NetworkRegressor):
     """Adapt a pretrained network to predict numbers: new head, first stages frozen, the rest trained.
 
     The frozen stages run once per picture and depth, over all epochs, folds and other candidates of a grid search; only
@@ -186,7 +187,7 @@ class FineTunedRegressor(DepthByData, NetworkRegressor):
     True
     """
 
-    _parameter_constraints: dict = {**TRANSFER_CONSTRAINTS}
+    _parameter_constraints: dict = {**NETWORK_CONSTRAINTS}
 
     def __init__(
         self,
@@ -287,4 +288,4 @@ class FineTunedRegressor(DepthByData, NetworkRegressor):
         self : FineTunedRegressor
             The fitted estimator.
         """
-        return self._step(X, y, sample_weight)
+        return self._fit_step(FitInput(X, y, sample_weight))

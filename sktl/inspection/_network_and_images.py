@@ -8,8 +8,8 @@ from sklearn.utils.multiclass import type_of_target
 from sklearn.utils.validation import column_or_1d
 
 from sktl._estimators._backbone_parameter import resolve_backbone
+from sktl._estimators._checked_table import as_targets
 from sktl._estimators._find_fitted import find_fitted
-from sktl._estimators._labeled_images import as_targets
 from sktl._estimators._layer_features import name_layers
 from sktl._estimators._network_estimator import fitted_pooling
 from sktl._frozen._prefix import FrozenPrefix

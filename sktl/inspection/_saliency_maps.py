@@ -15,7 +15,7 @@ from sktl._device import resolve_device
 from sktl._estimators._find_fitted import require_fitted
 from sktl._estimators._layer_features import name_layers
 from sktl._estimators._network_classifier import NetworkClassifier
-from sktl._estimators._network_estimator import fitted_pooling
+from sktl._estimators._network_estimator import fitted_pooling, frozen_prefix
 from sktl._frozen._prefix import FrozenPrefix
 from sktl._frozen._prefix_network import Normalization, pool
 from sktl._frozen._runners import get_runner, resolve_batch_size
@@ -117,7 +117,7 @@ def read_pictures(fitted: NetworkClassifier, X: Any, n_pictures: int) -> tuple[n
 
 def class_probabilities(fitted: NetworkClassifier, pictures: np.ndarray) -> np.ndarray:
     """Probabilities (n, n_classes) of pictures as the network sees them, by the numerics with which it predicts."""
-    prefix = fitted._prefix(fitted.freeze_depth_, None)
+    prefix = frozen_prefix(fitted, fitted.freeze_depth_, None)
     # ONNX Runtime would round otherwise, and take seconds to start.
     run = get_runner(prefix.spec, prefix.runtime, "torch")
     size = _batch_size(fitted.backbone_, prefix.runtime.device)

@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 from sklearn.base import is_classifier, is_regressor
 
-from sktl._estimators._labeled_images import as_targets
+from sktl._estimators._checked_table import as_targets
 
 _LEAST_SPAN = 0.2  # of an axis of scores, as a share of their range
 _MARGIN = 0.58  # from the middle to either end, by the span

@@ -15,9 +15,9 @@ from sklearn.utils import _safe_indexing, check_random_state, indexable
 from sklearn.utils._param_validation import Interval, StrOptions
 from sklearn.utils.validation import _num_samples, check_is_fitted
 
+from sktl._estimators._checked_table import as_targets
 from sktl._estimators._footprint import network_counts
 from sktl._estimators._groups import check_groups
-from sktl._estimators._labeled_images import as_targets
 from sktl._estimators._layer_features import joined_features, layer_features, name_layers
 from sktl._frozen._progress import CallbackProgress, start_task
 from sktl._frozen._readable import is_tolerant, warn_left_out

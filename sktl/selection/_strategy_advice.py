@@ -16,11 +16,12 @@ from torch import nn
 
 from sktl._estimators._auto_depth import MUCH, Situation, look, strategy_params
 from sktl._estimators._backbone_parameter import has_random_weights
+from sktl._estimators._checked_table import as_targets, distinct
 from sktl._estimators._groups import check_groups
-from sktl._estimators._labeled_images import LabeledImages, as_targets, distinct
 from sktl._frozen._runtime import SHARED_PARAMETERS
 from sktl._images import Images
 from sktl._params import check_consistent_length, validate_params
+from sktl._training._data import LabeledImages
 from sktl._training._head_probe import PROBE_PENALTY, in_order
 from sktl._warnings import warn
 from sktl.backbones import Preprocessing

@@ -9,8 +9,8 @@ from sklearn.linear_model import LogisticRegression, Ridge
 from sklearn.model_selection import GridSearchCV, GroupKFold
 from sklearn.pipeline import Pipeline
 
-import sktl._estimators._checked_table as enrollment
 from sktl import DistilledClassifier, DistilledRegressor, FineTunedClassifier, FineTunedRegressor
+from sktl._estimators import _network_estimator
 from sktl.compression import LotteryTicketClassifier, PrunedClassifier, QuantizedClassifier
 from sktl.exceptions import ImageWarning, InputError
 
@@ -33,14 +33,14 @@ def splits(copies, monkeypatch):
     """The originals on either side of each split that is made, in a list that grows."""
     X, _, groups = copies
     original = {row.tobytes(): group for row, group in zip(X, groups, strict=True)}
-    made, hold_out = [], enrollment.hold_out
+    made, hold_out = [], _network_estimator.hold_out
 
     def noted(*args, **kwargs):
         sides = hold_out(*args, **kwargs)
         made.append([{original[side.given[0][row].tobytes()] for row in side.images.positions} for side in sides])
         return sides
 
-    monkeypatch.setattr(enrollment, "hold_out", noted)
+    monkeypatch.setattr(_network_estimator, "hold_out", noted)
     return made
 
 

@@ -16,7 +16,7 @@ from skorch.callbacks import Callback
 from torch import nn
 
 from sktl import FineTunedClassifier, FineTunedRegressor
-from sktl._estimators import _network_estimator as _transfer
+from sktl._estimators import _network_estimator
 from sktl._frozen import _pass
 from sktl._frozen._cache import open_cache
 from sktl.backbones import load_backbone
@@ -169,7 +169,7 @@ def test_the_engine_goes_by_the_table_and_not_by_its_blocks(digits, monkeypatch)
         "resolve_engine",
         lambda spec, runtime, n_images: sizes.append(n_images) or resolve(spec, runtime, n_images),
     )
-    monkeypatch.setattr(_transfer, "_BLOCK", 10)
+    monkeypatch.setattr(_network_estimator, "_PREDICTED_TOGETHER", 10)
     tuner(cache=None).fit(X, y).predict(X)
     assert set(sizes) == {30}
 

@@ -11,7 +11,7 @@ from skorch.callbacks import Callback
 from torch import nn
 
 from sktl import FineTunedClassifier
-from sktl._estimators import _network_estimator as _transfer
+from sktl._estimators import _network_estimator
 from sktl.exceptions import DivergenceError
 
 
@@ -80,7 +80,9 @@ def test_an_interruption_before_anything_was_learnt(digits, monkeypatch):
     model = tuner(max_epochs=1).fit(X, y)
     expected = model.predict_proba(X)
     with monkeypatch.context() as patch:
-        patch.setattr(_transfer, "fetch_activations", lambda *args, **kwargs: signal.raise_signal(signal.SIGINT))
+        patch.setattr(
+            _network_estimator, "fetch_activations", lambda *args, **kwargs: signal.raise_signal(signal.SIGINT)
+        )
         with pytest.raises(KeyboardInterrupt):
             model.fit(X, y)
     with pytest.raises(NotFittedError):

@@ -19,6 +19,7 @@ from sklearn.preprocessing import FunctionTransformer
 from skorch.callbacks import Callback
 
 from sktl import DistilledClassifier, FineTunedClassifier, FineTunedRegressor
+from sktl._training._trainer import Trainer
 from sktl.compression import LotteryTicketClassifier, LowRankClassifier, PrunedClassifier, QuantizedClassifier
 from sktl.distillation import _teacher
 from sktl.exceptions import DivergenceError
@@ -375,20 +376,20 @@ def test_what_it_teaches(make, prune, table, monkeypatch):
     X, y = table
     weight = np.r_[np.zeros(5), np.linspace(1, 3, 35)]
     original = make(class_weight={0: 5, 1: 1, 2: 1}, augment="flip").fit(X, y)
-    courses = []
-    train = FineTunedClassifier._train
-    monkeypatch.setattr(FineTunedClassifier, "_train", lambda *a, **kw: courses.append(a[1]) or train(*a, **kw))
+    trained_on = []
+    train = Trainer.train
+    monkeypatch.setattr(Trainer, "train", lambda *a, **kw: trained_on.append(a[2]) or train(*a, **kw))
     settings = {"alpha": 0.25, "temperature": 3.0, "freeze_depth": 0, "n_rounds": 2}
     prune(FrozenEstimator(original), **settings).fit(X, y, sample_weight=weight)
-    assert len(courses) == 2
-    for course in courses:
-        assert course.soft_targets == (0.25, 3.0)
-        rows = course.table.images.positions
-        np.testing.assert_allclose(course.rows.columns["soft_target"], original._outputs(X[rows]), atol=1e-5)
-        np.testing.assert_allclose(course.rows.columns["soft_target_weight"], weight[rows] / 2, rtol=1e-6)
+    assert len(trained_on) == 2
+    for data in trained_on:
+        assert data.soft_targets == (0.25, 3.0)
+        rows = data.table.images.positions
+        np.testing.assert_allclose(data.rows.columns["soft_target"], original._outputs(X[rows]), atol=1e-5)
+        np.testing.assert_allclose(data.rows.columns["soft_target_weight"], weight[rows] / 2, rtol=1e-6)
     prune(FrozenEstimator(original), alpha=0).fit(X, y)
-    assert courses[-1].soft_targets is None
-    assert "soft_target" not in courses[-1].rows.columns
+    assert trained_on[-1].soft_targets is None
+    assert "soft_target" not in trained_on[-1].rows.columns
 
 
 class FailAt(Callback):

@@ -59,7 +59,7 @@ def trainings(monkeypatch):
         end = {name: tensor.clone() for name, tensor in net.module_.state_dict().items()}
         seen.append({"begin": begin, "end": end, "history": net.history, "rows": rows, "valid": valid, **kwargs})
 
-    monkeypatch.setattr("sktl._estimators._network_estimator.train", watched)
+    monkeypatch.setattr("sktl._training._trainer.train", watched)
     return seen
 
 
@@ -82,7 +82,8 @@ def test_classes_of_one_row(draw, make, table):
     assert "early_stopping" not in str(caught.value)
     lottery.fit(X[first], y[first], X_val=X[:12], y_val=y[:12])
     assert len(lottery.curve_.to_dict()["score"]) == 2
-    assert not lottery.estimator_._judged_by
+    again = clone(lottery.estimator_).fit(X[first], y[first])  # when that is fitted again, nothing need be set aside
+    assert "valid_loss" not in again.history_[-1]
 
 
 # --- rewinding --------------------------------------------------------------------------------------------------------
@@ -420,6 +421,5 @@ def test_interrupted_before_the_first_round(table, make, draw):
         model.fit(*table)
     assert model.estimator_.n_iter_ == 0
     assert model.predict(table[0]).shape == (40,)
-    assert not model.estimator_._judged_by  # when that is fitted again, nothing need be set aside
     assert not hasattr(model, "curve_")
     assert not hasattr(model, "winning_ticket_")

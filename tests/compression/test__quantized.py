@@ -14,6 +14,7 @@ from sklearn.utils._param_validation import InvalidParameterError
 from torch import nn
 
 from sktl import FineTunedClassifier
+from sktl._estimators._network_estimator import frozen_prefix
 from sktl.compression import PrunedClassifier, QuantizedClassifier, _quantized
 from sktl.compression._compressed import compressible
 from sktl.exceptions import EngineError, MissingDependencyError
@@ -209,7 +210,7 @@ def test_calibration_sees_pictures_as_they_are(table, monkeypatch):
     quantize = _quantized.quantize_int8
     monkeypatch.setattr(_quantized, "quantize_int8", lambda net, x: seen.extend(x) or quantize(net, x))
     QuantizedClassifier(FrozenEstimator(augmented), n_calibration=30).fit(X, y)
-    plain = augmented.set_params(augment=None)._prefix(augmented.freeze_depth_, None)
+    plain = frozen_prefix(augmented.set_params(augment=None), augmented.freeze_depth_, None)
     from sktl._images import check_images
 
     (expected,) = plain.run(check_images(augmented, X, reset=False))

@@ -12,8 +12,8 @@ from sklearn.base import BaseEstimator
 from sklearn.linear_model import LogisticRegression
 from sklearn.preprocessing import FunctionTransformer
 
-from sktl._estimators._labeled_images import LabeledImages
 from sktl._images import check_images
+from sktl._training._data import LabeledImages
 from sktl.distillation._digests import content_digest, row_digests
 
 

@@ -18,8 +18,7 @@ from sklearn.preprocessing import StandardScaler
 from sklearn.utils.estimator_checks import parametrize_with_checks
 
 from sktl import DistilledRegressor, FineTunedRegressor, PretrainedFeatureExtractor
-from sktl.distillation import _regressor
-from sktl.distillation._teacher import regressor_answers
+from sktl.distillation._teacher import TeacherAnswers
 
 
 @parametrize_with_checks([DistilledRegressor(LinearRegression())])
@@ -230,8 +229,8 @@ def test_answers_are_asked_for_once(ink, make_regressor, watched_regressor, call
     teacher = FrozenEstimator(watched_regressor.fit(X, y))
     calls.forget()
     n_tables = []
-    counted = lambda *args: n_tables.append(1) or regressor_answers(*args)  # noqa: E731
-    monkeypatch.setattr(_regressor, "regressor_answers", counted)
+    numbers = TeacherAnswers.numbers
+    monkeypatch.setattr(TeacherAnswers, "numbers", lambda *args: n_tables.append(1) or numbers(*args))
     make_regressor(teacher).fit(X)
     assert calls.n_asked == 30
     assert len(n_tables) == 2

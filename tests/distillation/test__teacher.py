@@ -29,6 +29,7 @@ from sklearn.tree import DecisionTreeClassifier
 from sktl import DistilledClassifier, FineTunedClassifier, PretrainedFeatureExtractor
 from sktl.backbones import load_backbone
 from sktl.distillation import _teacher
+from sktl.distillation._distillation_objective import ClassifierDistillation
 from sktl.distillation._teacher import network_of
 from sktl.selection import BackboneSelector
 
@@ -39,11 +40,14 @@ def answers_of(student, X, y, **fit_params):
     """What a teacher's answers are to the student's loss, for the rows of X."""
     seen = {}
 
-    class Spy(type(student)):
-        def _answers(self, table):
-            answers = super()._answers(table)
+    class Noted(ClassifierDistillation):
+        def answers(self, table):
+            answers = super().answers(table)
             seen.update(zip(table.images.positions.tolist(), answers, strict=True))
             return answers
+
+    class Spy(type(student)):
+        _objective_type = Noted
 
     spy = Spy(**student.get_params(deep=False)).fit(X, y, **fit_params)
     return spy, np.stack([seen[row] for row in range(len(seen))])

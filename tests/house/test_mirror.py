@@ -9,6 +9,13 @@ ELSEWHERE = {
     "_estimators/_fit_tasks.py": "what callbacks hear of a fit: tests/finetuning/test_in_scikit_learn.py",
     "_estimators/_network_classifier.py": "a base class: tests/finetuning/test__classifier.py",
     "_estimators/_network_regressor.py": "a base class: tests/finetuning/test__regressor.py",
+    "_estimators/_target_coding.py": "tests/finetuning",
+    "_training/_data.py": "tests/_training/test__loop.py",
+    "_training/_objective.py": "tests/_training/test__loop.py",
+    "_training/_settings.py": "tests/_training/test__loop.py",
+    "_training/_trainer.py": "tests/_training/test__loop.py",
+    "distillation/_distillation_objective.py": "tests/distillation/test__distilled.py",
+    "distillation/_partial_targets.py": "tests/distillation/test__distilled.py",
     "distillation/_teacher_layers.py": "tests/distillation/test__knowledge.py",
 }
 # Files of tests about a subject that several files of the package share.

@@ -1,71 +1,12 @@
-"""Checked rows to learn from or to judge on: equal ones put together, and some of them held out."""
-
-from collections.abc import Sequence
-from typing import Any, NamedTuple
+"""Rows that are held out of those to learn from, to evaluate on."""
 
 import numpy as np
 from sklearn.model_selection import train_test_split
-from sklearn.utils import _safe_indexing
 
-from sktl._estimators._groups import check_several, choose_groups, joined
-from sktl._images import Images, digests
+from sktl._estimators._groups import check_several, choose_groups
+from sktl._images import digests
+from sktl._training._data import LabeledImages
 from sktl.exceptions import InputError
-
-
-def as_targets(y: Any) -> Any:
-    """Targets that can be indexed; a list of texts and other things is not made a list of texts, as NumPy does."""
-    if isinstance(y, list | tuple) and len({isinstance(label, str) for label in y}) == 2:
-        return np.array(y, dtype=object)
-    return y if hasattr(y, "iloc") else np.asarray(y)
-
-
-class LabeledImages(NamedTuple):
-    """Checked rows: pictures, encoded targets, weights with those of the classes in them, and without.
-
-    ``given`` is the whole table as it was given to `fit`, (X, y), and can be indexed by ``images.positions``; so can
-    ``beside``, what stands for the other columns of each of its rows, if there are some. ``groups`` has the number of
-    each row's group, if there are groups.
-    """
-
-    images: Images
-    y: np.ndarray
-    weight: np.ndarray
-    sample_weight: np.ndarray
-    given: Sequence[Any]
-    beside: Sequence[bytes] = ()
-    groups: "np.ndarray | None" = None
-
-    def take(self, positions: np.ndarray) -> "LabeledImages":
-        """Some of the rows."""
-        names = ("y", "weight", "sample_weight", *(() if self.groups is None else ("groups",)))
-        columns = {name: getattr(self, name)[positions] for name in names}
-        return self._replace(images=self.images.take(positions), **columns)
-
-    def beside_of(self, row: int) -> bytes:
-        """What stands for what the table holds of a row beside its image."""
-        return self.beside[self.images.positions[row]] if self.beside else b""
-
-    def as_given(self, n_rows: "int | None" = None) -> Any:
-        """The pictures of these rows, or of the first of them, of the kind that `fit` was given."""
-        return _safe_indexing(self.given[0], self.images.positions[:n_rows])
-
-
-def distinct(table: LabeledImages) -> LabeledImages:
-    """Equal pictures with equal targets as one row, with their weights added, in an order that their content gives.
-
-    So what a fit learns depends on neither the order of the rows nor on whether a row is repeated or weighted, a copy
-    is never learnt from and judged on at once, and an oversampled table costs what the pictures in it cost. Groups that
-    share an image are one.
-    """
-    first: dict[bytes, int] = {}
-    pictures = digests(table.images)
-    if table.groups is not None:
-        table = table._replace(groups=joined(table.groups, pictures))
-    keys = [pictures[row] + b"|" + table.y[row].tobytes() + table.beside_of(row) for row in range(len(table.y))]
-    group = np.array([first.setdefault(key, row) for row, key in enumerate(keys)])
-    rows = np.array(sorted(first.values(), key=keys.__getitem__))
-    weight, sample_weight = (np.bincount(group, weights=column, minlength=len(keys))[rows] for column in table[2:4])
-    return table.take(rows)._replace(weight=weight, sample_weight=sample_weight)
 
 
 def hold_out(

@@ -6,8 +6,10 @@ import pytest
 import torch
 from sklearn.base import BaseEstimator
 
-from sktl._estimators._labeled_images import LabeledImages, _stratified_split, distinct, hold_out
+from sktl._estimators._checked_table import distinct
+from sktl._estimators._validation_split import _stratified_split, hold_out
 from sktl._images import check_images
+from sktl._training._data import LabeledImages
 
 
 class Door(BaseEstimator):
