@@ -145,12 +145,16 @@ def label_points(
     labels = []
     for point, centre, name, color in zip(points, centres, names, colors, strict=True):
         size = _text_size(ax, name)
-        places = list(_places(radius))
-        boxes = [_boxes(centre, place, size, radius, scale) for place in places]
-        costs = [_cost(text, line, frame, taken, crossed) for text, line in boxes]
-        best = costs.index(min(costs))  # of equals the nearest
-        taken, crossed = np.concatenate([taken, boxes[best][0]]), np.concatenate([crossed, boxes[best][1]])
-        labels.append(_write(ax, point, name, places[best], radius, _text_color(ax, color)))
+        least = None
+        for candidate in _places(radius):
+            boxes = _boxes(centre, candidate, size, radius, scale)
+            cost = _cost(*boxes, frame, taken, crossed)
+            if least is None or cost < least:  # of equals the nearest
+                least, place, (text, line) = cost, candidate, boxes
+            if least == (0, 0):
+                break
+        taken, crossed = np.concatenate([taken, text]), np.concatenate([crossed, line])
+        labels.append(_write(ax, point, name, place, radius, _text_color(ax, color)))
     return labels
 
 

@@ -175,12 +175,13 @@ def test_names_beside_arrows_can_be_read(scores, sizes):
         assert overlaps(ax, labels, points) == []
         places = ax.transData.transform(points.get_offsets())
         top = [places[0][0], ax.bbox.y1]
+        boxes = {label.get_text(): Text.get_window_extent(label) for label in labels}
         crossed = [
-            (label.get_text(), share)
+            (name, share)
             for start, end in [places[:2], places[1:], [[top[0], ax.bbox.y0], top]]
             for share in np.linspace(0, 1, 400)
-            for label in labels
-            if Text.get_window_extent(label).contains(*(np.array(start) + share * (np.array(end) - start)))
+            for name, box in boxes.items()
+            if box.contains(*(np.array(start) + share * (np.array(end) - start)))
         ]
         assert crossed == []
 
