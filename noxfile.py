@@ -30,9 +30,14 @@ SMOKE = [
 
 @nox.session
 def tests(session: nox.Session) -> None:
-    """Run the tests, or those given: nox -s tests -- tests/_images -x."""
-    # Two workers with two threads each would get into each other's way.
-    session.run("python", "-m", "pytest", *(session.posargs or ["-n", "2"]), env={"OMP_NUM_THREADS": "1"})
+    """Run the tests but the slow ones, or those given: nox -s tests -- tests/_images -x."""
+    session.run("python", "-m", "pytest", *(session.posargs or ["-n", "2", "-m", "not slow"]))
+
+
+@nox.session
+def slow(session: nox.Session) -> None:
+    """Run the tests that are marked as slow."""
+    session.run("python", "-m", "pytest", "-n", "2", "-m", "slow", *session.posargs)
 
 
 @nox.session
@@ -79,4 +84,4 @@ def floors(session: nox.Session) -> None:
     session.install("--resolution", "lowest-direct", ".[test]")
     # Old releases stand beside new ones of what they need, whose deprecations are theirs to heed.
     options = ["-n", "2", "-W", "default::DeprecationWarning"]
-    session.run("pytest", *options, *(session.posargs or SMOKE), env={"OMP_NUM_THREADS": "1"})
+    session.run("pytest", *options, *(session.posargs or SMOKE))

@@ -35,6 +35,18 @@ def pytest_configure(config):
             os.environ.setdefault(name, str(value))
 
 
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection_modifyitems(items):
+    """Mark scikit-learn's long training check as slow where it is run once more, on memory that is read only.
+
+    That a table may be read only is checked by shorter ones too.
+    """
+    for item in items:
+        check = item.callspec.params.get("check") if hasattr(item, "callspec") else None
+        if getattr(check, "keywords", {}).get("readonly_memmap") and check.func.__name__.endswith("s_train"):
+            item.add_marker(pytest.mark.slow)
+
+
 @pytest.hookimpl(optionalhook=True)
 def pytest_xdist_make_scheduler(config, log):
     """Each worker runs neighbors, so that a module's fixtures, which cost seconds, are made once and not in both."""
