@@ -52,11 +52,12 @@ class KeyedCache:
 
     def get(self, digests: Sequence[bytes], spec: PrefixSpec, engine: str) -> "list[list[np.ndarray | None]]":
         """What is known of each image: a row for each output, or None."""
-        keys = self.keys(digests, spec, engine)
-        if self.cache is None:
-            return [[None] * len(keys_of_one) for keys_of_one in keys]
-        found = iter(self.cache.get_many([key for keys_of_one in keys for key in keys_of_one]))
-        return [[next(found) for _ in keys_of_one] for keys_of_one in keys]
+        keys = [key for keys_of_one in self.keys(digests, spec, engine) for key in keys_of_one]
+        found: list[np.ndarray | None] = [None] * len(keys)
+        if self.cache is not None:
+            found = self.cache.get_many(keys)
+        n_outputs = len(spec.outputs)
+        return [found[start : start + n_outputs] for start in range(0, len(found), n_outputs)]
 
     def put(self, digests: Sequence[bytes], spec: PrefixSpec, engine: str, outputs: Sequence[np.ndarray]) -> None:
         """Keep a batch, or what there is room for.
