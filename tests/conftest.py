@@ -11,11 +11,14 @@ import pandas as pd
 import pytest
 import torch
 from PIL import Image
+from sklearn.base import BaseEstimator
 from sklearn.datasets import load_digits
 from torch import nn
 
 import sktl._frozen._pass as pass_module
 from sktl._frozen._cache import open_cache
+from sktl._images import check_images
+from sktl._training._data import LabeledImages
 from sktl.backbones import Backbone, load_backbone
 
 
@@ -104,6 +107,24 @@ def tiny() -> Backbone:
         module = Tiny()
         module.train()(torch.rand(16, 3, 8, 8))
     return load_backbone(module, preprocessing={"resize_size": 8, "crop_size": 8})
+
+
+class Door(BaseEstimator):
+    """The parameters that tables of images are checked with."""
+
+    image_shape, channels, in_channels = None, "auto", 3
+
+
+@pytest.fixture
+def make_table():
+    """Makes a table of images, targets and weights."""
+
+    def make(X, y, weight=None, sample_weight=None, **columns) -> LabeledImages:
+        ones = np.ones(len(y))
+        weights = (ones if column is None else np.asarray(column, float) for column in (weight, sample_weight))
+        return LabeledImages(check_images(Door(), X, reset=True), np.asarray(y), *weights, (X, y), **columns)
+
+    return make
 
 
 @pytest.fixture

@@ -212,7 +212,7 @@ class NetworkEstimator(TakesNetwork, CallbackSupportMixin, Estimator):
             n_views=n_views,
             listeners=[PrintedProgress(self)] if self.verbose and is_stored else [],
         )
-        return table.dataset(activations, objective.columns(table))
+        return table.dataset(activations, objective.targets(table), objective.columns(table))
 
     def _beside(self, X):
         """What stands for what each row of the table holds beside its image; nothing here."""

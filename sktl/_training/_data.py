@@ -44,10 +44,10 @@ class LabeledImages(NamedTuple):
         """The images of these rows, or of the first of them, of the kind that `fit` was given."""
         return _safe_indexing(self.given[0], self.images.positions[:n_rows])
 
-    def dataset(self, activations: Activations, columns: "dict[str, Any]") -> RowDataset:
-        """The rows as the rest of a network sees them, with what else its loss wants to know of each."""
+    def dataset(self, activations: Activations, targets: torch.Tensor, columns: "dict[str, Any]") -> RowDataset:
+        """The rows as the rest of a network sees them, with their targets, and what else its loss wants to know."""
         own = {"weight": unit_mean(self.weight), "sample_weight": torch.from_numpy(self.sample_weight)}
-        return RowDataset(activations, torch.from_numpy(self.y), **{**own, **columns})
+        return RowDataset(activations, targets, **{**own, **columns})
 
 
 class TrainingData(NamedTuple):

@@ -14,6 +14,9 @@ class WeightedLoss(nn.Module, ABC):
 
     The weights have a mean of one over the whole table, and a batch is divided by its number of rows: so every batch
     gives an unbiased estimate of the whole table's loss, and a weight of 2 counts as a row that is there twice.
+
+    Subclass contract: ``per_row``; and ``predict`` and ``score`` where targets are not outputs, or scikit-learn has a
+    score.
     """
 
     def forward(self, outputs: Tensor, y: Tensor, batch: dict[str, Tensor]) -> Tensor:
@@ -34,17 +37,19 @@ class WeightedLoss(nn.Module, ABC):
     def per_row(self, outputs: Tensor, y: Tensor) -> Tensor:
         """The loss of each row, shape (n,)."""
 
-    @abstractmethod
     def predict(self, outputs: np.ndarray) -> np.ndarray:
-        """Targets, as they are given to `forward`, of outputs (n, n_outputs)."""
+        """Targets, as they are given to `forward`, of outputs (n, n_outputs); the outputs themselves."""
+        return outputs
 
     def forget(self) -> bool:
         """Throw away what only training needs; whether there was something of that kind."""
         return False
 
-    @abstractmethod
     def score(self, outputs: np.ndarray, y: np.ndarray, weight: np.ndarray) -> float:
-        """The score that scikit-learn would give; greater is better."""
+        """The score that scikit-learn would give, greater is better; minus the mean loss where it has none."""
+        with torch.no_grad():
+            losses = self.per_row(torch.from_numpy(outputs), torch.from_numpy(y))
+        return -float(np.average(losses.numpy(), weights=weight))
 
 
 class ClassificationLoss(WeightedLoss):
@@ -84,10 +89,6 @@ class RegressionLoss(WeightedLoss):
     def per_row(self, outputs: Tensor, y: Tensor) -> Tensor:
         """Mean squared error of each row of (n, n_targets)."""
         return torch.square(outputs - y).mean(1)
-
-    def predict(self, outputs: np.ndarray) -> np.ndarray:
-        """The outputs themselves."""
-        return outputs
 
     def score(self, outputs: np.ndarray, y: np.ndarray, weight: np.ndarray) -> float:
         """Coefficient of determination; NaN where there are fewer than two rows, or outputs that are no numbers."""

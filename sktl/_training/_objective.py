@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
+import torch
 
 from sktl._training._data import LabeledImages, TrainingData
 from sktl._training._head_probe import Probe, classification_probe, regression_probe
@@ -39,6 +40,10 @@ class Objective:
     def taps(self, backbone: Backbone) -> "Sequence[str] | None":
         """The layers behind the cut whose output the loss sees beside the head's; None if it sees the head's alone."""
         return None
+
+    def targets(self, table: LabeledImages) -> torch.Tensor:
+        """The target of each row, (n,) or (n, n_outputs): what the coding made of it, or the objective's own."""
+        return torch.from_numpy(table.y)
 
     def columns(self, table: LabeledImages) -> dict[str, Any]:
         """What the loss wants to know of each row beside its target and its weight, as columns of `RowDataset`."""

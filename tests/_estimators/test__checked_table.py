@@ -1,4 +1,4 @@
-"""Near-copies of an image are on one side wherever rows are set aside, if groups say what they are copies of."""
+"""What a fit is given as a table: equal rows are one, near-copies are on one side if groups say what is a copy."""
 
 import numpy as np
 import pytest
@@ -11,6 +11,8 @@ from sklearn.pipeline import Pipeline
 
 from sktl import DistilledClassifier, DistilledRegressor, FineTunedClassifier, FineTunedRegressor
 from sktl._estimators import _network_estimator
+from sktl._estimators._checked_table import FitInput, as_targets, checked_table, distinct
+from sktl._estimators._target_coding import ClassCoding
 from sktl.compression import LotteryTicketClassifier, PrunedClassifier, QuantizedClassifier
 from sktl.exceptions import ImageWarning, InputError
 
@@ -215,3 +217,110 @@ def test_a_teacher_that_is_a_search_by_groups(copies, quick):
     search = GridSearchCV(LogisticRegression(), {"C": [1.0]}, cv=Folds(2))
     DistilledClassifier(search, **quick).fit(X, y, groups=groups)
     assert seen == [N_ORIGINALS]
+
+
+# --- the table --------------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def table(make_table):
+    """Eight rows: pictures 0, 1, 2, 0, 1, 0, 3, 3 with labels 0, 1, 0, 0, 1, 2, 1, 1."""
+    pixels = np.random.default_rng(0).integers(0, 256, (4, 6, 6, 3)).astype(np.uint8)
+    return make_table(
+        pixels[[0, 1, 2, 0, 1, 0, 3, 3]], [0, 1, 0, 0, 1, 2, 1, 1], np.arange(1.0, 9), np.arange(11.0, 19)
+    )
+
+
+def test_equal_rows_are_one(table):
+    """Equal pictures with equal targets become one row that weighs what they weighed; other targets stay apart."""
+    merged = distinct(table)
+    rows = {(row, label): weights for row, label, *weights in zip(merged.images.positions, *merged[1:4], strict=True)}
+    assert rows == {
+        (0, 0): [1 + 4, 11 + 14],
+        (1, 1): [2 + 5, 12 + 15],
+        (2, 0): [3, 13],
+        (5, 2): [6, 16],
+        (6, 1): [7 + 8, 17 + 18],
+    }
+
+
+def test_their_order_is_that_of_their_content(table):
+    """However a table is shuffled, the same rows come in the same order; several targets are compared whole."""
+    order = np.random.default_rng(1).permutation(8)
+    several = table._replace(y=np.stack([table.y, table.y + 0.5], axis=1))
+    for one in (table, several):
+        first, second = distinct(one), distinct(one.take(order))
+        np.testing.assert_array_equal(first.y, second.y)
+        np.testing.assert_array_equal(first.weight, second.weight)
+        assert [first.images.digest(i) for i in range(5)] == [second.images.digest(i) for i in range(5)]
+
+
+@pytest.fixture
+def door():
+    """What checks tables: an estimator that reads images, and keeps what it learns of them."""
+
+    def check(given, coding, *, learns=True, on_error="raise", beside=lambda X: ()):
+        model = FineTunedClassifier(on_error=on_error)
+        return model, checked_table(model, given, coding, learns=learns, beside=beside)
+
+    return check
+
+
+def test_rows_of_no_weight_are_not_there(digits, door):
+    """Whether a row or its class weighs nothing; the weights of rows stand beside those with classes in them."""
+    X, y = digits
+    weight = np.where(np.arange(30) % 5 == 0, 0.0, 2.0)
+    model, table = door(FitInput(X, y, weight), ClassCoding("Some", {1: 0.0, 2: 3.0}))
+    assert sorted(table.images.positions) == [i for i in range(30) if i % 5 and y[i] != 1]
+    assert model.classes_.tolist() == [0, 1, 2]
+    assert set(table.sample_weight) == {2.0}
+    np.testing.assert_allclose(table.weight[table.y == 2], 3 * table.weight[table.y == 0][0])
+    assert table.is_weighted
+    assert table.given[1] is y
+
+
+def test_what_a_table_says_beside_its_images_keeps_rows_apart(digits, door):
+    """Equal images with equal labels are two rows where the rest of their rows differs."""
+    X, y = np.repeat(digits[0][:4], 2, axis=0), np.repeat(digits[1][:4], 2)
+    assert len(door(FitInput(X, y), ClassCoding("Some", None))[1].y) == 4
+    apart = door(FitInput(X, y), ClassCoding("Some", None), beside=lambda X: [b"%d" % i for i in range(len(X))])[1]
+    assert len(apart.y) == 8
+
+
+def test_a_later_table_teaches_nothing(digits, door):
+    """Its labels are numbered as the first one's, and the estimator gets no attributes."""
+    X, y = digits
+    coding = ClassCoding("Some", None, learned=np.array([0, 1, 2, 3]))
+    model, table = door(FitInput(X, y), coding, learns=True)
+    assert model.classes_.tolist() == [0, 1, 2]
+    coding.classes = np.array([0, 1, 2, 3])
+    later = checked_table(model, FitInput(X, y), coding, learns=False, beside=lambda X: ())
+    assert model.classes_.tolist() == [0, 1, 2]
+    assert sorted(later.y) == sorted(table.y)
+
+
+def test_what_cannot_be_read_is_left_out(digits, door):
+    """With a warning, with its label and its weight."""
+    images = [*(np.rint(255 * digits[0][:6]).astype(np.uint8)), "missing.png"]
+    with pytest.warns(ImageWarning, match="Image 6"):
+        table = door(FitInput(images, [0, 1, 2, 0, 1, 2, 9]), ClassCoding("Some", None), on_error="nan")[1]
+    assert sorted(table.images.positions) == [0, 1, 2, 3, 4, 5]
+    assert sorted(table.y) == [0, 0, 1, 1, 2, 2]
+
+
+@pytest.mark.parametrize("half", [{"X_val": [1]}, {"y_val": [1]}])
+def test_half_a_validation_set_is_none(half):
+    """The error asks for both; with both it is a table of its own, without groups."""
+    with pytest.raises(InputError, match="X_val and y_val come together"):
+        _ = FitInput([0], [0], **half).has_validation
+    whole = FitInput([0], [0], [2], [1], [3], [4], groups=[5])
+    assert whole.has_validation
+    assert whole.validation == FitInput([1], [3], [4])
+    assert not FitInput([0], [0]).has_validation
+
+
+def test_labels_of_two_kinds_stay_two_kinds():
+    """NumPy would make texts of numbers beside texts."""
+    assert as_targets(["a", 1]).tolist() == ["a", 1]
+    assert as_targets(["a", "b"]).dtype.kind == "U"
+    assert as_targets([1, 2.5]).dtype.kind == "f"

@@ -8,7 +8,7 @@ import torch
 from sklearn.metrics import accuracy_score, log_loss, r2_score
 from torch.nn import functional
 
-from sktl._training._losses import ClassificationLoss, RegressionLoss
+from sktl._training._losses import ClassificationLoss, RegressionLoss, WeightedLoss
 
 
 def generator():
@@ -112,3 +112,17 @@ def test_scores_are_scikit_learns(classes):
 def test_one_row_has_no_r2():
     """A single row has no variance to explain: the score is NaN, and nothing warns."""
     assert math.isnan(RegressionLoss().score(np.ones((1, 2)), np.ones((1, 2)), np.ones(1)))
+
+
+def test_a_loss_without_a_score():
+    """A loss of which no more is known than what a row costs: outputs are predictions, and less of it is better."""
+
+    class Distance(WeightedLoss):
+        def per_row(self, outputs, y):
+            return (outputs - y).abs().sum(1)
+
+    outputs, y, weight = np.array([[1.0, 2.0], [0.0, 5.0]]), np.array([[1.0, 1.0], [3.0, 5.0]]), np.array([1.0, 3.0])
+    assert Distance().predict(outputs) is outputs
+    assert Distance().score(outputs, y, weight) == -(1 * 1 + 3 * 3) / 4
+    assert np.isnan(Distance().score(outputs * np.nan, y, weight))
+    assert not Distance().forget()
