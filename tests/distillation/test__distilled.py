@@ -12,8 +12,6 @@ from sklearn.exceptions import NotFittedError
 from sklearn.frozen import FrozenEstimator
 from sklearn.linear_model import LinearRegression, LogisticRegression
 from sklearn.model_selection import GridSearchCV, StratifiedKFold
-from sklearn.pipeline import make_pipeline
-from sklearn.preprocessing import FunctionTransformer, MinMaxScaler
 from skorch.callbacks import Callback
 from torch import nn
 
@@ -21,10 +19,8 @@ from sktl import (
     DistilledClassifier,
     FineTunedClassifier,
     FineTunedRegressor,
-    PretrainedFeatureExtractor,
 )
 from sktl.backbones import load_backbone
-from sktl.distillation._teacher_layers import TeacherLayers
 from sktl.exceptions import BackboneError, DivergenceError, ImageError, InputError
 
 ALL_KINDS = ("response", "decoupled", "feature", "attention", "relation", "similarity")
@@ -153,21 +149,6 @@ def test_relations_do_not_reach_the_head(rows, make, network, kind):
     assert torch.equal(student.net_.module_.head[-1].weight, untouched.net_.module_.head[-1].weight)
 
 
-def test_hints_are_in_units_of_the_teachers(rows, make, stranger):
-    """A teacher whose last norms give a thousand times as much teaches the same: a weight means the same everywhere."""
-    settings = {"knowledge": "feature", "alpha": 1.0, "freeze_depth": -1, "layers": [("layer3", "layer4")]}
-    quiet = make(stranger, **settings).fit(*rows).history_[:, "train_loss"]
-    loud = copy.deepcopy(stranger)
-    state = loud.estimator.backbone_.module.state_dict()
-    # A map is a relu of the sum of two norms: theirs are the scales and shifts.
-    scales = {
-        name: 1000 * x for name, x in state.items() if name.startswith("layer3") and x.ndim == 1 and "run" not in name
-    }
-    loud.estimator.backbone_ = loud.estimator.backbone_.with_weights(scales)
-    got = make(loud, **settings).fit(*rows).history_[:, "train_loss"]
-    assert got == pytest.approx(quiet, rel=0.5)
-
-
 @pytest.mark.parametrize("kind", LAYERS)
 def test_knowledge_that_cannot_reach_the_student(rows, make, network, kind):
     """Where the head learns alone, or a layer is frozen, unknown, or the teacher has none, an error says what to do."""
@@ -187,29 +168,6 @@ def test_knowledge_that_cannot_reach_the_student(rows, make, network, kind):
             make(network, knowledge=kind, freeze_depth=-1, layers=layers).fit(*rows)
     with pytest.raises(ValueError, match="places of a picture, which augment='flip' moves"):
         make(network, knowledge=kind, freeze_depth=-1, augment="flip").fit(*rows)
-
-
-def test_layers_of_a_pipelines_network(rows, make, monkeypatch):
-    """Hints come from pictures as the steps in front of the network make them, and not from those given."""
-    X, y = rows
-    settings = {"knowledge": {"feature": 1.0, "relation": 1.0}, "alpha": 1.0, "freeze_depth": -1}
-    invert = FunctionTransformer(np.negative), MinMaxScaler((0, 1), clip=True)
-    plain = make_pipeline(PretrainedFeatureExtractor(), LogisticRegression(max_iter=1000))
-    turned = make_pipeline(*invert, PretrainedFeatureExtractor(), LogisticRegression(max_iter=1000))
-    outside = make_pipeline(*invert).fit_transform(X)
-    on_turned = make(turned, **settings).fit(X, y)
-    seen = {}
-    usual = TeacherLayers.columns
-    monkeypatch.setattr(TeacherLayers, "columns", lambda self, table: seen | (seen.update(usual(self, table)) or seen))
-    spy = make(turned, **settings).fit(X, y)
-    np.testing.assert_array_equal(spy.predict_proba(X), on_turned.predict_proba(X))
-    through = seen["embedding"].clone()
-    make(plain, **settings).fit(X, y)
-    assert not torch.allclose(through, seen["embedding"], rtol=0.1)
-    (direct,) = (PretrainedFeatureExtractor().fit(outside).transform(outside),)
-    order = [np.abs(direct - row.numpy()).max(1).argmin() for row in through]
-    assert sorted(order) == list(range(30))
-    np.testing.assert_allclose(through.numpy(), direct[order], rtol=1e-3, atol=1e-4)
 
 
 @pytest.mark.parametrize("kind", ["feature", "attention", "relation"])

@@ -5,7 +5,6 @@ import pandas as pd
 import pytest
 import sklearn
 import torch
-from sklearn.metrics import accuracy_score
 from sklearn.model_selection import GridSearchCV
 from sklearn.pipeline import make_pipeline
 from sklearn.utils.estimator_checks import parametrize_with_checks
@@ -28,52 +27,6 @@ def make(quick):
 
 
 # --- labels -----------------------------------------------------------------------------------------------------------
-
-
-@pytest.mark.parametrize(
-    "names",
-    [
-        ["zebra", "ant", "mouse"],
-        np.array(["zebra", "ant", "mouse"], dtype=object),
-        [100, -7, 3],
-        [2.0, 10.0, -1.0],
-        np.array([3, 200, 100], dtype=np.uint8),
-        [True, False, True],
-    ],
-    ids=lambda names: type(names[0]).__name__ + str(getattr(names, "dtype", "")),
-)
-@pytest.mark.parametrize("kind", [list, np.array, pd.Series, pd.Categorical])
-def test_labels_of_any_kind(digits, make, names, kind):
-    """Sorted labels are the classes and the columns; predictions are labels as they were given."""
-    X, y = digits
-    labels = [names[label] for label in y]
-    model = make().fit(X, kind(labels))
-    expected = np.unique(labels)
-    np.testing.assert_array_equal(model.classes_, expected)
-    predicted = model.predict(X)
-    assert predicted.dtype == model.classes_.dtype
-    assert accuracy_score(np.asarray(labels), predicted) > 0.9
-    assert model.score(X, labels) == accuracy_score(np.asarray(labels), predicted)
-    probabilities = model.predict_proba(X)
-    assert probabilities.shape == (30, len(expected))
-    np.testing.assert_array_equal(expected[probabilities.argmax(1)], predicted)
-    assert (probabilities[np.arange(30), np.searchsorted(expected, labels)] > 0.5).mean() > 0.9
-
-
-def test_outputs_go_together(digits, make):
-    """Logits, probabilities and their logarithms say the same; two classes have one column of logits."""
-    X, y = digits
-    model = make().fit(X, y)
-    logits, probabilities = model.decision_function(X), model.predict_proba(X)
-    assert logits.shape == probabilities.shape == (30, 3)
-    np.testing.assert_allclose(probabilities.sum(1), 1, rtol=1e-6)
-    np.testing.assert_allclose(np.exp(logits) / np.exp(logits).sum(1, keepdims=True), probabilities, rtol=1e-4)
-    np.testing.assert_allclose(np.exp(model.predict_log_proba(X)), probabilities, rtol=1e-5)
-    binary = make().fit(X, y == 1)
-    margin = binary.decision_function(X)
-    assert margin.shape == (30,)
-    np.testing.assert_array_equal(margin > 0, binary.predict(X))
-    np.testing.assert_allclose(1 / (1 + np.exp(-margin)), binary.predict_proba(X)[:, 1], rtol=1e-4)
 
 
 def test_the_kind_of_input_does_not_matter(image_source, make):
@@ -162,18 +115,6 @@ def test_sample_weights_are_routed(digits, make):
         search.fit(X, noisy, sample_weight=weight)
     expected = make().fit(X[~wrong], y[~wrong])
     np.testing.assert_array_equal(search.predict_proba(X), expected.predict_proba(X))
-
-
-def test_the_validation_score_is_that_of_the_estimator(digits, make):
-    """The history has what score() says of X_val, with its weights and without those of the classes."""
-    X, y = digits
-    y_val = np.where(np.arange(12) < 3, 2, y[:12])  # two are wrong
-    weight = np.arange(1.0, 13)
-    model = make(class_weight={0: 9, 1: 1, 2: 0.1}).fit(X, y, X_val=X[:12], y_val=y_val)
-    assert model.history_[-1, "valid_score"] == pytest.approx(model.score(X[:12], y_val))
-    model.fit(X, y, X_val=X[:12], y_val=y_val, sample_weight_val=weight)
-    assert model.history_[-1, "valid_score"] == pytest.approx(model.score(X[:12], y_val, weight))
-    assert model.score(X[:12], y_val, weight) != pytest.approx(model.score(X[:12], y_val))
 
 
 # --- partial fits -----------------------------------------------------------------------------------------------------

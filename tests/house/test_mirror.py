@@ -6,13 +6,7 @@ import pytest
 
 # Files of the package without tests of their own, and where they are tested.
 ELSEWHERE = {
-    "_estimators/_fit_tasks.py": "what callbacks hear of a fit: tests/finetuning/test_in_scikit_learn.py",
-    "_estimators/_network_classifier.py": "a base class: tests/finetuning/test__classifier.py",
-    "_estimators/_network_regressor.py": "a base class: tests/finetuning/test__regressor.py",
-    "_estimators/_target_coding.py": "tests/finetuning",
     "distillation/_distillation_objective.py": "tests/distillation/test__distilled.py",
-    "distillation/_partial_targets.py": "tests/distillation/test__distilled.py",
-    "distillation/_teacher_layers.py": "tests/distillation/test__knowledge.py",
 }
 # Files of tests about a subject that several files of the package share.
 SUBJECTS = [
