@@ -1,16 +1,16 @@
 """What a fit is given, as a checked table: the rows to learn from, and those to evaluate on."""
 
-from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
 from sklearn.utils import indexable
 from sklearn.utils.validation import _check_sample_weight
 
+from sktl._estimators._content_digests import beside_digests
 from sktl._estimators._groups import check_groups, joined
 from sktl._estimators._target_coding import TargetCoding
 from sktl._frozen._readable import readable_rows
-from sktl._images import check_images, digests
+from sktl._images import TakesTables, check_images, digests
 from sktl._messages import shortened_errors
 from sktl._params import check_consistent_length
 from sktl._training._data import LabeledImages
@@ -53,7 +53,6 @@ def checked_table(
     coding: TargetCoding,
     *,
     learns: bool,
-    beside: Callable[[Any], Sequence[bytes]],
     warns: bool = True,
 ) -> LabeledImages:
     """The table that ``X``, ``y`` and the weights are, without rows of weight zero or that cannot be read.
@@ -68,8 +67,6 @@ def checked_table(
         What becomes of the targets.
     learns : bool
         Whether it is from this table that the estimator and the coding learn what images and targets are like.
-    beside : callable
-        Gives what stands for the other columns of each row of ``X``.
     warns : bool, default=True
         Whether a warning names the images that cannot be read.
     """
@@ -86,13 +83,27 @@ def checked_table(
     targets, factor = coding.encode(targets, weight[kept], learns=learns)
     if learns:
         vars(estimator).update(coding.attributes)
-    table = LabeledImages(images.take(kept), targets, weight[kept] * factor, weight[kept], indexable(given.X, y))
-    table = table._replace(
-        beside=beside(given.X),
+    heavy = factor > 0  # a class may weigh nothing too
+    kept = kept[heavy]
+    table = LabeledImages(
+        images.take(kept),
+        targets[heavy],
+        weight[kept] * factor[heavy],
+        weight[kept],
+        given=indexable(given.X, y),
+        beside=_beside(estimator, given.X, kept) if isinstance(estimator, TakesTables) else None,
         groups=None if groups is None else groups[kept],
         is_weighted=given.sample_weight is not None,
     )
-    return distinct(table.take(np.flatnonzero(factor)))  # a class may weigh nothing too
+    return distinct(table)
+
+
+def _beside(estimator: Any, X: Any, rows: np.ndarray) -> "np.ndarray | None":
+    """What stands for what some rows hold beside their image, of a table that holds more than images."""
+    column = getattr(estimator, "image_column_", None)
+    if column is None or np.ndim(X) < 2 or X.shape[1] < 2:
+        return None
+    return np.array(beside_digests(X, column), dtype=object)[rows]
 
 
 def as_targets(y: Any) -> Any:
@@ -113,7 +124,8 @@ def distinct(table: LabeledImages) -> LabeledImages:
     contents = digests(table.images)
     if table.groups is not None:
         table = table._replace(groups=joined(table.groups, contents))
-    keys = [contents[row] + b"|" + table.y[row].tobytes() + table.beside_of(row) for row in range(len(table.y))]
+    beside = [b""] * len(table.y) if table.beside is None else table.beside
+    keys = [contents[row] + b"|" + table.y[row].tobytes() + beside[row] for row in range(len(table.y))]
     group = np.array([first.setdefault(key, row) for row, key in enumerate(keys)])
     rows = np.array(sorted(first.values(), key=keys.__getitem__))
     weight, sample_weight = (np.bincount(group, weights=column, minlength=len(keys))[rows] for column in table[2:4])

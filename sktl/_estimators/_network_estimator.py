@@ -34,7 +34,8 @@ from sktl._frozen._spec import PrefixSpec
 from sktl._images import Images, check_images
 from sktl._params import Estimator
 from sktl._threads import bounded_threads
-from sktl._training._data import TrainingData
+from sktl._training._data import TrainingData, unit_mean
+from sktl._training._dataset import RowDataset
 from sktl._training._schedules import OPTIMIZERS, SCHEDULES
 from sktl._training._settings import TrainingSettings
 from sktl._training._trainable_summary import TrainableSummary
@@ -101,8 +102,8 @@ class NetworkEstimator(TakesNetwork, CallbackSupportMixin, Estimator):
     * ``_make_coding(is_new, classes)``: what becomes of targets, a `TargetCoding`,
     * ``_make_objective(coding, table, depth, seed)``: what the network learns from them, an `Objective`.
 
-    It may have the network under another parameter, choose the depth (``_resolve_depth``), and say something of a
-    training that has come to its end (``_finish``, ``_assess``).
+    It may have the network under another parameter, refuse more (``_check_parameters``), choose the depth
+    (``_resolve_depth``), and note or say something of a training that has come to its end (``_finish``).
     """
 
     def trainable_summary(self):
@@ -131,45 +132,21 @@ class NetworkEstimator(TakesNetwork, CallbackSupportMixin, Estimator):
                 self._finish(trainer, data)
             finally:  # also if it diverged or was interrupted: it has its last good weights
                 predict_fast(self)
-            self._assess(data)
         return self
 
     def _fit_step(self, given, classes=None):
         """One step of `partial_fit`: an epoch of the net as it is, with constant rates, evaluated by nobody."""
         is_first = not hasattr(self, "net_")
         with fit_task(self, given, 1) as tasks:
-            coding, table = self._check(given, is_new=is_first, classes=classes)
+            how = {"is_new": is_first, "depth": None if is_first else self.freeze_depth_, "evaluates": False}
+            trainer, data = prepare_training(self, given, classes=classes, **how)
             if is_first:
-                self._resolve_network()
-                self.freeze_depth_ = self._resolve_depth(table, is_new=True)
-            trainer, data = self._assemble(coding, table, None, self.freeze_depth_)
-            if is_first:
-                refuse_single_images(self, data)
-                self.net_ = trainer.build(self.backbone_, data)
+                self.net_, self.freeze_depth_ = trainer.build(self.backbone_, data), data.depth
             train_network(self, trainer, data, callbacks=[tasks], is_step=True)
         return self
 
-    def _check(self, given, *, is_new, classes=None, warns=True):
-        """The coding of targets and the checked table; a new one says what images and targets are like."""
-        self._check_parameters()
-        if is_new:
-            self._seeds = Seeds(self.random_state)
-        coding = self._make_coding(is_new, classes)
-        return coding, checked_table(self, given, coding, learns=is_new, beside=self._beside, warns=warns)
-
     def _check_parameters(self):
-        """Refuse what cannot be trained, before anything is computed."""
-        check_net_params(self)
-
-    def _hold_out(self, coding, table, given, *, warns=True, set_aside_by=""):
-        """What to learn from, and what to evaluate on, if anything."""
-        if given.has_validation:
-            valid = checked_table(self, given.validation, coding, learns=False, beside=self._beside, warns=warns)
-            return table, valid
-        if not (self.early_stopping or set_aside_by):
-            return table, None
-        by = set_aside_by or "early_stopping=True"
-        return hold_out(table, coding.strata(table.y), self.validation_fraction, self._seeds.split, by=by)
+        """Refuse what cannot be trained, before anything is computed; nothing more here."""
 
     def _resolve_network(self):
         """The network, and what becomes of its last stage's output."""
@@ -180,17 +157,6 @@ class NetworkEstimator(TakesNetwork, CallbackSupportMixin, Estimator):
     def _resolve_depth(self, table, is_new):
         """How many stages are frozen; ``is_new`` says that the network has learned nothing yet."""
         return self.backbone_.stage_index(self.freeze_depth)
-
-    def _assemble(self, coding, table, valid, depth):
-        """A trainer for what is to be learned, and the rows that it is learned from."""
-        seed = self._seeds.draw()
-        objective = self._make_objective(coding, table, depth, seed)
-        rows = self._dataset(table, depth, objective, self._augmentation(seed))
-        valid_rows = self._dataset(valid, depth, objective) if valid is not None else None
-        # Random weights have no statistics to keep: norms that held on to them would not normalize at all.
-        is_pretrained = not has_random_weights(self, self._network_parameter)
-        settings = TrainingSettings.of(self, is_pretrained=is_pretrained)
-        return Trainer(objective, settings, self._pooling), TrainingData(table, rows, valid_rows, depth, seed)
 
     def _augmentation(self, seed):
         """What changes the images that are learned from.
@@ -214,15 +180,8 @@ class NetworkEstimator(TakesNetwork, CallbackSupportMixin, Estimator):
         )
         return table.dataset(activations, objective.targets(table), objective.columns(table))
 
-    def _beside(self, X):
-        """What stands for what each row of the table holds beside its image; nothing here."""
-        return ()
-
     def _finish(self, trainer, data):
-        """What is to be noted of a training that has come to its end; nothing here."""
-
-    def _assess(self, data):
-        """What there is to warn of after a training that has come to its end; nothing here."""
+        """Note what there is to note of a training that has come to its end, or to warn of; nothing here."""
 
     def _outputs(self, X):
         """The head's outputs for what a user gives, ndarray (n, n_outputs), float32; NaN for what cannot be read."""
@@ -235,7 +194,7 @@ class NetworkEstimator(TakesNetwork, CallbackSupportMixin, Estimator):
         """Checked images, their outputs, and the error of each one that cannot be read, if there may be some."""
         check_is_fitted(self, "net_")
         images = check_images(self, X, reset=False)
-        failures: dict | None = {} if is_tolerant(self, images) else None
+        failures: dict | None = {} if is_tolerant(self, images.on_error) else None
         outputs = network_outputs(self, images, failures)
         outputs[list(failures or ())] = np.nan
         return images, outputs, failures
@@ -270,6 +229,8 @@ def prepare_training(
     *,
     is_new: bool,
     classes: Any = None,
+    depth: "int | None" = None,
+    evaluates: bool = True,
     warns: bool = True,
     set_aside_by: str = "",
 ) -> tuple[Trainer, TrainingData]:
@@ -285,19 +246,39 @@ def prepare_training(
         Whether it begins with the network that its parameters name; otherwise it goes on with the one that it has.
     classes : array-like or None, default=None
         All labels, if they are not those in ``given``.
+    depth : int or None, default=None
+        How many stages are frozen; None does as the parameters say.
+    evaluates : bool, default=True
+        Whether some rows are evaluated on: those in ``given``, or those that are held out.
     warns : bool, default=True
         Whether a warning names the images that cannot be read.
     set_aside_by : str, default=""
         Who holds out rows even if the parameters do not ask for it.
     """
-    coding, table = estimator._check(given, is_new=is_new, classes=classes, warns=warns)
-    learning, valid = estimator._hold_out(coding, table, given, warns=warns, set_aside_by=set_aside_by)
+    check_net_params(estimator)
+    estimator._check_parameters()
+    if is_new:
+        estimator._seeds = Seeds(estimator.random_state)
+    coding = estimator._make_coding(is_new, classes)
+    table, valid = checked_table(estimator, given, coding, learns=is_new, warns=warns), None
+    if evaluates and given.has_validation:
+        valid = checked_table(estimator, given.validation, coding, learns=False, warns=warns)
+    elif evaluates and (estimator.early_stopping or set_aside_by):
+        by = set_aside_by or "early_stopping=True"
+        strata, share = coding.strata(table.y), estimator.validation_fraction
+        table, valid = hold_out(table, strata, share, estimator._seeds.split, by=by)
     if is_new:
         estimator._resolve_network()
-    depth = estimator._resolve_depth(learning, is_new)
-    trainer, data = estimator._assemble(coding, learning, valid, depth)
-    refuse_single_images(estimator, data)
-    return trainer, data
+    depth = estimator._resolve_depth(table, is_new) if depth is None else depth
+    seed = estimator._seeds.draw()
+    objective = estimator._make_objective(coding, table, depth, seed)
+    rows = estimator._dataset(table, depth, objective, estimator._augmentation(seed))
+    refuse_single_images(estimator, depth, len(rows))
+    valid_rows = None if valid is None else estimator._dataset(valid, depth, objective)
+    # Random weights have no statistics to keep: norms that held on to them would not normalize at all.
+    is_pretrained = not has_random_weights(estimator, network_parameter(estimator))
+    settings = TrainingSettings.of(estimator, is_pretrained=is_pretrained)
+    return Trainer(objective, settings, estimator._pooling), TrainingData(table, rows, valid_rows, depth, seed)
 
 
 def train_network(estimator: Any, trainer: Trainer, data: TrainingData, **how: Any) -> None:
@@ -374,7 +355,7 @@ def check_net_params(estimator: Any) -> None:
         raise InputError(f"net_params cannot set {taken}: that is what {type(estimator).__name__} is there for.")
 
 
-def refuse_single_images(estimator: Any, data: TrainingData) -> None:
+def refuse_single_images(estimator: Any, depth: int, n_rows: int) -> None:
     """Refuse batches of one image for batch norms that learn: it has no variance.
 
     Raises
@@ -383,11 +364,11 @@ def refuse_single_images(estimator: Any, data: TrainingData) -> None:
         If there are such norms and such batches.
     """
     is_kept = estimator.freeze_bn and not has_random_weights(estimator, network_parameter(estimator))
-    if is_kept or data.depth == len(estimator.backbone_.stages) or min(len(data.rows), estimator.batch_size) > 1:
+    if is_kept or depth == len(estimator.backbone_.stages) or min(n_rows, estimator.batch_size) > 1:
         return
     if any(isinstance(x, nn.modules.batchnorm._BatchNorm) for x in estimator.backbone_.module.modules()):
         raise InputError(
             f"Batch norms learn (freeze_bn={estimator.freeze_bn}, weights={estimator.weights!r}) from batches of one "
-            f"picture (batch_size={estimator.batch_size}, {len(data.rows)} different pictures): one has no variance. "
+            f"picture (batch_size={estimator.batch_size}, {n_rows} different pictures): one has no variance. "
             "Use more in a batch, or freeze_bn=True and pretrained weights."
         )

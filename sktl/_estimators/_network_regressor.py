@@ -68,7 +68,7 @@ class NetworkRegressor(RegressorMixin, NetworkEstimator):
         """An output for each target."""
         return RegressionObjective(coding.n_outputs)
 
-    def _assess(self, data):
+    def _finish(self, trainer, data):
         """Warn where the mean of the targets would have predicted the validation rows better."""
         if data.valid is None:
             return

@@ -19,9 +19,9 @@ from sktl.exceptions import ImageError, ImageWarning, InputError
 _LEFT_OUT = "and were left out"
 
 
-def is_tolerant(estimator: Any, images: Images) -> bool:
-    """Whether images that cannot be read are no error."""
-    return "nan" in (getattr(estimator, "on_error", "raise"), images.on_error)
+def is_tolerant(estimator: Any, on_error: str) -> bool:
+    """Whether images that cannot be read are no error; ``on_error`` is what their table says."""
+    return "nan" in (getattr(estimator, "on_error", "raise"), on_error)
 
 
 def readable_rows(estimator: Any, images: Images, rows: np.ndarray, *, is_told: bool = True) -> np.ndarray:
@@ -44,7 +44,7 @@ def readable_rows(estimator: Any, images: Images, rows: np.ndarray, *, is_told: 
     ImageError
         If none of the images can be read.
     """
-    if not is_tolerant(estimator, images):
+    if not is_tolerant(estimator, images.on_error):
         return rows
     found = find_unreadable(images.take(rows), count_threads(estimator.n_jobs), cache=open_cache(estimator.cache))
     if not found:

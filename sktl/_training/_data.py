@@ -16,9 +16,9 @@ from sktl._training._soft_targets import LOGITS, WEIGHT, SoftTargets
 class LabeledImages(NamedTuple):
     """Checked rows: images, encoded targets, weights with those of the classes in them, and without.
 
-    ``given`` is the whole table as it was given to `fit`, (X, y), and can be indexed by ``images.positions``; so can
-    ``beside``, what stands for the other columns of each of its rows, if there are some. ``groups`` has the number of
-    each row's group, if there are groups; ``is_weighted`` says whether weights were given.
+    ``given`` is the whole table as it was given to `fit`, (X, y), and can be indexed by ``images.positions``.
+    ``beside`` has what stands for the other columns of each row, if there are some, and ``groups`` the number of its
+    group, if there are groups; ``is_weighted`` says whether weights were given.
     """
 
     images: Images
@@ -26,19 +26,15 @@ class LabeledImages(NamedTuple):
     weight: np.ndarray
     sample_weight: np.ndarray
     given: Sequence[Any] = ()
-    beside: Sequence[bytes] = ()
+    beside: "np.ndarray | None" = None
     groups: "np.ndarray | None" = None
     is_weighted: bool = False
 
     def take(self, positions: np.ndarray) -> "LabeledImages":
         """Some of the rows."""
-        names = ("y", "weight", "sample_weight", *(() if self.groups is None else ("groups",)))
-        columns = {name: getattr(self, name)[positions] for name in names}
+        names = ("y", "weight", "sample_weight", "beside", "groups")
+        columns = {name: column[positions] for name in names if (column := getattr(self, name)) is not None}
         return self._replace(images=self.images.take(positions), **columns)
-
-    def beside_of(self, row: int) -> bytes:
-        """What stands for what the table holds of a row beside its image."""
-        return self.beside[self.images.positions[row]] if self.beside else b""
 
     def as_given(self, n_rows: "int | None" = None) -> Any:
         """The images of these rows, or of the first of them, of the kind that `fit` was given."""

@@ -2,8 +2,7 @@
 
 from numbers import Real
 
-import numpy as np
-from sklearn.base import _fit_context, is_regressor
+from sklearn.base import _fit_context
 from sklearn.callback import with_callbacks
 from sklearn.utils._param_validation import Interval, StrOptions
 
@@ -11,10 +10,8 @@ from sktl._estimators._checked_table import FitInput
 from sktl._estimators._network_classifier import NetworkClassifier
 from sktl.distillation._distillation_objective import ClassifierDistillation
 from sktl.distillation._distilled import DISTILLATION_CONSTRAINTS, DistilledEstimator
-from sktl.distillation._knowledge import ANSWERS, MAPS, RELATIONS, check_knowledge
+from sktl.distillation._knowledge import ANSWERS, MAPS, RELATIONS
 from sktl.distillation._partial_targets import PartlyLabeledClasses
-from sktl.distillation._teacher import fit_teacher
-from sktl.exceptions import InputError
 
 
 class DistilledClassifier(DistilledEstimator, NetworkClassifier):
@@ -410,27 +407,6 @@ class DistilledClassifier(DistilledEstimator, NetworkClassifier):
         """
         return self._fit(FitInput(X, y, sample_weight, X_val, y_val, sample_weight_val, groups), classes)
 
-    def _check_parameters(self):
-        """A regressor has no answers for classes, which is known before it is fitted for hours."""
-        super()._check_parameters()
-        is_asked = not set(ANSWERS).isdisjoint(check_knowledge(self.knowledge, self._kinds))
-        if is_asked and hasattr(self.teacher, "__sklearn_tags__") and is_regressor(self.teacher):
-            raise InputError(
-                f"The 'teacher' parameter of DistilledClassifier must be a classifier. Got {self.teacher!r} instead, "
-                "which is no classifier but a regressor. For numbers use DistilledRegressor."
-            )
-
     def _make_coding(self, is_new, classes):
         """Class numbers, of which a row without a label has none."""
         return PartlyLabeledClasses(self, classes, None if is_new else self.classes_)
-
-    def _fit_teacher(self, coding, table):
-        """The teacher, fitted to the rows with a label."""
-        table = table.take(np.flatnonzero(table.y >= 0))
-        return fit_teacher(self, table, coding.classes[table.y])
-
-    def _make_objective(self, coding, table, depth, seed):
-        """What the teacher's answers are is an attribute of a classifier."""
-        objective = super()._make_objective(coding, table, depth, seed)
-        self.teacher_answers_ = objective.kind
-        return objective

@@ -64,6 +64,11 @@ class DistillationObjective(Objective):
         if not set(knowledge) <= set(ANSWERS):
             self._look_into_teacher(owner.backbone_, table)
 
+    @property
+    def attributes(self) -> dict[str, Any]:
+        """What an estimator keeps of it, by the attributes' names."""
+        return {}
+
     def answers(self, table: LabeledImages) -> np.ndarray:
         """What the teacher says of a table, as the loss wants it, (n, n_outputs)."""
         raise NotImplementedError
@@ -150,6 +155,11 @@ class ClassifierDistillation(DistillationObjective):
         self._of_loss = {name: getattr(owner, name) for name in ("label_smoothing", "temperature", "beta")}
         self._columns = class_columns(self.teacher, coding.classes)
         self.kind = self.asked.kind(table)  # rows to evaluate on are asked about in the same way
+
+    @property
+    def attributes(self) -> dict[str, Any]:
+        """What the teacher's answers are."""
+        return {"teacher_answers_": self.kind}
 
     def answers(self, table: LabeledImages) -> np.ndarray:
         """The teacher's logits."""

@@ -18,11 +18,10 @@ from sktl._estimators._network_estimator import NETWORK_CONSTRAINTS, NetworkEsti
 from sktl._estimators._whole_copies import WholeCopies
 from sktl._images import TakesTables, refuse_single
 from sktl._params import check_consistent_length
-from sktl.distillation._digests import beside_digests
 from sktl.distillation._distillation_objective import DistillationObjective
 from sktl.distillation._knowledge import ANSWERS, MAPS, check_knowledge
 from sktl.distillation._partial_targets import find_unlabeled
-from sktl.distillation._teacher import check_teacher, identity, is_frozen
+from sktl.distillation._teacher import check_teacher, fit_teacher, identity, is_frozen
 from sktl.exceptions import InputError
 
 _N_TIMED = 16  # pictures that the footprint is measured with
@@ -47,8 +46,7 @@ class DistilledEstimator(WholeCopies, TakesTables, NetworkEstimator):
     Subclass contract: beside what `NetworkEstimator` asks for, the parameters of `DISTILLATION_CONSTRAINTS`, and
 
     * ``_kinds``: the kinds of knowledge,
-    * ``_objective_type``: a `DistillationObjective`,
-    * ``_fit_teacher(coding, table)``: the teacher, fitted to a table if it is not frozen.
+    * ``_objective_type``: a `DistillationObjective`.
     """
 
     _shared_by_copies = ("teacher", "teacher_")
@@ -133,19 +131,13 @@ class DistilledEstimator(WholeCopies, TakesTables, NetworkEstimator):
 
     def _check_parameters(self):
         """Say what is wrong with teacher and knowledge before a teacher is fitted for hours."""
-        super()._check_parameters()
-        check_teacher(self)
         knowledge = check_knowledge(self.knowledge, self._kinds)
+        check_teacher(self, is_answering=not set(ANSWERS).isdisjoint(knowledge))
         if set(knowledge) & set(MAPS) and self.augment is not None:
             raise InputError(
                 f"knowledge={self.knowledge!r} compares places of a picture, which augment={self.augment!r} moves. Use "
                 "augment=None, or knowledge of answers and relations."
             )
-
-    def _beside(self, X):
-        """What stands for what the teacher sees of each row and the student does not."""
-        column = getattr(self, "image_column_", None)
-        return () if column is None or np.ndim(X) < 2 or X.shape[1] < 2 else beside_digests(X, column)
 
     def _make_objective(self, coding, table, depth, seed):
         """Fit the teacher if it is not fitted, and find out what there is to learn from it."""
@@ -158,10 +150,13 @@ class DistilledEstimator(WholeCopies, TakesTables, NetworkEstimator):
         # A warm start goes on with the teacher that it has, unless it was given another one.
         given = identity(self.teacher)
         if not hasattr(self, "teacher_") or self._teacher_given != given:
-            self.teacher_ = self._fit_teacher(coding, table)
+            self.teacher_ = fit_teacher(self, *coding.teacher_data(table))
             self._teacher_given = given
         self._agreed, self._footprints, self._sample = float("nan"), None, table.as_given(_N_TIMED)
-        return self._objective_type(self, coding, knowledge, table, depth, seed)
+        objective = self._objective_type(self, coding, knowledge, table, depth, seed)
+        for name, value in objective.attributes.items():
+            setattr(self, name, value)
+        return objective
 
     def _finish(self, trainer, data):
         """How much student and teacher agree on some of the images, as they are."""
@@ -170,6 +165,7 @@ class DistilledEstimator(WholeCopies, TakesTables, NetworkEstimator):
         outputs = self.net_.outputs(activations)
         if np.isfinite(outputs).all():  # with broken weights there is no number, and nothing agrees
             self._agreed = trainer.objective.agreement(outputs, data.rows.columns["teacher"][some].numpy())
+        super()._finish(trainer, data)
 
     def __getstate__(self):
         """A fitted student is pickled without its teacher, which predicting does not need."""

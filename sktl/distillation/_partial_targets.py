@@ -6,6 +6,7 @@ import numpy as np
 
 from sktl._estimators._target_coding import ClassCoding, NumberCoding
 from sktl._images import is_missing
+from sktl._training._data import LabeledImages
 from sktl.distillation._teacher import classes_of, is_frozen
 from sktl.exceptions import InputError
 
@@ -133,6 +134,11 @@ class PartlyLabeledClasses(PartialTargets, ClassCoding):
             self.learn(self.given)
         return index, factor
 
+    def teacher_data(self, table: LabeledImages) -> tuple[LabeledImages, np.ndarray]:
+        """The rows that a teacher is fitted to, those with a label, and their labels."""
+        table = table.take(np.flatnonzero(table.y >= 0))
+        return table, self.classes[table.y]
+
     def known(self, y: np.ndarray) -> np.ndarray:
         """1 for each row with a label, 0 for the others."""
         return (y >= 0).astype(np.float64)
@@ -169,6 +175,14 @@ class PartlyKnownNumbers(PartialTargets, NumberCoding):
         numbers[missing] = np.nan
         factors = np.where(missing.all(axis=1), self.weight_of_unlabeled(~missing), 1.0)
         return self.standardized(numbers, weight, is_flat if learns else None), factors
+
+    def teacher_data(self, table: LabeledImages) -> tuple[LabeledImages, "np.ndarray | None"]:
+        """The rows that a teacher is fitted to, those with all targets, and these; without any, all rows."""
+        if not self.n_outputs:
+            return table, None
+        table = table.take(np.flatnonzero(self.known(table.y) == 1))
+        y = np.asarray(table.given[1])[table.images.positions]  # in their own units, to the last bit
+        return table, y.ravel() if self.is_flat else y
 
     def known(self, y: np.ndarray) -> np.ndarray:
         """The share of each row's targets that is known."""

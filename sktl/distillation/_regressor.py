@@ -1,6 +1,5 @@
 """Distillation for regression."""
 
-import numpy as np
 from sklearn.base import _fit_context
 from sklearn.callback import with_callbacks
 
@@ -10,7 +9,6 @@ from sktl.distillation._distillation_objective import RegressorDistillation
 from sktl.distillation._distilled import DISTILLATION_CONSTRAINTS, DistilledEstimator
 from sktl.distillation._knowledge import MAPS, RELATIONS
 from sktl.distillation._partial_targets import PartlyKnownNumbers
-from sktl.distillation._teacher import fit_teacher
 
 
 class DistilledRegressor(DistilledEstimator, NetworkRegressor):
@@ -371,11 +369,3 @@ class DistilledRegressor(DistilledEstimator, NetworkRegressor):
     def _make_coding(self, is_new, classes):
         """Standardized targets, of which some may be unknown; a network that has learned keeps its units."""
         return PartlyKnownNumbers(self, None if is_new else self._coding)
-
-    def _fit_teacher(self, coding, table):
-        """The teacher, fitted to the rows with all targets; without any, to all rows."""
-        if not coding.n_outputs:
-            return fit_teacher(self, table, None)
-        table = table.take(np.flatnonzero(coding.known(table.y) == 1))
-        y = np.asarray(table.given[1])[table.images.positions]  # in their own units, to the last bit
-        return fit_teacher(self, table, y.ravel() if coding.is_flat else y)

@@ -17,6 +17,7 @@ from sklearn.utils import _safe_indexing
 from sklearn.utils._metadata_requests import _routing_enabled, process_routing
 from sklearn.utils.validation import check_is_fitted, has_fit_parameter
 
+from sktl._estimators._content_digests import content_digest, digest_and_size, row_digests
 from sktl._estimators._find_fitted import FittedPart, find_fitted
 from sktl._estimators._groups import takes_groups
 from sktl._frozen._cache import open_cache, shared_memory_cache
@@ -27,7 +28,6 @@ from sktl._stores import register_store
 from sktl._training._data import LabeledImages
 from sktl._warnings import warn
 from sktl.backbones._weights_files import file_digest, is_weights_name
-from sktl.distillation._digests import content_digest, digest_and_size, row_digests
 from sktl.distillation._knowledge import LEAST_PROBABILITY
 from sktl.exceptions import InputError, TrainingWarning
 
@@ -84,8 +84,15 @@ def fit_teacher(owner: Any, table: LabeledImages, y: "np.ndarray | None") -> Any
     return _fitted(teacher, table, y, fit_params)
 
 
-def check_teacher(owner: Any) -> None:
+def check_teacher(owner: Any, *, is_answering: bool) -> None:
     """Refuse what cannot be a teacher, before anything is computed.
+
+    Parameters
+    ----------
+    owner : DistilledClassifier or DistilledRegressor
+        Whose ``teacher`` it is.
+    is_answering : bool
+        Whether it is to answer for classes or targets, and not only to show its layers.
 
     Raises
     ------
@@ -104,6 +111,12 @@ def check_teacher(owner: Any) -> None:
         )
     if is_frozen(teacher):
         _check_frozen(teacher)
+    is_wrong = is_answering and is_classifier(owner) and hasattr(teacher, "__sklearn_tags__") and is_regressor(teacher)
+    if is_wrong:  # which a fit of some hours would find out too
+        raise InputError(
+            f"The 'teacher' parameter of DistilledClassifier must be a classifier. Got {teacher!r} instead, which is "
+            "no classifier but a regressor. For numbers use DistilledRegressor."
+        )
 
 
 class TeacherAnswers:

@@ -49,7 +49,7 @@ class FineTunedEstimator(NetworkEstimator):
         """How many stages are frozen; a network that has begun to learn keeps what was chosen for it."""
         if self.freeze_depth != "auto":
             try:
-                return super()._resolve_depth(table, is_new)
+                return self.backbone_.stage_index(self.freeze_depth)
             except BackboneError:
                 names = [stage.name for stage in self.backbone_.stages]
                 raise depth_error(self.freeze_depth, self.backbone_.name, names, ("all", "auto")) from None

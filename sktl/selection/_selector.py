@@ -299,7 +299,7 @@ class BackboneSelector(CallbackSupportMixin, TransformerMixin, Estimator):
         layers, head = self._layers(extractor, name)
         images = check_images(extractor, X, reset=False).take(rows)
         start = time.perf_counter()
-        failures: Any = {} if is_tolerant(extractor, images) else None
+        failures: Any = {} if is_tolerant(extractor, images.on_error) else None
         tables = layer_features(_with_layers(extractor, [*layers, *head]), images, progress, failures=failures)
         passed = (time.perf_counter() - start) / len(layers)
         is_read = np.ones(len(rows), bool)

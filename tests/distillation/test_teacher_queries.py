@@ -24,8 +24,8 @@ from sklearn.svm import SVC
 from sklearn.utils.estimator_checks import _NotAnArray
 
 from sktl import FineTunedClassifier, PretrainedFeatureExtractor
+from sktl._estimators._content_digests import digest_and_size
 from sktl.distillation import _teacher
-from sktl.distillation._digests import digest_and_size
 from sktl.distillation._teacher import content_digest
 from sktl.exceptions import TrainingWarning
 

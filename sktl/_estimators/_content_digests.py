@@ -31,7 +31,8 @@ def row_digests(table: LabeledImages) -> list[bytes]:
             return [names.encode() + _of_numbers(numbers[position]) for position in table.images.positions]
     images = table.images
     digests = [_of_item(unwrapped(images.item(row))) + images.digest(row) for row in range(len(images))]
-    return [names.encode() + digest + table.beside_of(row) for row, digest in enumerate(digests)]
+    beside = [b""] * len(digests) if table.beside is None else table.beside
+    return [names.encode() + digest + other for digest, other in zip(digests, beside, strict=True)]
 
 
 def beside_digests(X: Any, image_column: Any) -> list[bytes]:

@@ -12,9 +12,9 @@ from sklearn.base import BaseEstimator
 from sklearn.linear_model import LogisticRegression
 from sklearn.preprocessing import FunctionTransformer
 
+from sktl._estimators._content_digests import content_digest, row_digests
 from sktl._images import check_images
 from sktl._training._data import LabeledImages
-from sktl.distillation._digests import content_digest, row_digests
 
 
 def digests(X, in_channels=3):
