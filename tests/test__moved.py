@@ -13,7 +13,7 @@ from sktl import _moved
 # renamed: then it is put in the tables of `sktl._moved`, and its names stay here.
 HELD = {
     # Before 0.1.0
-    "sktl._engine._backbone_parameter": "LeftBehind",
+    "sktl._engine._backbone_parameter": "MissingNetwork",
     "sktl._engine._footprint": "Footprint Footprints footprint",
     "sktl._engine._losses": "ClassificationLoss RegressionLoss",
     "sktl._engine._net": "TransferNet",

@@ -58,7 +58,7 @@ class Situation(NamedTuple):
         return "last_stages" if self.amount == "much" or self.domain == "different" else "freeze_all"
 
 
-def look(owner: Any, images: Images, n_classes: "int | None") -> Situation:
+def assess_situation(owner: Any, images: Images, n_classes: "int | None") -> Situation:
     """See how near some of the pictures are to what the network knows.
 
     Parameters

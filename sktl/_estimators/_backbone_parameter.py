@@ -48,7 +48,7 @@ def resolve_backbone(estimator, parameter: str = "backbone") -> Backbone:
         ``preprocessing`` contradict a network that has its own already.
     """
     backbone = getattr(estimator, parameter)
-    if isinstance(backbone, LeftBehind):
+    if isinstance(backbone, MissingNetwork):
         raise InputError(
             f"{parameter}={backbone!r}: a compressed classifier is pickled without the network that it was made of. "
             f"Set {parameter} again to fit anew."
@@ -76,7 +76,7 @@ def has_random_weights(estimator: Any, parameter: str = "backbone") -> bool:
     return estimator.weights is None and isinstance(getattr(estimator, parameter), str)
 
 
-class LeftBehind:
+class MissingNetwork:
     """Stands for a network that was a parameter of a fitted estimator, and is not in its pickle.
 
     Parameters
@@ -92,15 +92,17 @@ class LeftBehind:
         return f"<{self.name}, left behind when the fitted estimator was pickled>"
 
 
-def leave_networks_behind(estimator: Any) -> Any:
+def without_networks(estimator: Any) -> Any:
     """An unfitted copy of an estimator, without the networks among its parameters and those of what it is made of."""
     if isinstance(estimator, FrozenEstimator):
-        return FrozenEstimator(leave_networks_behind(estimator.estimator))
+        return FrozenEstimator(without_networks(estimator.estimator))
     copied = clone(estimator, safe=False)
     for name, value in copied.get_params(deep=False).items():
         is_network = isinstance(copied, TakesNetwork) and name == copied._network_parameter
-        if (is_network and not isinstance(value, str)) or isinstance(value, nn.Module | LeftBehind):
-            copied.set_params(**{name: value if isinstance(value, LeftBehind) else LeftBehind(type(value).__name__)})
+        if (is_network and not isinstance(value, str)) or isinstance(value, nn.Module | MissingNetwork):
+            copied.set_params(
+                **{name: value if isinstance(value, MissingNetwork) else MissingNetwork(type(value).__name__)}
+            )
         elif hasattr(value, "get_params") and not isinstance(value, type):
-            copied.set_params(**{name: leave_networks_behind(value)})
+            copied.set_params(**{name: without_networks(value)})
     return copied

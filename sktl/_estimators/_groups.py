@@ -227,7 +227,7 @@ def check_several(groups: np.ndarray) -> int:
     return n_groups
 
 
-def takes_groups(estimator: Any) -> bool:
+def accepts_groups(estimator: Any) -> bool:
     """Whether ``fit`` knows what to do with groups, without routing: its own parameter, or folds of a search."""
     folds = getattr(estimator, "cv", None) if isinstance(estimator, BaseSearchCV) else None
     return has_fit_parameter(estimator, "groups") or isinstance(folds, GroupsConsumerMixin)

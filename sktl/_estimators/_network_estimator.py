@@ -138,12 +138,24 @@ class NetworkEstimator(TakesNetwork, CallbackSupportMixin, Estimator):
         """One step of `partial_fit`: an epoch of the net as it is, with constant rates, evaluated by nobody."""
         is_first = not hasattr(self, "net_")
         with fit_task(self, given, 1) as tasks:
-            how = {"is_new": is_first, "depth": None if is_first else self.freeze_depth_, "evaluates": False}
+            how: dict[str, Any] = {
+                "is_new": is_first,
+                "depth": None if is_first else self.freeze_depth_,
+                "evaluates": False,
+            }
             trainer, data = prepare_training(self, given, classes=classes, **how)
             if is_first:
                 self.net_, self.freeze_depth_ = trainer.build(self.backbone_, data), data.depth
             train_network(self, trainer, data, callbacks=[tasks], is_step=True)
         return self
+
+    def _make_coding(self, is_new, classes):
+        """What becomes of targets."""
+        raise NotImplementedError
+
+    def _make_objective(self, coding, table, depth, seed):
+        """What is learned from them."""
+        raise NotImplementedError
 
     def _check_parameters(self):
         """Refuse what cannot be trained, before anything is computed; nothing more here."""

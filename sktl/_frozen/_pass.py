@@ -53,7 +53,7 @@ class Pass:
         pool: Executor,
         failures: "dict[int, ImageError] | None" = None,
     ):
-        self._asked = spec
+        self._requested = spec
         self._computed = spec  # it grows to every stage in a search over layers
         self._runtime = runtime
         self._images = images
@@ -108,7 +108,7 @@ class Pass:
         for position, digest in digests.items():
             copies.setdefault(digest, []).append(position)
         missing = []
-        found = self._cache.get(list(copies), self._asked, self._engine)
+        found = self._cache.get(list(copies), self._requested, self._engine)
         for positions, rows in zip(copies.values(), found, strict=True):
             known = [row for row in rows if row is not None]
             if len(known) == len(rows):
@@ -119,9 +119,9 @@ class Pass:
 
     def _widen_in_a_search(self, digest: bytes) -> None:
         """Compute stages beside what is asked for, from the first image on that shows that they will be."""
-        if self._computed == self._asked:
-            self._computed = widened(self._asked, self._cache, self._engine, digest, len(self._images))
-            if self._computed != self._asked:  # another graph, which may not be exported yet
+        if self._computed == self._requested:
+            self._computed = widened(self._requested, self._cache, self._engine, digest, len(self._images))
+            if self._computed != self._requested:  # another graph, which may not be exported yet
                 self._engine = resolve_engine(self._computed, self._runtime, self._n_in_table)
 
     def _compute(self, missing: list[Copies], digests: dict[int, bytes]) -> bool:

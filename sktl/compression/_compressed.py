@@ -17,12 +17,12 @@ from sklearn.utils.metadata_routing import MetadataRouter, MethodMapping
 from sklearn.utils.validation import _num_samples, check_is_fitted
 from torch import nn
 
-from sktl._estimators._backbone_parameter import leave_networks_behind
+from sktl._estimators._backbone_parameter import without_networks
 from sktl._estimators._checked_table import FitInput
 from sktl._estimators._find_fitted import find_fitted, require_fitted
 from sktl._estimators._fit_tasks import fit_task, forget_fit
 from sktl._estimators._footprint import Footprints, footprints
-from sktl._estimators._groups import takes_groups
+from sktl._estimators._groups import accepts_groups
 from sktl._estimators._network_classifier import NetworkClassifier
 from sktl._estimators._network_estimator import (
     finish_training,
@@ -282,7 +282,7 @@ class CompressedClassifier(
         if _routing_enabled():
             metadata = {name: params.pop(name) for name in ("sample_weight", "groups") if name in params}
             params.update(process_routing(self, "fit", **metadata).estimator.fit)
-        elif not takes_groups(self.estimator):
+        elif not accepts_groups(self.estimator):
             params.pop("groups", None)
         return self._seeded_clone().fit(given.X, given.y, **params)
 
@@ -360,7 +360,7 @@ class CompressedClassifier(
         if "estimator_" in state:
             for name in ("_original", "_sample"):
                 state.pop(name, None)
-            state["estimator"] = leave_networks_behind(self.estimator)
+            state["estimator"] = without_networks(self.estimator)
             state["estimator_"] = Packed.of(self.estimator_)
         return state
 

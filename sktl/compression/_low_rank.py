@@ -172,7 +172,7 @@ class LowRankClassifier(CompressedClassifier):
 
     def _factorize(self, layers):
         """(path, sequence of smaller layers) of each layer that has one."""
-        name, value = self._asked
+        name, value = self._wanted_size
         if name == "rank" and value < 1:
             name, value = "energy", energy_within(layers.values(), self.method, value)
         if value is not None:
@@ -182,13 +182,13 @@ class LowRankClassifier(CompressedClassifier):
                     yield path, factors
 
     @property
-    def _asked(self):
+    def _wanted_size(self):
         """The parameter that says how large the layers are, and its value."""
         return ("energy", self.energy) if self.energy is not None else ("rank", self.rank or _SHARE)
 
     def _why_nothing_shrinks(self, layers):
         """What is wrong with what was asked for, and what would be right."""
-        name, value = self._asked
+        name, value = self._wanted_size
         if not layers:
             return (
                 f"freeze_depth={self.freeze_depth!r} leaves no convolution and no linear layer to make smaller, but "

@@ -4,7 +4,7 @@ import pickle
 import zlib
 from typing import Any, NamedTuple
 
-from sktl._estimators._backbone_parameter import leave_networks_behind
+from sktl._estimators._backbone_parameter import without_networks
 from sktl._estimators._network_classifier import NetworkClassifier
 from sktl.backbones._hollow import fill, hollow, is_hollow
 from sktl.compression._codec import pack, unpack
@@ -30,7 +30,7 @@ class Packed(NamedTuple):
     @classmethod
     def of(cls, estimator: NetworkClassifier) -> "Packed":
         """What is to be pickled of an estimator."""
-        state = {**estimator.__getstate__(), **vars(leave_networks_behind(estimator))}  # the latter: its parameters
+        state = {**estimator.__getstate__(), **vars(without_networks(estimator))}  # the latter: its parameters
         net, backbone = state["net_"], state["backbone_"]
         state["net_"] = net.hollow()
         frozen = {name: value for name, value in backbone.module.state_dict().items() if not is_hollow(value)}
@@ -51,5 +51,5 @@ class Packed(NamedTuple):
 def bare(fitted: NetworkClassifier) -> NetworkClassifier:
     """A fitted classifier that predicts the same, without the network that its own was made of."""
     other = object.__new__(type(fitted))
-    other.__dict__.update({**vars(fitted), **vars(leave_networks_behind(fitted))})
+    other.__dict__.update({**vars(fitted), **vars(without_networks(fitted))})
     return other

@@ -110,15 +110,15 @@ class DistillationLoss(WeightedLoss):
         """
         outputs, features, *seen = outputs
         batch = {name: column.to(outputs.device) for name, column in batch.items() if name != "x"}
-        said = torch.zeros_like(outputs[:, 0])
+        taught = torch.zeros_like(outputs[:, 0])
         for kind, weight in self.knowledge.items():
             if kind in ANSWERS:
-                said = said + weight * self.answers(kind, outputs, y, batch["teacher"])
+                taught = taught + weight * self.answers(kind, outputs, y, batch["teacher"])
             elif kind in RELATIONS:
-                said = said + weight * _related(kind, features, batch["embedding"], batch["teacher_weight"])
+                taught = taught + weight * _related(kind, features, batch["embedding"], batch["teacher_weight"])
             else:
-                said = said + weight * self._mapped(kind, seen, batch)
-        rows = self.alpha * said * batch["teacher_weight"]
+                taught = taught + weight * self._mapped(kind, seen, batch)
+        rows = self.alpha * taught * batch["teacher_weight"]
         if self.alpha < 1:
             rows = rows + (1 - self.alpha) * self.per_row(outputs, y) * batch["weight"]
         return rows.mean()

@@ -19,7 +19,7 @@ from sklearn.utils.validation import check_is_fitted, has_fit_parameter
 
 from sktl._estimators._content_digests import content_digest, digest_and_size, row_digests
 from sktl._estimators._find_fitted import FittedPart, find_fitted
-from sktl._estimators._groups import takes_groups
+from sktl._estimators._groups import accepts_groups
 from sktl._frozen._cache import open_cache, shared_memory_cache
 from sktl._interrupts import noticed_interrupts
 from sktl._locks import Lock
@@ -74,7 +74,7 @@ def fit_teacher(owner: Any, table: LabeledImages, y: "np.ndarray | None") -> Any
     else:
         takes = {
             "sample_weight": not is_plain and has_fit_parameter(teacher, "sample_weight"),
-            "groups": table.groups is not None and takes_groups(teacher),
+            "groups": table.groups is not None and accepts_groups(teacher),
         }
         fit_params = {name: column for name, column in metadata.items() if takes[name]}
     if not is_plain and "sample_weight" not in fit_params:

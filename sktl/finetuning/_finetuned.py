@@ -3,7 +3,7 @@
 from sklearn.base import _fit_context, is_classifier
 from sklearn.callback import with_callbacks
 
-from sktl._estimators._auto_depth import look, strategy_params
+from sktl._estimators._auto_depth import assess_situation, strategy_params
 from sktl._estimators._backbone_parameter import has_random_weights
 from sktl._estimators._checked_table import FitInput
 from sktl._estimators._network_estimator import NetworkEstimator
@@ -57,6 +57,6 @@ class FineTunedEstimator(NetworkEstimator):
             return self.freeze_depth_
         if has_random_weights(self):
             return 0  # nothing has been learned that could be kept
-        situation = look(self, table.images, len(self.classes_) if is_classifier(self) else None)
+        situation = assess_situation(self, table.images, len(self.classes_) if is_classifier(self) else None)
         params = strategy_params(situation.strategy, len(self.backbone_.stages))
         return self.backbone_.stage_index(params["freeze_depth"])

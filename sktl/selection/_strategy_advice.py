@@ -14,7 +14,7 @@ from sklearn.utils import check_random_state
 from sklearn.utils._param_validation import Interval, StrOptions
 from torch import nn
 
-from sktl._estimators._auto_depth import MUCH, Situation, look, strategy_params
+from sktl._estimators._auto_depth import MUCH, Situation, assess_situation, strategy_params
 from sktl._estimators._backbone_parameter import has_random_weights
 from sktl._estimators._checked_table import as_targets, distinct
 from sktl._estimators._groups import check_groups
@@ -317,7 +317,7 @@ def _advise(
     random: np.random.RandomState,
 ) -> StrategyAdvice:
     """Look at different images and their encoded targets."""
-    situation = look(extractor, table.images, n_classes)
+    situation = assess_situation(extractor, table.images, n_classes)
     known: dict = {"task": "regression" if n_classes is None else "classification"}
     rows = draw_rows(table.y, max_samples, random=random, **known)
     seed = int(random.randint(2**31 - 1))

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from sktl import PretrainedFeatureExtractor
-from sktl._estimators._auto_depth import Situation, look, strategy_params
+from sktl._estimators._auto_depth import Situation, assess_situation, strategy_params
 from sktl._estimators._norm_shift import near_line, source_distance
 from sktl._images import check_images
 
@@ -47,13 +47,13 @@ def test_looking(n_run):
     X = np.random.default_rng(0).random((100, 8, 8))
     extractor = PretrainedFeatureExtractor().fit(X)
     images = check_images(extractor, X, reset=False)
-    first = look(extractor, images, 5)
+    first = assess_situation(extractor, images, 5)
     assert first[:2] == (100, 5)
     assert first.line == near_line(extractor.backbone_) == 0.42
     assert n_run[0] == 64
-    assert look(extractor, images, 5) == first
+    assert assess_situation(extractor, images, 5) == first
     assert n_run[0] == 64
     assert source_distance(extractor, images) == pytest.approx(first.distance, rel=0.2)
-    assert look(extractor, images.take(np.arange(2)), 2).distance > 0
-    alone = look(extractor, images.take(np.array([0])), 2)
+    assert assess_situation(extractor, images.take(np.arange(2)), 2).distance > 0
+    alone = assess_situation(extractor, images.take(np.array([0])), 2)
     assert (alone.n_pictures, alone.distance) == (1, None)

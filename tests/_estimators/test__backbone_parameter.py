@@ -10,7 +10,7 @@ from sklearn.model_selection import GridSearchCV
 from torch import nn
 
 from sktl import DistilledClassifier, FineTunedClassifier
-from sktl._estimators._backbone_parameter import LeftBehind, leave_networks_behind, resolve_backbone
+from sktl._estimators._backbone_parameter import MissingNetwork, resolve_backbone, without_networks
 from sktl.exceptions import BackboneError
 
 
@@ -44,7 +44,7 @@ def test_weights_of_its_own(fitted):
 @pytest.mark.parametrize("parameter", ["backbone", "student"])
 def test_what_was_left_behind(parameter):
     """The error names the network, why it is not there, and the parameter to set."""
-    gone = LeftBehind("ResNet")
+    gone = MissingNetwork("ResNet")
     estimator = (
         FineTunedClassifier(gone) if parameter == "backbone" else DistilledClassifier(LogisticRegression(), gone)
     )
@@ -57,10 +57,10 @@ def test_names_and_settings_stay(tiny):
     """A name is no network: it stays, as do all other parameters; the estimator that was given is not changed."""
     head = nn.Linear(8, 3)
     given = FineTunedClassifier(tiny, head=head, lr=0.5, callbacks=[], preprocessing={"crop_size": 8})
-    bare = leave_networks_behind(given)
+    bare = without_networks(given)
     assert (type(bare.backbone), type(bare.head), bare.lr, bare.preprocessing) == (
-        LeftBehind,
-        LeftBehind,
+        MissingNetwork,
+        MissingNetwork,
         0.5,
         {"crop_size": 8},
     )
@@ -68,9 +68,9 @@ def test_names_and_settings_stay(tiny):
     assert given.head is head
     assert "Backbone" in repr(bare.backbone)
     assert "Linear" in repr(bare.head)
-    assert leave_networks_behind(FineTunedClassifier("resnet18")).backbone == "resnet18"
-    assert leave_networks_behind(bare).get_params()["backbone"] is not tiny
-    assert repr(leave_networks_behind(bare).backbone) == repr(bare.backbone)
+    assert without_networks(FineTunedClassifier("resnet18")).backbone == "resnet18"
+    assert without_networks(bare).get_params()["backbone"] is not tiny
+    assert repr(without_networks(bare).backbone) == repr(bare.backbone)
 
 
 WRAPPED = {
@@ -85,11 +85,11 @@ def test_networks_of_what_it_is_made_of(tiny, fitted, kind):
     """Networks inside of estimators inside go too, fitted or not, and nothing that was learnt stays."""
     for backbone in (tiny, fitted, FrozenEstimator(fitted)):
         wrapped = WRAPPED[kind](FineTunedClassifier(backbone))
-        bare = leave_networks_behind(wrapped)
+        bare = without_networks(wrapped)
         assert type(bare) is type(wrapped)
         while not isinstance(bare, FineTunedClassifier):
             bare = bare.estimator
-        assert isinstance(bare.backbone, LeftBehind)
+        assert isinstance(bare.backbone, MissingNetwork)
     whole = len(pickle.dumps(WRAPPED[kind](FineTunedClassifier(FrozenEstimator(fitted)))))
     assert len(pickle.dumps(bare)) < 0.01 * whole
 
@@ -97,7 +97,7 @@ def test_networks_of_what_it_is_made_of(tiny, fitted, kind):
 def test_teachers_that_are_networks(fitted, digits, quick):
     """A frozen teacher's network is not in what is left of a student; its name is."""
     student = DistilledClassifier(FrozenEstimator(fitted), **quick)
-    bare = leave_networks_behind(student)
+    bare = without_networks(student)
     assert not hasattr(bare.teacher, "net_")
     assert len(pickle.dumps(bare)) < 10_000
     assert hasattr(student.teacher, "net_")

@@ -10,7 +10,7 @@ from sklearn.linear_model import LogisticRegression
 from sklearn.model_selection import GridSearchCV, GroupKFold, KFold, LeaveOneGroupOut
 
 import sktl
-from sktl._estimators._groups import check_groups, choose_groups, folds_of, group_folds, joined, takes_groups
+from sktl._estimators._groups import accepts_groups, check_groups, choose_groups, folds_of, group_folds, joined
 from sktl.exceptions import InputError
 
 
@@ -142,7 +142,7 @@ def test_folds_by_a_number_or_a_splitter():
 def test_who_takes_groups():
     """What has the parameter, and a search whose folds want them."""
     model = LogisticRegression()
-    assert takes_groups(sktl.FineTunedClassifier())
-    assert takes_groups(GridSearchCV(model, {}, cv=GroupKFold(2)))
-    assert not takes_groups(GridSearchCV(model, {}, cv=KFold(2)))
-    assert not takes_groups(model)
+    assert accepts_groups(sktl.FineTunedClassifier())
+    assert accepts_groups(GridSearchCV(model, {}, cv=GroupKFold(2)))
+    assert not accepts_groups(GridSearchCV(model, {}, cv=KFold(2)))
+    assert not accepts_groups(model)

@@ -8,7 +8,7 @@ import pytest
 import torch
 from sklearn.base import clone
 
-from sktl._estimators._backbone_parameter import LeftBehind
+from sktl._estimators._backbone_parameter import MissingNetwork
 from sktl.backbones._hollow import is_hollow
 from sktl.compression._packed_pickle import Packed, bare
 
@@ -60,13 +60,13 @@ def test_the_estimator_is_not_touched(sparse, table):
     Packed.of(sparse)
     np.testing.assert_array_equal(sparse.decision_function(table[0]), expected)
     assert not any(is_hollow(tensor) for tensor in sparse.backbone_.module.state_dict().values())
-    assert not isinstance(sparse.backbone, LeftBehind)
+    assert not isinstance(sparse.backbone, MissingNetwork)
 
 
 def test_bare(sparse, table):
     """It predicts the same with the same network, and has left behind the one that this was made of."""
     other = bare(sparse)
     assert other.net_ is sparse.net_
-    assert isinstance(other.backbone, LeftBehind)
-    assert not isinstance(sparse.backbone, LeftBehind)
+    assert isinstance(other.backbone, MissingNetwork)
+    assert not isinstance(sparse.backbone, MissingNetwork)
     np.testing.assert_array_equal(other.decision_function(table[0]), sparse.decision_function(table[0]))
