@@ -34,8 +34,7 @@ from sktl._frozen._spec import PrefixSpec
 from sktl._images import Images, check_images
 from sktl._params import Estimator
 from sktl._threads import bounded_threads
-from sktl._training._data import TrainingData, unit_mean
-from sktl._training._dataset import RowDataset
+from sktl._training._data import TrainingData
 from sktl._training._schedules import OPTIMIZERS, SCHEDULES
 from sktl._training._settings import TrainingSettings
 from sktl._training._trainable_summary import TrainableSummary
