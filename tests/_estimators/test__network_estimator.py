@@ -142,6 +142,7 @@ def test_cached_and_live_training_are_the_same(digits, tmp_path, depth, freeze_b
     """From one seed, with the prefix kept in memory, in a directory or not at all: same losses and labels."""
     X, y = digits
     settings = {"freeze_depth": depth, "freeze_bn": freeze_bn, "dropout": 0.1, "batch_size": 16, "lr": 0.001}
+    settings["preprocessing"] = {"resize_size": 32, "crop_size": 32}
     cached, stored, live = (tuner(cache=c, **settings).fit(X, y) for c in ("auto", tmp_path, None))
     for other in (stored, live):
         np.testing.assert_allclose(other.history_[:, "train_loss"], cached.history_[:, "train_loss"], rtol=1e-4)

@@ -16,6 +16,8 @@ from sktl.exceptions import DivergenceError, TrainingWarning
 from sktl.finetuning import LRRangeTest, lr_range_test
 from sktl.finetuning._lr_range import _steepest_fall
 
+SMALL_IMAGES = {"resize_size": 16, "crop_size": 16}
+
 
 @pytest.fixture(scope="module")
 def digits():
@@ -77,7 +79,7 @@ def test_it_stops_when_the_loss_explodes(digits):
 
 def test_a_loss_that_is_no_number_ends_the_test(digits):
     """Where a rate makes the loss NaN, what was seen before is the result."""
-    model = classifier(batch_size=1000, optimizer="sgd", freeze_depth=0)
+    model = classifier(batch_size=1000, optimizer="sgd", freeze_depth=0, preprocessing=SMALL_IMAGES)
     result = lr_range_test(model, *digits, lr_min=1e-100, lr_max=1e100, n_steps=20)
     assert len(result.lr) == 11  # the twelfth would be the first one after a step of 1e5
     assert np.isfinite(result.loss).all()
@@ -85,7 +87,7 @@ def test_a_loss_that_is_no_number_ends_the_test(digits):
 
 def test_a_loss_that_is_no_number_at_once_is_an_error(digits):
     """Nothing can be learnt from a test whose first rates are far too large already."""
-    model = classifier(batch_size=1000, optimizer="sgd", freeze_depth=0)
+    model = classifier(batch_size=1000, optimizer="sgd", freeze_depth=0, preprocessing=SMALL_IMAGES)
     with pytest.raises(DivergenceError, match="after 1 steps"):
         lr_range_test(model, *digits, lr_min=1e20, lr_max=1e30)
 

@@ -28,18 +28,18 @@ from sktl import FineTunedClassifier, FineTunedRegressor, PretrainedFeatureExtra
 from sktl.backbones import load_backbone
 
 
-@pytest.fixture
+@pytest.fixture(scope="module")
 def make(quick):
     """Makes a classifier that fits in no time."""
     return lambda **params: FineTunedClassifier(**{**quick, **params})
 
 
-@pytest.fixture
-def files(digits, tmp_path):
+@pytest.fixture(scope="module")
+def files(digits, tmp_path_factory):
     """The digits as PNG files."""
-    names = []
+    names, folder = [], tmp_path_factory.mktemp("digits")
     for number, picture in enumerate(digits[0]):
-        names.append(str(tmp_path / f"{number}.png"))
+        names.append(str(folder / f"{number}.png"))
         Image.fromarray((255 * picture).astype(np.uint8)).save(names[-1])
     return names
 
@@ -85,22 +85,31 @@ def test_a_fitted_one_is_calibrated_as_it_is(digits, make):
     assert calibrated.calibrated_classifiers_[0].estimator.estimator.net_ is model.net_
 
 
-@pytest.mark.parametrize("backend", ["loky", "threading"])
-def test_a_parallel_search_is_the_serial_one(files, digits, make, backend, two_threads):
-    """Depths, rates and backbones are searched over in two workers with the scores that one has.
-
-    torch's threads are as many afterwards as before, in this thread and in one that begins later.
-    """
-    _, y = digits
+@pytest.fixture(scope="module")
+def search(make):
+    """A search over depths, rates and backbones."""
     grid = [
         {"freeze_depth": ["all", -1], "lr": [0.001, 0.01]},
         {"backbone": ["sktl_mini", "mobilenet_v3_small"], "weights": [None], "preprocessing": [{"crop_size": 32}]},
     ]
-    search = GridSearchCV(make(), grid, cv=2, error_score="raise")
-    expected = search.fit(files, y).cv_results_["mean_test_score"]
+    return GridSearchCV(make(), grid, cv=2, error_score="raise")
+
+
+@pytest.fixture(scope="module")
+def scores_of_one_worker(search, files, digits):
+    """The search's scores where one candidate comes after the other."""
+    return clone(search).fit(files, digits[1]).cv_results_["mean_test_score"]
+
+
+@pytest.mark.parametrize("backend", ["loky", "threading"])
+def test_a_parallel_search_is_the_serial_one(files, digits, search, scores_of_one_worker, backend, two_threads):
+    """Depths, rates and backbones are searched over in two workers with the scores that one has.
+
+    torch's threads are as many afterwards as before, in this thread and in one that begins later.
+    """
     with joblib.parallel_backend(backend, n_jobs=2):
-        got = search.fit(files, y).cv_results_["mean_test_score"]
-    np.testing.assert_allclose(got, expected, atol=0.04)  # other numbers of threads round otherwise
+        got = clone(search).fit(files, digits[1]).cv_results_["mean_test_score"]
+    np.testing.assert_allclose(got, scores_of_one_worker, atol=0.04)  # other numbers of threads round otherwise
     assert torch.get_num_threads() == 2
     with ThreadPoolExecutor(1) as pool:
         assert pool.submit(torch.get_num_threads).result() == 2
