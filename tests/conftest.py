@@ -16,9 +16,13 @@ from sklearn.datasets import load_digits
 from torch import nn
 
 import sktl._frozen._pass as pass_module
+from sktl._frozen._activations import fetch_activations
 from sktl._frozen._cache import open_cache
+from sktl._frozen._prefix import FrozenPrefix
+from sktl._frozen._runtime import Runtime
+from sktl._frozen._spec import PrefixSpec
 from sktl._images import check_images
-from sktl._training._data import LabeledImages
+from sktl._training._data import LabeledImages, TrainingData
 from sktl.backbones import Backbone, load_backbone
 
 
@@ -123,6 +127,24 @@ def make_table():
         ones = np.ones(len(y))
         weights = (ones if column is None else np.asarray(column, float) for column in (weight, sample_weight))
         return LabeledImages(check_images(Door(), X, reset=True), np.asarray(y), *weights, (X, y), **columns)
+
+    return make
+
+
+@pytest.fixture
+def make_data():
+    """Makes what a trainer trains on: tables behind frozen stages, as an objective wants them."""
+
+    def make(objective, backbone: Backbone, depth: int, table, valid=None, *, seed: int = 0) -> TrainingData:
+        stages = [stage.name for stage in backbone.stages]
+        pooling = "avg" if depth == len(stages) else "none"
+        prefix = FrozenPrefix(PrefixSpec(backbone, stages[depth - 1 : depth] if depth else (), pooling), Runtime())
+
+        def rows(table):
+            activations = fetch_activations(prefix, table.images, stored=True)
+            return table.dataset(activations, objective.targets(table), objective.columns(table))
+
+        return TrainingData(table, rows(table), None if valid is None else rows(valid), depth, seed)
 
     return make
 

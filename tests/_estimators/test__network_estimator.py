@@ -17,6 +17,8 @@ from torch import nn
 
 from sktl import FineTunedClassifier, FineTunedRegressor
 from sktl._estimators import _network_estimator
+from sktl._estimators._checked_table import FitInput
+from sktl._estimators._network_estimator import Seeds, prepare_training
 from sktl._frozen import _pass
 from sktl._frozen._cache import open_cache
 from sktl.backbones import load_backbone
@@ -455,3 +457,33 @@ def test_norms_of_random_networks_learn(digits):
     assert not any(module.training for module in kept.net_.module_.modules() if isinstance(module, nn.BatchNorm2d))
     before, after = load_backbone("sktl_mini").module.state_dict(), kept.backbone_.module.state_dict()
     assert all(torch.equal(before[name], after[name]) for name in before if "running" in name)
+
+
+# --- what a training is made of ---------------------------------------------------------------------------------------
+
+
+def test_seeds_come_in_order():
+    """The first is that of the split, then one for each training; no fit draws more or others."""
+    random = np.random.RandomState(3)
+    expected = [random.randint(2**31 - 1) for _ in range(3)]
+    seeds = Seeds(3)
+    assert [seeds.split, seeds.draw(), seeds.draw()] == expected
+    assert seeds.split == expected[0]
+
+
+def test_a_training_is_prepared_and_nothing_is_trained(digits):
+    """Trainer and data go by the parameters and the seeds; rows are set aside where somebody asks for it."""
+    model, given = tuner(freeze_depth="all", validation_fraction=0.2), FitInput(*digits)
+    trainer, data = prepare_training(model, given, is_new=True)
+    assert (data.valid, data.depth, len(data.rows), trainer.settings.lr) == (None, 5, 30, 0.01)
+    seeds = Seeds(0)
+    assert data.seed == seeds.draw()
+    _, split = prepare_training(model, given, is_new=True, set_aside_by="Lottery")
+    assert (len(split.rows), len(split.valid)) == (24, 6)
+    assert split.seed == data.seed
+    _, again = prepare_training(model, given, is_new=False, set_aside_by="Lottery")
+    assert again.table.images.positions.tolist() == split.table.images.positions.tolist()
+    assert again.seed == seeds.draw()
+    assert not hasattr(model, "net_")
+    with pytest.raises(ValueError, match=r"^Lottery needs a class with at least two rows.*or X_val and y_val"):
+        prepare_training(model, FitInput(digits[0][:3], [0, 1, 2]), is_new=True, set_aside_by="Lottery")

@@ -3,11 +3,6 @@
 import pytest
 import torch
 
-from sktl._frozen._activations import fetch_activations
-from sktl._frozen._prefix import FrozenPrefix
-from sktl._frozen._runtime import Runtime
-from sktl._frozen._spec import PrefixSpec
-from sktl._training._data import TrainingData
 from sktl._training._dataset import RowDataset
 from sktl._training._losses import ClassificationLoss
 from sktl._training._rest_network import RestNetwork, make_head
@@ -63,23 +58,5 @@ def make_net():
         network = RestNetwork(backbone, depth, head, freeze_bn=freeze_bn)
         params = {"lr": 0.01, "batch_size": 8, "callbacks__print_log": None, **params}
         return TransferNet(network, criterion or ClassificationLoss(), **params).initialize()
-
-    return make
-
-
-@pytest.fixture
-def make_data():
-    """Makes what a trainer trains on: tables behind frozen stages, as an objective wants them."""
-
-    def make(objective, backbone: Backbone, depth: int, table, valid=None, *, seed: int = 0) -> TrainingData:
-        stages = [stage.name for stage in backbone.stages]
-        pooling = "avg" if depth == len(stages) else "none"
-        prefix = FrozenPrefix(PrefixSpec(backbone, stages[depth - 1 : depth] if depth else (), pooling), Runtime())
-
-        def rows(table):
-            activations = fetch_activations(prefix, table.images, stored=True)
-            return table.dataset(activations, objective.targets(table), objective.columns(table))
-
-        return TrainingData(table, rows(table), None if valid is None else rows(valid), depth, seed)
 
     return make

@@ -77,6 +77,23 @@ def test_a_clone_is_fitted(make, compress, table):
         np.testing.assert_array_equal(model._original.decision_function(table[0]), fresh.decision_function(table[0]))
 
 
+def test_a_training_with_other_settings_leaves_parameters_alone(prune, fitted, table):
+    """The smaller one is trained for other epochs and rates than its parameters say, which they say all the same."""
+    seen = []
+
+    class Look(Callback):
+        def on_epoch_begin(self, net, **kwargs):
+            seen.append((model.estimator_.get_params(), net.lr, net.max_epochs))
+
+    original = copy.deepcopy(fitted).set_params(callbacks=[("look", Look())])
+    model = prune(FrozenEstimator(original), max_epochs=3, lr=0.002, n_rounds=1)
+    model.fit(*table)
+    assert [(lr, epochs) for _, lr, epochs in seen] == [(0.002, 3)] * 3
+    kept = {"max_epochs": 2, "lr": 0.01, "lr_decay": 0.5, "freeze_bn": True, "unfreeze_every": None}
+    for params in (model.estimator_.get_params(), *(params for params, *_ in seen)):
+        assert {name: params[name] for name in kept} == kept
+
+
 @pytest.mark.parametrize("depth", [None, 1, 2, "stem", "all", -1])
 def test_frozen_stages_are_bit_identical_and_cached(make, prune, table, n_run, depth):
     """Up to freeze_depth nothing changes, and where the estimator froze as much no picture goes through again."""

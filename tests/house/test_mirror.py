@@ -5,9 +5,7 @@ from pathlib import Path
 import pytest
 
 # Files of the package without tests of their own, and where they are tested.
-ELSEWHERE = {
-    "distillation/_distillation_objective.py": "tests/distillation/test__distilled.py",
-}
+ELSEWHERE: dict[str, str] = {}
 # Files of tests about a subject that several files of the package share.
 SUBJECTS = [
     "_estimators/test_interrupted_and_diverged_fits.py",
