@@ -76,17 +76,19 @@ NETWORK_CONSTRAINTS: dict = {
 
 
 class Seeds:
-    """The seeds of an estimator's trainings, one after the other, as its ``random_state`` says.
+    """The seeds of an estimator's trainings, one after the other.
 
-    Attributes
+    Parameters
     ----------
-    split : int
-        Of the rows to evaluate on: a warm start holds out those that it has always held out.
+    random_state : int, RandomState instance or None
+        What they are drawn from.
+    split : int or None, default=None
+        Seed of the rows to evaluate on: a warm start holds out those that it has always held out. None draws it.
     """
 
-    def __init__(self, random_state: Any):
+    def __init__(self, random_state: Any, split: "int | None" = None):
         self._random_state = check_random_state(random_state)
-        self.split = self.draw()
+        self.split = self.draw() if split is None else split
 
     def draw(self) -> int:
         """The next seed."""
@@ -219,6 +221,8 @@ class NetworkEstimator(TakesNetwork, CallbackSupportMixin, Estimator):
 
     def _restore(self, state):
         super()._restore(state)
+        if hasattr(self, "_split_seed"):  # of a version before 0.1.0
+            self._seeds = Seeds(self.__dict__.pop("_random_state"), self.__dict__.pop("_split_seed"))
         if hasattr(self, "net_"):
             self.backbone_ = self.net_.fill_backbone(self.backbone_)
 

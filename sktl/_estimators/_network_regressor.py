@@ -89,6 +89,13 @@ class NetworkRegressor(RegressorMixin, NetworkEstimator):
                 TrainingWarning,
             )
 
+    def _restore(self, state):
+        super()._restore(state)
+        if hasattr(self, "_target_mean"):  # of a version before 0.1.0
+            self._coding = NumberCoding(type(self).__name__)
+            names = {"mean": "_target_mean", "scale": "_target_scale", "is_flat": "_has_flat_targets"}
+            vars(self._coding).update({name: self.__dict__.pop(old_name) for name, old_name in names.items()})
+
     def __sklearn_tags__(self):
         tags = super().__sklearn_tags__()
         tags.target_tags.multi_output = True

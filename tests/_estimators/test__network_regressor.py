@@ -1,5 +1,7 @@
 """What all regressors with a network predict: targets in their own units and shape; and what they warn of."""
 
+import copy
+
 import numpy as np
 import pandas as pd
 import pytest
@@ -93,3 +95,22 @@ def test_images_that_cannot_be_read_have_no_target(ink, make):
         np.testing.assert_array_equal(np.isnan(model.predict(broken)).all(1), [False] * 4 + [True])
     with pytest.warns(ImageWarning, match="Image 4"):
         assert model.score(broken, np.r_[y[:4], [[9, 9]]]) == pytest.approx(model.score(X[:4], y[:4]))
+
+
+@pytest.mark.parametrize("columns", [0, [0, 1]])
+def test_a_state_of_before(ink, make, columns):
+    """A regressor as versions before 0.1.0 pickled it, predicts and learns on as one of today."""
+    X, y = ink[0], ink[1][:, columns]
+    model = make(early_stopping=True, validation_fraction=0.3).fit(X, y)
+    state = model.__getstate__()
+    coding, seeds = state.pop("_coding"), copy.deepcopy(state.pop("_seeds"))
+    state |= {"_target_mean": coding.mean, "_target_scale": coding.scale, "_has_flat_targets": coding.is_flat}
+    state |= {"_random_state": seeds._random_state, "_split_seed": seeds.split}
+    del state["_sktl_version"]
+    old = FineTunedRegressor.__new__(FineTunedRegressor)
+    old.__setstate__(copy.deepcopy(state))
+    assert set(vars(old)) == set(vars(model))
+    np.testing.assert_array_equal(old.predict(X), model.predict(X))
+    for regressor in (model, old):  # the same rows are held out, in the same units
+        regressor.set_params(warm_start=True, max_epochs=1).fit(X, y)
+    np.testing.assert_array_equal(old.predict(X), model.predict(X))
