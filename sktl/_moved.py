@@ -23,6 +23,7 @@ MODULES = {
     "sktl.compression._curve": "sktl.compression._lottery_curve",
     "sktl.compression._packed": "sktl.compression._packed_pickle",
     "sktl.datasets._unreadable": "sktl.datasets",
+    "sktl.distillation._losses": "sktl.distillation",
     "sktl.inspection._compression": "sktl.inspection",
     "sktl.inspection._distillation": "sktl.inspection",
     "sktl.inspection._embedding": "sktl.inspection",
@@ -44,7 +45,10 @@ MODULES = {
 }
 
 # Names that are others now, of modules in the table above.
-RENAMED = {("sktl._images._reading", "Reading"): "ReadSettings"}
+RENAMED = {
+    ("sktl._engine._backbone_parameter", "LeftBehind"): "MissingNetwork",
+    ("sktl._images._reading", "Reading"): "ReadSettings",
+}
 
 
 class _Moved(ModuleType):

@@ -46,7 +46,7 @@ HELD = {
     "sktl.distillation._classifier": "DistilledClassifier",
     "sktl.distillation._knowledge": "ClassifierDistillationLoss RegressorDistillationLoss",
     "sktl.distillation._layers": "LayerPair",
-    "sktl.distillation._losses": (
+    "sktl.distillation._distillation_losses": (
         "attention_loss attention_map decoupled_loss hint_loss "
         "relational_angle_loss relational_distance_loss similarity_loss"
     ),

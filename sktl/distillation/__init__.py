@@ -2,7 +2,7 @@
 
 from sktl._training._soft_targets import soft_target_loss
 from sktl.distillation._classifier import DistilledClassifier
-from sktl.distillation._losses import (
+from sktl.distillation._distillation_losses import (
     attention_loss,
     attention_map,
     decoupled_loss,

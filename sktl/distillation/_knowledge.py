@@ -13,8 +13,7 @@ from sktl._training._losses import ClassificationLoss, RegressionLoss, WeightedL
 from sktl._training._rest_network import linear_layer
 from sktl._training._soft_targets import soft_target_loss
 from sktl.backbones import Backbone
-from sktl.distillation._layers import LayerPair, as_map
-from sktl.distillation._losses import (
+from sktl.distillation._distillation_losses import (
     attention_loss,
     attention_map,
     decoupled_loss,
@@ -23,6 +22,7 @@ from sktl.distillation._losses import (
     relational_distance_loss,
     similarity_loss,
 )
+from sktl.distillation._layers import LayerPair, as_map
 from sktl.exceptions import InputError
 
 LEAST_PROBABILITY = 1e-7  # one of zero has no logarithm

@@ -7,7 +7,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from sktl.backbones import Backbone
-from sktl.distillation._losses import attention_map
+from sktl.distillation._distillation_losses import attention_map
 from sktl.exceptions import InputError
 
 
