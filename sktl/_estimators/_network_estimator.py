@@ -262,7 +262,8 @@ def prepare_training(
     classes : array-like or None, default=None
         All labels, if they are not those in ``given``.
     depth : int or None, default=None
-        How many stages are frozen; None does as the parameters say.
+        How many stages are frozen in the net that is trained as it is; None does as the parameters say, for a net that
+        is built then.
     evaluates : bool, default=True
         Whether some rows are evaluated on: those in ``given``, or those that are held out.
     warns : bool, default=True
@@ -270,7 +271,9 @@ def prepare_training(
     set_aside_by : str, default=""
         Who holds out rows even if the parameters do not ask for it.
     """
-    check_net_params(estimator)
+    builds_net = depth is None
+    if builds_net:
+        check_net_params(estimator)
     estimator._check_parameters()
     if is_new:
         estimator._seeds = Seeds(estimator.random_state)
@@ -288,7 +291,8 @@ def prepare_training(
     seed = estimator._seeds.draw()
     objective = estimator._make_objective(coding, table, depth, seed)
     rows = estimator._dataset(table, depth, objective, estimator._augmentation(seed))
-    refuse_single_images(estimator, depth, len(rows))
+    if builds_net:
+        refuse_single_images(estimator, depth, len(rows))
     valid_rows = None if valid is None else estimator._dataset(valid, depth, objective)
     # Random weights have no statistics to keep: norms that held on to them would not normalize at all.
     is_pretrained = not has_random_weights(estimator, network_parameter(estimator))

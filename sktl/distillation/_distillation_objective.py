@@ -54,6 +54,7 @@ class DistillationObjective(Objective):
         self.asked = TeacherAnswers(owner.teacher_, owner.cache)
         self.coding = coding
         self.knowledge = knowledge
+        self._given_knowledge = owner.knowledge
         self.alpha = owner.alpha
         self.cache = owner.cache
         self._layers = owner.layers
@@ -117,8 +118,8 @@ class DistillationObjective(Objective):
         maps, pairs = [kind for kind in MAPS if kind in self.knowledge], self._pairs(student)
         if "attention" in maps and all(pair.size == (1, 1) for pair in pairs):
             raise InputError(
-                f"knowledge={self.knowledge!r} compares where in a picture the numbers are large, and the student's "
-                f"layers {[pair.student for pair in pairs]} have one place only. Use 'feature'."
+                f"knowledge={self._given_knowledge!r} compares where in a picture the numbers are large, and the "
+                f"student's layers {[pair.student for pair in pairs]} have one place only. Use 'feature'."
             )
         has_embedding = bool(set(self.knowledge) & set(RELATIONS))
         self._teacher_layers = TeacherLayers(self.teacher, pairs, maps, has_embedding=has_embedding, cache=self.cache)

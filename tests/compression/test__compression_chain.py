@@ -7,7 +7,7 @@ from sklearn.base import BaseEstimator, ClassifierMixin
 from sklearn.frozen import FrozenEstimator
 from sklearn.model_selection import GridSearchCV
 
-from sktl.compression._compression_chain import compression_chain
+from sktl.compression._compression_chain import MadeOfAnother, compression_chain, original_of
 
 
 class Original(ClassifierMixin, BaseEstimator):
@@ -21,7 +21,7 @@ class Original(ClassifierMixin, BaseEstimator):
         return [0] * len(X)
 
 
-class Compressor(ClassifierMixin, BaseEstimator):
+class Compressor(MadeOfAnother, ClassifierMixin, BaseEstimator):
     """What a compressor leaves behind."""
 
     def __init__(self, estimator=None, amount=0.5):
@@ -91,3 +91,11 @@ def test_of_a_pickle_only_itself_is_left():
     assert compression_chain(model) == {"original": model}
     further = LowRankClassifier(FrozenEstimator(model)).fit(X, Y)
     assert compression_chain(further) == {"original": model, "low rank": further}
+
+
+def test_what_it_was_made_of():
+    """The original of a compressor, also of one that a search has found; what was not compressed has none."""
+    search = GridSearchCV(PrunedClassifier(Original()), {"amount": [0.5]}, cv=2).fit(X, Y)
+    assert original_of(search) is search.best_estimator_._original
+    assert original_of(PrunedClassifier(Original())) is None
+    assert original_of(Original().fit(X, Y)) is None

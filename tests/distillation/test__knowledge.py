@@ -181,7 +181,7 @@ def test_learned_maps(pairs):
     assert len(list(first.parameters())) == 4
     assert all(parameter.requires_grad for parameter in first.parameters())
     assert not list(criterion("attention", pairs=pairs, student=student).parameters())
-    first.forget_maps()
+    first.forget()
     assert not list(first.parameters())
 
 
