@@ -74,8 +74,11 @@ def smallest(scores: Mapping[str, Tensor], n: int) -> dict[str, Tensor]:
         True for the smallest ones, of the shapes of the scores.
     """
     together = torch.cat([score.flatten() for score in scores.values()])
-    chosen = torch.zeros(len(together), dtype=torch.bool)
-    chosen[torch.argsort(together, stable=True)[:n]] = True
+    together = together.nan_to_num(nan=torch.inf, posinf=torch.inf)
+    largest = together.kthvalue(n).values if n else -torch.inf  # many times faster than sorting millions
+    chosen = together < largest
+    equal = torch.nonzero(together == largest).flatten()
+    chosen[equal[: n - int(chosen.sum())]] = True  # of equals the first
     parts = chosen.split([score.numel() for score in scores.values()])
     return {path: part.reshape(scores[path].shape) for path, part in zip(scores, parts, strict=True)}
 

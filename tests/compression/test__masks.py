@@ -51,6 +51,15 @@ def test_exactly_so_many(n):
             assert values[chosen].max() <= values[~chosen].min()
 
 
+@pytest.mark.parametrize("n", [0, 1, 13, 50, 59, 60])
+def test_they_are_the_first_of_a_stable_sort(n):
+    """Of equal scores the first ones are chosen, and those that are no number come last."""
+    scores = torch.randint(0, 5, (60,), generator=torch.Generator().manual_seed(0)).float() / 4
+    scores[scores == 1] = torch.nan
+    chosen = torch.nonzero(smallest({"a": scores}, n)["a"]).flatten()
+    assert chosen.tolist() == sorted(torch.argsort(scores, stable=True)[:n].tolist())
+
+
 @pytest.mark.parametrize("scope", ["global", "layer"])
 @pytest.mark.parametrize("share", [0.0, 0.1, 0.5, 0.87, 1.0])
 def test_shares_of_ties(scope, share):
