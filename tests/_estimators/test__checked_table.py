@@ -1,6 +1,7 @@
 """What a fit is given as a table: equal rows are one, near-copies are on one side if groups say what is a copy."""
 
 import numpy as np
+import pandas as pd
 import pytest
 import sklearn
 from sklearn.base import clone
@@ -259,9 +260,9 @@ def test_their_order_is_that_of_their_content(table):
 def door():
     """What checks tables: an estimator that reads images, and keeps what it learns of them."""
 
-    def check(given, coding, *, learns=True, on_error="raise", beside=lambda X: ()):
+    def check(given, coding, *, on_error="raise"):
         model = FineTunedClassifier(on_error=on_error)
-        return model, checked_table(model, given, coding, learns=learns, beside=beside)
+        return model, checked_table(model, given, coding, learns=True)
 
     return check
 
@@ -280,21 +281,27 @@ def test_rows_of_no_weight_are_not_there(digits, door):
 
 
 def test_what_a_table_says_beside_its_images_keeps_rows_apart(digits, door):
-    """Equal images with equal labels are two rows where the rest of their rows differs."""
+    """Equal images with equal labels are two rows where the rest of their rows differs, for whoever takes tables."""
     X, y = np.repeat(digits[0][:4], 2, axis=0), np.repeat(digits[1][:4], 2)
-    assert len(door(FitInput(X, y), ClassCoding("Some", None))[1].y) == 4
-    apart = door(FitInput(X, y), ClassCoding("Some", None), beside=lambda X: [b"%d" % i for i in range(len(X))])[1]
-    assert len(apart.y) == 8
+    table = door(FitInput(X, y), ClassCoding("Some", None))[1]
+    assert len(table.y) == 4
+    assert table.beside is None
+    images, model = [*np.rint(255 * X).astype(np.uint8)], DistilledClassifier(LogisticRegression())
+    for other, n_rows in ((np.arange(8), 8), (np.arange(8) // 2, 4)):
+        given = FitInput(pd.DataFrame({"image": images, "other": other}), y, np.arange(8))
+        table = checked_table(model, given, ClassCoding("Some", None), learns=True)
+        assert len(table.y) == n_rows - (n_rows == 8)  # a row that weighs nothing is none
+        assert len(set(table.beside)) == len(table.y)
 
 
 def test_a_later_table_teaches_nothing(digits, door):
     """Its labels are numbered as the first one's, and the estimator gets no attributes."""
     X, y = digits
     coding = ClassCoding("Some", None, learned=np.array([0, 1, 2, 3]))
-    model, table = door(FitInput(X, y), coding, learns=True)
+    model, table = door(FitInput(X, y), coding)
     assert model.classes_.tolist() == [0, 1, 2]
     coding.classes = np.array([0, 1, 2, 3])
-    later = checked_table(model, FitInput(X, y), coding, learns=False, beside=lambda X: ())
+    later = checked_table(model, FitInput(X, y), coding, learns=False)
     assert model.classes_.tolist() == [0, 1, 2]
     assert sorted(later.y) == sorted(table.y)
 

@@ -52,12 +52,14 @@ def test_rows_as_they_were_given(kind, make_table):
 
 
 def test_a_view_has_its_groups_and_what_stands_beside(table):
-    """Groups go along with their rows; what stands for other columns is found by the position in the whole table."""
-    table = table._replace(groups=np.arange(8) // 2, beside=[f"row {i}".encode() for i in range(8)])
+    """Both go along with their rows, and where there are none there are none."""
+    beside = np.array([f"row {i}".encode() for i in range(8)], dtype=object)
+    assert table.take(np.array([6])).beside is None
+    assert table.take(np.array([6])).groups is None
+    table = table._replace(groups=np.arange(8) // 2, beside=beside)
     taken = table.take(np.array([6, 1]))
     assert taken.groups.tolist() == [3, 0]
-    assert [taken.beside_of(row) for row in range(2)] == [b"row 6", b"row 1"]
-    assert table._replace(beside=()).take(np.array([6])).beside_of(0) == b""
+    assert taken.beside.tolist() == [b"row 6", b"row 1"]
 
 
 def test_weights_have_a_mean_of_one(table):

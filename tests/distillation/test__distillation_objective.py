@@ -27,7 +27,12 @@ def classifier(rows, make_table):
         given = np.where(np.arange(30) < 20, labels, -1) if y is None else y
         owner = SimpleNamespace(
             **{"teacher": FrozenEstimator(teacher), "teacher_": teacher, "alpha": alpha, "cache": None},
-            **{"layers": [("layer4", "layer4")], "backbone_": load_backbone("sktl_mini"), "unlabeled": -1},
+            **{
+                "knowledge": knowledge,
+                "layers": [("layer4", "layer4")],
+                "backbone_": load_backbone("sktl_mini"),
+                "unlabeled": -1,
+            },
             **{"class_weight": class_weight, "label_smoothing": 0.1, "temperature": 3.0, "beta": 2.0},
         )
         coding = PartlyLabeledClasses(owner, None, None)
@@ -47,7 +52,7 @@ def regressor(rows, make_table):
         X, _ = rows
         owner = SimpleNamespace(
             **{"teacher": FrozenEstimator(teacher), "teacher_": teacher, "alpha": alpha, "cache": None},
-            **{"layers": "auto", "backbone_": load_backbone("sktl_mini"), "unlabeled": np.nan},
+            **{"knowledge": "response", "layers": "auto", "backbone_": load_backbone("sktl_mini"), "unlabeled": np.nan},
         )
         coding = PartlyKnownNumbers(owner, None)
         encoded, _ = coding.encode(y, np.ones(30), learns=True)
