@@ -1,7 +1,9 @@
 """Fixtures that all tests may use: real data where it is at hand, small tables, and pictures in every input kind."""
 
 import io
+import multiprocessing
 import os
+import pickle
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -172,6 +174,44 @@ def n_run(monkeypatch):
 def quick():
     """Parameters of a fit of a fraction of a second: two epochs of the head alone."""
     return {"freeze_depth": "all", "max_epochs": 2, "lr": 0.001, "random_state": 0}
+
+
+_IN_NEW_PROCESS = """
+import pickle, traceback, warnings
+import torch
+warnings.simplefilter("error")
+torch.set_num_threads(n_threads)
+try:
+    names = pickle.loads(given)
+    exec(code, names)
+    answer.send_bytes(pickle.dumps((names["result"], "")))
+except BaseException:
+    answer.send_bytes(pickle.dumps((None, traceback.format_exc())))
+"""
+
+
+@pytest.fixture(scope="session")
+def in_new_process():
+    """Runs code in a new process, with things that come to it as pickles, and gives what it calls ``result``.
+
+    It is forked from one that is ready for all tests: torch and scikit-learn, which take seconds to load, are there,
+    and nothing of sktl is. Warnings are errors there too.
+    """
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload(["sklearn.linear_model", "skorch", "torchvision"])
+
+    def run(code, **given):
+        answer, sender = context.Pipe(duplex=False)
+        names = {"code": code, "given": pickle.dumps(given), "answer": sender, "n_threads": torch.get_num_threads()}
+        process = context.Process(target=exec, args=(_IN_NEW_PROCESS, names))
+        process.start()
+        sender.close()
+        result, error = pickle.loads(answer.recv_bytes())
+        process.join()
+        assert not error, error
+        return result
+
+    return run
 
 
 @dataclass(frozen=True)

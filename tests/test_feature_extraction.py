@@ -2,10 +2,6 @@
 
 import copy
 import io
-import json
-import pickle
-import subprocess
-import sys
 from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
@@ -247,7 +243,7 @@ def test_grey_pictures_for_a_grey_network(pictures):
     np.testing.assert_allclose(one, three, rtol=1e-3, atol=1e-4)
 
 
-def test_a_fitted_extractor_needs_nothing_where_it_is_loaded(paths, tmp_path):
+def test_a_fitted_extractor_needs_nothing_where_it_is_loaded(paths, tmp_path, in_new_process):
     """Pickled with its weights, it gives the same features in a new process that cannot see the weights file."""
     from safetensors.torch import save_file
 
@@ -258,14 +254,8 @@ def test_a_fitted_extractor_needs_nothing_where_it_is_loaded(paths, tmp_path):
     save_file({key: value.contiguous() for key, value in state.items()}, weights)
     extractor = PretrainedFeatureExtractor(weights=weights, cache=None).fit(paths)
     expected = extractor.transform(paths)
-    (tmp_path / "extractor.pkl").write_bytes(pickle.dumps(extractor))
     weights.unlink()
-    code = (
-        "import json, pickle, sys; extractor = pickle.load(open(sys.argv[1], 'rb'));"
-        "print(json.dumps(extractor.transform(sys.argv[2:]).tolist()))"
-    )
-    command = [sys.executable, "-c", code, str(tmp_path / "extractor.pkl"), *paths]
-    got = json.loads(subprocess.run(command, capture_output=True, text=True, check=True).stdout)
+    got = in_new_process("result = extractor.transform(paths)", extractor=extractor, paths=list(paths))
     np.testing.assert_allclose(got, expected, rtol=1e-4, atol=1e-5)
 
 

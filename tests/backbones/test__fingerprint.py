@@ -1,8 +1,6 @@
 """The fingerprint names what a network computes: no more, no less, in every process."""
 
 import copy
-import subprocess
-import sys
 
 import pytest
 import torch
@@ -37,11 +35,10 @@ def test_equal_networks():
     assert len(expected) == 32
 
 
-def test_equal_in_another_process():
+def test_equal_in_another_process(in_new_process):
     """No address in memory and no hash seed gets in."""
-    code = "from sktl.backbones import load_backbone; print(load_backbone('sktl_mini').fingerprint('layer3'))"
-    result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    assert result.stdout.strip() == load_backbone("sktl_mini").fingerprint("layer3")
+    code = "from sktl.backbones import load_backbone; result = load_backbone('sktl_mini').fingerprint('layer3')"
+    assert in_new_process(code) == load_backbone("sktl_mini").fingerprint("layer3")
 
 
 @pytest.mark.parametrize("name", ["0.weight", "0.bias", "1.weight", "1.running_mean", "1.running_var", "2.weight"])

@@ -3,7 +3,6 @@
 import copy
 import logging
 import pickle
-import subprocess
 import sys
 
 import numpy as np
@@ -203,19 +202,10 @@ def test_the_same_calibration_gives_the_same_network(whole):
     assert again.model == quantize_int8(small_network(0), [x]).model
 
 
-def test_it_survives_pickling_and_copies(whole, tmp_path):
+def test_it_survives_pickling_and_copies(whole, in_new_process):
     """In a new process, and in a copy, it gives the same outputs to the bit; the pickle is little but integers."""
     x = inputs(0, seed=2)
-    np.save(tmp_path / "x.npy", x)
-    (tmp_path / "net.pickle").write_bytes(pickle.dumps(whole))
-    code = (
-        "import pickle, sys, numpy, torch; torch.set_num_threads(int(sys.argv[2])); folder = sys.argv[1];"
-        "net = pickle.load(open(folder + '/net.pickle', 'rb'));"
-        "numpy.save(folder + '/out.npy', net.outputs(numpy.load(folder + '/x.npy')))"
-    )
-    command = [sys.executable, "-W", "error", "-c", code, str(tmp_path), str(torch.get_num_threads())]
-    subprocess.run(command, check=True)
-    np.testing.assert_array_equal(np.load(tmp_path / "out.npy"), whole.outputs(x))
+    np.testing.assert_array_equal(in_new_process("result = net.outputs(x)", net=whole, x=x), whole.outputs(x))
     np.testing.assert_array_equal(copy.deepcopy(whole).outputs(x), whole.outputs(x))
 
 

@@ -2,7 +2,6 @@
 
 import copy
 import pickle
-import subprocess
 import sys
 
 import numpy as np
@@ -78,20 +77,12 @@ def test_pickles_and_copies_predict_the_same(models, table, name):
     )
 
 
-def test_a_new_process_predicts_the_same(models, table, tmp_path):
+def test_a_new_process_predicts_the_same(models, table, in_new_process):
     """What was pickled by one process is the same classifier in another."""
     X, _ = table
-    np.save(tmp_path / "X.npy", X)
-    (tmp_path / "models.pickle").write_bytes(pickle.dumps(models))
-    code = (
-        "import pickle, sys, numpy, torch; torch.set_num_threads(int(sys.argv[2])); folder = sys.argv[1]\n"
-        "X = numpy.load(folder + '/X.npy')\n"
-        "for name, model in pickle.load(open(folder + '/models.pickle', 'rb')).items():\n"
-        "    numpy.save(f'{folder}/{name}.npy', model.predict_proba(X))"
-    )
-    subprocess.run([sys.executable, "-W", "error", "-c", code, str(tmp_path), str(torch.get_num_threads())], check=True)
-    for name, model in models.items():
-        np.testing.assert_array_equal(np.load(tmp_path / f"{name}.npy"), model.predict_proba(X))
+    code = "result = {name: model.predict_proba(X) for name, model in models.items()}"
+    for name, probabilities in in_new_process(code, models=models, X=X).items():
+        np.testing.assert_array_equal(probabilities, models[name].predict_proba(X))
 
 
 def test_each_scheme_takes_the_bytes_that_it_says(original, table):

@@ -1,10 +1,7 @@
 """Fitted compressors in files, in copies and in figures: what is in them, and what is left behind."""
 
 import copy
-import json
 import pickle
-import subprocess
-import sys
 
 import numpy as np
 import pytest
@@ -17,20 +14,13 @@ from torch import nn
 from sktl.compression import footprint
 
 
-def test_the_same_in_a_new_process(compress, table, tmp_path):
+def test_the_same_in_a_new_process(compress, table, in_new_process):
     """Loaded where nothing else is, it predicts the same."""
     X, y = table
     labels = np.array(["zero", "one", "two"])[y]
     model = compress().fit(X, labels)
-    (tmp_path / "model").write_bytes(pickle.dumps(model))
-    np.save(tmp_path / "X.npy", X)
-    code = (
-        "import json, pickle, sys; import numpy as np; model = pickle.load(open(sys.argv[1], 'rb'));"
-        "X = np.load(sys.argv[2]); print(json.dumps([model.predict(X).tolist(), model.predict_proba(X).tolist()]))"
-    )
-    command = [sys.executable, "-c", code, str(tmp_path / "model"), str(tmp_path / "X.npy")]
-    got = json.loads(subprocess.run(command, capture_output=True, text=True, check=True).stdout)
-    assert got[0] == model.predict(X).tolist()
+    got = in_new_process("result = model.predict(X), model.predict_proba(X)", model=model, X=X)
+    assert got[0].tolist() == model.predict(X).tolist()
     np.testing.assert_allclose(got[1], model.predict_proba(X), rtol=1e-4, atol=1e-5)
 
 

@@ -1,8 +1,6 @@
 """Compressors around compressors: three of them in several orders are one estimator like any other."""
 
 import pickle
-import subprocess
-import sys
 
 import numpy as np
 import pytest
@@ -99,31 +97,16 @@ def layers(model) -> dict[str, nn.Module]:
     return compressible(model.estimator_.net_.module_)
 
 
-READ = """
-import pickle, sys
-import numpy as np
-with open(sys.argv[1], "rb") as file:
-    models, X = pickle.load(file)
-np.savez(sys.argv[2], *(model.decision_function(X) for model in models))
-"""
-
-
 @pytest.fixture(scope="module")
-def elsewhere(stacks, table, tmp_path_factory):
-    """The logits of all stacks in a new process, which reads them from a file."""
-    folder = tmp_path_factory.mktemp("stacks")
-    given, found = folder / "models.pickle", folder / "found.npz"
-    given.write_bytes(pickle.dumps((list(stacks.values()), table[0])))
-    # On as many threads as here: on others, sums round otherwise.
-    code = f"import torch; torch.set_num_threads({torch.get_num_threads()})\n{READ}"
-    done = subprocess.run([sys.executable, "-c", code, given, found], capture_output=True, text=True)
-    assert done.returncode == 0, done.stderr
-    return dict(zip(stacks, np.load(found).values(), strict=True))
+def elsewhere(stacks, table, in_new_process):
+    """The logits of all stacks in a new process."""
+    code = "result = {name: model.decision_function(X) for name, model in stacks.items()}"
+    return in_new_process(code, stacks=stacks, X=table[0])
 
 
 @pytest.mark.parametrize("name", STACKS)
 def test_the_same_in_a_new_process(stacks, elsewhere, table, name):
-    """Read from a file, here or in a new process, it predicts the same, to the bit; and so does a second pickle."""
+    """Unpickled, here or in a new process, it predicts the same, to the bit; and so does a second pickle."""
     X, _ = table
     logits = stacks[name].decision_function(X)
     np.testing.assert_array_equal(elsewhere[name], logits)

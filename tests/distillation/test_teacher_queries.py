@@ -1,10 +1,7 @@
 """How often a teacher is fitted and asked, what it is shown, and which weights it gets."""
 
-import json
 import pickle
 import signal
-import subprocess
-import sys
 import warnings
 
 import numpy as np
@@ -202,15 +199,13 @@ def test_what_is_known_is_kept_when_the_rest_fails(rows, make, watched, calls, m
 
 
 SECOND = """
-import json, pickle, sys
 from sktl.distillation import _teacher
 _teacher._checked_answers = _teacher._kind_of_answers = lambda *args: 1 / 0  # whoever asks
-students, X, y = pickle.load(open(sys.argv[1], "rb"))
-print(json.dumps([student.fit(X, y).predict_proba(X).tolist() for student in students]))
+result = [student.fit(X, y).predict_proba(X) for student in students]
 """
 
 
-def test_a_directory_serves_another_process(rows, make, tmp_path):
+def test_a_directory_serves_another_process(rows, make, tmp_path, in_new_process):
     """What this process asked a teacher, another one does not ask again, given the same teacher in a pickle."""
     X, y = rows
     teachers = [
@@ -221,11 +216,8 @@ def test_a_directory_serves_another_process(rows, make, tmp_path):
     ]
     students = [make(FrozenEstimator(teacher.fit(X, y)), cache=tmp_path / "cache") for teacher in teachers]
     expected = [student.fit(X, y).predict_proba(X) for student in students]
-    (tmp_path / "given").write_bytes(pickle.dumps(([clone(student) for student in students], X, y)))
-    command = [sys.executable, "-c", SECOND, str(tmp_path / "given")]
-    done = subprocess.run(command, capture_output=True, text=True, check=False)
-    assert done.returncode == 0, done.stderr
-    np.testing.assert_allclose(json.loads(done.stdout), expected, rtol=1e-4, atol=1e-5)
+    got = in_new_process(SECOND, students=[clone(student) for student in students], X=X, y=y)
+    np.testing.assert_allclose(got, expected, rtol=1e-4, atol=1e-5)
 
 
 @pytest.mark.parametrize("name", ["logistic", "forest", "machine", "network", "pipeline"])

@@ -1,9 +1,6 @@
 """Fine-tuned estimators in company: meta-estimators, callbacks of skorch and of scikit-learn, other processes."""
 
 import copy
-import json
-import subprocess
-import sys
 from concurrent.futures import ThreadPoolExecutor
 
 import joblib
@@ -345,16 +342,10 @@ def test_verbose_prints_each_epoch(digits, make, capsys):
 # --- elsewhere --------------------------------------------------------------------------------------------------------
 
 
-def test_it_predicts_in_a_new_process(files, digits, make, tmp_path):
+def test_it_predicts_in_a_new_process(files, digits, make, in_new_process):
     """Loaded where nothing else is, with a network of its own and strings for labels, it predicts the same."""
     labels = np.array(["zero", "one", "two"])[digits[1]]
     model = make(freeze_depth=-1, head=nn.Sequential(nn.Dropout(0.1), nn.Linear(512, 3))).fit(files, labels)
-    joblib.dump(model, tmp_path / "model")
-    code = (
-        "import json, joblib, sys; model = joblib.load(sys.argv[1]);"
-        "print(json.dumps([model.predict(sys.argv[2:]).tolist(), model.predict_proba(sys.argv[2:]).tolist()]))"
-    )
-    command = [sys.executable, "-c", code, str(tmp_path / "model"), *files]
-    got = json.loads(subprocess.run(command, capture_output=True, text=True, check=True).stdout)
-    assert got[0] == model.predict(files).tolist()
+    got = in_new_process("result = model.predict(X), model.predict_proba(X)", model=model, X=files)
+    assert got[0].tolist() == model.predict(files).tolist()
     np.testing.assert_allclose(got[1], model.predict_proba(files), rtol=1e-4, atol=1e-5)
