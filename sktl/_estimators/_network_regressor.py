@@ -32,7 +32,8 @@ class NetworkRegressor(RegressorMixin, NetworkEstimator):
             The predicted targets, in the shape that ``y`` had in `fit`. With ``on_error="nan"``, NaN for pictures that
             cannot be read.
         """
-        return self._coding.decode(self._outputs(X))
+        outputs = self._outputs(X)  # which says so if there is no network yet
+        return self._coding.decode(outputs)
 
     def score(self, X, y, sample_weight=None):
         """Coefficient of determination, R².

@@ -13,7 +13,7 @@ from sktl._warnings import worker_threads
 from sktl.exceptions import ImageError
 
 N_LISTED = 10  # images that a message names
-_BLOCK = 512  # images that are looked up in a cache together
+_LOOKED_UP_TOGETHER = 512  # images that are looked up in a cache together
 _LIST = LIMIT - 170  # characters of them; the rest is for the message around the list
 _ITEM = 72  # characters of an image with its reason, at least
 _FIRST = 180  # those of the first one, if the others are without a reason
@@ -83,8 +83,8 @@ def find_unreadable(
         return None
 
     with worker_threads(n_threads) as pool:
-        for start in range(0, len(images), _BLOCK):
-            block: Sequence[int] = range(start, min(start + _BLOCK, len(images)))
+        for start in range(0, len(images), _LOOKED_UP_TOGETHER):
+            block: Sequence[int] = range(start, min(start + _LOOKED_UP_TOGETHER, len(images)))
             keys = {}
             if cache is not None:
                 faults = list(pool.map(lambda index: fault(index, only_digest=True), block))
@@ -117,9 +117,9 @@ def digests(images: Images) -> list[bytes]:
         If images cannot be read: one error for those among the 512 that are read after one another.
     """
     found: list[bytes] = []
-    for start in range(0, len(images), _BLOCK):
+    for start in range(0, len(images), _LOOKED_UP_TOGETHER):
         failures = {}
-        for index in range(start, min(start + _BLOCK, len(images))):
+        for index in range(start, min(start + _LOOKED_UP_TOGETHER, len(images))):
             try:
                 found.append(images.digest(index))
             except ImageError as error:
@@ -164,8 +164,8 @@ def naming_others(images: Images, n_threads: int) -> Iterator[None]:
     try:
         yield
     except ImageError as error:
-        for start in range(0, len(images), _BLOCK):
-            if found := find_unreadable(images.take(slice(start, start + _BLOCK)), n_threads):
+        for start in range(0, len(images), _LOOKED_UP_TOGETHER):
+            if found := find_unreadable(images.take(slice(start, start + _LOOKED_UP_TOGETHER)), n_threads):
                 raise ImageError(_all_known(found, images)) from error
         raise  # it was another image: one that an augmentation made
 

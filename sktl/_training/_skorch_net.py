@@ -27,7 +27,7 @@ from sktl.backbones._graph import shadow
 from sktl.backbones._hollow import fill, hollow, hollow_tensor
 from sktl.exceptions import DivergenceError
 
-_BLOCK = 16  # rows; linear algebra goes by blocks of 2 to 16
+_ROWS_OF_A_BLOCK = 16  # rows; linear algebra goes by blocks of 2 to 16
 _SOUNDED = 64  # rows whose outputs are looked at when training is over
 _SUSPICIOUS = 1e4  # an output, or a loss, from which all rows are looked at
 
@@ -384,7 +384,7 @@ class TransferNet(NeuralNet, Net):
         chunk = chunk if n_rows == wanted else chunk[torch.arange(wanted) % n_rows]
         with as_the_user_has_it():
             features = self._network().features(chunk.to(self.device))
-            blocks = torch.nn.functional.pad(features[:n_rows], (0, 0, 0, -n_rows % _BLOCK))
+            blocks = torch.nn.functional.pad(features[:n_rows], (0, 0, 0, -n_rows % _ROWS_OF_A_BLOCK))
             return self.module_.head(blocks)[:n_rows].float().cpu()
 
     def count(self, backbone: Backbone) -> Counts:

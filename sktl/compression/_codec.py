@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 _MAX_CODES = 256  # values that an index of one byte can name
-_BLOCK = 2**20  # numbers that are looked at together; the first block is short, to tell a dense tensor by
+_NUMBERS_TOGETHER = 2**20  # numbers that are looked at together; the first block is short, to tell a dense tensor by
 _SAMPLE = 2**12
 
 
@@ -198,7 +198,7 @@ def _distinct(words: np.ndarray) -> "np.ndarray | None":
 
 def _blocks(n: int) -> Iterator[slice]:
     """Slices of ``n`` numbers, the first of which is short."""
-    edges = [0, *range(_SAMPLE, n, _BLOCK), n]
+    edges = [0, *range(_SAMPLE, n, _NUMBERS_TOGETHER), n]
     yield from (slice(start, stop) for start, stop in pairwise(edges))
 
 
@@ -210,7 +210,7 @@ def _pack_indices(words: np.ndarray, codebook: np.ndarray) -> np.ndarray:
     """
     n_bits, per_byte = _width(len(codebook))
     packed = np.zeros(-(-len(words) // per_byte), np.uint8)
-    block = _BLOCK * per_byte
+    block = _NUMBERS_TOGETHER * per_byte
     for start in range(0, len(words), block):
         indices = np.searchsorted(codebook, words[start : start + block]).astype(np.uint8)
         part = packed[start // per_byte : (start + block) // per_byte]

@@ -15,7 +15,7 @@ from torch.utils.checkpoint import checkpoint
 from sktl._training._soft_targets import check_logits, check_same_shape, divergence
 from sktl.exceptions import InputError
 
-_BLOCK = 2**18  # angles that are compared at once: few enough to stay in a processor's cache
+_ANGLES_TOGETHER = 2**18  # angles that are compared at once: few enough to stay in a processor's cache
 
 
 def decoupled_loss(student: Tensor, teacher: Tensor, target: Tensor, temperature: float, beta: float = 8.0) -> Tensor:
@@ -294,7 +294,7 @@ def relational_angle_loss(student: Tensor, teacher: Tensor, weight: Tensor | Non
     _check_same_rows(student, teacher)
     n, share = len(student), _shares(student, weight)
     relations = [*_differences(student), *_differences(teacher)]
-    n_vertices = max(1, _BLOCK // n**2)
+    n_vertices = max(1, _ANGLES_TOGETHER // n**2)
     if n_vertices >= n:
         return _angle_losses(slice(n), share, *relations)
     recomputed = partial(checkpoint, _angle_losses, use_reentrant=False, preserve_rng_state=False)

@@ -195,7 +195,7 @@ def test_it_is_the_shortest():
 
 def test_what_comes_late_is_seen(monkeypatch):
     """A last number that no half says, or that is one too many for a codebook, is found, wherever the blocks end."""
-    monkeypatch.setattr(_codec, "_BLOCK", 64)
+    monkeypatch.setattr(_codec, "_NUMBERS_TOGETHER", 64)
     monkeypatch.setattr(_codec, "_SAMPLE", 16)
     for n in (1, 15, 16, 17, 79, 80, 81, 640, 1000):
         for n_codes in (1, 2, 4, 7, 256):

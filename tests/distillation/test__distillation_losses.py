@@ -8,7 +8,7 @@ import torch
 from torch.nn import functional
 
 from sktl.distillation import (
-    _losses,
+    _distillation_losses,
     attention_loss,
     attention_map,
     decoupled_loss,
@@ -274,8 +274,8 @@ def test_large_batches_are_computed_in_parts(monkeypatch):
     student, teacher = drawn((7, 3), (7, 5))
     weight = torch.arange(1.0, 8.0)
     results = []
-    for block in (_losses._BLOCK, 3 * 7**2, 1):
-        monkeypatch.setattr(_losses, "_BLOCK", block)
+    for block in (_distillation_losses._ANGLES_TOGETHER, 3 * 7**2, 1):
+        monkeypatch.setattr(_distillation_losses, "_ANGLES_TOGETHER", block)
         embeddings = student.clone().requires_grad_()
         loss = relational_angle_loss(embeddings, teacher, weight)
         results.append((loss.detach(), torch.autograd.grad(loss @ weight.double(), embeddings)[0]))
