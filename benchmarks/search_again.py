@@ -41,7 +41,7 @@ class CountedRunner:
 class CountedClassifier(FineTunedClassifier):
     """Counts in workers too: they import the package anew and know nothing of what was replaced in their parent."""
 
-    def _prefix(self, *args):
+    def _fit(self, *args):
         get_runner = getattr(pass_module.get_runner, "original", pass_module.get_runner)
 
         def counted(*args):
@@ -49,7 +49,7 @@ class CountedClassifier(FineTunedClassifier):
 
         counted.original = get_runner
         pass_module.get_runner = counted
-        return super()._prefix(*args)
+        return super()._fit(*args)
 
 
 def do_job(name, cache, n_photos, epochs, n_jobs, is_repeated=False) -> dict:

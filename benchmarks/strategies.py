@@ -20,7 +20,7 @@ from transferability_ranking import Table, cifar, extractor, folders, garments, 
 
 from sktl import FineTunedClassifier, PretrainedFeatureExtractor
 from sktl._estimators._auto_depth import strategy_params
-from sktl.backbones._changed_layers import up_to
+from sktl.backbones._backbone import up_to
 from sktl.exceptions import TransferWarning
 from sktl.selection import StrategyAdvice, recommend_strategy
 from sktl.selection._strategy_advice import _small_pictures

@@ -1,7 +1,7 @@
 """Where the names are that pickles of earlier versions hold: a pickle names a class or a function by its module.
 
 Modules of sktl are private and are renamed without notice, but files of users outlive that: what stood in a pickle once
-stays in these tables. Public names are found in the public module, wherever they are defined.
+stays in this table. Public names are found in the public module, wherever they are defined.
 """
 
 import importlib
@@ -9,58 +9,71 @@ import sys
 from types import ModuleType
 from typing import Any
 
-# Modules that are no more: where what pickles hold of them is now.
-MODULES = {
+# Modules that are no more: where what pickles hold of them is now, and the names that they hold.
+MOVED = {
     # Until 0.1.0
-    "sktl._engine._backbone_parameter": "sktl._estimators._backbone_parameter",
-    "sktl._engine._footprint": "sktl._estimators._footprint",
-    "sktl._engine._losses": "sktl._training._losses",
-    "sktl._engine._net": "sktl._training._skorch_net",
-    "sktl._engine._network": "sktl._frozen._prefix_network",
-    "sktl._engine._rest": "sktl._training._rest_network",
-    "sktl._engine._soft_targets": "sktl.distillation",
-    "sktl._images._reading": "sktl._images._read_settings",
-    "sktl.compression._curve": "sktl.compression._lottery_curve",
-    "sktl.compression._packed": "sktl.compression._packed_pickle",
-    "sktl.datasets._unreadable": "sktl.datasets",
-    "sktl.distillation._losses": "sktl.distillation",
-    "sktl.inspection._compression": "sktl.inspection",
-    "sktl.inspection._distillation": "sktl.inspection",
-    "sktl.inspection._embedding": "sktl.inspection",
-    "sktl.inspection._evidence_maps": "sktl.inspection",
-    "sktl.inspection._freeze_depth": "sktl.inspection",
-    "sktl.inspection._gradcam": "sktl.inspection",
-    "sktl.inspection._layer_probe": "sktl.inspection",
-    "sktl.inspection._lottery": "sktl.inspection",
-    "sktl.inspection._lr_range": "sktl.inspection",
-    "sktl.inspection._misclassified": "sktl.inspection",
-    "sktl.inspection._training_curve": "sktl.inspection",
-    "sktl.inspection._transferability": "sktl.inspection",
-    "sktl.selection._classes": "sktl.selection",
-    "sktl.selection._domain": "sktl.selection",
-    "sktl.selection._evidence": "sktl.selection",
-    "sktl.selection._probe": "sktl.selection",
-    "sktl.selection._source": "sktl.selection",
-    "sktl.selection._strategy": "sktl.selection",
+    "sktl._engine._backbone_parameter": ("sktl._estimators._backbone_parameter", "LeftBehind"),
+    "sktl._engine._footprint": ("sktl._estimators._footprint", "Footprint Footprints footprint"),
+    "sktl._engine._losses": ("sktl._training._losses", "ClassificationLoss RegressionLoss"),
+    "sktl._engine._net": ("sktl._training._skorch_net", "TransferNet"),
+    "sktl._engine._network": ("sktl._frozen._prefix_network", "Normalization"),
+    "sktl._engine._rest": ("sktl._training._rest_network", "RestNetwork"),
+    "sktl._engine._soft_targets": ("sktl.distillation", "soft_target_loss"),
+    "sktl._images._pictures": ("sktl._images._image_table", "Images"),
+    "sktl._images._reading": ("sktl._images._read_settings", "Reading"),
+    "sktl.compression._curve": ("sktl.compression._lottery_curve", "LotteryCurve _epoch"),
+    "sktl.compression._packed": ("sktl.compression._packed_pickle", "Packed"),
+    "sktl.datasets._unreadable": ("sktl.datasets", "find_unreadable_images"),
+    "sktl.distillation._losses": (
+        "sktl.distillation",
+        "attention_loss attention_map decoupled_loss "
+        "hint_loss relational_angle_loss relational_distance_loss similarity_loss",
+    ),
+    "sktl.inspection._compression": ("sktl.inspection", "CompressionDisplay"),
+    "sktl.inspection._cost": ("sktl.inspection._cost_display", "CostDisplay"),
+    "sktl.inspection._distillation": ("sktl.inspection", "DistillationDisplay"),
+    "sktl.inspection._embedding": ("sktl.inspection", "EmbeddingDisplay"),
+    "sktl.inspection._evidence_maps": ("sktl.inspection", "grad_cam"),
+    "sktl.inspection._freeze_depth": ("sktl.inspection", "FreezeDepthDisplay"),
+    "sktl.inspection._gradcam": ("sktl.inspection", "GradCAMDisplay"),
+    "sktl.inspection._layer_probe": ("sktl.inspection", "LayerProbeDisplay"),
+    "sktl.inspection._lottery": ("sktl.inspection", "LotteryTicketDisplay"),
+    "sktl.inspection._lr_range": ("sktl.inspection", "LRRangeDisplay"),
+    "sktl.inspection._misclassified": ("sktl.inspection", "MisclassifiedDisplay"),
+    "sktl.inspection._photos": ("sktl.inspection._decoded_images", "Photos"),
+    "sktl.inspection._training_curve": ("sktl.inspection", "TrainingCurveDisplay"),
+    "sktl.inspection._transferability": ("sktl.inspection", "TransferabilityDisplay"),
+    "sktl.selection._classes": ("sktl.selection", "gbc_score h_score transrate_score"),
+    "sktl.selection._domain": ("sktl.selection", "DomainDistance domain_distance"),
+    "sktl.selection._evidence": ("sktl.selection", "logme_score"),
+    "sktl.selection._probe": ("sktl.selection", "probe_score"),
+    "sktl.selection._source": ("sktl.selection", "leep_score nce_score nleep_score"),
+    "sktl.selection._strategy": ("sktl.selection", "StrategyAdvice recommend_strategy"),
 }
 
-# Names that are others now, of modules in the table above.
+# Names of these that are others now.
 RENAMED = {
     ("sktl._engine._backbone_parameter", "LeftBehind"): "MissingNetwork",
     ("sktl._images._reading", "Reading"): "ReadSettings",
+    ("sktl.inspection._photos", "Photos"): "DecodedImages",
 }
 
 
 class _Moved(ModuleType):
-    """What `sys.modules` has for a module that is no more; it imports the new one when a name is looked up."""
+    """What `sys.modules` has for a module that is no more; it imports the new one when a pickle wants what it held.
+
+    Any other name is refused without an import: `pickle` asks all modules for what does not say where it comes from.
+    """
 
     def __getattr__(self, name: str) -> Any:
-        if name.startswith("__"):  # such as __path__, which tells packages from modules
+        module, names = MOVED.get(self.__name__, ("", ""))
+        if name not in names.split():
             raise AttributeError(f"module {self.__name__!r} has no attribute {name!r}")
-        return getattr(importlib.import_module(MODULES[self.__name__]), RENAMED.get((self.__name__, name), name))
+        return getattr(importlib.import_module(module), RENAMED.get((self.__name__, name), name))
 
 
 def register() -> None:
-    """Let pickle find names of earlier versions."""
-    for name in MODULES:
+    """Let pickle find names of earlier versions, before or after anything else of sktl is imported."""
+    packages = {name.rpartition(".")[0] for name in MOVED if name.startswith("sktl._engine.")}
+    for name in [*packages, *MOVED]:
         sys.modules[name] = _Moved(name, "Names of an earlier version of sktl, for pickles that hold them.")

@@ -42,7 +42,7 @@ class Estimator(BaseEstimator):
         version = state.pop("_sktl_version", "before 0.1.0")  # which was the first to note itself
         try:
             self._restore(state)
-        except SktlError:  # such as this one, of an estimator inside
+        except (SktlError, MemoryError):  # such as this one, of an estimator inside
             raise
         except Exception as error:
             raise InputError(

@@ -80,8 +80,8 @@ def find_fitted(estimator: Any, wanted: str | type) -> FittedPart | None:
     if isinstance(estimator, FrozenEstimator):  # it passes off its estimator's attributes as its own
         return find_fitted(estimator.estimator, wanted)
     if _has(estimator, wanted):
-        # A selector has what it learnt of images, and its settings, in the extractor that it chose.
-        extractor = getattr(estimator, "extractor_", estimator)
+        # A selector has its network, what it learned of images, and its settings in the extractor that it chose.
+        extractor = getattr(estimator, "extractor_", estimator) if wanted == "backbone_" else estimator
         return FittedPart(extractor if _has(extractor, wanted) else estimator)
     first = next(_find_each(_in_turn(estimator), wanted), None)
     if first is not None:

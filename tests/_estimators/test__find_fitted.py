@@ -122,11 +122,11 @@ def test_of_two_networks_side_by_side_none_is_meant(digits):
 
 
 def test_a_selector_is_found_in_its_extractor(digits):
-    """What it learnt of images is in the extractor that it chose; what the extractor does not have is its own."""
+    """Its network is in the extractor that it chose; what it learned itself is its own."""
     selector = BackboneSelector("sktl_mini", layers=[-1]).fit(*digits)
     pipe = make_pipeline(selector, StandardScaler())
     assert find_fitted(pipe, "backbone_").estimator is selector.extractor_
-    assert find_fitted(pipe, "image_format_").estimator is selector.extractor_
+    assert find_fitted(pipe, "image_format_").estimator is selector
     assert find_fitted(pipe, "ranking_").estimator is selector
 
 
