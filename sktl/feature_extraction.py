@@ -24,56 +24,70 @@ __all__ = ["PretrainedFeatureExtractor"]
 class PretrainedFeatureExtractor(CallbackSupportMixin, TransformerMixin, Estimator):
     """Turn pictures into features of a pretrained network.
 
-    The network is frozen: each picture's features depend on that picture alone. They are computed once per picture and
-    kept (`cache`), so that further folds, candidates of a grid search and calls of `transform` cost next to nothing.
+    The network is frozen: each picture's features depend on that picture alone. They
+    are computed once per picture and kept (`cache`), so that further folds, candidates
+    of a grid search and calls of `transform` cost next to nothing.
 
     Read more in the user guide, page "Features for classic machine learning".
 
     Parameters
     ----------
     backbone : str, Module, Backbone or fitted sktl estimator, default="sktl_mini"
-        The network: a name that `sktl.backbones.list_backbones` gives, a name of timm after ``"timm:"``, or a network
-        of your own, which is copied and not changed. ``"sktl_mini"`` ships with sktl and needs no download.
+        The pretrained network: a name listed by `sktl.backbones.list_backbones`, a timm
+        model as ``"timm:<name>"``, or your own network, which is copied and left
+        unchanged. Pass a fitted sktl estimator to reuse its trained network.
+        ``"sktl_mini"`` ships with sktl and needs no download.
     weights : str, path-like or None, default="default"
-        ``"default"`` (the best published for that backbone), a published name such as ``"IMAGENET1K_V1"``, the path of
-        a local state dict (``.safetensors``, ``.pt``, ``.ckpt`` ...), or None for random weights. Where ``backbone`` is
-        a network already, ``"default"`` and None are the weights it has; a path is loaded into the copy of an own one.
+        Weights of a backbone given by name. ``"default"`` takes the best published
+        ones, a string such as ``"IMAGENET1K_V1"`` takes published weights by name, a
+        path loads a local state dict (``.safetensors``, ``.pt``, ``.ckpt``, ...), and
+        None initializes the network at random.
     layers : int, str or list of these, default=-1
-        What to read: a stage by its number (-1 is the last one) or its name, or any node of the network's graph by its
-        name. Several are joined side by side. Nothing behind the deepest one is computed.
+        What to read: a stage by its number (-1 is the last one) or its name, or any
+        node of the network's graph by its name. Several are joined side by side.
+        Nothing behind the deepest one is computed.
     pooling : {"avg", "max", "gem", "flatten", "cls", "none"}, default="avg"
-        What is kept of each layer: the mean, the maximum or the generalised mean (p = 3) of each channel over all
-        places, all values in a row, the class token (vision transformers), or the array as it is (one layer only).
+        What is kept of each layer: the mean, the maximum or the generalised mean (p =
+        3) of each channel over all places, all values in a row, the class token (vision
+        transformers), or the array as it is (one layer only).
     in_channels : int, default=3
-        Channels that the network sees: 3 for colour, 1 for grey, more for other sensors. The first convolution is
-        adapted where this is not what it was trained on.
+        Number of channels of the network's input: 3 for color, 1 for grayscale, more
+        for multispectral images.
     image_shape : tuple of (height, width) or (height, width, channels), default=None
-        Shape of the pictures where ``X`` holds flat rows of pixels; None understands a square and 3 times a square.
-        Not used for anything but flat rows.
+        Shape of each image if ``X`` holds flat rows of pixels. If None, the images are
+        assumed to be square, with one or three channels. Ignored for other kinds of
+        ``X``.
     channels : {"auto", "first", "last"}, default="auto"
-        Where the channel axis of arrays is, if it cannot be seen.
+        Position of the channel axis in arrays. ``"auto"`` infers it from the shape and
+        raises an error if that is ambiguous.
     preprocessing : Preprocessing or dict, default=None
-        Size, crop, interpolation, mean and standard deviation; None takes what belongs to the weights.
+        Size, crop, interpolation, mean and standard deviation used to prepare the
+        images. None uses the preprocessing of the weights.
     engine : {"auto", "torch", "onnxruntime"}, default="auto"
-        What runs the network. ``"auto"`` takes the fastest for the number of pictures, start-up counted in.
+        What runs the network. ``"auto"`` picks the fastest available one for the number
+        of images, including its start-up time.
     precision : {"float32", "bfloat16", "float16"}, default="float32"
-        Numerics of the network. Less than float32 is faster on hardware that has it and gives rounded features.
+        Floating-point precision of the network. Lower precision is faster on hardware
+        that supports it and rounds the features.
     batch_size : int or "auto", default="auto"
-        Pictures that go through the network at once. It changes the speed and the memory used, not the result.
+        Pictures that go through the network at once. It changes the speed and the
+        memory used, not the result.
     cache : "auto", path-like or None, default="auto"
-        Where features are kept: in the memory of this process (bounded), in a directory that processes and runs share,
-        or nowhere.
+        Where features are kept: in the memory of this process (bounded), in a directory
+        that processes and runs share, or nowhere.
     device : str or torch.device, default="auto"
-        ``"auto"`` (CUDA where there is one), ``"cpu"``, ``"cuda"``, ``"cuda:1"``.
+        Device that runs the network, such as ``"cpu"``, ``"cuda"`` or ``"cuda:1"``.
+        ``"auto"`` uses CUDA if available and the CPU otherwise.
     n_jobs : int, default=None
-        Threads that read and decode pictures; None takes as many as torch uses.
+        Number of threads that read and decode images. None uses as many as torch does.
     on_error : {"raise", "nan"}, default="raise"
-        What a picture that cannot be read becomes: an error that names it, or a row of NaN and a warning. Flat rows
-        of pixels that hold NaN are an error in any case, as in all of scikit-learn.
+        What a picture that cannot be read becomes: an error that names it, or a row of
+        NaN and a warning. Flat rows of pixels that hold NaN are an error in any case,
+        as in all of scikit-learn.
     random_state : int, RandomState instance or None, default=None
-        Seed of random weights; not used otherwise.
+        Seed of the random weights. Only used if ``weights=None``.
     verbose : int, default=0
-        1 prints how far `transform` is, and how fast.
+        Verbosity level: 1 prints the progress and the speed of `transform`.
 
     Attributes
     ----------
@@ -82,21 +96,24 @@ class PretrainedFeatureExtractor(CallbackSupportMixin, TransformerMixin, Estimat
     layers_ : list of str
         The layers that are read.
     image_format_ : ImageFormat
-        What `fit` learnt about ``X``: kind, image shape, channel axis, value range.
+        Format of the images seen during `fit`: kind, image shape, channel axis and
+        value range.
     n_features_in_ : int
-        Number of columns seen during `fit`. Defined only where ``X`` is a table of pixels.
+        Number of columns seen during `fit`. Only defined if ``X`` is a table of pixels.
     feature_names_in_ : ndarray of shape (n_features_in_,)
-        Names of columns seen during `fit`. Defined only where ``X`` has string column names.
+        Names of columns seen during `fit`. Only defined if the column names of ``X``
+        are all strings.
 
     Raises
     ------
     ImageError
-        From `fit`, where ``X`` is no table of pictures, and from `transform`, where a picture cannot be read and
-        ``on_error="raise"``.
+        If ``X`` does not contain images, or an image cannot be read.
     BackboneError
-        From `fit`, where the backbone or a layer is unknown, or a layer has no class token for ``pooling="cls"``.
+        From `fit`, where the backbone or a layer is unknown, or a layer has no class
+        token for ``pooling="cls"``.
     WeightsDownloadError
-        From `fit`, where published weights cannot be downloaded; the message says how to use a local file.
+        From `fit`, where published weights cannot be downloaded; the message says how
+        to use a local file.
     WeightsMismatchError
         From `fit`, where a weights file belongs to another network.
     FileNotFoundError
@@ -106,8 +123,8 @@ class PretrainedFeatureExtractor(CallbackSupportMixin, TransformerMixin, Estimat
     EngineError
         From `transform`, where ``engine="onnxruntime"`` cannot run this network.
     ValueError
-        From `fit`, where a parameter is out of its range, the device is not there, or engine, precision and device
-        exclude each other.
+        From `fit`, where a parameter is out of its range, the device is not there, or
+        engine, precision and device exclude each other.
 
     See Also
     --------
@@ -116,15 +133,18 @@ class PretrainedFeatureExtractor(CallbackSupportMixin, TransformerMixin, Estimat
 
     Notes
     -----
-    Features of one picture are the same in every batch, from every engine and from the cache, up to float32 rounding
-    (relative differences around 1e-6).
+    Features of one picture are the same in every batch, from every engine and from the
+    cache, up to float32 rounding (relative differences around 1e-6).
 
-    A fitted extractor pickles with its weights and needs no file or download where it is loaded.
+    A fitted extractor pickles with its weights and needs no file or download where it
+    is loaded.
 
     References
     ----------
-    .. [1] Donahue et al., "DeCAF: A Deep Convolutional Activation Feature for Generic Visual Recognition", ICML 2014.
-    .. [2] Razavian et al., "CNN Features off-the-shelf: an Astounding Baseline for Recognition", CVPRW 2014.
+    .. [1] Donahue et al., "DeCAF: A Deep Convolutional Activation Feature for Generic
+           Visual Recognition", ICML 2014.
+    .. [2] Razavian et al., "CNN Features off-the-shelf: an Astounding Baseline for
+           Recognition", CVPRW 2014.
 
     Examples
     --------
@@ -245,7 +265,8 @@ class PretrainedFeatureExtractor(CallbackSupportMixin, TransformerMixin, Estimat
         Returns
         -------
         features : ndarray of shape (n_pictures, n_features), float32
-            One row per picture; with ``pooling="none"`` the layer's activations, (n_pictures, channels, height, width).
+            One row per picture; with ``pooling="none"`` the layer's activations,
+            (n_pictures, channels, height, width).
         """
         check_is_fitted(self, "layers_")
         return joined_features(self, check_images(self, X, reset=False))

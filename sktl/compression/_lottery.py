@@ -37,68 +37,83 @@ TICKETS = ("winning", "random_init", "random_mask")
 class LotteryTicketClassifier(CompressedClassifier):
     """Find a sparse network that trains as well as the dense one from its very beginning.
 
-    Train the network, take the smallest weights from it, put those that are left back to what they were in the
-    beginning, and train again; and so on, with fewer weights in each round [1]_. Two controls, trained beside it, tell
-    whether it is the beginning that matters (the same places, new values), and whether it is the places (the same
-    values, other places).
+    Train the network, take the smallest weights from it, put those that are left back
+    to what they were in the beginning, and train again; and so on, with fewer weights
+    in each round [1]_. Two controls, trained beside it, tell whether it is the
+    beginning that matters (the same places, new values), and whether it is the places
+    (the same values, other places).
 
     Read more in the user guide, page "Compression".
 
     Parameters
     ----------
     estimator : estimator
-        What is trained: a `sktl.FineTunedClassifier` or a `sktl.DistilledClassifier`. It is cloned. A fitted one inside
-        a `sklearn.frozen.FrozenEstimator` has no beginning any more, and is refused.
+        What is trained: a `sktl.FineTunedClassifier` or a `sktl.DistilledClassifier`.
+        It is cloned. A fitted one inside a `sklearn.frozen.FrozenEstimator` has no
+        beginning any more, and is refused.
     prune_fraction : float, default=0.2
-        The share of the weights that each round takes from those that are left, between 0 and 1.
+        The share of the weights that each round takes from those that are left, between
+        0 and 1.
     n_rounds : int, default=5
-        How many rounds. With a fifth taken in each, 33 % of the weights are left after 5, 11 % after 10, 4 % after 15.
+        How many rounds. With a fifth taken in each, 33 % of the weights are left after
+        5, 11 % after 10, 4 % after 15.
     rewind_epoch : int, default=0
-        The epoch whose end the weights are put back to, and after which training goes on, with that epoch's order of
-        rows, moments of the optimizer, learning rates and statistics of batch norms; 0 is the very beginning. Deep
-        networks need some epochs [2]_.
+        The epoch whose end the weights are put back to, and after which training goes
+        on, with that epoch's order of rows, moments of the optimizer, learning rates
+        and statistics of batch norms; 0 is the very beginning. Deep networks need some
+        epochs [2]_.
     ticket : {"winning", "random_init", "random_mask"}, default="winning"
-        What the classifier becomes in the end: the ticket that was found; the same zeros with newly drawn values; the
-        same values with as many zeros in each layer, at random places.
+        What the classifier becomes in the end: the ticket that was found; the same
+        zeros with newly drawn values; the same values with as many zeros in each layer,
+        at random places.
     controls : bool, default=True
-        Whether both controls are trained in each round, which takes three times as long.
+        Whether both controls are trained in each round, which takes three times as
+        long.
     scope : {"layer", "global"}, default="layer"
-        Whether each layer loses the same share (the one that gives the outputs half of it), as in [1]_ for
-        fully connected networks, or the smallest weights of all layers together, as there for deep convolutional ones.
+        Whether each layer loses the same share (the one that gives the outputs half of
+        it), as in [1]_ for fully connected networks, or the smallest weights of all
+        layers together, as there for deep convolutional ones.
     freeze_depth : int or str, default=None
-        How many stages stay as they are, as in `sktl.FineTunedClassifier`; None: as the estimator says.
+        How many stages stay as they are, as in `sktl.FineTunedClassifier`; None: as the
+        estimator says.
     random_state : int, RandomState instance or None, default=None
-        Seed of the controls, and of the estimator where it has none of its own. Each round trains with the same order
-        of rows and the same dropout.
+        Seed of the controls, and of the estimator where it has none of its own. Each
+        round trains with the same order of rows and the same dropout.
 
     Attributes
     ----------
     curve_ : LotteryCurve
-        One row per trained network, the dense one first. It prints as a table; ``to_dict()`` and ``to_frame()`` give
-        the columns ``ticket``, ``round``, ``weights_left`` and ``sparsity`` (shares of the weights of all convolutions
-        and linear layers that can be pruned), ``score`` (accuracy after the last epoch, on ``X_val`` of `fit` or else
-        on the estimator's ``validation_fraction`` of the rows) and ``early_stopping_epoch`` (after which the loss on
-        them was the lowest).
+        One row per trained network, the dense one first. It prints as a table;
+        ``to_dict()`` and ``to_frame()`` give the columns ``ticket``, ``round``,
+        ``weights_left`` and ``sparsity`` (shares of the weights of all convolutions and
+        linear layers that can be pruned), ``score`` (accuracy after the last epoch, on
+        ``X_val`` of `fit` or else on the estimator's ``validation_fraction`` of the
+        rows) and ``early_stopping_epoch`` (after which the loss on them was the
+        lowest).
     winning_ticket_ : estimator
-        The ticket before it is trained: an unfitted copy of ``estimator`` whose network and head are sparse and have
-        their first values. `fit` trains it, and its zeros stay.
+        The ticket before it is trained: an unfitted copy of ``estimator`` whose network
+        and head are sparse and have their first values. `fit` trains it, and its zeros
+        stay.
     estimator_ : estimator
-        The classifier with the network of the last round. It may be the ``backbone`` of other estimators.
+        The classifier with the network of the last round. It may be the ``backbone`` of
+        other estimators.
     classes_ : ndarray of shape (n_classes,)
-        The labels.
+        The class labels.
     footprint_ : Footprints
         What the dense network and the last ticket cost.
     n_features_in_ : int
-        Number of columns seen during `fit`. Defined only where ``X`` is a table of pixels.
+        Number of columns seen during `fit`. Only defined if ``X`` is a table of pixels.
     feature_names_in_ : ndarray of shape (n_features_in_,)
-        Names of columns seen during `fit`. Defined only where ``X`` has string column names.
+        Names of columns seen during `fit`. Only defined if the column names of ``X``
+        are all strings.
 
     Raises
     ------
     TypeError
         From `fit`, where the estimator is none whose training could begin again.
     ValueError
-        From `fit`, where ``rewind_epoch`` is not before the last epoch, or a parameter is out of its range.
+        From `fit`, where ``rewind_epoch`` is not before the last epoch, or a parameter
+        is out of its range.
 
     See Also
     --------
@@ -107,13 +122,16 @@ class LotteryTicketClassifier(CompressedClassifier):
 
     Notes
     -----
-    The beginning of a network that was pretrained is its pretrained state. ``random_init`` draws from what each layer
-    of torch is initialised with, so that it also tells what pretraining gave.
+    The beginning of a network that was pretrained is its pretrained state.
+    ``random_init`` draws from what each layer of torch is initialised with, so that it
+    also tells what pretraining gave.
 
     References
     ----------
-    .. [1] Frankle and Carbin, "The Lottery Ticket Hypothesis: Finding Sparse, Trainable Neural Networks", ICLR 2019.
-    .. [2] Frankle, Dziugaite, Roy, Carbin, "Linear Mode Connectivity and the Lottery Ticket Hypothesis", ICML 2020.
+    .. [1] Frankle and Carbin, "The Lottery Ticket Hypothesis: Finding Sparse, Trainable
+           Neural Networks", ICLR 2019.
+    .. [2] Frankle, Dziugaite, Roy, Carbin, "Linear Mode Connectivity and the Lottery
+           Ticket Hypothesis", ICML 2020.
 
     Examples
     --------
@@ -318,8 +336,8 @@ def _outcome(inner):
 def draw_anew(net: TransferNet, seed: int) -> None:
     """Draw new values for all layers that learn, from what torch initialises each with; in place.
 
-    Norms begin anew too, and have to learn: with the statistics of nothing, held on to, they would not normalise, and
-    the control would lose for that reason.
+    Norms begin anew too, and have to learn: with the statistics of nothing, held on to,
+    they would not normalise, and the control would lose for that reason.
     """
     net.module_.freeze_bn &= net.batch_size == 1  # one row has no variance
     adopt_statistics_quickly(net.module_)

@@ -15,41 +15,50 @@ _SHARE = 0.5  # of a layer's parameters, where nothing is asked for
 class LowRankClassifier(CompressedClassifier):
     """Replace the layers of a network by sequences of smaller layers, and train these.
 
-    A matrix of a low rank is the product of two thin ones, and so a linear layer is two smaller ones; a convolution is
-    two or three. The network has fewer parameters and multiply-accumulates. It has more layers, so that it is faster
-    only where its layers are large: measure it with ``footprint_``.
+    A matrix of a low rank is the product of two thin ones, and so a linear layer is two
+    smaller ones; a convolution is two or three. The network has fewer parameters and
+    multiply-accumulates. It has more layers, so that it is faster only where its layers
+    are large: measure it with ``footprint_``.
 
     Read more in the user guide, page "Compression".
 
     Parameters
     ----------
     estimator : estimator
-        What is to become smaller: a `sktl.FineTunedClassifier`, a `sktl.DistilledClassifier`, a compressor that changes
-        no precision, or a search over one of them. It is cloned and fitted; inside a `sklearn.frozen.FrozenEstimator` a
-        fitted one is used as it is, and stays what it is.
+        The classifier to compress: a `sktl.FineTunedClassifier`, a
+        `sktl.DistilledClassifier`, another compressor that keeps the precision, or a
+        search over one of these. It is cloned and fitted, unless it is a fitted
+        estimator inside a `sklearn.frozen.FrozenEstimator`, which is used as it is and
+        not changed.
     rank : int or float, default=None
-        A float is the share of the parameters of all layers that may be left, between 0 and 1: the layers keep as much
-        of their energy as that allows, each the same share of its own. An integer is the rank of all layers; one whose
-        own rank is not above it stays as it is. None is 0.5, where ``energy`` is None as well.
+        A float is the share of the parameters of all layers that may be left, between 0
+        and 1: the layers keep as much of their energy as that allows, each the same
+        share of its own. An integer is the rank of all layers; one whose own rank is
+        not above it stays as it is. None is 0.5, where ``energy`` is None as well.
     energy : float, default=None
-        In place of ``rank``: each layer gets the smallest rank that keeps this share of the sum of its weights' squares
-        (of its squared singular values), above 0 and up to 1.
+        In place of ``rank``: each layer gets the smallest rank that keeps this share of
+        the sum of its weights' squares (of its squared singular values), above 0 and up
+        to 1.
     method : {"spatial", "tucker"}, default="spatial"
-        What becomes of convolutions whose kernel is larger than 1 x 1: one of width 1 and one of height 1 [1]_; or one
-        of 1 x 1, the kernel between fewer channels, and one of 1 x 1 [2]_, which leaves depthwise ones as they are.
+        What becomes of convolutions whose kernel is larger than 1 x 1: one of width 1
+        and one of height 1 [1]_; or one of 1 x 1, the kernel between fewer channels,
+        and one of 1 x 1 [2]_, which leaves depthwise ones as they are.
     freeze_depth : int or str, default=None
-        How many stages stay as they are, as in `sktl.FineTunedClassifier`; 0 makes the whole network smaller. None:
-        those that the estimator has frozen, whose output stays in its cache.
+        How many stages stay as they are, as in `sktl.FineTunedClassifier`; 0 makes the
+        whole network smaller. None: those that the estimator has frozen, whose output
+        stays in its cache.
     max_epochs : int, default=5
-        Epochs of training the smaller network, with the estimator's own optimizer, and with batch norms that learn.
-        With 0 only these and the head's start are fitted to it.
+        Epochs of training the smaller network, with the estimator's own optimizer, and
+        with batch norms that learn. With 0 only these and the head's start are fitted
+        to it.
     lr : float, default=None
         Learning rate of that; None takes the estimator's.
     lr_decay : float, default=1.0
-        Factor of that from each stage to the one before. By default all learn alike: all have lost something.
+        Factor of that from each stage to the one before. By default all learn alike:
+        all have lost something.
     alpha : float, default=0.5
-        Share of the loss, from 0 to 1, that asks for the answers that the network gave before it became smaller [4]_;
-        the rest is the estimator's own loss.
+        Share of the loss, from 0 to 1, that asks for the answers that the network gave
+        before it became smaller [4]_; the rest is the estimator's own loss.
     temperature : float, default=2.0
         What softens these answers, as in `sktl.DistilledClassifier`.
     random_state : int, RandomState instance or None, default=None
@@ -58,18 +67,21 @@ class LowRankClassifier(CompressedClassifier):
     Attributes
     ----------
     estimator_ : estimator
-        The classifier with the smaller network. It may be the ``backbone`` of other estimators.
+        The classifier with the smaller network. It may be the ``backbone`` of other
+        estimators.
     ranks_ : dict of str to int or tuple of int
-        The rank of each layer that has become a sequence, by its path in the network; of two (outputs, inputs) where
-        `method="tucker"` made it of two. A layer that is not here would not have become smaller.
+        The rank of each layer that has become a sequence, by its path in the network;
+        of two (outputs, inputs) where `method="tucker"` made it of two. A layer that is
+        not here would not have become smaller.
     classes_ : ndarray of shape (n_classes,)
-        The labels.
+        The class labels.
     footprint_ : Footprints
         What the original and the smaller one cost.
     n_features_in_ : int
-        Number of columns seen during `fit`. Defined only where ``X`` is a table of pixels.
+        Number of columns seen during `fit`. Only defined if ``X`` is a table of pixels.
     feature_names_in_ : ndarray of shape (n_features_in_,)
-        Names of columns seen during `fit`. Defined only where ``X`` has string column names.
+        Names of columns seen during `fit`. Only defined if the column names of ``X``
+        are all strings.
 
     Raises
     ------
@@ -78,7 +90,8 @@ class LowRankClassifier(CompressedClassifier):
     InputError
         From `fit`, where both ``rank`` and ``energy`` are given.
     CompressionError
-        From `fit`, where no layer would become smaller, such as with a rank above all of theirs.
+        From `fit`, where no layer would become smaller, such as with a rank above all
+        of theirs.
 
     See Also
     --------
@@ -87,19 +100,21 @@ class LowRankClassifier(CompressedClassifier):
 
     Notes
     -----
-    Layers behind ``freeze_depth`` and those of the head are treated, but for the one that gives the outputs: it is
-    small, and each direction it lost would be one that classes could no longer be told apart by. Zeros of a network
-    whose weights were pruned before are gone, as factors have none; filters may be pruned before or after.
+    Layers behind ``freeze_depth`` and those of the head are treated, but for the one
+    that gives the outputs: it is small, and each direction it lost would be one that
+    classes could no longer be told apart by. Zeros of a network whose weights were
+    pruned before are gone, as factors have none; filters may be pruned before or after.
 
     References
     ----------
-    .. [1] Jaderberg, Vedaldi, Zisserman, "Speeding up Convolutional Neural Networks with Low Rank Expansions", BMVC
-       2014.
-    .. [2] Kim et al., "Compression of Deep Convolutional Neural Networks for Fast and Low Power Mobile Applications",
-       ICLR 2016.
-    .. [3] Denton et al., "Exploiting Linear Structure Within Convolutional Networks for Efficient Evaluation", NIPS
-       2014.
-    .. [4] Polino, Pascanu and Alistarh, "Model Compression via Distillation and Quantization", ICLR 2018.
+    .. [1] Jaderberg, Vedaldi, Zisserman, "Speeding up Convolutional Neural Networks
+           with Low Rank Expansions", BMVC 2014.
+    .. [2] Kim et al., "Compression of Deep Convolutional Neural Networks for Fast and
+           Low Power Mobile Applications", ICLR 2016.
+    .. [3] Denton et al., "Exploiting Linear Structure Within Convolutional Networks for
+           Efficient Evaluation", NIPS 2014.
+    .. [4] Polino, Pascanu and Alistarh, "Model Compression via Distillation and
+           Quantization", ICLR 2018.
 
     Examples
     --------

@@ -24,72 +24,85 @@ from sktl.exceptions import CompressionError, InputError
 class PrunedClassifier(CompressedClassifier):
     """Leave out the weights or the filters of a network that matter least, and train what is left.
 
-    Weights become zeros, which makes the file smaller and nothing faster. Filters are taken out of the network, through
-    all sums and concatenations that they take part in: it becomes smaller and faster.
+    Weights become zeros, which makes the file smaller and nothing faster. Filters are
+    taken out of the network, through all sums and concatenations that they take part
+    in: it becomes smaller and faster.
 
     Read more in the user guide, page "Compression".
 
     Parameters
     ----------
     estimator : estimator
-        What is to become smaller: a `sktl.FineTunedClassifier`, a `sktl.DistilledClassifier`, a compressor that changes
-        no precision, or a search over one of them. It is cloned and fitted; inside a `sklearn.frozen.FrozenEstimator` a
-        fitted one is used as it is, and stays what it is.
+        The classifier to compress: a `sktl.FineTunedClassifier`, a
+        `sktl.DistilledClassifier`, another compressor that keeps the precision, or a
+        search over one of these. It is cloned and fitted, unless it is a fitted
+        estimator inside a `sklearn.frozen.FrozenEstimator`, which is used as it is and
+        not changed.
     amount : float, default=0.5
-        The share that is left out, between 0 and 1: of the weights of all convolutions and linear layers behind
-        ``freeze_depth``, exactly, but for the layer that gives the outputs; or of the filters of the convolutions
-        there, see ``unit``.
+        The share that is left out, between 0 and 1: of the weights of all convolutions
+        and linear layers behind ``freeze_depth``, exactly, but for the layer that gives
+        the outputs; or of the filters of the convolutions there, see ``unit``.
     granularity : {"weight", "filter"}, default="weight"
         What is left out. ``"filter"`` needs the package torch-pruning.
     unit : {"count", "macs"}, default="count"
-        What ``amount`` is a share of: the weights or filters; or, for filters, the multiply-accumulates behind
-        ``freeze_depth``. Without half of all filters about a quarter of those is left.
+        What ``amount`` is a share of: the weights or filters; or, for filters, the
+        multiply-accumulates behind ``freeze_depth``. Without half of all filters about
+        a quarter of those is left.
     criterion : {"magnitude", "taylor", "random"}, default="magnitude"
-        What matters least: small weights [1]_, weights whose absence changes the loss least, to first order [2]_, or
-        any, to compare with. A filter matters as much as its weights together.
+        What matters least: small weights [1]_, weights whose absence changes the loss
+        least, to first order [2]_, or any, to compare with. A filter matters as much as
+        its weights together.
     scope : {"auto", "global", "layer"}, default="auto"
-        Whether the weights (filters) of all layers are ranked together, or ``amount`` is left out of each.
-        ``"auto"`` ranks weights together, filters within their layer.
+        Whether the weights (filters) of all layers are ranked together, or ``amount``
+        is left out of each. ``"auto"`` ranks weights together, filters within their
+        layer.
     n_rounds : int, default=1
-        In how many rounds; each leaves out the same share of what is there, and trains. Several small steps lose less
-        than a large one.
+        In how many rounds; each leaves out the same share of what is there, and trains.
+        Several small steps lose less than a large one.
     freeze_depth : int or str, default=None
-        How many stages stay as they are, as in `sktl.FineTunedClassifier`; 0 prunes the whole network. None: those that
-        the estimator has frozen, whose output stays in its cache.
+        How many stages stay as they are, as in `sktl.FineTunedClassifier`; 0 prunes the
+        whole network. None: those that the estimator has frozen, whose output stays in
+        its cache.
     max_epochs : int, default=5
-        Epochs of training after each round, with the estimator's own optimizer, and with batch norms that learn. With 0
-        only these and the head's start are fitted to what is left.
+        Epochs of training after each round, with the estimator's own optimizer, and
+        with batch norms that learn. With 0 only these and the head's start are fitted
+        to what is left.
     lr : float, default=None
         Learning rate of that; None takes the estimator's.
     lr_decay : float, default=1.0
-        Factor of that from each stage to the one before. By default all learn alike: all have lost something.
+        Factor of that from each stage to the one before. By default all learn alike:
+        all have lost something.
     alpha : float, default=0.5
-        Share of the loss, from 0 to 1, that asks for the answers that the network gave before it became smaller [4]_;
-        the rest is the estimator's own loss.
+        Share of the loss, from 0 to 1, that asks for the answers that the network gave
+        before it became smaller [4]_; the rest is the estimator's own loss.
     temperature : float, default=2.0
         What softens these answers, as in `sktl.DistilledClassifier`.
     random_state : int, RandomState instance or None, default=None
-        Seed of ``criterion="random"``, and of the estimator where it has none of its own.
+        Seed of ``criterion="random"``, and of the estimator where it has none of its
+        own.
 
     Attributes
     ----------
     estimator_ : estimator
-        The classifier with the network that is left. It may be the ``backbone`` of other estimators.
+        The classifier with the network that is left. It may be the ``backbone`` of
+        other estimators.
     classes_ : ndarray of shape (n_classes,)
-        The labels.
+        The class labels.
     footprint_ : Footprints
         What the original and the pruned one cost.
     n_features_in_ : int
-        Number of columns seen during `fit`. Defined only where ``X`` is a table of pixels.
+        Number of columns seen during `fit`. Only defined if ``X`` is a table of pixels.
     feature_names_in_ : ndarray of shape (n_features_in_,)
-        Names of columns seen during `fit`. Defined only where ``X`` has string column names.
+        Names of columns seen during `fit`. Only defined if the column names of ``X``
+        are all strings.
 
     Raises
     ------
     TypeError
         From `fit`, where the estimator has no network of sktl.
     CompressionError
-        From `fit`, where the filters of the network cannot be followed, or it has none; the message says what works.
+        From `fit`, where the filters of the network cannot be followed, or it has none;
+        the message says what works.
     MissingDependencyError
         From `fit`, where ``granularity="filter"`` and torch-pruning is not installed.
 
@@ -101,15 +114,18 @@ class PrunedClassifier(CompressedClassifier):
 
     Notes
     -----
-    Zeros stay zeros in all later training, also that of other compressors and of estimators that take the network as
-    their ``backbone``.
+    Zeros stay zeros in all later training, also that of other compressors and of
+    estimators that take the network as their ``backbone``.
 
     References
     ----------
-    .. [1] Han et al., "Learning both Weights and Connections for Efficient Neural Networks", NIPS 2015.
-    .. [2] Molchanov et al., "Importance Estimation for Neural Network Pruning", CVPR 2019.
+    .. [1] Han et al., "Learning both Weights and Connections for Efficient Neural
+           Networks", NIPS 2015.
+    .. [2] Molchanov et al., "Importance Estimation for Neural Network Pruning", CVPR
+           2019.
     .. [3] Fang et al., "DepGraph: Towards Any Structural Pruning", CVPR 2023.
-    .. [4] Polino, Pascanu and Alistarh, "Model Compression via Distillation and Quantization", ICLR 2018.
+    .. [4] Polino, Pascanu and Alistarh, "Model Compression via Distillation and
+           Quantization", ICLR 2018.
 
     Examples
     --------

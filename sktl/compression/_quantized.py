@@ -21,61 +21,73 @@ class QuantizedClassifier(CompressedClassifier):
 
     ================  ==============  ===================================  ==========================================
     scheme            bits a weight   what becomes smaller or faster       what it costs
-    ================  ==============  ===================================  ==========================================
-    ``"int8"``        8               file, memory; time on new CPUs       a few labels in a hundred, or more (Notes)
-    ``"float16"``     16              the file                             next to nothing
-    ``"codebook"``    ``bits``        the file                             little after training, from 4 bits on
-    ================  ==============  ===================================  ==========================================
+    ================  ==============  ===================================
+    ========================================== ``"int8"``        8               file,
+    memory; time on new CPUs       a few labels in a hundred, or more (Notes)
+    ``"float16"``     16              the file                             next to
+    nothing ``"codebook"``    ``bits``        the file little after training, from 4
+    bits on ================  ============== ===================================
+    ==========================================
 
     Read more in the user guide, page "Compression".
 
     Parameters
     ----------
     estimator : estimator
-        What is to become smaller: a `sktl.FineTunedClassifier`, a `sktl.DistilledClassifier`, a compressor that changes
-        no precision, or a search over one of them. It is cloned and fitted; inside a `sklearn.frozen.FrozenEstimator` a
-        fitted one is used as it is, and stays what it is.
+        The classifier to compress: a `sktl.FineTunedClassifier`, a
+        `sktl.DistilledClassifier`, another compressor that keeps the precision, or a
+        search over one of these. It is cloned and fitted, unless it is a fitted
+        estimator inside a `sklearn.frozen.FrozenEstimator`, which is used as it is and
+        not changed.
     scheme : {"int8", "float16", "codebook"}, default="int8"
-        ``"int8"``: integers for weights, with a scale for each output channel, and for activations, with a range for
-        each layer that is found on pictures of the fit [1]_. It runs in ONNX Runtime, on the CPU, and needs the extra
-        ``onnx``. ``"float16"``: weights are rounded to half precision, and computed with in float32. ``"codebook"``:
-        the weights of a layer share ``2 ** bits`` values found by k-means, which are then trained [2]_.
+        ``"int8"``: integers for weights, with a scale for each output channel, and for
+        activations, with a range for each layer that is found on pictures of the fit
+        [1]_. It runs in ONNX Runtime, on the CPU, and needs the extra ``onnx``.
+        ``"float16"``: weights are rounded to half precision, and computed with in
+        float32. ``"codebook"``: the weights of a layer share ``2 ** bits`` values found
+        by k-means, which are then trained [2]_.
     bits : int, default=4
-        Of ``scheme="codebook"``: the bits of the number of a weight's value, from 1 to 8. Layers whose filters have
-        fewer weights than there are values (depthwise convolutions) have 2 bits more.
+        Of ``scheme="codebook"``: the bits of the number of a weight's value, from 1 to
+        8. Layers whose filters have fewer weights than there are values (depthwise
+        convolutions) have 2 bits more.
     n_calibration : int, default=64
         Of ``scheme="int8"``: how many pictures of the fit the ranges are found on.
     freeze_depth : int or str, default=None
-        How many stages stay as they are, as in `sktl.FineTunedClassifier`; 0 quantises the whole network. None: those
-        that the estimator has frozen, whose output stays in its cache.
+        How many stages stay as they are, as in `sktl.FineTunedClassifier`; 0 quantises
+        the whole network. None: those that the estimator has frozen, whose output stays
+        in its cache.
     max_epochs : int, default=5
-        Of ``scheme="codebook"``: epochs of training the shared values, with the estimator's own optimizer, and with
-        batch norms that learn. With 0 only these and the head's start are fitted. The other schemes do not train.
+        Of ``scheme="codebook"``: epochs of training the shared values, with the
+        estimator's own optimizer, and with batch norms that learn. With 0 only these
+        and the head's start are fitted. The other schemes do not train.
     lr : float, default=None
         Learning rate of that; None takes the estimator's.
     lr_decay : float, default=1.0
-        Factor of that from each stage to the one before. By default all learn alike: all have lost something.
+        Factor of that from each stage to the one before. By default all learn alike:
+        all have lost something.
     alpha : float, default=0.5
-        Share of the loss, from 0 to 1, that asks for the answers that the network gave before it became smaller [3]_;
-        the rest is the estimator's own loss.
+        Share of the loss, from 0 to 1, that asks for the answers that the network gave
+        before it became smaller [3]_; the rest is the estimator's own loss.
     temperature : float, default=2.0
         What softens these answers, as in `sktl.DistilledClassifier`.
     random_state : int, RandomState instance or None, default=None
-        Which pictures are calibrated with. Also the seed of the estimator where it has none of its own.
+        Which pictures are calibrated with. Also the seed of the estimator where it has
+        none of its own.
 
     Attributes
     ----------
     estimator_ : estimator
-        The classifier with the quantised network. With ``scheme="int8"`` nothing can be trained on from it; otherwise
-        it may be the ``backbone`` of other estimators.
+        The classifier with the quantised network. With ``scheme="int8"`` nothing can be
+        trained on from it; otherwise it may be the ``backbone`` of other estimators.
     classes_ : ndarray of shape (n_classes,)
-        The labels.
+        The class labels.
     footprint_ : Footprints
         What the original and the quantised one cost, and how often they agree.
     n_features_in_ : int
-        Number of columns seen during `fit`. Defined only where ``X`` is a table of pixels.
+        Number of columns seen during `fit`. Only defined if ``X`` is a table of pixels.
     feature_names_in_ : ndarray of shape (n_features_in_,)
-        Names of columns seen during `fit`. Defined only where ``X`` has string column names.
+        Names of columns seen during `fit`. Only defined if the column names of ``X``
+        are all strings.
 
     Raises
     ------
@@ -84,8 +96,8 @@ class QuantizedClassifier(CompressedClassifier):
     EngineError
         From `fit`, where ``scheme="int8"`` and ONNX cannot express the network.
     MissingDependencyError
-        From `fit`, where ``scheme="int8"`` and the extra ``onnx`` is not installed; from `predict` too, where such a
-        model was unpickled.
+        From `fit`, where ``scheme="int8"`` and the extra ``onnx`` is not installed;
+        from `predict` too, where such a model was unpickled.
 
     See Also
     --------
@@ -94,24 +106,27 @@ class QuantizedClassifier(CompressedClassifier):
 
     Notes
     -----
-    It is the last step of a stack: what other compressors do with weights would be rounded no more. Zeros of a pruned
-    network stay zeros.
+    It is the last step of a stack: what other compressors do with weights would be
+    rounded no more. Zeros of a pruned network stay zeros.
 
-    Integers save time on processors with dot products of 8-bit integers (x86 with VNNI, ARM with dotprod). On others
-    the predictions are the same and the file is as small, and they take longer than floats in ONNX Runtime;
-    ``footprint_`` says where this one is no such processor.
+    Integers save time on processors with dot products of 8-bit integers (x86 with VNNI,
+    ARM with dotprod). On others the predictions are the same and the file is as small,
+    and they take longer than floats in ONNX Runtime; ``footprint_`` says where this one
+    is no such processor.
 
-    Integers need layers whose activations are alike in size. Networks with ReLU (ResNet, VGG, MobileNetV2) lose little;
-    of MobileNetV3's and EfficientNet's, some channels are a hundred times as large as others, which then have no
-    more than a few different values. See what ``footprint_`` says of the agreement.
+    Integers need layers whose activations are alike in size. Networks with ReLU
+    (ResNet, VGG, MobileNetV2) lose little; of MobileNetV3's and EfficientNet's, some
+    channels are a hundred times as large as others, which then have no more than a few
+    different values. See what ``footprint_`` says of the agreement.
 
     References
     ----------
-    .. [1] Jacob et al., "Quantization and Training of Neural Networks for Efficient Integer-Arithmetic-Only Inference",
-       CVPR 2018.
-    .. [2] Han, Mao and Dally, "Deep Compression: Compressing Deep Neural Networks with Pruning, Trained Quantization
-       and Huffman Coding", ICLR 2016.
-    .. [3] Polino, Pascanu and Alistarh, "Model Compression via Distillation and Quantization", ICLR 2018.
+    .. [1] Jacob et al., "Quantization and Training of Neural Networks for Efficient
+           Integer-Arithmetic-Only Inference", CVPR 2018.
+    .. [2] Han, Mao and Dally, "Deep Compression: Compressing Deep Neural Networks with
+           Pruning, Trained Quantization and Huffman Coding", ICLR 2016.
+    .. [3] Polino, Pascanu and Alistarh, "Model Compression via Distillation and
+           Quantization", ICLR 2018.
 
     Examples
     --------

@@ -14,190 +14,241 @@ from sktl.distillation._partial_targets import PartlyKnownNumbers
 class DistilledRegressor(DistilledEstimator, NetworkRegressor):
     """Move what a regressor knows, or the features of a network, into a small network.
 
-    The teacher may be any scikit-learn regressor. One that has no ``predict`` and can ``transform`` teaches its
-    features: the student becomes a small extractor. It is asked once per picture, over all epochs, folds and candidates
-    of a grid search; the loss is ``alpha * (weighted sum of the knowledge) + (1 - alpha) * squared error``, both of
-    standardised targets.
+    The teacher may be any scikit-learn regressor. One that has no ``predict`` and can
+    ``transform`` teaches its features: the student becomes a small extractor. It is
+    asked once per picture, over all epochs, folds and candidates of a grid search; the
+    loss is ``alpha * (weighted sum of the knowledge) + (1 - alpha) * squared error``,
+    both of standardised targets.
 
     Read more in the user guide, page "Distillation".
 
     Parameters
     ----------
     teacher : estimator
-        What is to be learnt from: any regressor, or a transformer whose features are to be
-        predicted. It is cloned and fitted; inside a `sklearn.frozen.FrozenEstimator` a
-        fitted one is used as it is. It sees ``X`` as `fit` gets it, with its own preprocessing.
+        What is to be learnt from: any regressor, or a transformer whose features are to
+        be predicted. It is cloned and fitted; inside a `sklearn.frozen.FrozenEstimator`
+        a fitted one is used as it is. It sees ``X`` as `fit` gets it, with its own
+        preprocessing.
     student : str, Module, Backbone or fitted sktl estimator, default="sktl_mini"
-        The network that learns: a name that `sktl.backbones.list_backbones` gives, a name of timm after ``"timm:"``, or
-        a network of your own, which is copied and not changed. A fitted sktl estimator lends its trained network.
+        The network that learns: a name that `sktl.backbones.list_backbones` gives, a
+        name of timm after ``"timm:"``, or a network of your own, which is copied and
+        not changed. A fitted sktl estimator lends its trained network.
     weights : str, path-like or None, default="default"
-        ``"default"`` (the best published for that backbone), a published name such as ``"IMAGENET1K_V1"``, the path of
-        a local state dict (``.safetensors``, ``.pt``, ``.ckpt`` ...), or None for random weights.
+        Weights of a backbone given by name. ``"default"`` takes the best published
+        ones, a string such as ``"IMAGENET1K_V1"`` takes published weights by name, a
+        path loads a local state dict (``.safetensors``, ``.pt``, ``.ckpt``, ...), and
+        None initializes the network at random.
     knowledge : str or dict of str to float, default="response"
-        What is learnt from the teacher: one kind, or weights of several. ``"response"`` (its predictions),
-        ``"feature"`` (the numbers in its layers, after a learned map [1]_), ``"attention"`` (where in a picture they
-        are large [2]_), ``"relation"`` (distances and angles between pictures in its last layer [3]_),
-        ``"similarity"`` (their inner products there [4]_). All but the first need a teacher with a network of sktl.
+        What is learnt from the teacher: one kind, or weights of several. ``"response"``
+        (its predictions), ``"feature"`` (the numbers in its layers, after a learned map
+        [1]_), ``"attention"`` (where in a picture they are large [2]_), ``"relation"``
+        (distances and angles between pictures in its last layer [3]_), ``"similarity"``
+        (their inner products there [4]_). All but the first need a teacher with a
+        network of sktl.
     alpha : float, default=0.5
-        The teacher's share of the loss, from 0 to 1: ``alpha * teacher + (1 - alpha) * labels``. 0 is the student
-        alone, and with 1 labels are not looked at.
-    layers : "auto" or list of (str, str), default="auto"
-        Which layers ``"feature"`` and ``"attention"`` compare: pairs of a stage or layer of the teacher and one of the
-        student; ``"auto"`` takes the last stages of each resolution, from the smallest one on, as far as both networks
-        have them and the student's learn. The teacher's maps are averaged to the student's resolution. Not used
-        otherwise.
-    unlabeled : float, default=None
-        The target of pictures that have none, such as NaN: they give the teacher's part of the loss only. Of several
-        targets some may be missing. None takes all targets for targets.
+        The teacher's share of the loss, from 0 to 1:
+        ``alpha * teacher + (1 - alpha) * labels``. 0 is the student alone, and with 1
+        labels are not looked at.
     freeze_depth : int or str, default=-1
-        How many stages are frozen, counted from the input: 0 trains all, a negative number counts from the end (-1:
-        all but the last stage are frozen), ``"all"`` trains the head alone, a stage's name freezes up to and including
-        it. What is frozen runs once per picture and is bit-identical after `fit`.
-    head : "linear", tuple of int or Module, default="linear"
-        What is put on the network: one linear layer, hidden layers of these widths with ReLU in front of it, or a
-        network of your own, which is copied and maps features (n, n_features) to outputs (n, n_targets).
-    head_init : {"probe", "random"}, default="probe"
-        How the head's last layer starts: fitted to the untouched network's features (ridge regression), or random.
-        A head that fits already does not tear the pretrained features apart in its first steps [5]_.
-    pooling : {"avg", "max", "gem", "flatten", "cls"}, default="avg"
-        What becomes of the last stage's output on its way to the head, as in `PretrainedFeatureExtractor`.
-    dropout : float, default=0.0
-        Probability with which a feature is left out, in front of each linear layer of the head.
+        Number of stages to freeze, counted from the input. 0 trains all stages, a
+        negative number counts from the end (-1 freezes all but the last stage),
+        ``"all"`` trains only the head, and the name of a stage freezes up to and
+        including it. Frozen stages run once per image and are bit-identical after
+        `fit`.
     max_epochs : int, default=10
-        How many times each picture is seen.
+        Number of passes over the training images.
     lr : float, default=0.0005
         Learning rate of the head.
-    lr_decay : float, default=0.5
-        Factor of the learning rate from each stage to the one before: the last stage learns with ``lr * lr_decay``,
-        the one before with ``lr * lr_decay ** 2``, and so on. 1.0 is the same rate for all.
-    lr_schedule : {"cosine", "linear", "constant"}, default="cosine"
-        What becomes of all learning rates during `fit`.
-    optimizer : {"adamw", "adam", "sgd"} or type, default="adamw"
-        ``"sgd"`` has a Nesterov momentum of 0.9. A class of `torch.optim` that
-        takes groups of parameters works too.
-    weight_decay : float, default=0.01
-        Of weights; norms and biases have none.
     batch_size : int, default=64
-        Pictures in each step. A last batch of one picture joins the one before.
-    freeze_bn : bool, default=True
-        Whether batch norms that are not frozen keep the statistics of their pretraining all the same. With few
-        pictures those are the better ones. Scales and shifts learn in any case, and so do statistics where
-        ``weights=None`` loads a network that has not been pretrained.
-    unfreeze_every : int, default=None
-        Gradual unfreezing [6]_: training starts with the head alone, and after every so many epochs one more stage
-        learns, the last one first, until ``freeze_depth`` is reached. None lets all learn from the start.
+        Number of images per training step. A last batch of a single image is merged
+        with the one before it, since batch normalization needs at least two.
     augment : {"flip", "crop_flip", "trivial", "randaugment"} or callable, default=None
-        Random changes of the pictures that are learnt from, in each epoch others: a recipe, or a callable such as a
-        transform of `torchvision.transforms.v2`, which gets the decoded picture. The frozen stages then run in each
-        epoch, unless ``n_views`` is given.
-    n_views : int, default=None
-        How many augmented views of each picture are computed once and kept, to be used in turn. Not used without
-        ``augment``.
+        Random data augmentation, different in each epoch: the name of a recipe, or a
+        callable such as a transform from `torchvision.transforms.v2` that is called
+        with the decoded image. With augmentation, the frozen stages run in each epoch
+        unless ``n_views`` is set.
     early_stopping : bool, default=False
-        Whether to set rows aside, or to take ``X_val`` of `fit`, and to stop when the loss on them has not become
-        better for ``n_iter_no_change`` epochs. The best weights are put back; the untouched start is judged too.
+        Whether to stop training when the validation loss has not improved for
+        ``n_iter_no_change`` epochs. The validation rows are ``X_val`` passed to `fit`,
+        or a share of ``X`` that is held out. The weights with the best validation loss
+        are restored; the untrained start counts as epoch 0.
+    layers : "auto" or list of (str, str), default="auto"
+        Which layers ``"feature"`` and ``"attention"`` compare: pairs of a stage or
+        layer of the teacher and one of the student; ``"auto"`` takes the last stages of
+        each resolution, from the smallest one on, as far as both networks have them and
+        the student's learn. The teacher's maps are averaged to the student's
+        resolution. Not used otherwise.
+    unlabeled : float, default=None
+        The target of pictures that have none, such as NaN: they give the teacher's part
+        of the loss only. Of several targets some may be missing. None takes all targets
+        for targets.
     validation_fraction : float, default=0.1
-        Share of the rows that is set aside. Not used without ``early_stopping``, or where ``X_val`` is given.
+        Share of the rows to hold out for validation. Only used if
+        ``early_stopping=True`` and no ``X_val`` is passed.
     n_iter_no_change : int, default=5
-        Epochs without a better loss after which training stops. Not used without ``early_stopping``.
+        Number of epochs without improvement after which training stops. Only used if
+        ``early_stopping=True``.
+    lr_decay : float, default=0.5
+        Factor by which the learning rate shrinks from each stage to the one before it:
+        the last stage is trained with ``lr * lr_decay``, the one before it with
+        ``lr * lr_decay ** 2``, and so on. Use 1.0 for the same rate everywhere.
+    lr_schedule : {"cosine", "linear", "constant"}, default="cosine"
+        Schedule of all learning rates over the epochs of `fit`.
+    unfreeze_every : int, default=None
+        Gradual unfreezing [6]_: training starts with the head alone, and one more
+        stage, from the last one on, is unfrozen after every ``unfreeze_every`` epochs
+        until ``freeze_depth`` is reached. None trains all unfrozen stages from the
+        start.
+    optimizer : {"adamw", "adam", "sgd"} or type, default="adamw"
+        The optimizer; ``"sgd"`` uses Nesterov momentum of 0.9. Any class from
+        `torch.optim` that accepts parameter groups also works.
+    weight_decay : float, default=0.01
+        Weight decay (L2 regularization) of the optimizer. It is not applied to
+        normalization layers and biases.
+    head : "linear", tuple of int or Module, default="linear"
+        Layers that replace the pretrained classifier: ``"linear"`` for one linear
+        layer, a tuple for hidden layers of these widths with ReLU followed by a linear
+        layer, or your own network, which is copied and maps features of shape (n,
+        n_features) to outputs of shape (n, n_targets).
+    head_init : {"probe", "random"}, default="probe"
+        How the last layer of the head is initialized. ``"probe"`` fits a ridge
+        regression to the features of the untrained network, so that the first training
+        steps do not distort the pretrained features [5]_; ``"random"`` draws random
+        weights.
+    pooling : {"avg", "max", "gem", "flatten", "cls"}, default="avg"
+        How the output of the last stage is pooled before the head, as in
+        `sktl.PretrainedFeatureExtractor`.
+    dropout : float, default=0.0
+        Dropout probability before each linear layer of the head.
+    freeze_bn : bool, default=True
+        Whether the batch normalization layers of trained stages keep their pretrained
+        running statistics, which are more reliable than those of a small dataset. Their
+        scales and shifts are trained either way. Ignored for a network with random
+        weights, whose statistics are always updated.
+    n_views : int, default=None
+        Number of augmented views of each image to compute once and cycle through, so
+        that frozen stages do not run in each epoch. Ignored if ``augment`` is None.
     warm_start : bool, default=False
-        Whether `fit` goes on from what the last call learnt, with the parameters as they are now: so a network whose
-        head alone was trained can be trained deeper, and slower. The network, its head and its preprocessing are those
-        of the first call.
+        Whether `fit` continues from the weights of the previous call, with the current
+        parameters: for example, to train more stages at a lower rate after training
+        only the head. The network, its head and its preprocessing stay those of the
+        first call.
     callbacks : list of skorch callbacks, default=None
-        What else is to happen during training. For callbacks of scikit-learn, see `set_callbacks`.
+        skorch callbacks to run during training. For scikit-learn's callbacks, use
+        `set_callbacks`.
     net_params : dict, default=None
-        All that skorch's net takes beside what has a parameter here, such as
-        ``{"optimizer__betas": (0.9, 0.99)}``. It overrides the parameters here.
+        Further parameters of the underlying skorch net, such as
+        ``{"optimizer__betas": (0.9, 0.99)}``. They take precedence over the parameters
+        above.
     in_channels : int, default=3
-        Channels that the network sees: 3 for colour, 1 for grey, more for other sensors.
+        Number of channels of the network's input: 3 for color, 1 for grayscale, more
+        for multispectral images.
     image_shape : tuple of (height, width) or (height, width, channels), default=None
-        Shape of the pictures where ``X`` holds flat rows of pixels; None understands a square and 3 times a square.
+        Shape of each image if ``X`` holds flat rows of pixels. If None, the images are
+        assumed to be square, with one or three channels. Ignored for other kinds of
+        ``X``.
     channels : {"auto", "first", "last"}, default="auto"
-        Where the channel axis of arrays is, if it cannot be seen.
+        Position of the channel axis in arrays. ``"auto"`` infers it from the shape and
+        raises an error if that is ambiguous.
     preprocessing : Preprocessing or dict, default=None
-        Size, crop, interpolation, mean and standard deviation; None takes what belongs to the weights.
-    engine : {"auto", "torch", "onnxruntime"}, default="auto"
-        What runs the frozen stages.
-    precision : {"float32", "bfloat16", "float16"}, default="float32"
-        Numerics of the frozen stages.
-    cache : "auto", path-like or None, default="auto"
-        Where the output of the frozen stages is kept beyond this fit: in the memory of this process (bounded), or in a
-        directory that processes and runs share. None keeps nothing, not even during a fit: the frozen stages run again
-        in every epoch.
-    device : str or torch.device, default="auto"
-        ``"auto"`` (CUDA where there is one), ``"cpu"``, ``"cuda"``, ``"cuda:1"``.
-    n_jobs : int, default=None
-        Threads that read and decode pictures; None takes as many as torch uses.
+        Size, crop, interpolation, mean and standard deviation used to prepare the
+        images. None uses the preprocessing of the weights.
     on_error : {"raise", "nan"}, default="raise"
-        What to do if images cannot be read. "raise" is an error that names them. With "nan", `fit` leaves their rows
-        out, with one warning; `predict` gives NaN for them, and `score` leaves them out.
-        `sktl.datasets.find_unreadable_images` lists them.
+        What to do if an image cannot be read. ``"raise"`` raises an error that lists
+        the unreadable images. ``"nan"`` leaves them out of `fit` and `score` with one
+        warning and returns NaN from `predict`. Use
+        `sktl.datasets.find_unreadable_images` to list them in advance.
+    cache : "auto", path-like or None, default="auto"
+        Where to keep the output of the frozen stages after `fit`: in the memory of this
+        process up to a limit (``"auto"``), or in a directory shared by processes and
+        runs. None keeps nothing, even during `fit`: the frozen stages then run again in
+        each epoch.
+    engine : {"auto", "torch", "onnxruntime"}, default="auto"
+        What runs the frozen stages. ``"auto"`` picks the fastest available one for the
+        number of images.
+    precision : {"float32", "bfloat16", "float16"}, default="float32"
+        Floating-point precision of the frozen stages. Lower precision is faster on
+        hardware that supports it and rounds the result.
+    device : str or torch.device, default="auto"
+        Device that runs the network, such as ``"cpu"``, ``"cuda"`` or ``"cuda:1"``.
+        ``"auto"`` uses CUDA if available and the CPU otherwise.
+    n_jobs : int, default=None
+        Number of threads that read and decode images. None uses as many as torch does.
     random_state : int, RandomState instance or None, default=None
-        Seed of the head, the order of the rows, dropout, augmentation and the validation split. The same number gives
-        the same result on the same machine with the same number of threads.
+        Seed of the head, the order of the rows, dropout, augmentation and the
+        validation split. Pass an int for reproducible results on the same machine with
+        the same number of threads.
     verbose : int, default=0
-        1 prints how far the frozen stages are, and a line for each epoch.
+        Verbosity level: 1 prints the progress of the frozen stages and one line per
+        epoch.
 
     Attributes
     ----------
     teacher_ : estimator
         The fitted teacher. A fitted student is pickled without it.
     footprint_ : Footprints
-        What teacher and student cost: parameters, bytes, multiply-accumulates, milliseconds for a picture; and how
-        much they agree (R² of the student's predictions, the teacher's taken for the truth). Measured when it is first
-        asked for.
+        What teacher and student cost: parameters, bytes, multiply-accumulates,
+        milliseconds for a picture; and how much they agree (R² of the student's
+        predictions, the teacher's taken for the truth). Measured when it is first asked
+        for.
     net_ : skorch.NeuralNet
-        The trained rest of the network with its head; it maps the output of the frozen stages to standardised targets.
+        The trained stages and head as a skorch net. It maps the output of the frozen
+        stages to standardized targets.
     history_ : skorch.history.History
-        One row per epoch: ``train_loss``, ``lr`` (the head's), ``dur`` (seconds), and where there are rows to judge on
-        ``valid_loss`` and ``valid_score`` (of the untouched start in ``history_.start``); with ``unfreeze_every`` also
-        ``n_frozen_stages``.
+        Training history, one row per epoch: ``train_loss``, ``lr`` (of the head) and
+        ``dur`` (seconds); with validation rows also ``valid_loss`` and ``valid_score``,
+        whose values before training are in ``history_.start``; with ``unfreeze_every``
+        also ``n_frozen_stages``.
     backbone_ : Backbone
-        The network with what was learnt.
+        The trained network, with its stages, weights and preprocessing.
     freeze_depth_ : int
-        How many stages are frozen.
+        Number of frozen stages.
     n_iter_ : int
-        How many epochs were trained.
+        Number of epochs that were trained.
     best_epoch_ : int
-        The epoch whose weights are kept; 0 is the untouched start.
+        The epoch whose weights were kept; 0 is the untrained start.
     image_column_ : str or int
-        The column of images, where ``X`` was a table of several columns: the student reads this one, the teacher sees
-        the whole table. Defined only there.
+        The column of images, where ``X`` was a table of several columns: the student
+        reads this one, the teacher sees the whole table. Defined only there.
     image_format_ : ImageFormat
-        What `fit` learnt about ``X``: kind, image shape, channel axis, value range.
+        Format of the images seen during `fit`: kind, image shape, channel axis and
+        value range.
     n_features_in_ : int
-        Number of columns seen during `fit`. Defined only where ``X`` is a table of pixels.
+        Number of columns seen during `fit`. Only defined if ``X`` is a table of pixels.
     feature_names_in_ : ndarray of shape (n_features_in_,)
-        Names of columns seen during `fit`. Defined only where ``X`` has string column names.
+        Names of columns seen during `fit`. Only defined if the column names of ``X``
+        are all strings.
 
     Raises
     ------
     ImageError
-        Where ``X`` is no table of pictures, or a picture cannot be read.
+        If ``X`` does not contain images, or an image cannot be read.
     BackboneError
-        From `fit`, where the student, a stage or a layer is unknown; the message lists the stages.
+        From `fit`, if the student, a stage or a layer does not exist; the message lists
+        the stages.
     DivergenceError
-        From `fit`, where losses or outputs are no finite numbers any more. The estimator keeps the weights of the last
-        good epoch.
+        From `fit`, if the loss, the weights or the outputs become NaN or infinite. The
+        estimator keeps the weights of the last good epoch.
     KeyboardInterrupt
-        From `fit`, where Ctrl-C ended it. A student that was trained keeps the weights of the last whole epoch; a
-        teacher that was trained is not remembered.
+        From `fit`, if it was interrupted with Ctrl-C. A partly trained student keeps
+        the weights of the last complete epoch; a partly trained teacher is not cached.
     NotFittedError
         From `fit`, where a frozen teacher is not fitted.
     WeightsDownloadError, WeightsMismatchError, FileNotFoundError
-        From `fit`, where weights cannot be downloaded, belong to another network, or are not there.
+        From `fit`, where weights cannot be downloaded, belong to another network, or
+        are not there.
     TypeError
         From `fit`, where the teacher is a class and no instance of one.
     ValueError
-        From `fit`, where a parameter is out of its range, ``y`` is no array of finite numbers, the teacher predicts
-        another number of targets, or knowledge is asked for that it does not have.
+        From `fit`, where a parameter is out of its range, ``y`` is no array of finite
+        numbers, the teacher predicts another number of targets, or knowledge is asked
+        for that it does not have.
 
     Warns
     -----
     TrainingWarning
-        From `fit`, where there are weights of rows that the teacher cannot take, or where the mean of the targets
-        predicts the validation rows better.
+        From `fit`, where there are weights of rows that the teacher cannot take, or
+        where the mean of the targets predicts the validation rows better.
 
     See Also
     --------
@@ -207,8 +258,9 @@ class DistilledRegressor(DistilledEstimator, NetworkRegressor):
 
     Notes
     -----
-    The teacher judges each picture as it is, also where ``augment`` shows the student another view of it. Its answers
-    are kept as those of a classifier, see `DistilledClassifier`.
+    The teacher judges each picture as it is, also where ``augment`` shows the student
+    another view of it. Its answers are kept as those of a classifier, see
+    `DistilledClassifier`.
 
     References
     ----------
@@ -216,8 +268,10 @@ class DistilledRegressor(DistilledEstimator, NetworkRegressor):
     .. [2] Zagoruyko and Komodakis, "Paying More Attention to Attention", ICLR 2017.
     .. [3] Park et al., "Relational Knowledge Distillation", CVPR 2019.
     .. [4] Tung and Mori, "Similarity-Preserving Knowledge Distillation", ICCV 2019.
-    .. [5] Kumar et al., "Fine-Tuning can Distort Pretrained Features and Underperform Out-of-Distribution", ICLR 2022.
-    .. [6] Howard and Ruder, "Universal Language Model Fine-tuning for Text Classification", ACL 2018.
+    .. [5] Kumar et al., "Fine-Tuning can Distort Pretrained Features and Underperform
+           Out-of-Distribution", ICLR 2022.
+    .. [6] Howard and Ruder, "Universal Language Model Fine-tuning for Text
+           Classification", ACL 2018.
 
     Examples
     --------
@@ -245,27 +299,27 @@ class DistilledRegressor(DistilledEstimator, NetworkRegressor):
         weights="default",
         knowledge="response",
         alpha=0.5,
+        freeze_depth=-1,
+        max_epochs=10,
+        lr=0.0005,
+        batch_size=64,
+        augment=None,
+        early_stopping=False,
         layers="auto",
         unlabeled=None,
-        freeze_depth=-1,
+        validation_fraction=0.1,
+        n_iter_no_change=5,
+        lr_decay=0.5,
+        lr_schedule="cosine",
+        unfreeze_every=None,
+        optimizer="adamw",
+        weight_decay=0.01,
         head="linear",
         head_init="probe",
         pooling="avg",
         dropout=0.0,
-        max_epochs=10,
-        lr=0.0005,
-        lr_decay=0.5,
-        lr_schedule="cosine",
-        optimizer="adamw",
-        weight_decay=0.01,
-        batch_size=64,
         freeze_bn=True,
-        unfreeze_every=None,
-        augment=None,
         n_views=None,
-        early_stopping=False,
-        validation_fraction=0.1,
-        n_iter_no_change=5,
         warm_start=False,
         callbacks=None,
         net_params=None,
@@ -273,12 +327,12 @@ class DistilledRegressor(DistilledEstimator, NetworkRegressor):
         image_shape=None,
         channels="auto",
         preprocessing=None,
+        on_error="raise",
+        cache="auto",
         engine="auto",
         precision="float32",
-        cache="auto",
         device="auto",
         n_jobs=None,
-        on_error="raise",
         random_state=None,
         verbose=0,
     ):
@@ -287,27 +341,27 @@ class DistilledRegressor(DistilledEstimator, NetworkRegressor):
         self.weights = weights
         self.knowledge = knowledge
         self.alpha = alpha
+        self.freeze_depth = freeze_depth
+        self.max_epochs = max_epochs
+        self.lr = lr
+        self.batch_size = batch_size
+        self.augment = augment
+        self.early_stopping = early_stopping
         self.layers = layers
         self.unlabeled = unlabeled
-        self.freeze_depth = freeze_depth
+        self.validation_fraction = validation_fraction
+        self.n_iter_no_change = n_iter_no_change
+        self.lr_decay = lr_decay
+        self.lr_schedule = lr_schedule
+        self.unfreeze_every = unfreeze_every
+        self.optimizer = optimizer
+        self.weight_decay = weight_decay
         self.head = head
         self.head_init = head_init
         self.pooling = pooling
         self.dropout = dropout
-        self.max_epochs = max_epochs
-        self.lr = lr
-        self.lr_decay = lr_decay
-        self.lr_schedule = lr_schedule
-        self.optimizer = optimizer
-        self.weight_decay = weight_decay
-        self.batch_size = batch_size
         self.freeze_bn = freeze_bn
-        self.unfreeze_every = unfreeze_every
-        self.augment = augment
         self.n_views = n_views
-        self.early_stopping = early_stopping
-        self.validation_fraction = validation_fraction
-        self.n_iter_no_change = n_iter_no_change
         self.warm_start = warm_start
         self.callbacks = callbacks
         self.net_params = net_params
@@ -315,12 +369,12 @@ class DistilledRegressor(DistilledEstimator, NetworkRegressor):
         self.image_shape = image_shape
         self.channels = channels
         self.preprocessing = preprocessing
+        self.on_error = on_error
+        self.cache = cache
         self.engine = engine
         self.precision = precision
-        self.cache = cache
         self.device = device
         self.n_jobs = n_jobs
-        self.on_error = on_error
         self.random_state = random_state
         self.verbose = verbose
 
@@ -344,10 +398,11 @@ class DistilledRegressor(DistilledEstimator, NetworkRegressor):
         X : array-like of pictures
             Paths, pictures, a batch array or rows of pixels, see the user guide.
         y : array-like of shape (n_pictures,) or (n_pictures, n_targets), default=None
-            Targets; those equal to ``unlabeled`` are none. A frozen teacher can do without any.
+            Targets; those equal to ``unlabeled`` are none. A frozen teacher can do
+            without any.
         sample_weight : array-like of shape (n_pictures,), default=None
-            Weights of the rows, for the student and for a teacher that takes them; a weight of zero is a row that is
-            not there.
+            Weights of the rows, for the student and for a teacher that takes them; a
+            weight of zero is a row that is not there.
         X_val : array-like of pictures, default=None
             Pictures to judge on after each epoch, in place of a share of ``X``.
         y_val : array-like, default=None
@@ -355,9 +410,10 @@ class DistilledRegressor(DistilledEstimator, NetworkRegressor):
         sample_weight_val : array-like of shape (n_pictures_val,), default=None
             Their weights.
         groups : array-like of shape (n_images,), default=None
-            What each row of ``X`` belongs to, such as the subject or the original of near-copies: numbers or strings.
-            Rows of a group stay on one side where rows are set aside (``early_stopping``), and a teacher that takes
-            ``groups`` gets them. Not used otherwise.
+            What each row of ``X`` belongs to, such as the subject or the original of
+            near-copies: numbers or strings. Rows of a group stay on one side where rows
+            are set aside (``early_stopping``), and a teacher that takes ``groups`` gets
+            them. Not used otherwise.
 
         Returns
         -------

@@ -36,42 +36,52 @@ from sktl.selection._validation import draw_rows
 class BackboneSelector(CallbackSupportMixin, TransformerMixin, Estimator):
     """Find the network and the layer whose features suit the pictures and labels best, and give these features.
 
-    Each network sees each picture once; all of its layers are judged by what that pass gives. No network is trained.
+    Each network sees each picture once; all of its layers are judged by what that pass
+    gives. No network is trained.
 
     Read more in the user guide, page "Choosing".
 
     Parameters
     ----------
     backbones : str, Module, Backbone, estimator, list of these, or dict of str to these, default="sktl_mini"
-        The networks to compare: whatever `sktl.PretrainedFeatureExtractor` takes as its ``backbone``, or such an
-        extractor where a network has weights or settings of its own. It is cloned and fitted; a `FrozenEstimator`
-        around a fitted one is used as it is. The keys of a dict are the names in the ranking; in a list the networks'
-        own names are, with a number behind the second of one name: ``"resnet18"``, ``"resnet18 (2)"``.
+        The networks to compare: whatever `sktl.PretrainedFeatureExtractor` takes as its
+        ``backbone``, or such an extractor where a network has weights or settings of
+        its own. It is cloned and fitted; a `FrozenEstimator` around a fitted one is
+        used as it is. The keys of a dict are the names in the ranking; in a list the
+        networks' own names are, with a number behind the second of one name:
+        ``"resnet18"``, ``"resnet18 (2)"``.
     layers : "all", int, str, or list of int and str, default="all"
-        The layers of each network that are candidates, each by itself: all of its stages, or these stages by their
-        numbers (-1 is the last one) or layers by their names. An extractor whose own ``layers`` are not the default
-        -1 has these as its candidates instead, each by itself as well.
+        The layers of each network that are candidates, each by itself: all of its
+        stages, or these stages by their numbers (-1 is the last one) or layers by their
+        names. An extractor whose own ``layers`` are not the default -1 has these as its
+        candidates instead, each by itself as well.
     score_func : str or callable, default="logme"
-        How well features suit labels: ``"logme"``, ``"h_score"``, ``"nleep"``, ``"transrate"``, ``"gbc"`` or
-        ``"probe"``, see the functions of `sktl.selection`; or a function of features of shape (n, n_features) and
-        ``y`` that gives a finite number, a greater one for better features. ``"leep"`` and ``"nce"`` look at the
-        classes that the network's own head sees in the pictures. They judge the network as a whole, so that its last
-        stage is its one candidate (``layers`` "all" or -1), and want published classifiers only.
+        How well features suit labels: ``"logme"``, ``"h_score"``, ``"nleep"``,
+        ``"transrate"``, ``"gbc"`` or ``"probe"``, see the functions of
+        `sktl.selection`; or a function of features of shape (n, n_features) and ``y``
+        that gives a finite number, a greater one for better features. ``"leep"`` and
+        ``"nce"`` look at the classes that the network's own head sees in the pictures.
+        They judge the network as a whole, so that its last stage is its one candidate
+        (``layers`` "all" or -1), and want published classifiers only.
     task : {"auto", "classification", "regression"}, default="auto"
-        What ``y`` is. "auto" is a regression where y has several columns or numbers that are not whole; say
-        "regression" where the targets are whole numbers, with ``"logme"``, ``"probe"``, or a function of your own: it
-        is handed on to a function that has a parameter ``task``.
+        What ``y`` is. "auto" is a regression where y has several columns or numbers
+        that are not whole; say "regression" where the targets are whole numbers, with
+        ``"logme"``, ``"probe"``, or a function of your own: it is handed on to a
+        function that has a parameter ``task``.
     extractor : PretrainedFeatureExtractor, default=None
-        Whose settings (layers, pooling, engine, cache, image_shape, verbose ...) hold for all networks that are given
-        without an extractor of their own. None takes the default ones.
+        Whose settings (layers, pooling, engine, cache, image_shape, verbose ...) hold
+        for all networks that are given without an extractor of their own. None takes
+        the default ones.
     on_error : {"raise", "nan"}, default="raise"
-        What to do if images cannot be read. "raise" is an error that names them. With "nan", here or in an extractor,
-        `fit` leaves their rows out, with one warning, and `transform` gives rows of NaN for them.
+        What to do if images cannot be read. "raise" is an error that names them. With
+        "nan", here or in an extractor, `fit` leaves their rows out, with one warning,
+        and `transform` gives rows of NaN for them.
     max_samples : int, default=None
-        How many pictures are looked at, drawn in the shares of the classes; None looks at all.
+        How many pictures are looked at, drawn in the shares of the classes; None looks
+        at all.
     random_state : int, RandomState instance or None, default=None
-        Which pictures are drawn, and the seed of scores that draw: of functions that have a parameter
-        ``random_state``. Without either, nothing is drawn.
+        Which pictures are drawn, and the seed of scores that draw: of functions that
+        have a parameter ``random_state``. Without either, nothing is drawn.
 
     Attributes
     ----------
@@ -80,21 +90,25 @@ class BackboneSelector(CallbackSupportMixin, TransformerMixin, Estimator):
     extractor_ : PretrainedFeatureExtractor
         The best one, fitted.
     backbone_ : Backbone
-        Its network, so that a fitted selector can be the ``backbone`` of other estimators.
+        Its network, so that a fitted selector can be the ``backbone`` of other
+        estimators.
     layers_ : list of str
         Its layer.
     image_format_ : ImageFormat
-        What `fit` learnt about ``X``: kind, image shape, channel axis, value range.
+        Format of the images seen during `fit`: kind, image shape, channel axis and
+        value range.
     n_features_in_ : int
-        Number of columns seen during `fit`. Defined only where ``X`` is a table of pixels.
+        Number of columns seen during `fit`. Only defined if ``X`` is a table of pixels.
     feature_names_in_ : ndarray of shape (n_features_in_,)
-        Names of columns seen during `fit`. Defined only where ``X`` has string column names.
+        Names of columns seen during `fit`. Only defined if the column names of ``X``
+        are all strings.
 
     Raises
     ------
     InputError
-        From `fit`, where there is no candidate, fewer than two classes, a score that is no finite number, a network
-        that gives NaN, or, for ``"leep"`` and ``"nce"``, a network without a published classifier.
+        From `fit`, where there is no candidate, fewer than two classes, a score that is
+        no finite number, a network that gives NaN, or, for ``"leep"`` and ``"nce"``, a
+        network without a published classifier.
     BackboneError
         From `fit`, where a network or a layer is unknown.
     ImageError
@@ -107,20 +121,25 @@ class BackboneSelector(CallbackSupportMixin, TransformerMixin, Estimator):
 
     Notes
     -----
-    A score ranks; it is no accuracy. Two candidates whose scores are close may come in the other order once a model is
-    trained on them, and scores of different kinds, or of different pictures, cannot be compared.
+    A score ranks; it is no accuracy. Two candidates whose scores are close may come in
+    the other order once a model is trained on them, and scores of different kinds, or
+    of different pictures, cannot be compared.
 
-    What was ranked is in the cache of the extractors, as far as that goes: `transform` of the same pictures runs no
-    network then. Of the networks themselves only the best so far is kept in memory, beside the one that is looked at
-    (and the four that `sktl.backbones.load_backbone` remembers by their names).
+    What was ranked is in the cache of the extractors, as far as that goes: `transform`
+    of the same pictures runs no network then. Of the networks themselves only the best
+    so far is kept in memory, beside the one that is looked at (and the four that
+    `sktl.backbones.load_backbone` remembers by their names).
 
-    Callbacks of scikit-learn (`set_callbacks`) hear of one task for each network, and in it of the pass over the
-    pictures. One that asks to stop ends the ranking there: it has the networks so far.
+    Callbacks of scikit-learn (`set_callbacks`) hear of one task for each network, and
+    in it of the pass over the pictures. One that asks to stop ends the ranking there:
+    it has the networks so far.
 
     References
     ----------
-    .. [1] You et al., "LogME: Practical Assessment of Pre-trained Models for Transfer Learning", ICML 2021.
-    .. [2] Renggli et al., "Which Model to Transfer? Finding the Needle in the Growing Haystack", CVPR 2022.
+    .. [1] You et al., "LogME: Practical Assessment of Pre-trained Models for Transfer
+           Learning", ICML 2021.
+    .. [2] Renggli et al., "Which Model to Transfer? Finding the Needle in the Growing
+           Haystack", CVPR 2022.
 
     Examples
     --------
@@ -182,8 +201,9 @@ class BackboneSelector(CallbackSupportMixin, TransformerMixin, Estimator):
         y : array-like of shape (n_pictures,) or (n_pictures, n_targets)
             Labels, or targets where the score knows what to do with numbers.
         groups : array-like of shape (n_images,), default=None
-            What each image belongs to, such as the subject or the original of near-copies: numbers or strings. A score
-            that takes ``groups`` gets those of its rows: "probe" keeps a group in one fold. Not used by other scores.
+            What each image belongs to, such as the subject or the original of
+            near-copies: numbers or strings. A score that takes ``groups`` gets those of
+            its rows: "probe" keeps a group in one fold. Not used by other scores.
 
         Returns
         -------
