@@ -12,6 +12,8 @@ from pathlib import Path
 
 import pytest
 
+from sktl.datasets import make_image_folder
+
 FLAGS = doctest.NORMALIZE_WHITESPACE
 DOCS = Path(__file__).parents[2] / "docs"
 PAGES = [page.name for page in sorted(DOCS.glob("*.rst")) if ">>> " in page.read_text(encoding="utf-8")]
@@ -36,8 +38,11 @@ def test_examples(public_module, public_modules):
 
 
 @pytest.mark.parametrize("page", PAGES)
-def test_documentation_examples(page):
-    """What the written pages show in a Python session."""
+def test_documentation_examples(page, tmp_path, monkeypatch):
+    """What the written pages show in a Python session runs in a folder with ``photos/`` and ``new/`` in it."""
+    make_image_folder(tmp_path / "photos")
+    make_image_folder(tmp_path / "new", n_samples=12, labeled=False, random_state=1)
+    monkeypatch.chdir(tmp_path)
     result = doctest.testfile(str(DOCS / page), module_relative=False, optionflags=FLAGS)
     assert result.attempted > 0
     assert result.failed == 0

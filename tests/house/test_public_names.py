@@ -36,6 +36,7 @@ PUBLIC = {
     "sktl.datasets": [
         "find_unreadable_images",
         "load_image_folder",
+        "make_image_folder",
     ],
     "sktl.distillation": [
         "DistilledClassifier",
