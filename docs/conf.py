@@ -14,11 +14,13 @@ extensions = [
     "sphinx.ext.autosummary",
     "numpydoc",
     "myst_parser",  # for CHANGELOG.md
+    "sphinx_copybutton",
+    "sphinx_design",  # the cards of the landing page
     "sphinx_gallery.gen_gallery",
 ]
 exclude_patterns = ["_build"]
 templates_path = ["_templates"]
-default_role = "literal"  # `fit` in a docstring is code
+default_role = "py:obj"  # `sktl.FineTunedClassifier` is a link to its page; `fit` and other words are code
 smartquotes = False  # default="avg" is code too
 toc_object_entries_show_parents = "hide"
 
@@ -26,6 +28,7 @@ toc_object_entries_show_parents = "hide"
 autosummary_generate = True
 autodoc_default_options = {"member-order": "bysource"}
 numpydoc_show_class_members = False
+python_maximum_signature_line_length = 88  # one parameter a line
 numpydoc_validation_checks: set[str] = set()  # tests/house checks more, and without building the pages
 
 sphinx_gallery_conf = {
@@ -38,17 +41,26 @@ sphinx_gallery_conf = {
     "download_all_examples": False,
     "min_reported_time": 1,
     "abort_on_example_error": True,
+    "backreferences_dir": "generated/backreferences",  # the pages of the reference show the examples that use them
+    "doc_module": ("sktl",),
+    "inspect_global_variables": False,
 }
+
+# Prompts and outputs are not copied.
+copybutton_prompt_text = r">>> |\.\.\. |\$ "
+copybutton_prompt_is_regexp = True
 
 html_theme = "pydata_sphinx_theme"
 html_title = "sktl"
 html_static_path = ["_static"]
+html_favicon = "_static/logo.svg"
 html_css_files = ["sktl.css"]
+html_js_files = ["fold_signatures.js"]
 html_show_sourcelink = False
 html_copy_source = False
-html_sidebars = {page: [] for page in ("install", "api", "changelog", "license")}
+html_sidebars = {page: [] for page in ("index", "install", "changelog", "license", "glossary")}
 html_theme_options = {
-    "logo": {"text": "sktl"},
+    "logo": {"text": "sktl", "image_light": "_static/logo.svg", "image_dark": "_static/logo.svg"},
     "navbar_align": "left",
     "show_prev_next": False,
     "secondary_sidebar_items": ["page-toc"],

@@ -2,6 +2,7 @@
 
 import functools
 import inspect
+import sys
 from collections.abc import Callable
 from typing import Any
 
@@ -29,7 +30,17 @@ def check_consistent_length(*arrays: Any) -> None:
 
 
 class Estimator(BaseEstimator):
-    """The base of all estimators in sktl."""
+    """Base class of all estimators in sktl."""
+
+    _doc_link_module = "sktl"
+    _doc_link_template = "https://sktl.github.io/sktl/generated/{module}.{name}.html"
+
+    def _doc_link_url_param_generator(self) -> dict[str, str]:
+        """Return the module and the name under which the reference documents the class."""
+        name = type(self).__name__
+        room = type(self).__module__.partition("._")[0]
+        is_flagship = name in getattr(sys.modules["sktl"], "__all__", ())
+        return {"module": "sktl" if is_flagship else room, "name": name}
 
     def __getstate__(self) -> dict[str, Any]:
         """It is pickled with networks that are loaded without being traced, and with the version that pickled it."""

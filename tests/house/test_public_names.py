@@ -138,10 +138,25 @@ def test_a_package_shows_nothing_else(name):
 
 def test_the_documentation_has_every_name(root):
     """The reference lists what may be imported, and the page on installation every extra, no more and no less."""
-    reference = (root / "docs" / "api.rst").read_text(encoding="utf-8")
+    pages = sorted((root / "docs" / "api").glob("*.rst"))
+    reference = "".join(page.read_text(encoding="utf-8") for page in pages)
     listed = re.findall(r"^   (\w+)$", reference, flags=re.MULTILINE)
     names = {name for names in PUBLIC.values() for name in names if not name.startswith("__")}
     assert sorted(listed) == sorted(names)
     install = (root / "docs" / "install.rst").read_text(encoding="utf-8")
     extras = tomllib.loads((root / "pyproject.toml").read_text(encoding="utf-8"))["project"]["optional-dependencies"]
     assert set(re.findall(r"``sktl\[(\w+)\]``", install)) == set(extras)
+
+
+def test_the_html_of_an_estimator_links_to_its_page(root, PublicEstimator):
+    """The question mark in a notebook opens the page that the reference has of the class."""
+    pages = [page.read_text(encoding="utf-8") for page in sorted((root / "docs" / "api").glob("*.rst"))]
+    blocks = [block for page in pages for block in re.split(r"(?=^\.\. currentmodule:: )", page, flags=re.MULTILINE)]
+    documented = {
+        f"{block.split()[2]}.{name}"
+        for block in blocks
+        if block.startswith(".. currentmodule")
+        for name in re.findall(r"^   (\w+)$", block, flags=re.MULTILINE)
+    }
+    link = PublicEstimator._get_doc_link(PublicEstimator.__new__(PublicEstimator))
+    assert re.fullmatch(r"https://.*/generated/(.*)\.html", link)[1] in documented

@@ -1,0 +1,20 @@
+// Fold the signatures of estimators after ten parameters: the full list is in the section "Parameters" below.
+document.addEventListener("DOMContentLoaded", () => {
+  for (const list of document.querySelectorAll("dt.sig > dl")) {
+    const entries = [...list.querySelectorAll(":scope > dd")];
+    const hidden = entries.slice(12);
+    if (hidden.length < 3) continue;
+    const button = document.createElement("button");
+    button.className = "sktl-fold";
+    button.type = "button";
+    button.textContent = `show ${hidden.length} more parameters`;
+    hidden.forEach((entry) => (entry.hidden = true));
+    button.addEventListener("click", () => {
+      hidden.forEach((entry) => (entry.hidden = false));
+      button.remove();
+    });
+    const row = document.createElement("dd");
+    row.append(button);
+    list.append(row);
+  }
+});
