@@ -69,8 +69,8 @@ def overview():
     return "\n".join(
         [
             '<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 960 268" role="img"',
-            ' aria-label="Images pass through frozen stages once; their cached output becomes features for scikit-learn,'
-            ' or the input of stages that are trained, or the answers of a teacher.">',
+            ' aria-label="Images pass through frozen stages once; their cached output is used for features,'
+            ' fine-tuning and distillation.">',
             f"<style>{STYLE}</style>",
             '<defs><marker id="head" viewBox="0 0 10 10" refX="8" refY="5" markerWidth="7" markerHeight="7"',
             ' orient="auto-start-reverse"><path d="M0 0 L10 5 L0 10 z" fill="#7a828c"/></marker></defs>',

@@ -62,7 +62,7 @@ ALLOWED = [
     r"(decimal|in|takes?|took) places?\b",  # decimal places, in place, takes place
     r"(no)? ?where to\b",  # a place: where to keep the cache
     PLACE + r"where\b",
-    r"(?<=[)`.] )where (`|``|:math:)",  # the symbols of a formula
+    r"(?<=[)§.] )where (§|:math:)",  # the symbols of a formula
 ]
 
 
@@ -113,7 +113,7 @@ def of_python(file: str, source: str) -> Iterator[Prose]:
         if isinstance(node, ast.Constant) and isinstance(node.value, str) and id(node) in docstrings:
             yield Prose(file, node.lineno, "docstring", without_code(node.value))
         elif isinstance(node, ast.JoinedStr):
-            parts = [part.value if isinstance(part, ast.Constant) else "``x``" for part in node.values]
+            parts = [part.value if isinstance(part, ast.Constant) else "§" for part in node.values]
             yield Prose(file, node.lineno, "message", without_code("".join(map(str, parts))))
         elif (
             isinstance(node, ast.Constant)
@@ -157,7 +157,7 @@ def without_code(text: str) -> str:
 
 def keep_lines(match: re.Match) -> str:
     """A code word that no rule knows, with as many lines as what it replaces."""
-    return "``" + "\n" * match[0].count("\n")
+    return "§" + "\n" * match[0].count("\n")
 
 
 def hits(prose: Prose) -> Iterator[Hit]:

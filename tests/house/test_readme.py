@@ -7,12 +7,12 @@ from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
-import pandas as pd
 import pytest
 import torch
 import torchvision
-from PIL import Image
 from torch import nn
+
+from sktl.datasets import load_image_folder, make_image_folder
 
 # A block that cannot run here says so in the line before it, in a comment that the rendered page does not show.
 NOT_RUN: list[str] = []
@@ -76,15 +76,10 @@ def readers_folder(tmp_path, monkeypatch, blocks) -> Path:
 
     The networks' files have random weights and lie where torch keeps those that it has downloaded.
     """
-    rng = np.random.default_rng(0)
-    rows = []
-    for label, channel in {"cat": 0, "dog": 1}.items():
-        for i in range(5):  # cross-validation has five folds
-            path = _save_image(tmp_path / "photos" / label / f"{i}.png", channel, rng)
-            rows.append({"photo": path, "price": rng.uniform(1, 9), "weight": rng.uniform(1, 9), "label": label})
-    pd.DataFrame(rows).to_csv(tmp_path / "products.csv", index=False)
-    for i in range(4):
-        _save_image(tmp_path / "new" / f"{i}.png", i % 2, rng)
+    X, y = load_image_folder(make_image_folder(tmp_path / "photos", n_samples=60), return_X_y=True)
+    make_image_folder(tmp_path / "new", n_samples=4, labeled=False, random_state=1)
+    table = X.assign(price=range(len(X)), weight=1.0, label=y).rename(columns={"image": "photo"})
+    table.to_csv(tmp_path / "products.csv", index=False)
     code = "\n".join(block.text for block in blocks if block.language == "python")
     strings = {node.value for node in ast.walk(ast.parse(code)) if isinstance(node, ast.Constant)}
     for name in sorted(strings & set(torchvision.models.list_models())):
@@ -92,15 +87,6 @@ def readers_folder(tmp_path, monkeypatch, blocks) -> Path:
     monkeypatch.setenv("TORCH_HOME", str(tmp_path / "torch"))
     monkeypatch.chdir(tmp_path)
     return tmp_path
-
-
-def _save_image(path: Path, channel: int, rng: np.random.Generator) -> str:
-    """A small noisy image that is red (0) or green (1)."""
-    pixels = rng.integers(0, 60, (24, 32, 3), dtype=np.uint8)
-    pixels[..., channel] += 120
-    path.parent.mkdir(parents=True, exist_ok=True)
-    Image.fromarray(pixels).save(path)
-    return str(path)
 
 
 def _publish(name: str, folder: Path) -> None:
