@@ -21,19 +21,20 @@ _REGIONS = {
     "tree": (0, 200, 300, 640, 427),
     "water": (0, 340, 205, 540, 290),
 }
-_SIDES = 32, 64  # smallest and largest side of a crop, in pixels
+_LARGEST = min(min(right - left, bottom - top) for _, left, top, right, bottom in _REGIONS.values())
 
 
 @validate_params(
     {
         "path": [str, os.PathLike],
         "n_samples": [Interval(Integral, 1, None, closed="left")],
+        "size": [tuple, list],
         "labeled": ["boolean"],
         "random_state": ["random_state"],
     },
     prefer_skip_nested_validation=True,
 )
-def make_image_folder(path, *, n_samples=120, labeled=True, random_state=0):
+def make_image_folder(path, *, n_samples=120, size=(32, 64), labeled=True, random_state=0):
     """Write a small folder of images with one subfolder per class.
 
     The images are crops of the two photos that ship with scikit-learn
@@ -50,6 +51,9 @@ def make_image_folder(path, *, n_samples=120, labeled=True, random_state=0):
         Folder to create. It may exist if it is empty.
     n_samples : int, default=120
         Number of images. The classes have the same number of images, up to one.
+    size : tuple of (int, int), default=(32, 64)
+        Smallest and largest side of the crops, in pixels, from 1 to 85. Small crops are
+        harder to classify.
     labeled : bool, default=True
         Whether to write the images into one subfolder per class. If False, all images
         are written into ``path`` itself, as images to predict.
@@ -64,7 +68,7 @@ def make_image_folder(path, *, n_samples=120, labeled=True, random_state=0):
     Raises
     ------
     InputError
-        If the folder exists and is not empty.
+        If the folder exists and is not empty, or if ``size`` is not such a pair.
 
     See Also
     --------
@@ -88,6 +92,14 @@ def make_image_folder(path, *, n_samples=120, labeled=True, random_state=0):
     folder = Path(path).expanduser()
     if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
         raise InputError(f"path={str(path)!r} must be an empty folder or a new one. Choose another path.")
+    if (
+        len(size) != 2
+        or not all(isinstance(side, Integral) for side in size)
+        or not 1 <= size[0] <= size[1] <= _LARGEST
+    ):
+        raise InputError(
+            f"The 'size' parameter must be two ints with 1 <= smallest <= largest <= {_LARGEST}. Got {size!r} instead."
+        )
     random = check_random_state(random_state)
     photos = [Image.fromarray(photo) for photo in load_sample_images().images]
     names = list(_REGIONS)
@@ -97,13 +109,13 @@ def make_image_folder(path, *, n_samples=120, labeled=True, random_state=0):
         file = folder / name / f"{number:04}.png" if labeled else folder / f"{number:04}.png"
         file.parent.mkdir(exist_ok=True)
         photo, *region = _REGIONS[name]
-        photos[photo].crop(_random_box(region, random)).save(file)
+        photos[photo].crop(_random_box(region, size, random)).save(file)
     return folder
 
 
-def _random_box(region, random) -> tuple[int, int, int, int]:
+def _random_box(region, size, random) -> tuple[int, int, int, int]:
     """Draw a square crop inside a region, as (left, top, right, bottom)."""
     left, top, right, bottom = region
-    side = random.randint(_SIDES[0], _SIDES[1] + 1)
+    side = random.randint(size[0], size[1] + 1)
     x, y = random.randint(left, right - side + 1), random.randint(top, bottom - side + 1)
     return int(x), int(y), int(x + side), int(y + side)

@@ -59,3 +59,14 @@ def test_a_pretrained_network_tells_them_apart(tmp_path):
     X, y = load_image_folder(make_image_folder(tmp_path), return_X_y=True)
     pipe = make_pipeline(PretrainedFeatureExtractor(), LogisticRegression(max_iter=1000))
     assert cross_val_score(pipe, X, y).mean() > 0.85
+
+
+def test_sizes(tmp_path):
+    """Crops are as large as the parameter sets; their largest side fits into every region."""
+    for file in make_image_folder(tmp_path / "a", n_samples=6, size=(85, 85), labeled=False).iterdir():
+        with Image.open(file) as image:
+            assert image.size == (85, 85)
+    for size in ((0, 5), (9, 8), (8, 86), (8,), (8.5, 9)):
+        with pytest.raises(InputError, match=r"^The 'size' parameter must be two ints with 1 <= .* <= 85\. Got"):
+            make_image_folder(tmp_path / "b", size=size)
+    assert not (tmp_path / "b").exists()
