@@ -1,4 +1,4 @@
-"""Finding the images of a table that cannot be read."""
+"""Search for unreadable images."""
 
 from collections.abc import Sequence
 from numbers import Integral
@@ -15,10 +15,10 @@ from sktl._table import ReadableTable
 
 
 class UnreadableImages(ReadableTable, Sequence[UnreadableImage]):
-    """The images of a table that cannot be read; made by `find_unreadable_images`.
+    """Unreadable images of a table, as returned by `find_unreadable_images`.
 
-    It is a sequence of named tuples ``(position, path, reason)``, empty if all images can be read, and prints as a
-    table.
+    A sequence of named tuples ``(position, path, reason)``. It is empty if all images
+    can be read, and prints as a table.
 
     Parameters
     ----------
@@ -30,7 +30,7 @@ class UnreadableImages(ReadableTable, Sequence[UnreadableImage]):
 
     def __init__(self, images: Sequence[UnreadableImage], n_images: int) -> None:
         self._images = list(images)
-        width = max(map(len, ["reason", *self.reasons]))  # texts begin at the left
+        width = max(map(len, ["reason", *self.reasons]))  # left-aligned
         super().__init__(
             f"{len(self._images)} of {n_images} images cannot be read",
             {"position": self.positions.tolist(), "path": self.paths, "reason": self.reasons},
@@ -41,17 +41,20 @@ class UnreadableImages(ReadableTable, Sequence[UnreadableImage]):
 
     @property
     def positions(self) -> np.ndarray:
-        """Rows of ``X``, counted from 0, as an ndarray of int: ``numpy.delete(X, bad.positions, axis=0)``."""
+        """Positions of the images in ``X``, counted from 0, as an ndarray of int.
+
+        Use ``numpy.delete(X, bad.positions, axis=0)`` to drop these images.
+        """
         return np.array([image.position for image in self._images], np.intp)
 
     @property
     def paths(self) -> list[str | None]:
-        """Paths as they were given; None for an image that has none."""
+        """Paths as passed; None for an image without a path."""
         return [image.path for image in self._images]
 
     @property
     def reasons(self) -> list[str]:
-        """What is wrong with each image."""
+        """Reasons why the images cannot be read."""
         return [image.reason for image in self._images]
 
     def __len__(self) -> int:
@@ -62,7 +65,7 @@ class UnreadableImages(ReadableTable, Sequence[UnreadableImage]):
 
 
 class _ImageTableChecker(Estimator):
-    """What `check_images` reads from an estimator."""
+    """Estimator with the parameters that `check_images` reads."""
 
     def __init__(self, in_channels=3, image_shape=None, channels="auto"):
         self.in_channels = in_channels
@@ -82,47 +85,49 @@ class _ImageTableChecker(Estimator):
     prefer_skip_nested_validation=True,
 )
 def find_unreadable_images(X, *, in_channels=3, image_shape=None, channels="auto", n_jobs=None, verbose=0):
-    """Find the images that cannot be read, with their positions, paths and reasons.
+    """Find images that cannot be read, with their positions, paths and reasons.
 
-    Each image is read and decoded as an estimator would do it, and none is kept in memory.
+    Each image is read and decoded as by an estimator, and then discarded.
 
     Read more in the :doc:`user guide </images>`.
 
     Parameters
     ----------
     X : array-like of images
-        Anything that the estimators take: paths, images, a batch array, rows of pixels, or what an
-        :class:`~sktl.preprocessing.ImageReader` returns.
+        Paths, images, a batch array or rows of pixels, or what an
+        `sktl.preprocessing.ImageReader` returns; see the user guide.
     in_channels : int, default=3
-        Number of channels of the images, as in the estimator that they are for.
+        Number of channels of the network's input.
     image_shape : tuple of (height, width) or (height, width, channels), default=None
-        Shape of an image in pixels, if ``X`` holds flat rows, as in the estimator.
+        Shape of each image if ``X`` holds flat rows of pixels.
     channels : {"auto", "first", "last"}, default="auto"
-        Where the channel axis of arrays is, as in the estimator.
+        Position of the channel axis in arrays. ``"auto"`` infers it from the shape and
+        raises an error if that is ambiguous.
     n_jobs : int or None, default=None
-        Number of threads. With None, as many as torch uses.
+        Number of threads that read and decode images. None uses as many as torch does.
     verbose : int, default=0
-        With 1, print how many images are done, at most once a second.
+        Verbosity level: 1 prints the progress, at most once per second.
 
     Returns
     -------
     unreadable : UnreadableImages
-        A sequence of ``(position, path, reason)``, sorted by position, and empty if all images can be read. It prints
-        as a table, and has the attributes ``positions`` (ndarray of int), ``paths`` and ``reasons``.
+        Sequence of ``(position, path, reason)``, sorted by position and empty if all
+        images can be read. It prints as a table and has the attributes ``positions``
+        (ndarray of int), ``paths`` and ``reasons``.
 
     Raises
     ------
     ImageError
-        If ``X`` is not a table of images.
+        If ``X`` does not contain images.
 
     See Also
     --------
-    sktl.preprocessing.ImageReader : Reads what is not read by default.
+    sktl.preprocessing.ImageReader : Read other formats.
 
     Notes
     -----
-    Estimators with ``on_error="nan"`` leave such images out when they are fitted. Use this function to look at the
-    images first, or to repair them.
+    Estimators with ``on_error="nan"`` leave these images out of `fit`. Use this
+    function to list them in advance.
 
     Examples
     --------

@@ -1,4 +1,4 @@
-"""A folder of image files as a table ``X`` and labels ``y``."""
+"""Loading a folder of images as a table ``X`` and labels ``y``."""
 
 import difflib
 import os
@@ -18,18 +18,18 @@ from sktl._params import validate_params
 from sktl._warnings import warn
 from sktl.exceptions import ImageError, ImageWarning, InputError
 
-# Formats of photos, scans and graphics that Pillow reads; .heic, .heif and .jxl need a plugin. Pillow's own list also
-# has containers of video and of scientific data.
+# Image formats that Pillow reads; .heic, .heif and .jxl need a plugin. Pillow's own list
+# also contains video and scientific formats.
 _EXTENSIONS = (
     *(".jpg", ".jpeg", ".jpe", ".jfif", ".mpo", ".png", ".apng", ".webp", ".gif", ".bmp", ".dib", ".tif", ".tiff"),
     *(".avif", ".avifs", ".heic", ".heif", ".jxl", ".jp2", ".j2k", ".j2c", ".jpc", ".jpf", ".jpx"),
     *(".ppm", ".pgm", ".pbm", ".pnm", ".tga", ".ico", ".pcx", ".sgi", ".qoi", ".psd", ".dds", ".xbm", ".xpm"),
 )
 
-# Folders that operating systems and programs put beside a user's files, with copies and thumbnails of these.
+# Folders that operating systems and programs create, with copies and thumbnails of files.
 _SYSTEM_FOLDERS = {"__MACOSX", "__pycache__", "@eaDir", "$RECYCLE.BIN", "System Volume Information", "lost+found"}
 
-# Names of the parts of a data set. Their parent is not a folder of classes.
+# Names of the parts of a dataset. Their parent is not a folder of classes.
 _PARTS = ("train", "training", "val", "valid", "validation", "test", "testing")
 
 
@@ -43,7 +43,7 @@ _PARTS = ("train", "training", "val", "valid", "validation", "test", "testing")
     prefer_skip_nested_validation=True,
 )
 def load_image_folder(path, *, as_frame="auto", return_X_y=False, extensions=None):
-    """Load the paths and labels of a folder of images, one subfolder per class.
+    """Load the paths and labels of a folder of images with one subfolder per class.
 
     The folder has the following structure:
 
@@ -58,27 +58,30 @@ def load_image_folder(path, *, as_frame="auto", return_X_y=False, extensions=Non
                     3.png
                 4.png
 
-    The class of an image is the name of the top-level folder that it is in, at any depth. The images themselves are not
-    read: the estimators of sktl decode each file when they need it.
+    The class of an image is the name of its top-level subfolder, at any depth. The
+    images are not read here; estimators read each file when they need it.
 
-    A folder that has images and no class folders gives unlabeled data: the target is None.
+    A folder with images but without class folders is loaded as unlabeled data, with the
+    target ``None``.
 
     Read more in the :doc:`user guide </datasets>`.
 
     Parameters
     ----------
     path : str or path-like
-        Folder that has the class folders. A leading ``~`` is expanded to the home directory.
+        Folder that contains the class folders. A leading ``~`` is expanded to the home
+        directory.
     as_frame : bool or "auto", default="auto"
-        If True, the data is a pandas DataFrame and the target a Series. If False, both are NumPy arrays. With "auto",
-        pandas is used if it is installed.
+        If True, the data is a pandas DataFrame and the target is a pandas Series. If
+        False, both are NumPy arrays. ``"auto"`` uses pandas if it is installed.
     return_X_y : bool, default=False
         If True, return ``(data, target)`` instead of a Bunch.
     extensions : list of str or tuple of str, default=None
-        Extensions of the files to load, such as ``[".dcm"]``; case is ignored. With None, those of the image formats
-        that Pillow reads (``.jpg``, ``.png``, ``.tif``, ``.webp`` and more) or reads with a plugin (``.heic``,
-        ``.heif``, ``.jxl``). Set it for files that an :class:`~sktl.preprocessing.ImageReader` reads; ``["*"]`` loads
-        every file.
+        Extensions of the files to load, such as ``[".dcm"]``, ignoring case. ``["*"]``
+        loads every file. If None, the extensions of the image formats that Pillow reads
+        (``.jpg``, ``.png``, ``.tif``, ``.webp`` and more), also with a plugin
+        (``.heic``, ``.heif``, ``.jxl``). Set it for files that are read by an
+        `sktl.preprocessing.ImageReader`.
 
     Returns
     -------
@@ -86,53 +89,60 @@ def load_image_folder(path, *, as_frame="auto", return_X_y=False, extensions=Non
         Dictionary-like object, with the following attributes.
 
         data : DataFrame or ndarray of shape (n_samples, 1)
-            The path of each image, as str, in one column named "image". A relative ``path`` gives relative paths.
+            Path of each image as str, in one column named "image". Paths are relative
+            if ``path`` is relative.
         target : Series or ndarray of shape (n_samples,), or None
-            The class name of each image, as str; None if there are no class folders.
+            Class name of each image as str; None without class folders.
         frame : DataFrame or None
-            ``data`` and ``target`` side by side. None if ``as_frame`` is False.
+            ``data`` and ``target`` in one table; None if ``as_frame=False``.
         feature_names : list of str
             ``["image"]``.
         target_names : list of str
-            The class names, sorted. A classifier that is fitted on the data has them as ``classes_``.
+            Sorted class names, equal to ``classes_`` of a classifier fitted on the
+            data.
         filenames : ndarray of shape (n_samples,)
-            The path of each image, as str.
+            Path of each image as str.
         DESCR : str
-            A short description: the folder and the number of images of each class.
+            Description of the dataset: the folder and the number of images per class.
 
     (data, target) : tuple if ``return_X_y`` is True
-        The data and the target described above.
+        The ``data`` and ``target`` described above.
 
     Raises
     ------
     ImageError
-        If ``path`` is not a folder, if there are no images in it, or if its subfolders are the parts of a data set
-        (``train``, ``test``) and not classes. The message says which folder may have been meant.
+        If ``path`` is not a folder, if it contains no images, or if its subfolders are
+        parts of a dataset (``train``, ``test``) instead of classes. The message
+        suggests a folder that may have been meant.
     MissingDependencyError
         If ``as_frame`` is True and pandas is not installed.
 
     Warns
     -----
     ImageWarning
-        If class folders without images, or images beside the class folders, are left out; or if there is only one class
-        folder and its subfolders look like the classes.
+        If class folders without images, or images outside the class folders, are
+        skipped; or if there is only one class folder, whose subfolders look like the
+        classes.
 
     See Also
     --------
-    sklearn.datasets.load_files : Loads text files from a folder of the same structure.
-    sktl.feature_extraction.PretrainedFeatureExtractor : Takes ``data`` as its ``X``.
+    sklearn.datasets.load_files : Load text files from a folder of the same structure.
+    sktl.PretrainedFeatureExtractor : Compute features of the images in ``data``.
 
     Notes
     -----
-    The target has class names, as that of :func:`sklearn.datasets.fetch_openml` has, and not the integers of
-    :func:`sklearn.datasets.load_files`. Thus ``predict`` returns names, and ``return_X_y=True`` loses nothing. For
-    integers, use :class:`sklearn.preprocessing.LabelEncoder`.
+    The target contains class names, as in `sklearn.datasets.fetch_openml`, and not
+    integers, as in `sklearn.datasets.load_files`. Therefore `predict` returns names,
+    and ``return_X_y=True`` loses no information. Use
+    `sklearn.preprocessing.LabelEncoder` to obtain integers.
 
-    Classes and images are sorted by name, as str are sorted, on every file system. Names that begin with a dot and
-    folders that operating systems create (``__MACOSX``, ``@eaDir``) are ignored. Symbolic links are followed; each real
-    folder is visited once per class.
+    Classes and images are sorted by name, as Python sorts str, on every file system.
+    Names that begin with a dot and folders created by operating systems (``__MACOSX``,
+    ``@eaDir``) are ignored. Symbolic links are followed, and each real folder is
+    visited once per class.
 
-    The columns have the dtype object in all versions of pandas. That keeps file names that are not valid UTF-8.
+    The columns have the dtype object in all versions of pandas, which preserves file
+    names that are not valid UTF-8.
 
     Examples
     --------
@@ -157,7 +167,7 @@ def load_image_folder(path, *, as_frame="auto", return_X_y=False, extensions=Non
     if as_frame == "auto":
         as_frame = is_installed("pandas")
     pandas = None
-    if as_frame:  # before the folder is read, which may take long
+    if as_frame:  # fails before the folder is read, which may take long
         pandas = import_optional("pandas", extra="pandas", purpose="load_image_folder(as_frame=True)")
     extensions = _check_extensions(extensions)
     folder = _check_folder(path)
@@ -170,40 +180,40 @@ def load_image_folder(path, *, as_frame="auto", return_X_y=False, extensions=Non
 
 
 def _check_extensions(extensions: Sequence[str] | None) -> tuple[str, ...]:
-    """Lower-case endings of file names, with their dot."""
+    """Return lowercase endings of file names, with their dot."""
     if extensions is None:
         return _EXTENSIONS
     if not extensions or not all(isinstance(extension, str) and extension.strip(".") for extension in extensions):
         raise InputError(
-            "The 'extensions' parameter must be None or have one or more file extensions, such as '.png', or '*' for "
-            f"all files. Got {extensions!r} instead."
+            "The 'extensions' parameter must be a list of one or more file extensions, such as '.png', or '*' for all "
+            f"files, or None. Got {extensions!r} instead."
         )
     return tuple("" if extension == "*" else "." + extension.lower().lstrip("*.") for extension in extensions)
 
 
 def _check_folder(path: str | os.PathLike) -> str:
-    """Where to look, as the beginning of all paths that are returned."""
+    """Return the folder to load, which is the start of all returned paths."""
     folder = os.path.expanduser(os.fspath(path))
     if os.path.isdir(folder):
         return str(Path(folder))
     if os.path.exists(folder):
         is_image = folder.lower().endswith(_EXTENSIONS)
-        hint = f" Did you mean {os.path.dirname(folder) or '.'!r}, the folder that it is in?" if is_image else ""
+        hint = f" Did you mean its folder, {os.path.dirname(folder) or '.'!r}?" if is_image else ""
         raise ImageError(f"The 'path' parameter must be a folder. Got the file {folder!r} instead.{hint}")
-    start = "" if os.path.isabs(folder) else f" A relative path starts from the working directory, {os.getcwd()!r}."
+    start = "" if os.path.isabs(folder) else f" Relative paths start from the working directory, {os.getcwd()!r}."
     similar = _similar_folder(folder)
     hint = f" Did you mean {similar!r}?" if similar else ""
     raise ImageError(f"The 'path' parameter must be a folder that exists. Got {folder!r} instead.{start}{hint}")
 
 
 def _similar_folder(folder: str) -> str | None:
-    """A folder that exists and whose path differs from one that does not by a slip of the pen."""
+    """Return an existing folder whose path is similar to one that does not exist."""
     parent, name = os.path.split(folder.rstrip(os.sep))
     if not name or not os.path.isdir(parent := parent or "."):
         return None
     try:
         names = {entry.name.lower(): entry.name for entry, is_folder in _entries(parent) if is_folder}
-    except OSError:  # it may not be read
+    except OSError:  # no permission
         return None
     close = difflib.get_close_matches(name.lower(), names, n=1)
     return os.path.normpath(os.path.join(parent, names[close[0]])) if close else None
@@ -211,25 +221,25 @@ def _similar_folder(folder: str) -> str | None:
 
 @dataclass(frozen=True)
 class _Found:
-    """What is in a folder: paths, in the order that is returned."""
+    """Paths found in a folder, in the order of the result."""
 
-    classes: dict[str, list[str]]  # the images of each subfolder, which may be none
-    beside: list[str]  # the images in no subfolder
-    others: list[str]  # files with other extensions, wherever they are
+    classes: dict[str, list[str]]  # the images of each subfolder, possibly empty
+    beside: list[str]  # the images outside the subfolders
+    others: list[str]  # files with other extensions, at any depth
 
     @property
     def labeled(self) -> dict[str, list[str]]:
-        """The subfolders that have images."""
+        """Subfolders that contain images."""
         return {name: images for name, images in self.classes.items() if images}
 
     @property
     def images(self) -> list[str]:
-        """The images to return: those of the classes, or if there are none, those beside."""
+        """Images of the classes, or all images in a folder without classes."""
         return [image for images in self.labeled.values() for image in images] or self.beside
 
     @property
     def labels(self) -> list[str] | None:
-        """The class of each image; None if there are no classes."""
+        """Class of each image; None without classes."""
         return [name for name, images in self.labeled.items() for _ in images] or None
 
 
@@ -237,7 +247,7 @@ def _find_images(folder: str, extensions: tuple[str, ...]) -> _Found:
     found = _Found({}, [], [])
     for entry, is_folder in _entries(folder):
         images = found.classes.setdefault(entry.name, []) if is_folder else found.beside
-        # A link may lead back to the root, whose images are not all of this class.
+        # A link may lead back to the root, whose images do not all belong to this class.
         files = _files(entry.path, {os.path.realpath(folder)}) if is_folder else [entry.path]
         for file in files:
             (images if file.lower().endswith(extensions) else found.others).append(file)
@@ -245,7 +255,7 @@ def _find_images(folder: str, extensions: tuple[str, ...]) -> _Found:
 
 
 def _files(folder: str, visited: set[str]) -> Iterator[str]:
-    """Every file below ``folder``; ``visited`` are the real paths of folders not to enter (again)."""
+    """Yield every file below ``folder``, but do not enter ``visited`` real paths."""
     real = os.path.realpath(folder)
     if real in visited:
         return
@@ -258,14 +268,14 @@ def _files(folder: str, visited: set[str]) -> Iterator[str]:
 
 
 def _entries(folder: str) -> Iterator[tuple[os.DirEntry[str], bool]]:
-    """Each file and folder that is directly in ``folder`` and not hidden, sorted, and whether it is a folder."""
+    """Yield visible entries of a folder in order, and whether each is a folder."""
     with os.scandir(folder) as unordered:
         entries = sorted(unordered, key=lambda entry: entry.name)
     for entry in entries:
         if entry.name.startswith(".") or entry.name in _SYSTEM_FOLDERS:
             continue
-        # An entry knows its type without a query to the disk. For a link os.path decides: it calls one that is broken,
-        # or that points to itself, neither a file nor a folder.
+        # The type of an entry is known without disk access, except for links. A link that
+        # is broken or circular is neither a file nor a folder.
         is_link = entry.is_symlink()
         if os.path.isdir(entry.path) if is_link else entry.is_dir():
             yield entry, True
@@ -274,43 +284,43 @@ def _entries(folder: str) -> Iterator[tuple[os.DirEntry[str], bool]]:
 
 
 def _check_found(folder: str, found: _Found, extensions: tuple[str, ...]) -> None:
-    """Raise an error if there is nothing to return, or if the folders are not classes."""
+    """Raise an error without images, or if the subfolders are not classes."""
     if not found.images:
-        others = "no files at all."
+        others = "no files."
         if found.others:
             extension = os.path.splitext(found.others[0])[1] or "*"
             others = (
-                f"{_count(found.others, 'file')} with other extensions, such as {found.others[0]!r}. "
-                f"extensions=[{extension!r}] loads them."
+                f"{_count(found.others, 'file')} with other extensions, such as {found.others[0]!r}. Use "
+                f"extensions=[{extension!r}] to load such files."
             )
         raise ImageError(
-            f"There are no images in {folder!r}. Looked for the extensions {' '.join(extensions)}; found {others}"
+            f"No images found in {folder!r}. Looked for the extensions {' '.join(extensions)}, but found {others}"
         )
     parts = [name for name in found.labeled if name.lower() in _PARTS]
-    # One class may well be called "train". Two such names, or nothing but such names, are a data set's parts.
+    # A single class may be called "train". Two such names, or only such names, are parts.
     if len(parts) > 1 or (parts and len(parts) == len(found.labeled)):
         best = _best_part(parts)
         raise ImageError(
-            f"The class folders in {folder!r} are parts of a data set and not classes: {_listed(parts)}. "
-            f"Load each part by itself; did you mean {os.path.join(folder, best)!r}?"
+            f"The subfolders of {folder!r} must be classes. Got parts of a dataset instead: {_listed(parts)}. Load "
+            f"each part separately. Did you mean {os.path.join(folder, best)!r}?"
         )
 
 
 def _best_part(parts: list[str]) -> str:
-    """The part of a data set that one would learn from."""
+    """Return the part of a dataset to train on."""
     return min(parts, key=lambda name: _PARTS.index(name.lower()))
 
 
 def _doubts(folder: str, found: _Found) -> Iterator[str]:
-    """What the user may have meant otherwise, each in a sentence or two."""
+    """Yield warnings about skipped images and unlikely classes."""
     if empty := [name for name in found.classes if name not in found.labeled]:
-        yield f"{_count(empty, 'folder')} without images in {folder!r} skipped: {_listed(empty)}."
+        yield f"Skipped {_count(empty, 'folder')} without images in {folder!r}: {_listed(empty)}."
     if not found.labeled:
         return
     if found.beside:
         yield (
-            f"{_count(found.beside, 'image')} directly in {folder!r} skipped, such as {found.beside[0]!r}: the other "
-            "images are in class folders."
+            f"Skipped {_count(found.beside, 'image')} outside the class folders of {folder!r}, such as "
+            f"{found.beside[0]!r}."
         )
     if len(found.labeled) == 1 and not found.beside:
         [(name, images)] = found.labeled.items()
@@ -319,7 +329,7 @@ def _doubts(folder: str, found: _Found) -> Iterator[str]:
         parts = [part for part in nested if part.lower() in _PARTS]
         if len(parts) > 1:
             yield (
-                f"All images in {folder!r} are in one class folder, {name!r}, which has the parts of a data set: "
+                f"All images in {folder!r} are in one class folder, {name!r}, which contains parts of a dataset: "
                 f"{_listed(sorted(nested))}. Did you mean {os.path.join(start, _best_part(parts))!r}?"
             )
         elif len(nested) > 1 and "" not in nested:
@@ -339,7 +349,7 @@ def _listed(names: list[str], n_shown: int = 5) -> str:
 
 
 def _as_bunch(folder: str, found: _Found, pandas: ModuleType | None) -> Bunch:
-    """The images as scikit-learn's loaders return a data set."""
+    """Return the images in the format of scikit-learn's dataset loaders."""
     filenames = np.array(found.images, dtype=object)
     data: Any = filenames.reshape(-1, 1)
     target: Any = None if found.labels is None else np.array(found.labels, dtype=object)

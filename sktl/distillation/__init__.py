@@ -1,4 +1,4 @@
-"""Distillation: move what a large model knows into a small network."""
+"""Distillation of a teacher into a small network."""
 
 from sktl._training._soft_targets import soft_target_loss
 from sktl.distillation._classifier import DistilledClassifier

@@ -15,46 +15,52 @@ from sktl.distillation._partial_targets import PartlyLabeledClasses
 
 
 class DistilledClassifier(DistilledEstimator, NetworkClassifier):
-    """Move what a classifier knows into a small network.
+    """Train a small network to reproduce the predictions of a classifier.
 
-    The teacher may be any scikit-learn classifier: a fine-tuned network, a pipeline of
-    features and a support vector machine, a forest. It is asked once per picture, over
-    all epochs, folds and candidates of a grid search; the student learns from its
-    answers, from its layers where it has some, and from the labels:
-    ``alpha * (weighted sum of the knowledge) + (1 - alpha) * cross-entropy``.
+    The teacher can be any scikit-learn classifier: a fine-tuned network, a pipeline of
+    features and a support vector machine, or a random forest. It predicts each image
+    once for all epochs, folds and candidates of a grid search. The student learns from
+    these predictions, from the layers of the teacher if it contains an sktl network,
+    and from the labels. The loss is
+    ``alpha * teacher_loss + (1 - alpha) * cross_entropy``, and ``teacher_loss`` is the
+    weighted sum over the kinds of ``knowledge``.
 
-    Read more in the user guide, page "Distillation".
+    Read more in the :doc:`user guide </distillation>`.
 
     Parameters
     ----------
     teacher : estimator
-        What is to be learnt from: any classifier. It is cloned and fitted; inside a
-        `sklearn.frozen.FrozenEstimator` a fitted one is used as it is. It sees ``X`` as
-        `fit` gets it, with its own preprocessing.
+        The classifier to learn from. It is cloned and fitted, unless it is a fitted
+        estimator inside a `sklearn.frozen.FrozenEstimator`, which is used as it is and
+        not changed. It receives ``X`` as passed to `fit` and applies its own
+        preprocessing.
     student : str, Module, Backbone or fitted sktl estimator, default="sktl_mini"
-        The network that learns: a name that `sktl.backbones.list_backbones` gives, a
-        name of timm after ``"timm:"``, or a network of your own, which is copied and
-        not changed. A fitted sktl estimator lends its trained network.
+        The network to train: a name listed by `sktl.backbones.list_backbones`, a timm
+        model as ``"timm:<name>"``, or your own network, which is copied and left
+        unchanged. Pass a fitted sktl estimator to start from its trained network.
     weights : str, path-like or None, default="default"
         Weights of a backbone given by name. ``"default"`` takes the best published
         ones, a string such as ``"IMAGENET1K_V1"`` takes published weights by name, a
         path loads a local state dict (``.safetensors``, ``.pt``, ``.ckpt``, ...), and
         None initializes the network at random.
     knowledge : str or dict of str to float, default="response"
-        What is learnt from the teacher: one kind, or weights of several. ``"response"``
-        (its softened answers [1]_), ``"decoupled"`` (these, the target class apart from
-        the others [2]_), ``"feature"`` (the numbers in its layers, after a learned map
-        [3]_), ``"attention"`` (where in a picture they are large [4]_), ``"relation"``
-        (distances and angles between pictures in its last layer [5]_), ``"similarity"``
-        (their inner products there [6]_). All but the first two need a teacher with a
-        network of sktl.
+        Kind of knowledge to transfer from the teacher, or a dict from kind to weight to
+        combine several. ``"response"`` compares softened predictions [1]_.
+        ``"decoupled"`` also does, with separate terms for the target class and the
+        other classes [2]_. ``"feature"`` compares activations of pairs of layers after
+        a learned linear map [3]_. ``"attention"`` compares how strongly pairs of layers
+        are activated at each position of the image [4]_. ``"relation"`` compares the
+        distances and angles between the images of a batch in the feature space before
+        the head [5]_, and ``"similarity"`` their inner products [6]_. All kinds but
+        ``"response"`` and ``"decoupled"`` require a teacher that contains an sktl
+        network.
     temperature : float, default=4.0
-        What logits are divided by before student and teacher are compared. Higher ones
-        say more about the unlikely classes.
+        Temperature by which the logits of teacher and student are divided before they
+        are compared. Higher values soften the predictions and give more weight to
+        unlikely classes.
     alpha : float, default=0.9
-        The teacher's share of the loss, from 0 to 1:
-        ``alpha * teacher + (1 - alpha) * labels``. 0 is the student alone, and with 1
-        labels are not looked at.
+        Weight of the teacher in the loss, between 0 and 1; the labels have the weight
+        ``1 - alpha``. 0 learns from the labels alone, and 1 ignores the labels.
     freeze_depth : int or str, default=-1
         Number of stages to freeze, counted from the input. 0 trains all stages, a
         negative number counts from the end (-1 freezes all but the last stage),
@@ -82,18 +88,19 @@ class DistilledClassifier(DistilledEstimator, NetworkClassifier):
         or a share of ``X`` that is held out. The weights with the best validation loss
         are restored; the untrained start counts as epoch 0.
     beta : float, default=8.0
-        Weight of the other classes beside the target in ``"decoupled"``. Not used
-        otherwise.
+        Weight of the other classes relative to the target class in ``"decoupled"``.
+        Ignored for other kinds of ``knowledge``.
     layers : "auto" or list of (str, str), default="auto"
-        Which layers ``"feature"`` and ``"attention"`` compare: pairs of a stage or
-        layer of the teacher and one of the student; ``"auto"`` takes the last stages of
-        each resolution, from the smallest one on, as far as both networks have them and
-        the student's learn. The teacher's maps are averaged to the student's
-        resolution. Not used otherwise.
+        Pairs of layers to compare for ``"feature"`` and ``"attention"``: the name of a
+        stage or layer of the teacher and that of a stage or layer of the student.
+        ``"auto"`` pairs the last stages of each resolution, from the smallest
+        resolution up, for as many resolutions as both networks have; frozen stages of
+        the student do not count. The activations of the teacher are averaged to the
+        resolution of the student. Ignored for other kinds of ``knowledge``.
     unlabeled : object, default=None
-        The label of pictures that have none, such as -1: they give the teacher's part
-        of the loss only. NaN means labels that are missing, also as None or pandas.NA.
-        None takes all labels for labels.
+        Label that marks unlabeled images, such as -1. The student learns these from the
+        teacher alone. NaN stands for all missing values, including None and pandas.NA.
+        If None, all images are labeled.
     validation_fraction : float, default=0.1
         Share of the rows to hold out for validation. Only used if
         ``early_stopping=True`` and no ``X_val`` is passed.
@@ -203,13 +210,14 @@ class DistilledClassifier(DistilledEstimator, NetworkClassifier):
     classes_ : ndarray of shape (n_classes,)
         The class labels.
     teacher_ : estimator
-        The fitted teacher. A fitted student is pickled without it.
+        The fitted teacher. It is not included when a fitted student is pickled.
     teacher_answers_ : {"logits", "probabilities", "decision values", "labels"}
-        What the teacher was asked for, the most telling that it has.
+        Kind of predictions that the student learns from: the most informative kind that
+        the teacher provides.
     footprint_ : Footprints
-        What teacher and student cost: parameters, bytes, multiply-accumulates,
-        milliseconds for a picture; and how much they agree. Measured when it is first
-        asked for.
+        Cost of the teacher and of the student (parameters, bytes, multiply-accumulates
+        and milliseconds per image), and the share of images for which they predict the
+        same class. Measured on first access.
     net_ : skorch.NeuralNet
         The trained stages and head as a skorch net. It maps the output of the frozen
         stages to logits.
@@ -227,8 +235,9 @@ class DistilledClassifier(DistilledEstimator, NetworkClassifier):
     best_epoch_ : int
         The epoch whose weights were kept; 0 is the untrained start.
     image_column_ : str or int
-        The column of images, where ``X`` was a table of several columns: the student
-        reads this one, the teacher sees the whole table. Defined only there.
+        The column of ``X`` that holds the images. The student reads only this column,
+        while the teacher gets the whole table. Only defined if ``X`` is a table of
+        several columns.
     image_format_ : ImageFormat
         Format of the images seen during `fit`: kind, image shape, channel axis and
         value range.
@@ -252,44 +261,45 @@ class DistilledClassifier(DistilledEstimator, NetworkClassifier):
         From `fit`, if it was interrupted with Ctrl-C. A partly trained student keeps
         the weights of the last complete epoch; a partly trained teacher is not cached.
     NotFittedError
-        From `fit`, where a frozen teacher is not fitted.
+        From `fit`, if the teacher is frozen but not fitted.
     WeightsDownloadError, WeightsMismatchError, FileNotFoundError
-        From `fit`, where weights cannot be downloaded, belong to another network, or
-        are not there.
+        From `fit`, if weights cannot be downloaded, do not match the network or do not
+        exist.
     TypeError
-        From `fit`, where the teacher is a class and no instance of one.
+        From `fit`, if the teacher is a class instead of an instance.
     ValueError
-        From `fit`, where a parameter is out of its range, ``y`` has one class only, the
-        teacher knows other classes than ``y``, or knowledge is asked for that it does
-        not have.
+        From `fit`, if a parameter is invalid, if ``y`` has only one class, if the
+        teacher and ``y`` have different classes, or if ``knowledge`` requires a network
+        that the teacher does not contain.
 
     Warns
     -----
     TrainingWarning
-        From `fit`, where there are weights of rows that the teacher cannot take.
+        From `fit`, if the teacher does not support the sample weights.
 
     See Also
     --------
-    DistilledRegressor : The same for numbers.
-    sktl.FineTunedClassifier : A network that learns from labels alone.
-    sktl.inspection.DistillationDisplay : Accuracy against size and time.
+    DistilledRegressor : Distillation for regression.
+    sktl.FineTunedClassifier : Fine-tuning on labels, without a teacher.
+    sktl.inspection.DistillationDisplay : Plot of accuracy against size and time.
 
     Notes
     -----
-    Of a teacher's answers logits are preferred (``decision_function``, where it agrees
-    with ``predict_proba``), then probabilities, then decision values, then labels.
-    Probabilities are turned into logits by their logarithm, those below 1e-7 taken for
-    1e-7. Decision values have a scale of their own:
-    `sklearn.calibration.CalibratedClassifierCV` around such a teacher gives
-    probabilities.
+    The student learns from the logits of the teacher (``decision_function``, if it
+    agrees with ``predict_proba``). If the teacher has no logits, its probabilities are
+    used, then its decision values, then its labels. Probabilities are clipped to at
+    least 1e-7, and their logarithms serve as logits. Decision values are not
+    calibrated: wrap such a teacher in a `sklearn.calibration.CalibratedClassifierCV` to
+    obtain probabilities.
 
-    The teacher judges each picture as it is, also where ``augment`` shows the student
-    another view of it.
+    The teacher always predicts the original images, even if ``augment`` changes those
+    that the student is trained on.
 
-    The answers of a teacher are kept in ``cache`` under all that it is and the picture
-    as it was given. Of a class or function of your own that is its code; what it calls
-    elsewhere is not looked at. A teacher that is not frozen is fitted once for the same
-    rows and parameters while this process lives, if its ``random_state`` is a number.
+    The predictions of a teacher are stored in ``cache``. They are reused only for the
+    same image and the same fitted teacher: its type, parameters and fitted attributes,
+    and the code of custom classes and functions, but not the code that these call. A
+    teacher that is not frozen is fitted only once per process for the same rows and
+    parameters if its ``random_state`` is an int.
 
     References
     ----------
@@ -312,9 +322,11 @@ class DistilledClassifier(DistilledEstimator, NetworkClassifier):
     >>> from sktl import DistilledClassifier
     >>> X, y = load_digits(return_X_y=True)
     >>> X = X / 16  # 0-16 to 0-1
-    >>> student = DistilledClassifier(RandomForestClassifier(random_state=0), max_epochs=3, random_state=0)
-    >>> bool(student.fit(X[:300], y[:300]).score(X[300:500], y[300:500]) > 0.8)
-    True
+    >>> teacher = RandomForestClassifier(random_state=0)
+    >>> student = DistilledClassifier(teacher, max_epochs=3, random_state=0)
+    >>> student = student.fit(X[:500], y[:500])
+    >>> round(student.score(X[-200:], y[-200:]), 1)
+    0.9
     """
 
     _kinds = (*ANSWERS, *MAPS, *RELATIONS)
@@ -436,33 +448,33 @@ class DistilledClassifier(DistilledEstimator, NetworkClassifier):
         sample_weight_val=None,
         groups=None,
     ):
-        """Fit the teacher where it is not frozen, ask it, and train the student.
+        """Fit the teacher unless it is frozen, then train the student.
 
         Parameters
         ----------
-        X : array-like of pictures
-            Paths, pictures, a batch array or rows of pixels, see the user guide.
-        y : array-like of shape (n_pictures,), default=None
-            Labels of any kind; those equal to ``unlabeled`` are none. A frozen teacher
-            can do without any.
-        sample_weight : array-like of shape (n_pictures,), default=None
-            Weights of the rows, for the student and for a teacher that takes them; a
-            weight of zero is a row that is not there.
+        X : array-like of images
+            Paths, images, a batch array or rows of pixels; see the user guide.
+        y : array-like of shape (n_samples,), default=None
+            Labels of the images. Labels equal to ``unlabeled`` are missing. Not
+            required if the teacher is frozen.
+        sample_weight : array-like of shape (n_samples,), default=None
+            Weights of the rows. A weight of zero leaves a row out. A teacher that takes
+            ``sample_weight`` gets them as well.
         classes : array-like of shape (n_classes,), default=None
-            All labels, where ``y`` may not have them all: a class without a row is
-            learnt from the teacher alone. None takes those in ``y``, and where there
-            are none the teacher's.
-        X_val : array-like of pictures, default=None
-            Pictures to judge on after each epoch, in place of a share of ``X``.
+            All class labels, if ``y`` may lack some of them. A class without images is
+            learned from the teacher alone. If None, the classes in ``y`` are used, or
+            those of the teacher if ``y`` has no labels.
+        X_val : array-like of images, default=None
+            Images on which to evaluate after each epoch, instead of holding out a share
+            of ``X``.
         y_val : array-like, default=None
-            Their labels.
-        sample_weight_val : array-like of shape (n_pictures_val,), default=None
-            Their weights.
-        groups : array-like of shape (n_images,), default=None
-            What each row of ``X`` belongs to, such as the subject or the original of
-            near-copies: numbers or strings. Rows of a group stay on one side where rows
-            are set aside (``early_stopping``), and a teacher that takes ``groups`` gets
-            them. Not used otherwise.
+            Labels of ``X_val``.
+        sample_weight_val : array-like of shape (n_samples_val,), default=None
+            Weights of the rows of ``X_val``.
+        groups : array-like of shape (n_samples,), default=None
+            Group label of each row of ``X``, such as the subject or the original of
+            near-copies. Rows of one group stay on the same side of the validation
+            split. A teacher that takes ``groups`` gets them as well.
 
         Returns
         -------
@@ -472,5 +484,5 @@ class DistilledClassifier(DistilledEstimator, NetworkClassifier):
         return self._fit(FitInput(X, y, sample_weight, X_val, y_val, sample_weight_val, groups), classes)
 
     def _make_coding(self, is_new, classes):
-        """Class numbers, of which a row without a label has none."""
+        """Return a coding of labels as class numbers, which may be missing."""
         return PartlyLabeledClasses(self, classes, None if is_new else self.classes_)

@@ -1,8 +1,8 @@
-"""What a student is asked to have in common with its teacher: each loss a pure function of tensors, row by row.
+"""Distillation losses as pure functions of tensors.
 
-Each function gives the loss of each row, and the mean over the rows is the published loss of the batch. Nothing is
-detached here: who calls computes the teacher's tensors without gradients. Values and gradients stay finite where a
-formula read literally divides by zero: equal rows, a single row, maps of zeros, two classes, answers that are certain.
+Each function returns the loss of each row; the mean over the rows is the published loss
+of a batch. Values and gradients are also finite if a formula divides by zero: for equal
+rows, a single row, maps of zeros, two classes, and probabilities of 0 or 1.
 """
 
 from functools import partial
@@ -15,45 +15,51 @@ from torch.utils.checkpoint import checkpoint
 from sktl._training._soft_targets import check_logits, check_same_shape, divergence
 from sktl.exceptions import InputError
 
-_ANGLES_TOGETHER = 2**18  # angles that are compared at once: few enough to stay in a processor's cache
+_ANGLES_TOGETHER = 2**18  # angles that are compared at once: few enough to fit in a CPU cache
 
 
 def decoupled_loss(student: Tensor, teacher: Tensor, target: Tensor, temperature: float, beta: float = 8.0) -> Tensor:
-    """How far the student's softened answers are from the teacher's: the target class, and apart from it the others.
+    """Compute the loss of decoupled knowledge distillation.
 
     Parameters
     ----------
     student : Tensor of shape (n, n_classes)
-        Logits.
+        Logits of the student.
     teacher : Tensor of shape (n, n_classes)
-        Logits, or logarithms of probabilities, finite. Not detached here: compute them without gradients.
+        Logits or log-probabilities of the teacher, which must be finite. Not detached;
+        compute them under ``torch.no_grad()``.
     target : Tensor of shape (n,)
-        The class number of each row, int64.
+        Class index of each row, int64.
     temperature : float
-        What the logits are divided by, greater than 0.
+        Temperature by which the logits are divided, greater than 0.
     beta : float, default=8.0
-        Weight of what is said about the classes that are not the target; that of the target is 1.
+        Weight of NCKD, the loss of the classes other than the target. The weight of
+        TCKD is 1.
 
     Returns
     -------
     loss : Tensor of shape (n,)
-        ``T² · (TCKD + beta · NCKD)`` of each row.
+        Loss of each row, ``T² · (TCKD + beta · NCKD)``.
 
     Raises
     ------
     InputError
-        Where the shapes differ, or the temperature is not positive.
+        If the shapes differ or the temperature is not positive.
 
     Notes
     -----
-    TCKD is the divergence between the distributions (target, any other class), and NCKD the one between the
-    distributions over the other classes alone, as if there were no target. With two classes there is one other class,
-    and NCKD is 0. Hinton's divergence is ``TCKD + (1 - p) · NCKD`` with the teacher's ``p(target)``: a confident
-    teacher silences what it knows about the other classes, and this loss does not.
+    TCKD is the Kullback-Leibler divergence between the teacher's and the student's
+    binary distributions of target and non-target. NCKD is the divergence between their
+    distributions over the non-target classes, normalized without the target; it is 0 if
+    there are two classes. The loss of Hinton et al. equals
+    ``T² · (TCKD + (1 - p) · NCKD)``, with the teacher's probability ``p`` of the
+    target. It thus suppresses NCKD if the teacher is confident, which the decoupled
+    loss avoids.
 
     References
     ----------
-    Zhao et al., "Decoupled Knowledge Distillation", CVPR 2022, equation 7 with alpha = 1.
+    Zhao et al., "Decoupled Knowledge Distillation", CVPR 2022, equation 7 with
+    ``alpha = 1``.
 
     Examples
     --------
@@ -67,10 +73,10 @@ def decoupled_loss(student: Tensor, teacher: Tensor, target: Tensor, temperature
     check_logits(student, teacher, temperature)
     n_classes = student.shape[1]
     if n_classes < 2:
-        return divergence(student, teacher)  # of a single class all is known
+        return divergence(student, teacher)  # zero, since the only class has probability 1
     target = target.unsqueeze(1)
     number = torch.arange(n_classes - 1, device=student.device)
-    others = number + (number >= target)  # (n, n_classes - 1): all class numbers but the target's
+    others = number + (number >= target)  # (n, n_classes - 1): all class indices but the target
 
     def parts(logits: Tensor) -> tuple[Tensor, Tensor]:
         softened = logits / temperature
@@ -83,14 +89,15 @@ def decoupled_loss(student: Tensor, teacher: Tensor, target: Tensor, temperature
 
 
 def hint_loss(student: Tensor, teacher: Tensor) -> Tensor:
-    """How far the student's activations are from the teacher's.
+    """Compute the mean squared difference of activations, the hint loss of FitNets.
 
     Parameters
     ----------
     student : Tensor of shape (n, ...)
-        Activations, after the learned map into the teacher's space.
+        Activations of the student, mapped to the space of the teacher.
     teacher : Tensor of shape (n, ...)
-        Activations, of the same shape. Not detached here: compute them without gradients.
+        Activations of the teacher, of the same shape. Not detached; compute them under
+        ``torch.no_grad()``.
 
     Returns
     -------
@@ -100,12 +107,13 @@ def hint_loss(student: Tensor, teacher: Tensor) -> Tensor:
     Raises
     ------
     InputError
-        Where the shapes differ.
+        If the shapes differ.
 
     Notes
     -----
-    The paper's loss is half the sum of the squares. The mean, which most published code takes, is that times
-    ``2 / n_entries``: so one weight serves maps of any size.
+    The paper uses half the sum of squares. The mean, used by most implementations,
+    equals this sum times ``2 / n_entries``, so that the same weight works for
+    activations of any size.
 
     References
     ----------
@@ -123,23 +131,25 @@ def hint_loss(student: Tensor, teacher: Tensor) -> Tensor:
 
 
 def attention_map(activation: Tensor, channel_axis: int = 1) -> Tensor:
-    """Where a layer looks: how strong its activation is at each place.
+    """Compute the spatial attention map of an activation.
 
     Parameters
     ----------
     activation : Tensor of shape (n, n_channels, ...)
-        Any number of axes of places: height and width of a convolution's maps, or the tokens of a transformer.
+        Activation with any number of spatial axes, such as the height and width of a
+        convolution or the tokens of a transformer.
     channel_axis : int, default=1
-        Which axis has the channels; -1 for tokens of shape (n, n_tokens, n_channels).
+        Axis of the channels; use -1 for tokens of shape (n, n_tokens, n_channels).
 
     Returns
     -------
-    places : Tensor of shape (n, n_places)
-        Sum of the squares over the channels, the places in row-major order.
+    attention : Tensor of shape (n, n_positions)
+        Sum of squares over the channels, with the positions in row-major order.
 
     References
     ----------
-    Zagoruyko and Komodakis, "Paying More Attention to Attention", ICLR 2017, section 3.1, F²sum.
+    Zagoruyko and Komodakis, "Paying More Attention to Attention", ICLR 2017, section
+    3.1, F²sum.
 
     Examples
     --------
@@ -152,35 +162,38 @@ def attention_map(activation: Tensor, channel_axis: int = 1) -> Tensor:
 
 
 def attention_loss(student_map: Tensor, teacher_map: Tensor) -> Tensor:
-    """How differently student and teacher spread their attention over the places.
+    """Compute the loss of attention transfer between attention maps.
 
     Parameters
     ----------
-    student_map : Tensor of shape (n, n_places)
-        What `attention_map` gives.
-    teacher_map : Tensor of shape (n, n_places)
-        The same of the teacher, at the same resolution. Not detached here: compute it without gradients.
+    student_map : Tensor of shape (n, n_positions)
+        Attention map of the student, as returned by `attention_map`.
+    teacher_map : Tensor of shape (n, n_positions)
+        Attention map of the teacher at the same resolution. Not detached; compute it
+        under ``torch.no_grad()``.
 
     Returns
     -------
     loss : Tensor of shape (n,)
-        Mean over the places of the squared difference between the maps, each divided by its 2-norm. A map of zeros
-        stays one, and passes no gradient on.
+        Loss of each row: the mean squared difference of the two maps after division by
+        their 2-norms. A map of zeros stays zero and has no gradient.
 
     Raises
     ------
     InputError
-        Where the shapes differ.
+        If the shapes differ.
 
     Notes
     -----
-    This is the loss of the authors' program. Equation 2 of the paper has half of the norm of the difference instead,
-    not squared and not divided by the number of places. No row's loss is more than ``2 / n_places``, as maps have no
-    negative entries; the authors' weight for it is 1000.
+    This is the loss of the authors' code. Equation 2 of the paper uses half the norm of
+    the difference instead, which is neither squared nor divided by the number of
+    positions. The loss of a row is at most ``2 / n_positions``, since attention maps
+    are non-negative. The authors weight the loss by 1000.
 
     References
     ----------
-    Zagoruyko and Komodakis, "Paying More Attention to Attention", ICLR 2017, section 3.1.
+    Zagoruyko and Komodakis, "Paying More Attention to Attention", ICLR 2017, section
+    3.1.
 
     Examples
     --------
@@ -196,35 +209,38 @@ def attention_loss(student_map: Tensor, teacher_map: Tensor) -> Tensor:
 
 
 def relational_distance_loss(student: Tensor, teacher: Tensor, weight: Tensor | None = None) -> Tensor:
-    """How differently the rows of a batch lie apart from each other, for the student and for the teacher.
+    """Compute the distance-wise loss of relational knowledge distillation.
 
     Parameters
     ----------
     student : Tensor of shape (n, d_student)
-        Embeddings; further axes are flattened.
+        Embeddings of the student. Further axes are flattened.
     teacher : Tensor of shape (n, d_teacher)
-        Embeddings, of any other dimension. Not detached here: compute them without gradients.
+        Embeddings of the teacher. Their dimension may differ. Not detached: compute
+        them without gradients.
     weight : Tensor of shape (n,), default=None
-        How much each row counts as a partner of the others; None is 1 for each. The loss of row i is still to be
-        multiplied by ``weight[i]``.
+        Weights of the rows in the loss of the other rows. If None, all weights are 1.
+        The loss of row i is not multiplied by ``weight[i]``.
 
     Returns
     -------
     loss : Tensor of shape (n,)
-        Mean over all partners j, the row itself among them, of the Huber loss (with delta 1) between the distances
-        from i to j, each divided by the mean of the positive distances in its space.
+        Loss of each row i: the mean over all rows j, including i, of the Huber loss
+        (delta = 1) between the student's and the teacher's distance from i to j.
+        Distances are divided by the mean of the positive distances in their space.
 
     Raises
     ------
     InputError
-        Where the numbers of rows differ.
+        If the numbers of rows differ.
 
     Notes
     -----
-    ``(weight * loss).sum() / weight.sum()`` is the loss of the batch; a whole weight is exactly that many copies of
-    its row. A copy is at distance 0 from the row, so the two have nothing to be compared in, and neither the pair nor
-    a row with itself counts in the mean distance. Published code computes distances through scalar products, which
-    gives copies a small positive one by rounding; it counts there.
+    The loss of the batch is ``(weight * loss).sum() / weight.sum()``. An integer weight
+    is equivalent to that many copies of the row. Copies have a distance of 0 and do not
+    count in the mean distance, nor does the distance of a row to itself. Published
+    implementations compute distances from inner products, which gives copies a small
+    positive distance due to rounding, and include it in the mean.
 
     References
     ----------
@@ -242,39 +258,42 @@ def relational_distance_loss(student: Tensor, teacher: Tensor, weight: Tensor | 
     """
     _check_same_rows(student, teacher)
     share = _shares(student, weight)
-    ours, theirs = _relative_distances(student, share), _relative_distances(teacher, share)
-    return functional.smooth_l1_loss(ours, theirs, reduction="none") @ share
+    student_relative, teacher_relative = _relative_distances(student, share), _relative_distances(teacher, share)
+    return functional.smooth_l1_loss(student_relative, teacher_relative, reduction="none") @ share
 
 
 def relational_angle_loss(student: Tensor, teacher: Tensor, weight: Tensor | None = None) -> Tensor:
-    """How different the angles are that each row of a batch sees between two others, for the student and the teacher.
+    """Compute the angle-wise loss of relational knowledge distillation.
 
     Parameters
     ----------
     student : Tensor of shape (n, d_student)
-        Embeddings; further axes are flattened.
+        Embeddings of the student. Further axes are flattened.
     teacher : Tensor of shape (n, d_teacher)
-        Embeddings, of any other dimension. Not detached here: compute them without gradients.
+        Embeddings of the teacher. Their dimension may differ. Not detached: compute
+        them without gradients.
     weight : Tensor of shape (n,), default=None
-        How much each row counts as a partner of the others; None is 1 for each. The loss of row i is still to be
-        multiplied by ``weight[i]``.
+        Weights of the rows in the loss of the other rows. If None, all weights are 1.
+        The loss of row i is not multiplied by ``weight[i]``.
 
     Returns
     -------
     loss : Tensor of shape (n,)
-        Mean over all pairs (j, k) of the Huber loss (with delta 1) between the cosines of the angles at i. Where j or
-        k is at the same place as i there is no angle: the cosine is taken as 0, and passes no gradient on.
+        Loss of each row i: the mean over all pairs (j, k) of the Huber loss (delta = 1)
+        between the student's and the teacher's cosine of the angle at i. If j or k
+        coincides with i, the cosine is set to 0 and has no gradient.
 
     Raises
     ------
     InputError
-        Where the numbers of rows differ.
+        If the numbers of rows differ.
 
     Notes
     -----
-    ``(weight * loss).sum() / weight.sum()`` is the loss of the batch; a whole weight is exactly that many copies of
-    its row. The work grows with the third power of the batch; the memory does not, as large batches are computed some
-    vertices at a time, and once more in the backward pass.
+    The loss of the batch is ``(weight * loss).sum() / weight.sum()``. An integer weight
+    is equivalent to that many copies of the row. The computation is cubic in the batch
+    size. The memory is not: large batches are processed in chunks of rows, which are
+    computed again in the backward pass.
 
     References
     ----------
@@ -302,39 +321,43 @@ def relational_angle_loss(student: Tensor, teacher: Tensor, weight: Tensor | Non
 
 
 def similarity_loss(student: Tensor, teacher: Tensor, weight: Tensor | None = None) -> Tensor:
-    """How differently the rows of a batch are similar to each other, for the student and for the teacher.
+    """Compute the loss of similarity-preserving knowledge distillation.
 
     Parameters
     ----------
     student : Tensor of shape (n, ...)
-        Activations; all axes but the first are flattened.
+        Activations of the student. All axes but the first are flattened.
     teacher : Tensor of shape (n, ...)
-        Activations, of any other shape. Not detached here: compute them without gradients.
+        Activations of the teacher. Only the number of rows must match. Not detached;
+        compute them under ``torch.no_grad()``.
     weight : Tensor of shape (n,), default=None
-        How much each row counts as a partner of the others; None is 1 for each. The loss of row i is still to be
-        multiplied by ``weight[i]``.
+        Weights of the rows in the loss of the other rows. If None, all weights are 1.
+        The loss of row i is not multiplied by ``weight[i]``.
 
     Returns
     -------
     loss : Tensor of shape (n,)
-        Mean over all partners j of the squared difference between the entries (i, j) of the two matrices of scalar
-        products, each row divided by its 2-norm. An activation of zeros is similar to nothing, and passes no gradient
-        on.
+        Loss of each row i: the mean over all rows j of the squared difference between
+        the entries (i, j) of the student's and the teacher's matrix of inner products,
+        after division of each matrix row by its 2-norm. An activation of zeros has a
+        similarity of 0 to all rows, and no gradient.
 
     Raises
     ------
     InputError
-        Where the numbers of rows differ.
+        If the numbers of rows differ.
 
     Notes
     -----
-    ``(weight * loss).sum() / weight.sum()`` is the loss of the batch; a whole weight is exactly that many copies of
-    its row. Rows of unit length have entries that shrink as the batch grows: no row's loss is more than ``4 / n``,
-    and published weights of this loss are in the thousands.
+    The loss of the batch is ``(weight * loss).sum() / weight.sum()``. An integer weight
+    is equivalent to that many copies of the row. The matrix rows have unit norm, so
+    their entries shrink as the batch grows: the loss of a row is at most ``4 / n``.
+    Published weights of this loss are therefore in the thousands.
 
     References
     ----------
-    Tung and Mori, "Similarity-Preserving Knowledge Distillation", ICCV 2019, equations 1 to 4.
+    Tung and Mori, "Similarity-Preserving Knowledge Distillation", ICCV 2019, equations
+    1 to 4.
 
     Examples
     --------
@@ -351,7 +374,8 @@ def similarity_loss(student: Tensor, teacher: Tensor, weight: Tensor | None = No
 
     def similarities(activation: Tensor) -> Tensor:
         flat = activation.flatten(1)
-        # With the root of the partner's weight, norms and squared differences count each partner as often as it weighs.
+        # With the root of a row's weight, norms and squared differences count the row
+        # as often as its weight.
         return _unit(flat @ flat.T * weight.sqrt())
 
     squares = (similarities(student) - similarities(teacher)).square().sum(1)
@@ -359,23 +383,25 @@ def similarity_loss(student: Tensor, teacher: Tensor, weight: Tensor | None = No
 
 
 def _distances(x: Tensor) -> Tensor:
-    """Distances between all rows, shape (n, n)."""
-    # Not through scalar products, whose rounding puts equal rows apart.
+    """Return the distances between all rows, shape (n, n)."""
+    # Not from inner products, whose rounding gives equal rows a positive distance.
     return torch.cdist(x, x, compute_mode="donot_use_mm_for_euclid_dist")
 
 
 def _relative_distances(x: Tensor, share: Tensor) -> Tensor:
-    """Distances between all rows, divided by the mean of those that are not 0, shape (n, n)."""
+    """Return the distances between all rows divided by the mean positive distance."""
     distances, pairs = _distances(x.flatten(1)), torch.outer(share, share)
     mean = (pairs * distances).sum() / _or_infinite((pairs * (distances > 0)).sum())
     return distances / _or_infinite(mean)
 
 
 def _differences(x: Tensor) -> tuple[Tensor, Tensor]:
-    """What the cosines between differences of rows are made of: scalar products, and inverse distances or 0.
+    """Return inner products and inverse distances, from which cosines are computed.
 
-    Both of shape (n, n). The differences themselves, (n, n, d), would take n times as long. The price is that digits
-    cancel, so the products are in double precision where the device has it.
+    Both have shape (n, n), and the inverse of a distance of 0 is 0. The differences of
+    all rows, of shape (n, n, d), would take n times as long. Inner products suffer from
+    cancellation and are therefore computed in double precision if the device supports
+    it.
     """
     x = x.flatten(1)
     exact = x if x.device.type == "mps" else x.double()
@@ -385,7 +411,7 @@ def _differences(x: Tensor) -> tuple[Tensor, Tensor]:
 def _angle_losses(
     vertices: slice, share: Tensor, student: Tensor, student_inverse: Tensor, teacher: Tensor, teacher_inverse: Tensor
 ) -> Tensor:
-    """The losses of some rows, from their angles between all pairs of rows, as many as there are vertices."""
+    """Return the losses of the rows ``vertices``, from the angles at each of them."""
 
     def cosines(products: Tensor, inverse: Tensor) -> Tensor:
         mixed, inverse = products[vertices], inverse[vertices]  # (n_vertices, n)
@@ -394,37 +420,42 @@ def _angle_losses(
         numerators = products - mixed.unsqueeze(2) - mixed.unsqueeze(1) + own
         return (numerators * inverse.unsqueeze(2) * inverse.unsqueeze(1)).to(share.dtype)
 
-    ours, theirs = cosines(student, student_inverse), cosines(teacher, teacher_inverse)
-    return functional.smooth_l1_loss(ours, theirs, reduction="none") @ share @ share
+    student_cosines, teacher_cosines = cosines(student, student_inverse), cosines(teacher, teacher_inverse)
+    return functional.smooth_l1_loss(student_cosines, teacher_cosines, reduction="none") @ share @ share
 
 
 def _unit(x: Tensor) -> Tensor:
-    """The vectors along the last axis, divided by their length; one of zeros stays so and passes no gradient on.
+    """Divide vectors along the last axis by their norm; zeros have no gradient.
 
-    `torch.nn.functional.normalize` would pass on what comes back to a vector of zeros, times 1e12.
+    `torch.nn.functional.normalize` would multiply the gradient of a zero vector by
+    1e12.
     """
     return x / _or_infinite(torch.linalg.vector_norm(x, dim=-1, keepdim=True))
 
 
 def _or_infinite(divisor: Tensor) -> Tensor:
-    """A divisor, or infinity where it is 0: so both the quotient and its gradients are 0 there.
+    """Replace a divisor of 0 with infinity: the quotient and its gradients are then 0.
 
-    What is too small for its square to be a normal number counts as 0: it is known to a few bits only.
+    Divisors whose square is subnormal count as 0, since few of their bits are
+    significant.
     """
     return torch.where(divisor > torch.finfo(divisor.dtype).tiny ** 0.5, divisor, torch.inf)
 
 
 def _weights(x: Tensor, weight: Tensor | None) -> Tensor:
-    """Weights of the rows of ``x``, shape (n,), 1 by default."""
+    """Return the weights of the rows of ``x``, shape (n,); 1 by default."""
     return x.new_ones(len(x)) if weight is None else weight.to(x)
 
 
 def _shares(x: Tensor, weight: Tensor | None) -> Tensor:
-    """Weights of the rows of ``x``, shape (n,), with a sum of 1."""
+    """Return the weights of the rows of ``x``, shape (n,), normalized to a sum of 1."""
     weight = _weights(x, weight)
     return weight / _or_infinite(weight.sum())
 
 
 def _check_same_rows(student: Tensor, teacher: Tensor) -> None:
     if len(student) != len(teacher):
-        raise InputError(f"student has {len(student)} rows and teacher {len(teacher)}. Give the same rows to both.")
+        raise InputError(
+            "'student' and 'teacher' must have the same number of rows. Got "
+            f"{len(student)} and {len(teacher)} rows instead."
+        )

@@ -1,4 +1,4 @@
-"""What a student is to learn: a teacher's answers, what its layers hold, and labels."""
+"""Training objectives that combine a teacher's predictions, its layers, and labels."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -28,22 +28,23 @@ from sktl.exceptions import InputError
 
 
 class DistillationObjective(Objective):
-    """All that a student is to learn of its teacher and of labels; ``answers`` and the loss differ by kind.
+    """Base class of the objectives of distilled estimators.
 
     Parameters
     ----------
     owner : DistilledEstimator
-        With its fitted ``teacher_``; ``alpha``, ``knowledge``, ``layers`` and ``cache`` are read.
+        Estimator with a fitted ``teacher_``. Its ``alpha``, ``knowledge``, ``layers``
+        and ``cache`` are read.
     coding : PartialTargets
-        What became of the targets.
+        Coding of the targets.
     knowledge : dict of str to float
-        The kinds of knowledge and their weights.
+        Kinds of knowledge and their weights.
     table : LabeledImages
-        The rows to learn from.
+        The training rows.
     depth : int
-        How many stages of the student are frozen.
+        Number of frozen stages of the student.
     seed : int
-        Of the maps that the loss learns.
+        Seed of the learned maps of the loss.
     """
 
     def __init__(
@@ -67,37 +68,37 @@ class DistillationObjective(Objective):
 
     @property
     def attributes(self) -> dict[str, Any]:
-        """What an estimator keeps of it, by the attributes' names."""
+        """Fitted attributes of the estimator, by name."""
         return {}
 
     def answers(self, table: LabeledImages) -> np.ndarray:
-        """What the teacher says of a table, as the loss wants it, (n, n_outputs)."""
+        """Return the teacher's outputs for a table, shape (n, n_outputs)."""
         raise NotImplementedError
 
     def agreement(self, outputs: np.ndarray, answers: np.ndarray) -> float:
-        """How much two such arrays agree, 1 if they do."""
+        """Return the agreement of two arrays of outputs, 1 if they are equal."""
         raise NotImplementedError
 
     def columns(self, table: LabeledImages) -> dict[str, Any]:
-        """What the teacher says of each row, and what its layers hold."""
+        """Return the teacher's outputs and activations as columns of the rows."""
         known = np.average(self.coding.known(table.y), weights=table.weight)
         columns: dict[str, Any] = {
-            # Weights of classes weigh labels; what they mean for a teacher's answers the loss knows.
+            # Without class weights, which the loss applies to the teacher itself.
             "teacher_weight": unit_mean(table.sample_weight),
             "teacher": torch.from_numpy(self.answers(table).astype(np.float32)),
         }
-        if known > 0:  # each part keeps its share of the loss, however many rows have no label
+        if known > 0:  # the weight of the label loss does not depend on the share of labeled rows
             columns["weight"] = unit_mean(table.weight) / known
         if self._teacher_layers is not None:
             columns.update(self._teacher_layers.columns(table))
         return columns
 
     def taps(self, backbone: Backbone) -> Sequence[str]:
-        """The layers that are compared; perhaps none."""
+        """Return the student layers to compare."""
         return [pair.student for pair in self._pairs(backbone)]
 
     def settings(self, backbone: Backbone) -> dict[str, Any]:
-        """What every loss of a distillation is made of."""
+        """Return the arguments that all distillation losses have in common."""
         return {
             "knowledge": self.knowledge,
             "alpha": self.alpha,
@@ -107,42 +108,43 @@ class DistillationObjective(Objective):
         }
 
     def _pairs(self, backbone: Backbone) -> list[LayerPair]:
-        """Which layers of the teacher and of this network are compared."""
+        """Return the pairs of teacher and student layers to compare."""
         if self._teacher_network is None or not set(MAPS) & set(self.knowledge):
             return []
         return pair_layers(self._layers, self._teacher_network, backbone, self._depth)
 
     def _look_into_teacher(self, student: Backbone, table: LabeledImages) -> None:
-        """Find the teacher's network, and say what is to be read from it."""
+        """Find the teacher's network and select the layers to read."""
         self._teacher_network = network_of(self.teacher).estimator.backbone_
         maps, pairs = [kind for kind in MAPS if kind in self.knowledge], self._pairs(student)
         if "attention" in maps and all(pair.size == (1, 1) for pair in pairs):
             raise InputError(
-                f"knowledge={self._given_knowledge!r} compares where in a picture the numbers are large, and the "
-                f"student's layers {[pair.student for pair in pairs]} have one place only. Use 'feature'."
+                f"knowledge={self._given_knowledge!r} compares attention maps, but the student's layers "
+                f"{[pair.student for pair in pairs]} have only one position. Use 'feature' instead of 'attention'."
             )
         has_embedding = bool(set(self.knowledge) & set(RELATIONS))
         self._teacher_layers = TeacherLayers(self.teacher, pairs, maps, has_embedding=has_embedding, cache=self.cache)
 
 
 class ClassifierDistillation(DistillationObjective):
-    """Logits, and the teacher's beside them.
+    """Objective of a classifier: match the teacher and the labels.
 
     Parameters
     ----------
     owner : DistilledClassifier
-        Whose ``label_smoothing``, ``temperature`` and ``beta`` are read as well.
+        As in `DistillationObjective`; ``label_smoothing``, ``temperature`` and ``beta``
+        are read as well.
     coding : PartlyLabeledClasses
-        What became of the labels.
+        Coding of the labels.
     *args : object
         As in `DistillationObjective`.
 
     Attributes
     ----------
     kind : str
-        What the teacher's answers are.
+        Kind of the teacher's predictions, one of `KINDS`.
     class_weight : ndarray of shape (n_classes,)
-        What labels of each class weigh.
+        Weights of the classes.
     """
 
     coding: PartlyLabeledClasses
@@ -155,23 +157,26 @@ class ClassifierDistillation(DistillationObjective):
             self.class_weight = coding.weights(table.y[known], table.sample_weight[known])
         self._of_loss = {name: getattr(owner, name) for name in ("label_smoothing", "temperature", "beta")}
         self._columns = class_columns(self.teacher, coding.classes)
-        self.kind = self.asked.kind(table)  # rows to evaluate on are asked about in the same way
+        self.kind = self.asked.kind(table)  # also for the validation rows
 
     @property
     def attributes(self) -> dict[str, Any]:
-        """What the teacher's answers are."""
+        """Kind of the teacher's predictions."""
         return {"teacher_answers_": self.kind}
 
     def answers(self, table: LabeledImages) -> np.ndarray:
-        """The teacher's logits."""
+        """Return the teacher's logits."""
         return self.asked.logits(table, self.kind)[:, self._columns]
 
     def loss(self, backbone: Backbone) -> DistillationLoss:
-        """The weighted sum of all knowledge, and cross-entropy."""
+        """Return the loss of logits."""
         return ClassifierDistillationLoss(**self.settings(backbone), **self._of_loss, class_weight=self.class_weight)
 
     def probe(self, features: np.ndarray, data: TrainingData, positions: np.ndarray) -> Probe:
-        """Logistic regression of labels; where there are none or they are not to be looked at, of the teacher's."""
+        """Fit a logistic regression to the labels.
+
+        Rows that are unlabeled, or all rows if ``alpha=1``, take the teacher's labels.
+        """
         log_weight = np.log(np.maximum(self.class_weight, LEAST_PROBABILITY))
         taught = (data.rows.columns["teacher"].numpy() + log_weight).argmax(1)
         is_own = (data.table.y >= 0) & (self.alpha < 1)
@@ -180,42 +185,47 @@ class ClassifierDistillation(DistillationObjective):
         return classification_probe(features, y[positions], weight[positions], self.n_outputs)
 
     def agreement(self, outputs: np.ndarray, answers: np.ndarray) -> float:
-        """The share of images of which both say the same class."""
+        """Return the share of images with the same predicted class."""
         return float((outputs.argmax(1) == answers.argmax(1)).mean())
 
 
 class RegressorDistillation(DistillationObjective):
-    """Standardized targets, and the teacher's predictions in the same units."""
+    """Objective of a regressor: match the teacher and standardized targets."""
 
     coding: PartlyKnownNumbers
 
     def __init__(self, owner: Any, coding: PartlyKnownNumbers, knowledge: Any, table: LabeledImages, *args: Any):
         super().__init__(owner, coding, knowledge, table, *args)
-        if not coding.n_outputs:  # no target was given: the teacher's answers say how many there are, in what units
+        if not coding.n_outputs:  # without y, the teacher's predictions define the targets
             values = self.asked.numbers(table)
             coding.is_flat = values.shape[1] == 1
             coding.learn(values, table.weight)
             self.n_outputs = coding.n_outputs
 
     def answers(self, table: LabeledImages) -> np.ndarray:
-        """The teacher's predictions."""
+        """Return the teacher's predictions, standardized like the targets."""
         values = self.asked.numbers(table)
         if values.shape[1] != self.n_outputs:
             raise InputError(
-                f"The teacher predicts {values.shape[1]} targets, but y has {self.n_outputs}. Fit it on the same ones."
+                f"The teacher predicts {values.shape[1]} targets, but y has {self.n_outputs}. Fit the teacher to the "
+                "same targets."
             )
         return (values - self.coding.mean) / self.coding.scale
 
     def loss(self, backbone: Backbone) -> DistillationLoss:
-        """The weighted sum of all knowledge, and squared error."""
+        """Return the loss of standardized targets."""
         return RegressorDistillationLoss(**self.settings(backbone))
 
     def probe(self, features: np.ndarray, data: TrainingData, positions: np.ndarray) -> Probe:
-        """Ridge regression of targets; where there are none or they are not to be looked at, of the teacher's."""
+        """Fit a ridge regression to the targets.
+
+        Missing targets, or all targets if ``alpha=1``, are those predicted by the
+        teacher.
+        """
         taught, y = data.rows.columns["teacher"].numpy(), data.table.y
         y = taught if self.alpha == 1 else np.where(np.isnan(y), taught, y)
         return regression_probe(features, y[positions], data.table.weight[positions], data.groups_of(positions))
 
     def agreement(self, outputs: np.ndarray, answers: np.ndarray) -> float:
-        """R²; NaN for one image."""
+        """Return R², or NaN for a single image."""
         return float(r2_score(answers, outputs)) if len(outputs) > 1 else float("nan")

@@ -1,4 +1,4 @@
-"""What distilled classifiers and regressors share: a teacher in front of the flow of a fit, its knowledge beside it."""
+"""Base class of distilled classifiers and regressors."""
 
 from collections.abc import Sequence
 from numbers import Real
@@ -24,13 +24,13 @@ from sktl.distillation._partial_targets import find_unlabeled
 from sktl.distillation._teacher import check_teacher, fit_teacher, identity, is_frozen
 from sktl.exceptions import InputError
 
-_N_TIMED = 16  # pictures that the footprint is measured with
-_N_AGREED = 512  # pictures that agreement is measured with, at most
+_N_TIMED = 16  # images with which the footprint is measured
+_N_AGREED = 512  # maximum number of images with which agreement is measured
 
 DISTILLATION_CONSTRAINTS: dict = {
     **{name: allowed for name, allowed in NETWORK_CONSTRAINTS.items() if name != "backbone"},
     "teacher": [HasMethods(["fit"])],
-    "student": "no_validation",  # load_backbone says what it may be
+    "student": "no_validation",  # checked by load_backbone
     "knowledge": [str, dict],
     "alpha": [Interval(Real, 0, 1, closed="both")],
     "layers": [str, list, tuple],
@@ -39,11 +39,12 @@ DISTILLATION_CONSTRAINTS: dict = {
 
 
 class DistilledEstimator(WholeCopies, TakesTables, NetworkEstimator):
-    """Trains a student on a teacher's answers, on what its layers hold, and on labels.
+    """Base class of estimators that train a student on a teacher and on labels.
 
-    Of a table of images and other things the teacher sees all.
+    If ``X`` is a table with more than images, the teacher gets the whole table.
 
-    Subclass contract: beside what `NetworkEstimator` asks for, the parameters of `DISTILLATION_CONSTRAINTS`, and
+    Subclasses must define, in addition to what `NetworkEstimator` requires, the
+    parameters in ``DISTILLATION_CONSTRAINTS`` and
 
     * ``_kinds``: the kinds of knowledge,
     * ``_objective_type``: a `DistillationObjective`.
@@ -59,95 +60,102 @@ class DistilledEstimator(WholeCopies, TakesTables, NetworkEstimator):
 
     @property
     def footprint_(self):
-        """What the teacher and the student cost, and how much they agree.
+        """Cost of the teacher and the student, and their agreement.
 
-        Measured when it is first asked for, with pictures of the fit; the teacher's only while it is at hand, which it
-        is not in a student that was pickled.
+        It is measured on images of the training data on first access, and requires the
+        teacher, which is not included when a fitted student is pickled.
 
         Returns
         -------
         Footprints
-            One row for the teacher and one for the student. It prints as a table; ``to_dict()`` and ``to_frame()`` give
-            the columns ``model``, ``parameters``, ``nonzero``, ``nbytes``, ``macs``, ``milliseconds`` and
-            ``agreement``, which is NaN after a fit that was interrupted or diverged.
+            Table with one row for the teacher and one for the student. ``to_dict()``
+            and ``to_frame()`` return the columns ``model``, ``parameters``,
+            ``nonzero``, ``nbytes``, ``macs``, ``milliseconds`` and ``agreement``, which
+            is NaN if `fit` was interrupted or diverged.
         """
         check_is_fitted(self, "net_")
         if self._footprints is None:
             if not hasattr(self, "teacher_"):
                 raise AttributeError(
-                    "footprint_ is measured beside the teacher, which a pickled student has left behind. Ask for it "
-                    "before pickling."
+                    "footprint_ requires the teacher, which is not included when a fitted student is pickled. Access "
+                    "footprint_ before pickling."
                 )
             measured = footprints({"teacher": self.teacher_, "student": self}, self._sample)
             self._footprints = Footprints(measured, agreement=[1.0, self._agreed])
         return self._footprints
 
     def get_metadata_routing(self):
-        """Who gets what of the metadata given to `fit`: this estimator, and the teacher that it fits.
+        """Get the metadata routing of this object.
 
         Returns
         -------
         MetadataRouter
-            See the user guide of scikit-learn.
+            Routing of the metadata of `fit` between this estimator and its teacher; see
+            the user guide of scikit-learn on metadata routing.
         """
         mapping = MethodMapping().add(caller="fit", callee="fit")
         return MetadataRouter(owner=self).add_self_request(self).add(teacher=self.teacher, method_mapping=mapping)
 
     def score(self, X, y, sample_weight=None):
-        """Accuracy of a classifier, R² of a regressor, on the rows that have all their labels.
+        """Return the accuracy of a classifier or the R² of a regressor on labeled rows.
 
         Parameters
         ----------
-        X : array-like of pictures
-            Pictures of the kind that `fit` has seen.
-        y : array-like of shape (n_pictures,) or (n_pictures, n_targets)
-            Their true labels or targets; rows with one that equals ``unlabeled`` are left out.
-        sample_weight : array-like of shape (n_pictures,), default=None
+        X : array-like of images
+            Images of the same kind as in `fit`.
+        y : array-like of shape (n_samples,) or (n_samples, n_targets)
+            Labels or targets of the images. Rows with a value equal to ``unlabeled``
+            are left out.
+        sample_weight : array-like of shape (n_samples,), default=None
             Weights of the rows.
 
         Returns
         -------
         score : float
-            Greater is better.
+            Accuracy of ``self.predict(X)``, or R² for a regressor.
 
         Raises
         ------
         InputError
-            If no row has all its labels.
+            If all rows have missing labels.
         """
         if self.unlabeled is not None:
             refuse_single(X)
-            check_consistent_length(X, y, sample_weight)  # before rows are taken, which hides a wrong length
+            check_consistent_length(X, y, sample_weight)  # before selecting rows, which would hide a wrong length
             y = as_targets(y)
             missing = find_unlabeled(y, self.unlabeled)
             missing = np.any(missing.reshape(len(missing), -1), axis=1)
             if len(missing) and missing.all():
-                raise InputError(f"All of y is unlabeled={self.unlabeled!r}: there is nothing to score.")
+                raise InputError(
+                    f"All rows of y have missing labels (unlabeled={self.unlabeled!r}). Pass at least one labeled row."
+                )
             if missing.any():
                 rows = np.flatnonzero(~missing)
                 X, y, sample_weight = (x if x is None else _safe_indexing(x, rows) for x in (X, y, sample_weight))
-                y = np.array(y.tolist()) if np.asarray(y).dtype.kind == "O" else y  # numbers, beside a gap
+                # Numbers next to missing values have the dtype object.
+                y = np.array(y.tolist()) if np.asarray(y).dtype.kind == "O" else y
         return super().score(X, y, sample_weight)
 
     def _check_parameters(self):
-        """Say what is wrong with teacher and knowledge before a teacher is fitted for hours."""
+        """Validate the teacher and the knowledge before the teacher is fitted."""
         knowledge = check_knowledge(self.knowledge, self._kinds)
         check_teacher(self, is_answering=not set(ANSWERS).isdisjoint(knowledge))
         if set(knowledge) & set(MAPS) and self.augment is not None:
             raise InputError(
-                f"knowledge={self.knowledge!r} compares places of a picture, which augment={self.augment!r} moves. Use "
-                "augment=None, or knowledge of answers and relations."
+                f"knowledge={self.knowledge!r} compares activations at each position of an image, which "
+                f"augment={self.augment!r} may change. Use augment=None, or another kind of knowledge such as "
+                "'response' or 'relation'."
             )
 
     def _make_objective(self, coding, table, depth, seed):
-        """Fit the teacher if it is not fitted, and find out what there is to learn from it."""
+        """Fit the teacher if necessary, and return the training objective."""
         knowledge = check_knowledge(self.knowledge, self._kinds)
         if depth == len(self.backbone_.stages) and not set(knowledge) <= set(ANSWERS):
             raise InputError(
-                f"freeze_depth={self.freeze_depth!r} lets the head learn alone: knowledge={self.knowledge!r} is about "
-                "layers, which could not follow. Freeze less, or use knowledge='response'."
+                f"freeze_depth={self.freeze_depth!r} trains only the head, but knowledge={self.knowledge!r} compares "
+                "layers, which are all frozen. Freeze fewer stages, or use knowledge='response'."
             )
-        # A warm start goes on with the teacher that it has, unless it was given another one.
+        # A warm start keeps its fitted teacher unless the parameter has changed.
         given = identity(self.teacher)
         if not hasattr(self, "teacher_") or self._teacher_given != given:
             self.teacher_ = fit_teacher(self, *coding.teacher_data(table))
@@ -159,16 +167,16 @@ class DistilledEstimator(WholeCopies, TakesTables, NetworkEstimator):
         return objective
 
     def _finish(self, trainer, data):
-        """How much student and teacher agree on some of the images, as they are."""
+        """Measure the agreement of student and teacher on some training images."""
         some = np.random.default_rng(data.seed).permutation(len(data.rows))[:_N_AGREED]
         (activations,) = frozen_prefix(self, data.depth, self.cache).run(data.table.images.take(some))
         outputs = self.net_.outputs(activations)
-        if np.isfinite(outputs).all():  # with broken weights there is no number, and nothing agrees
+        if np.isfinite(outputs).all():  # NaN for a student whose training diverged
             self._agreed = trainer.objective.agreement(outputs, data.rows.columns["teacher"][some].numpy())
         super()._finish(trainer, data)
 
     def __getstate__(self):
-        """A fitted student is pickled without its teacher, which predicting does not need."""
+        """Return the state without the teacher, which is not needed for prediction."""
         state = super().__getstate__()
         if "net_" in state:
             for name in ("teacher_", "_teacher_given", "_sample"):

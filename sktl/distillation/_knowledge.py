@@ -1,4 +1,4 @@
-"""Which knowledge a student gets: its kinds and weights, and the loss of all of it."""
+"""Kinds of knowledge, their weights, and the combined loss."""
 
 from abc import abstractmethod
 from collections.abc import Mapping, Sequence
@@ -25,60 +25,64 @@ from sktl.distillation._distillation_losses import (
 from sktl.distillation._layers import LayerPair, as_map
 from sktl.exceptions import InputError
 
-LEAST_PROBABILITY = 1e-7  # one of zero has no logarithm
-ANSWERS = ("response", "decoupled")  # of the teacher's answers
-MAPS = ("feature", "attention")  # of pairs of layers
-RELATIONS = ("relation", "similarity")  # of what reaches the heads, between the rows of a batch
-ANGLE_WEIGHT = 2.0  # of RKD's angles beside its distances, as in the paper
+LEAST_PROBABILITY = 1e-7  # probabilities are clipped before the logarithm
+ANSWERS = ("response", "decoupled")  # compare the outputs of teacher and student
+MAPS = ("feature", "attention")  # compare pairs of layers
+RELATIONS = ("relation", "similarity")  # compare features before the head between the rows of a batch
+ANGLE_WEIGHT = 2.0  # weight of the angle loss relative to the distance loss, as in the RKD paper
 
 
 def check_knowledge(knowledge: Any, kinds: Sequence[str]) -> dict[str, float]:
-    """The kinds of knowledge that ``knowledge=`` names, with their weights.
+    """Return the weights of the kinds of knowledge that are greater than zero.
 
     Parameters
     ----------
     knowledge : str or mapping of str to float
-        One kind, or weights of several.
+        One kind, or the weights of several.
     kinds : sequence of str
-        What there is.
+        All valid kinds.
 
     Raises
     ------
     InputError
-        Where a kind is unknown, a weight is negative, or all are zero.
+        If a kind is unknown, a weight is negative or not finite, or all weights are
+        zero.
     """
     weights: Any = {knowledge: 1.0} if isinstance(knowledge, str) else knowledge
     is_mapping = isinstance(weights, Mapping) and all(name in kinds for name in weights)
     if not is_mapping or not all(isinstance(x, Real) and 0 <= float(x) < float("inf") for x in weights.values()):
         raise InputError(
-            f"knowledge={knowledge!r} is not understood. Use one of {list(kinds)}, or weights of several, zero or "
-            "more: {'response': 1.0, 'feature': 0.5}."
+            f"The 'knowledge' parameter must be one of {list(kinds)}, or a dict from these to non-negative weights, "
+            f"such as {{'response': 1.0, 'feature': 0.5}}. Got {knowledge!r} instead."
         )
     kept = {name: float(weight) for name, weight in weights.items() if weight > 0}
     if not kept:
-        raise InputError(f"knowledge={knowledge!r} gives no kind a weight: nothing would come from the teacher.")
+        raise InputError(
+            f"The 'knowledge' parameter must have at least one weight greater than 0. Got {knowledge!r} instead."
+        )
     return kept
 
 
 class DistillationLoss(WeightedLoss):
-    """``alpha`` times what the teacher says, and ``1 - alpha`` times what the labels say.
+    """Weighted sum of the teacher loss (``alpha``) and the label loss (``1 - alpha``).
 
-    Rows without a label have the teacher's part only.
+    Rows without a label only have the teacher loss.
 
     Parameters
     ----------
     labels : WeightedLoss
-        The loss of a row with a label.
+        Loss of labeled rows.
     knowledge : dict of str to float
         Kinds of knowledge and their weights.
     alpha : float
-        The teacher's share.
+        Weight of the teacher loss.
     pairs : sequence of LayerPair
-        What the maps of a batch, ``"feature0"``, ``"attention0"``, …, are compared to, in the order of the taps.
+        Pairs of layers to compare. The teacher's activations are the columns
+        ``"feature0"``, ``"attention0"``, ... of a batch, in the order of the taps.
     student : Backbone
-        Whose layers the student's are.
+        The student's network.
     seed : int
-        Of the learned maps into the teacher's space.
+        Seed of the learned maps to the teacher's channels.
     """
 
     def __init__(
@@ -102,11 +106,12 @@ class DistillationLoss(WeightedLoss):
         )
 
     def forward(self, outputs: Any, y: Tensor, batch: dict[str, Any]) -> Tensor:
-        """The loss of a batch, whose columns are the teacher's.
+        """Return the loss of a batch.
 
-        ``"teacher"`` are its answers, ``"teacher_weight"`` the weights of the rows, ``"embedding"`` what reaches its
-        head, ``"feature0"``, ``"attention0"`` and so on its maps; ``"weight"`` weighs the labels, with the weights of
-        their classes.
+        The columns of the batch are the teacher's outputs (``"teacher"``), its features
+        before the head (``"embedding"``), its activations (``"feature0"``,
+        ``"attention0"``, ...), the weights of the rows (``"teacher_weight"``), and the
+        weights of the labels (``"weight"``), which include class weights.
         """
         outputs, features, *seen = outputs
         batch = {name: column.to(outputs.device) for name, column in batch.items() if name != "x"}
@@ -125,19 +130,19 @@ class DistillationLoss(WeightedLoss):
 
     @abstractmethod
     def answers(self, kind: str, outputs: Tensor, y: Tensor, teacher: Tensor) -> Tensor:
-        """How far outputs (n, n_outputs) are from the teacher's answers, for each row."""
+        """Return the distance of each row's outputs to the teacher's, shape (n,)."""
 
     def forget(self) -> bool:
-        """Throw away the maps, which only training needed."""
+        """Discard the learned maps, which are used only in training."""
         self.maps = nn.ModuleList()
         return True
 
     def predict(self, outputs: np.ndarray) -> np.ndarray:
-        """As the loss of the labels does."""
+        """Return the predictions of the label loss."""
         return self.labels.predict(outputs)
 
     def _mapped(self, kind: str, seen: Sequence[Tensor], batch: dict[str, Tensor]) -> Tensor:
-        """The mean over the pairs of layers."""
+        """Return the mean loss over the pairs of layers."""
         losses = []
         for number, (activation, layout) in enumerate(zip(seen, self.layouts, strict=True)):
             student, teacher = as_map(activation, *layout), batch[f"{kind}{number}"]
@@ -145,28 +150,27 @@ class DistillationLoss(WeightedLoss):
                 mapped = self.maps[number](student.movedim(1, -1)).movedim(-1, 1)
                 losses.append(hint_loss(mapped, teacher))
             else:
-                # The sum over the places: a mean would weigh less the more places there are.
+                # Sum over the positions: a mean would shrink with their number.
                 losses.append(teacher.shape[1] * attention_loss(attention_map(student), teacher))
         return torch.stack(losses).mean(0)
 
 
 class ClassifierDistillationLoss(DistillationLoss):
-    """With logits; a label of -1 is none.
+    """Distillation loss on logits. A label of -1 marks an unlabeled row.
 
     Parameters
     ----------
-    *args : object
+    *args, **kwargs : object
         As in `DistillationLoss`.
     label_smoothing : float
-        Of the labels.
+        Amount of label smoothing.
     temperature : float
-        What logits are divided by before they are compared.
+        Temperature by which logits are divided before they are compared.
     beta : float
         Weight of the other classes in ``"decoupled"``.
     class_weight : ndarray of shape (n_classes,)
-        What the teacher's probabilities are multiplied by: then they and weighted labels want the same.
-    **kwargs : object
-        As in `DistillationLoss`.
+        Factors of the teacher's probabilities. They make the teacher consistent with
+        weighted labels.
     """
 
     log_class_weight: Tensor
@@ -187,46 +191,46 @@ class ClassifierDistillationLoss(DistillationLoss):
         self.beta = beta
 
     def per_row(self, outputs: Tensor, y: Tensor) -> Tensor:
-        """Cross-entropy where there is a label, and zero elsewhere."""
+        """Return the cross-entropy of labeled rows, and zero for the others."""
         return torch.where(y >= 0, self.labels.per_row(outputs, y.clamp(min=0)), 0.0)
 
     def answers(self, kind: str, outputs: Tensor, y: Tensor, teacher: Tensor) -> Tensor:
-        """Divergence of the softened logits."""
+        """Return the divergence between the softened predictions."""
         teacher = teacher + self.log_class_weight
         if kind == "response":
             return soft_target_loss(outputs, teacher, self.temperature)
-        target = torch.where(y >= 0, y, teacher.argmax(1))  # without a label the teacher's word is taken for it
+        target = torch.where(y >= 0, y, teacher.argmax(1))  # unlabeled rows take the teacher's class
         return decoupled_loss(outputs, teacher, target, self.temperature, self.beta)
 
     def score(self, outputs: np.ndarray, y: np.ndarray, weight: np.ndarray) -> float:
-        """Accuracy on the rows with a label; NaN where there are none."""
+        """Return the accuracy on labeled rows, or NaN if all rows are unlabeled."""
         known = y >= 0
         return self.labels.score(outputs[known], y[known], weight[known]) if known.any() else float("nan")
 
 
 class RegressorDistillationLoss(DistillationLoss):
-    """With standardised targets; a target that is NaN is none."""
+    """Distillation loss on standardized targets. NaN marks a missing target."""
 
     def __init__(self, *args: Any, **kwargs: Any):
         super().__init__(RegressionLoss(), *args, **kwargs)
 
     def per_row(self, outputs: Tensor, y: Tensor) -> Tensor:
-        """Squared error of the targets that are there."""
+        """Return the squared error of the known targets."""
         return self.labels.per_row(outputs, torch.where(torch.isnan(y), outputs, y))
 
     def answers(self, kind: str, outputs: Tensor, y: Tensor, teacher: Tensor) -> Tensor:
-        """Mean squared difference of the predictions."""
+        """Return the mean squared difference of the predictions."""
         return hint_loss(outputs, teacher)
 
     def score(self, outputs: np.ndarray, y: np.ndarray, weight: np.ndarray) -> float:
-        """Coefficient of determination on the rows with all targets; NaN where there are fewer than two."""
+        """Return R² on rows with all targets, or NaN for fewer than two such rows."""
         known = ~np.isnan(y).any(axis=1)
         return self.labels.score(outputs[known], y[known], weight[known]) if known.any() else float("nan")
 
 
 def _related(kind: str, student: Tensor, teacher: Tensor, weight: Tensor) -> Tensor:
-    """How far the rows' relations to each other differ, for each row."""
-    if kind == "similarity":  # as published it is a mean over pairs of rows of length 1: it would shrink with the batch
+    """Return the relational loss of each row."""
+    if kind == "similarity":  # the published mean over pairs shrinks as the batch grows
         return len(student) * similarity_loss(student, teacher, weight)
     distance = relational_distance_loss(student, teacher, weight)
     return distance + ANGLE_WEIGHT * relational_angle_loss(student, teacher, weight)

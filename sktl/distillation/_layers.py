@@ -1,4 +1,4 @@
-"""Which layers of teacher and student are compared, and what makes them comparable: maps of one size."""
+"""Pairs of teacher and student layers, and their activations as maps of one size."""
 
 from typing import Any, NamedTuple
 
@@ -12,7 +12,7 @@ from sktl.exceptions import InputError
 
 
 class LayerPair(NamedTuple):
-    """A layer of the teacher and one of the student that are compared, at the student's resolution."""
+    """Pair of layers to compare at the student's resolution."""
 
     teacher: str
     student: str
@@ -22,73 +22,83 @@ class LayerPair(NamedTuple):
 
 
 def pair_layers(layers: Any, teacher: Backbone, student: Backbone, depth: int) -> list[LayerPair]:
-    """The pairs of layers that ``layers=`` means.
+    """Return the pairs of layers that the ``layers`` parameter selects.
 
     Parameters
     ----------
     layers : "auto", or sequence of (teacher layer, student layer)
-        ``"auto"`` pairs the last stages of each resolution, from the smallest one on.
+        ``"auto"`` pairs the last stages of each resolution, from the smallest
+        resolution up.
     teacher, student : Backbone
         The networks.
     depth : int
-        How many stages of the student are frozen: what lies in them cannot learn.
+        Number of frozen stages of the student, which ``"auto"`` ignores.
 
     Raises
     ------
     InputError
-        Where ``layers`` is no such thing.
+        If ``layers`` is invalid.
     BackboneError
-        Where a layer is unknown.
+        If a layer does not exist.
     """
     if isinstance(layers, str):
         if layers != "auto":
-            raise InputError(f"layers={layers!r} is neither 'auto' nor pairs of layers, [(teacher's, student's), ...].")
+            raise InputError(
+                "The 'layers' parameter must be 'auto' or a list of pairs (teacher layer, student layer). Got "
+                f"{layers!r} instead."
+            )
         names = list(zip(_ends(teacher, 0), _ends(student, depth), strict=False))
     else:
         names = list(layers)
         is_pair = [isinstance(x, list | tuple) and len(x) == 2 and all(isinstance(y, str) for y in x) for x in names]
         if not names or not all(is_pair):
-            raise InputError(f"layers={layers!r} has to be pairs of layers: [(teacher's, student's), ...].")
+            raise InputError(
+                "The 'layers' parameter must be 'auto' or a list of one or more pairs (teacher layer, student layer). "
+                f"Got {layers!r} instead."
+            )
     return [
-        LayerPair(taught, learnt, channels(teacher, taught), channels(student, learnt), resolution(student, learnt))
-        for taught, learnt in names
+        LayerPair(source, layer, channels(teacher, source), channels(student, layer), resolution(student, layer))
+        for source, layer in names
     ]
 
 
 def _ends(backbone: Backbone, depth: int) -> list[str]:
-    """The last stage of each resolution behind ``depth``, the smallest resolution first."""
+    """Return the last stage of each resolution after ``depth``, smallest first."""
     by_size = {int(np.prod(resolution(backbone, stage.name))): stage.name for stage in backbone.stages[depth:]}
     return [by_size[size] for size in sorted(by_size)]
 
 
 def channels(backbone: Backbone, layer: str) -> int:
-    """Channels of a layer's output."""
+    """Return the number of channels of a layer."""
     shape = backbone.output_shape(layer)
     axis = backbone.channel_axis(layer)
     return shape[axis if axis < 0 else axis - 1]
 
 
 def resolution(backbone: Backbone, layer: str) -> tuple[int, int]:
-    """Height and width of a layer's map; (1, 1) for a vector.
+    """Return the height and width of a layer's output; (1, 1) for a vector.
 
     Raises
     ------
     InputError
-        Where tokens form no square.
+        If the number of tokens is not a square.
     """
     shape = backbone.output_shape(layer)
     if len(shape) == 3:
         height, width = shape[1:] if backbone.channel_axis(layer) == 1 else shape[:2]
         return height, width
-    n_places = 1 if len(shape) == 1 else shape[0] - backbone.has_cls_token(layer)
-    side = int(np.sqrt(n_places))
-    if side * side != n_places:
-        raise InputError(f"Layer {layer!r} of {backbone.name!r} has {n_places} tokens, which form no square map.")
+    n_positions = 1 if len(shape) == 1 else shape[0] - backbone.has_cls_token(layer)
+    side = int(np.sqrt(n_positions))
+    if side * side != n_positions:
+        raise InputError(
+            f"Layer {layer!r} of {backbone.name!r} has {n_positions} tokens, which do not form a square map. Choose "
+            "another layer."
+        )
     return side, side
 
 
 def as_map(activation: Tensor, channel_axis: int, has_cls_token: bool) -> Tensor:
-    """Any layer's output as a map (n, channels, height, width); a class token is left out."""
+    """Return a layer's output as (n, channels, height, width), without class token."""
     if activation.ndim == 2:
         return activation[:, :, None, None]
     if activation.ndim == 3:
@@ -99,7 +109,7 @@ def as_map(activation: Tensor, channel_axis: int, has_cls_token: bool) -> Tensor
 
 
 def teacher_map(kind: str, activation: Tensor, size: tuple[int, int]) -> Tensor:
-    """What is kept of a teacher's map (n, channels, height, width), at the student's resolution."""
+    """Return an activation or its attention map at the student's resolution."""
     if kind == "attention":
         height, width = activation.shape[2:]
         attention = attention_map(activation).unflatten(1, (1, height, width))

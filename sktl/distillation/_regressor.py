@@ -12,43 +12,45 @@ from sktl.distillation._partial_targets import PartlyKnownNumbers
 
 
 class DistilledRegressor(DistilledEstimator, NetworkRegressor):
-    """Move what a regressor knows, or the features of a network, into a small network.
+    """Train a small network to reproduce the predictions of a regressor.
 
-    The teacher may be any scikit-learn regressor. One that has no ``predict`` and can
-    ``transform`` teaches its features: the student becomes a small extractor. It is
-    asked once per picture, over all epochs, folds and candidates of a grid search; the
-    loss is ``alpha * (weighted sum of the knowledge) + (1 - alpha) * squared error``,
-    both of standardised targets.
+    The teacher can be any scikit-learn regressor. It can also be a transformer, whose
+    features the student then predicts, which gives a small feature extractor. The
+    teacher predicts each image once for all epochs, folds and candidates of a grid
+    search. The loss is ``alpha * teacher_loss + (1 - alpha) * squared_error``, both
+    computed on standardized targets, and ``teacher_loss`` is the weighted sum over the
+    kinds of ``knowledge``.
 
-    Read more in the user guide, page "Distillation".
+    Read more in the :doc:`user guide </distillation>`.
 
     Parameters
     ----------
     teacher : estimator
-        What is to be learnt from: any regressor, or a transformer whose features are to
-        be predicted. It is cloned and fitted; inside a `sklearn.frozen.FrozenEstimator`
-        a fitted one is used as it is. It sees ``X`` as `fit` gets it, with its own
-        preprocessing.
+        The regressor to learn from, or a transformer whose features are to be
+        predicted. It is cloned and fitted, unless it is a fitted estimator inside a
+        `sklearn.frozen.FrozenEstimator`, which is used as it is and not changed. It
+        receives ``X`` as passed to `fit` and applies its own preprocessing.
     student : str, Module, Backbone or fitted sktl estimator, default="sktl_mini"
-        The network that learns: a name that `sktl.backbones.list_backbones` gives, a
-        name of timm after ``"timm:"``, or a network of your own, which is copied and
-        not changed. A fitted sktl estimator lends its trained network.
+        The network to train: a name listed by `sktl.backbones.list_backbones`, a timm
+        model as ``"timm:<name>"``, or your own network, which is copied and left
+        unchanged. Pass a fitted sktl estimator to start from its trained network.
     weights : str, path-like or None, default="default"
         Weights of a backbone given by name. ``"default"`` takes the best published
         ones, a string such as ``"IMAGENET1K_V1"`` takes published weights by name, a
         path loads a local state dict (``.safetensors``, ``.pt``, ``.ckpt``, ...), and
         None initializes the network at random.
     knowledge : str or dict of str to float, default="response"
-        What is learnt from the teacher: one kind, or weights of several. ``"response"``
-        (its predictions), ``"feature"`` (the numbers in its layers, after a learned map
-        [1]_), ``"attention"`` (where in a picture they are large [2]_), ``"relation"``
-        (distances and angles between pictures in its last layer [3]_), ``"similarity"``
-        (their inner products there [4]_). All but the first need a teacher with a
-        network of sktl.
+        Kind of knowledge to transfer from the teacher, or a dict from kind to weight to
+        combine several. ``"response"`` compares predictions. ``"feature"`` compares
+        activations of pairs of layers after a learned linear map [1]_. ``"attention"``
+        compares how strongly pairs of layers are activated at each position of the
+        image [2]_. ``"relation"`` compares the distances and angles between the images
+        of a batch in the feature space before the head [3]_, and ``"similarity"`` their
+        inner products [4]_. All kinds but ``"response"`` require a teacher that
+        contains an sktl network.
     alpha : float, default=0.5
-        The teacher's share of the loss, from 0 to 1:
-        ``alpha * teacher + (1 - alpha) * labels``. 0 is the student alone, and with 1
-        labels are not looked at.
+        Weight of the teacher in the loss, between 0 and 1; the targets have the weight
+        ``1 - alpha``. 0 learns from the targets alone, and 1 ignores the targets.
     freeze_depth : int or str, default=-1
         Number of stages to freeze, counted from the input. 0 trains all stages, a
         negative number counts from the end (-1 freezes all but the last stage),
@@ -73,15 +75,16 @@ class DistilledRegressor(DistilledEstimator, NetworkRegressor):
         or a share of ``X`` that is held out. The weights with the best validation loss
         are restored; the untrained start counts as epoch 0.
     layers : "auto" or list of (str, str), default="auto"
-        Which layers ``"feature"`` and ``"attention"`` compare: pairs of a stage or
-        layer of the teacher and one of the student; ``"auto"`` takes the last stages of
-        each resolution, from the smallest one on, as far as both networks have them and
-        the student's learn. The teacher's maps are averaged to the student's
-        resolution. Not used otherwise.
+        Pairs of layers to compare for ``"feature"`` and ``"attention"``: the name of a
+        stage or layer of the teacher and that of a stage or layer of the student.
+        ``"auto"`` pairs the last stages of each resolution, from the smallest
+        resolution up, for as many resolutions as both networks have; frozen stages of
+        the student do not count. The activations of the teacher are averaged to the
+        resolution of the student. Ignored for other kinds of ``knowledge``.
     unlabeled : float, default=None
-        The target of pictures that have none, such as NaN: they give the teacher's part
-        of the loss only. Of several targets some may be missing. None takes all targets
-        for targets.
+        Value that marks missing targets, such as NaN. The student learns these from the
+        teacher alone. If there are several targets, an image may lack some of them. If
+        None, all targets are known.
     validation_fraction : float, default=0.1
         Share of the rows to hold out for validation. Only used if
         ``early_stopping=True`` and no ``X_val`` is passed.
@@ -185,12 +188,11 @@ class DistilledRegressor(DistilledEstimator, NetworkRegressor):
     Attributes
     ----------
     teacher_ : estimator
-        The fitted teacher. A fitted student is pickled without it.
+        The fitted teacher. It is not included when a fitted student is pickled.
     footprint_ : Footprints
-        What teacher and student cost: parameters, bytes, multiply-accumulates,
-        milliseconds for a picture; and how much they agree (R² of the student's
-        predictions, the teacher's taken for the truth). Measured when it is first asked
-        for.
+        Cost of the teacher and of the student (parameters, bytes, multiply-accumulates
+        and milliseconds per image), and the R² of the student's predictions with
+        respect to those of the teacher. Measured on first access.
     net_ : skorch.NeuralNet
         The trained stages and head as a skorch net. It maps the output of the frozen
         stages to standardized targets.
@@ -208,8 +210,9 @@ class DistilledRegressor(DistilledEstimator, NetworkRegressor):
     best_epoch_ : int
         The epoch whose weights were kept; 0 is the untrained start.
     image_column_ : str or int
-        The column of images, where ``X`` was a table of several columns: the student
-        reads this one, the teacher sees the whole table. Defined only there.
+        The column of ``X`` that holds the images. The student reads only this column,
+        while the teacher gets the whole table. Only defined if ``X`` is a table of
+        several columns.
     image_format_ : ImageFormat
         Format of the images seen during `fit`: kind, image shape, channel axis and
         value range.
@@ -233,33 +236,33 @@ class DistilledRegressor(DistilledEstimator, NetworkRegressor):
         From `fit`, if it was interrupted with Ctrl-C. A partly trained student keeps
         the weights of the last complete epoch; a partly trained teacher is not cached.
     NotFittedError
-        From `fit`, where a frozen teacher is not fitted.
+        From `fit`, if the teacher is frozen but not fitted.
     WeightsDownloadError, WeightsMismatchError, FileNotFoundError
-        From `fit`, where weights cannot be downloaded, belong to another network, or
-        are not there.
+        From `fit`, if weights cannot be downloaded, do not match the network or do not
+        exist.
     TypeError
-        From `fit`, where the teacher is a class and no instance of one.
+        From `fit`, if the teacher is a class instead of an instance.
     ValueError
-        From `fit`, where a parameter is out of its range, ``y`` is no array of finite
-        numbers, the teacher predicts another number of targets, or knowledge is asked
-        for that it does not have.
+        From `fit`, if a parameter is invalid, if ``y`` is not a numeric array or
+        contains NaN or infinity, if the teacher predicts a different number of targets,
+        or if ``knowledge`` requires a network that the teacher does not contain.
 
     Warns
     -----
     TrainingWarning
-        From `fit`, where there are weights of rows that the teacher cannot take, or
-        where the mean of the targets predicts the validation rows better.
+        From `fit`, if the teacher does not support the sample weights, or if the mean
+        of the targets predicts the validation rows better than the student.
 
     See Also
     --------
-    DistilledClassifier : The same for classes.
-    sktl.FineTunedRegressor : A network that learns from targets alone.
-    sktl.inspection.DistillationDisplay : Score against size and time.
+    DistilledClassifier : Distillation for classification.
+    sktl.FineTunedRegressor : Fine-tuning on targets, without a teacher.
+    sktl.inspection.DistillationDisplay : Plot of the score against size and time.
 
     Notes
     -----
-    The teacher judges each picture as it is, also where ``augment`` shows the student
-    another view of it. Its answers are kept as those of a classifier, see
+    The teacher always predicts the original images, even if ``augment`` changes those
+    that the student is trained on. Its predictions are cached as described in
     `DistilledClassifier`.
 
     References
@@ -275,16 +278,18 @@ class DistilledRegressor(DistilledEstimator, NetworkRegressor):
 
     Examples
     --------
-    How dark is a digit? A forest knows, and teaches it to a network.
+    Distill a random forest that predicts the mean pixel value of a digit.
 
     >>> from sklearn.datasets import load_digits
     >>> from sklearn.ensemble import RandomForestRegressor
     >>> from sktl import DistilledRegressor
     >>> X = load_digits().data / 16  # 0-16 to 0-1
     >>> y = X.mean(axis=1)
-    >>> student = DistilledRegressor(RandomForestRegressor(n_estimators=20, random_state=0), random_state=0)
-    >>> bool(student.fit(X[:300], y[:300]).score(X[300:500], y[300:500]) > 0.7)
-    True
+    >>> teacher = RandomForestRegressor(n_estimators=20, random_state=0)
+    >>> student = DistilledRegressor(teacher, random_state=0)
+    >>> student = student.fit(X[:300], y[:300])
+    >>> round(student.score(X[300:500], y[300:500]), 1)
+    0.9
     """
 
     _kinds = ("response", *MAPS, *RELATIONS)
@@ -391,29 +396,29 @@ class DistilledRegressor(DistilledEstimator, NetworkRegressor):
         sample_weight_val=None,
         groups=None,
     ):
-        """Fit the teacher where it is not frozen, ask it, and train the student.
+        """Fit the teacher unless it is frozen, then train the student.
 
         Parameters
         ----------
-        X : array-like of pictures
-            Paths, pictures, a batch array or rows of pixels, see the user guide.
-        y : array-like of shape (n_pictures,) or (n_pictures, n_targets), default=None
-            Targets; those equal to ``unlabeled`` are none. A frozen teacher can do
-            without any.
-        sample_weight : array-like of shape (n_pictures,), default=None
-            Weights of the rows, for the student and for a teacher that takes them; a
-            weight of zero is a row that is not there.
-        X_val : array-like of pictures, default=None
-            Pictures to judge on after each epoch, in place of a share of ``X``.
+        X : array-like of images
+            Paths, images, a batch array or rows of pixels; see the user guide.
+        y : array-like of shape (n_samples,) or (n_samples, n_targets), default=None
+            Targets of the images. Targets equal to ``unlabeled`` are missing. Not
+            required if the teacher is frozen or a transformer.
+        sample_weight : array-like of shape (n_samples,), default=None
+            Weights of the rows. A weight of zero leaves a row out. A teacher that takes
+            ``sample_weight`` gets them as well.
+        X_val : array-like of images, default=None
+            Images on which to evaluate after each epoch, instead of holding out a share
+            of ``X``.
         y_val : array-like, default=None
-            Their targets.
-        sample_weight_val : array-like of shape (n_pictures_val,), default=None
-            Their weights.
-        groups : array-like of shape (n_images,), default=None
-            What each row of ``X`` belongs to, such as the subject or the original of
-            near-copies: numbers or strings. Rows of a group stay on one side where rows
-            are set aside (``early_stopping``), and a teacher that takes ``groups`` gets
-            them. Not used otherwise.
+            Targets of ``X_val``.
+        sample_weight_val : array-like of shape (n_samples_val,), default=None
+            Weights of the rows of ``X_val``.
+        groups : array-like of shape (n_samples,), default=None
+            Group label of each row of ``X``, such as the subject or the original of
+            near-copies. Rows of one group stay on the same side of the validation
+            split. A teacher that takes ``groups`` gets them as well.
 
         Returns
         -------
@@ -423,5 +428,5 @@ class DistilledRegressor(DistilledEstimator, NetworkRegressor):
         return self._fit(FitInput(X, y, sample_weight, X_val, y_val, sample_weight_val, groups))
 
     def _make_coding(self, is_new, classes):
-        """Standardized targets, of which some may be unknown; a network that has learned keeps its units."""
+        """Return a coding of targets as standardized values, which may be missing."""
         return PartlyKnownNumbers(self, None if is_new else self._coding)

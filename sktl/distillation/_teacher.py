@@ -1,4 +1,4 @@
-"""The teacher: fitted where it is not, asked once per picture, its classes put into the student's order."""
+"""Teachers: fitting, cached predictions, and the order of their classes."""
 
 import os
 from collections import OrderedDict
@@ -31,13 +31,13 @@ from sktl.backbones._weights_files import file_digest, is_weights_name
 from sktl.distillation._knowledge import LEAST_PROBABILITY
 from sktl.exceptions import InputError, TrainingWarning
 
-_ASKED_TOGETHER = 4096  # images: what is known is kept if the next ones fail
-_FEW = 16  # pictures from which is seen what a teacher's decision values are
+_PREDICTED_TOGETHER = 4096  # images; predictions are cached after each such chunk
+_FEW = 16  # images that decide whether decision values are logits
 
 KINDS = ("logits", "probabilities", "decision values", "labels")
 
-# Fitted teachers, their digests and sizes, the most recently used last: the candidates of a search want the same one
-# for each fold.
+# Fitted teachers, their digests and sizes, the most recently used last: all candidates
+# of a search use the same teacher for a fold.
 _FITTED: OrderedDict[bytes, tuple[Any, bytes, int]] = OrderedDict()
 _FITTED_BYTES = shared_memory_cache().max_bytes // 2
 _FITTED_LOCK = Lock()
@@ -45,25 +45,26 @@ register_store("fitted teachers", _FITTED.clear, _FITTED_LOCK)
 
 
 def is_frozen(teacher: Any) -> bool:
-    """Whether a teacher is used as it is."""
+    """Return whether a teacher is inside a `FrozenEstimator`."""
     return isinstance(teacher, FrozenEstimator)
 
 
 def fit_teacher(owner: Any, table: LabeledImages, y: "np.ndarray | None") -> Any:
-    """The teacher of an estimator, fitted on a table; a frozen one as it is.
+    """Return the fitted teacher of an estimator.
 
     Parameters
     ----------
     owner : DistilledClassifier or DistilledRegressor
-        Whose ``teacher`` it is.
+        Estimator whose ``teacher`` is fitted, unless it is frozen.
     table : LabeledImages
-        The rows to fit it on. Equal ones are one row: a teacher that takes weights gets them, to any other a row is
-        shown as often as it was there.
+        Rows to fit the teacher on. They have no duplicates: a teacher gets the number
+        of copies as ``sample_weight`` if it takes weights, and copies of the rows
+        otherwise.
     y : ndarray or None
-        What it is to predict for them, in the user's own words or units.
+        Original labels or targets of the rows.
     """
     teacher = owner.teacher
-    if is_frozen(teacher):  # and fitted, as `check_teacher` has seen
+    if is_frozen(teacher):  # and fitted: see check_teacher
         return teacher
     is_plain = bool(np.all(table.sample_weight == 1))
     metadata: dict[str, Any] = {"sample_weight": table.sample_weight, "groups": table.groups}
@@ -85,51 +86,53 @@ def fit_teacher(owner: Any, table: LabeledImages, y: "np.ndarray | None") -> Any
 
 
 def check_teacher(owner: Any, *, is_answering: bool) -> None:
-    """Refuse what cannot be a teacher, before anything is computed.
+    """Validate the teacher before anything is computed.
 
     Parameters
     ----------
     owner : DistilledClassifier or DistilledRegressor
-        Whose ``teacher`` it is.
+        Estimator whose ``teacher`` is validated.
     is_answering : bool
-        Whether it is to answer for classes or targets, and not only to show its layers.
+        Whether the predictions of the teacher are used, and not only its layers.
 
     Raises
     ------
     TypeError
-        Where it is a class.
+        If the teacher is a class.
     NotFittedError
-        Where it is frozen and not fitted.
+        If the teacher is frozen but not fitted.
+    InputError
+        If the teacher of a classifier is a regressor.
     """
     teacher = owner.teacher
     if isinstance(teacher, type):
         raise TypeError(
             shortened(
-                f"teacher={teacher!r} is no estimator but a class. Give an instance: one to be fitted, or a fitted one "
-                "inside a sklearn.frozen.FrozenEstimator."
+                "The 'teacher' parameter must be an estimator instance, or a fitted one inside a "
+                f"sklearn.frozen.FrozenEstimator. Got the class {teacher!r} instead."
             )
         )
     if is_frozen(teacher):
         _check_frozen(teacher)
     is_wrong = is_answering and is_classifier(owner) and hasattr(teacher, "__sklearn_tags__") and is_regressor(teacher)
-    if is_wrong:  # which a fit of some hours would find out too
+    if is_wrong:  # fails here, not after a long fit
         raise InputError(
             f"The 'teacher' parameter of DistilledClassifier must be a classifier. Got {teacher!r} instead, which is "
-            "no classifier but a regressor. For numbers use DistilledRegressor."
+            "a regressor. Use DistilledRegressor for regression."
         )
 
 
 class TeacherAnswers:
-    """What a fitted teacher says of images, each of which it is asked about once.
+    """Predictions of a fitted teacher, computed once per image.
 
-    It is kept under what the teacher is (its whole fitted state) and what it was shown (the row as it was given).
+    The cache key consists of the fitted state of the teacher and the original row.
 
     Parameters
     ----------
     teacher : fitted estimator
-        Who is asked.
+        The teacher.
     cache : "auto", path-like or None
-        Where answers are kept.
+        Where to keep the predictions.
     """
 
     def __init__(self, teacher: Any, cache: Any):
@@ -141,10 +144,11 @@ class TeacherAnswers:
         self._digest = digest or b""
 
     def kind(self, table: LabeledImages) -> str:
-        """What a classifier's answers are, one of `KINDS`, the most telling that it has.
+        """Return the most informative kind of a classifier's predictions.
 
-        Logits are preferred to probabilities, which cannot tell apart what is nearly 0 or nearly 1; these to decision
-        values, whose scale is their own; and these to labels, which say nothing of the other classes.
+        Logits are preferred to probabilities, which are rounded near 0 and 1.
+        Probabilities are preferred to decision values, which have an arbitrary scale,
+        and these to labels, which carry no information about the other classes.
         """
         key = self._key(b"kind")
         (found,) = self._cache.get_many([key]) if self._cache is not None else (None,)
@@ -157,26 +161,27 @@ class TeacherAnswers:
         return kind
 
     def logits(self, table: LabeledImages, kind: str) -> np.ndarray:
-        """Logits of a classifier for the images of a table, (n_images, n_classes), in the order of its own classes.
+        """Return logits (n_images, n_classes) in the order of the teacher's classes.
 
         Raises
         ------
         InputError
-            If it gives no finite numbers for an image.
+            If the logits of an image are not finite.
         """
         return self._answers(table, lambda X: _logits(self.teacher, X, kind), kind)
 
     def numbers(self, table: LabeledImages) -> np.ndarray:
-        """What a regressor predicts for the images of a table, (n_images, n_targets); or a transformer's features.
+        """Return predictions of a regressor, or features of a transformer.
 
         Raises
         ------
         InputError
-            If it is a classifier, or gives no finite numbers for an image.
+            If the teacher is a classifier, or its predictions are not finite.
         """
         if is_classifier(self.teacher):
             raise InputError(
-                f"teacher={self.teacher!r} is a classifier: its class numbers are no quantity. Use DistilledClassifier."
+                "The 'teacher' parameter of DistilledRegressor must be a regressor or a transformer. Got "
+                f"{self.teacher!r} instead, which is a classifier. Use DistilledClassifier for classification."
             )
         kind = "predictions" if hasattr(self.teacher, "predict") else "features"
         ask = self.teacher.predict if hasattr(self.teacher, "predict") else self.teacher.transform
@@ -188,7 +193,7 @@ class TeacherAnswers:
         return self._answers(table, numbers, kind)
 
     def _answers(self, table: LabeledImages, ask: Callable[[Any], np.ndarray], kind: str) -> np.ndarray:
-        """Its answers, one row for each image."""
+        """Return the predictions of all rows, and compute those that are not cached."""
         keys = [self._key(kind.encode(), digest) for digest in row_digests(table)]
         first = {key: row for row, key in reversed(list(enumerate(keys)))}
         known: dict[bytes, np.ndarray] = {}
@@ -196,8 +201,8 @@ class TeacherAnswers:
             found = zip(first, self._cache.get_many(list(first)), strict=True)
             known = {key: answer for key, answer in found if answer is not None}
         missing = sorted(row for key, row in first.items() if key not in known)
-        for start in range(0, len(missing), _ASKED_TOGETHER):
-            rows = missing[start : start + _ASKED_TOGETHER]
+        for start in range(0, len(missing), _PREDICTED_TOGETHER):
+            rows = missing[start : start + _PREDICTED_TOGETHER]
             answers = _checked_answers(table, ask, rows)
             new = [(keys[row], answer) for row, answer in zip(rows, answers, strict=True)]
             known.update(new)
@@ -210,39 +215,45 @@ class TeacherAnswers:
 
 
 def _checked_answers(table: LabeledImages, ask: Callable[[Any], np.ndarray], rows: Sequence[int]) -> np.ndarray:
-    """The answers for some rows of a table, all finite numbers."""
+    """Return the predictions of some rows of a table after validation."""
     positions = table.images.positions[rows]
     answers = ask(_safe_indexing(table.given[0], positions))
     if len(answers) != len(rows):
-        raise InputError(f"The teacher gave {len(answers)} answers for {len(rows)} pictures.")
+        raise InputError(
+            f"The teacher must return one prediction per image. Got {len(answers)} predictions for {len(rows)} images."
+        )
     bad = np.flatnonzero(~np.isfinite(answers).all(axis=1))
     if len(bad):
         raise InputError(
-            f"The teacher's answer to picture {positions[bad[0]]} is {answers[bad[0]].tolist()}: no finite numbers "
-            "to learn from. Mend the teacher, or leave the picture out."
+            f"The teacher returned non-finite values for image {positions[bad[0]]}: {answers[bad[0]].tolist()}. Fix "
+            "the teacher or drop that image."
         )
     return answers
 
 
 def network_of(teacher: Any) -> FittedPart:
-    """The part of a teacher that has a network.
+    """Return the part of a teacher that has a network.
 
     Raises
     ------
     InputError
-        Where there is none.
+        If no part has a network, or several have.
     """
     part = find_fitted(teacher, "backbone_")
     if part is None:
         raise InputError(
-            f"teacher={teacher!r} has no network of sktl whose layers could be looked at, or has several. With it only "
-            "knowledge='response' and knowledge='decoupled' work."
+            "The 'teacher' parameter must contain exactly one sktl network to learn from its layers. Got "
+            f"{teacher!r} instead. Use knowledge='response' or, for a classifier, knowledge='decoupled'."
         )
     return part
 
 
 def identity(teacher: Any) -> Any:
-    """What is equal for two teachers that fitting makes the same: a frozen one itself, of another its parameters."""
+    """Return a value that is equal for teachers whose fits are equivalent.
+
+    This is the teacher itself if it is frozen, and a digest of its parameters
+    otherwise.
+    """
     digest = None if is_frozen(teacher) else content_digest((clone(teacher, safe=False), _weights_files(teacher)))
     return teacher if digest is None else digest
 
@@ -253,14 +264,14 @@ def _check_frozen(teacher: FrozenEstimator) -> None:
     except NotFittedError:
         raise NotFittedError(
             shortened(
-                f"teacher={teacher!r} is frozen and not fitted. Fit it first, or give it without FrozenEstimator. (A "
-                "fitted student is pickled without its teacher: to fit it again, set_params(teacher=...).)"
+                f"teacher={teacher!r} is frozen but not fitted. Fit it first, or pass it without FrozenEstimator. A "
+                "fitted student is pickled without its teacher; to refit it, pass one with set_params(teacher=...)."
             )
         ) from None
 
 
 def _fitted(teacher: Any, table: LabeledImages, y: "np.ndarray | None", fit_params: dict[str, Any]) -> Any:
-    """The teacher fitted, or what an equal one was fitted on these rows before."""
+    """Return the fitted teacher, from memory if it was fitted on the same rows."""
     key = None
     if _is_repeatable(teacher):
         known_by = (_unfitted(teacher), _weights_files(teacher), row_digests(table))
@@ -269,10 +280,10 @@ def _fitted(teacher: Any, table: LabeledImages, y: "np.ndarray | None", fit_para
         return _fit(teacher, table, y, fit_params)
     with _FITTED_LOCK:
         known, digest, size = _FITTED.pop(key, (None, None, 0))
-    if known is None or digest != content_digest(known):  # somebody may have changed it since
+    if known is None or digest != content_digest(known):  # it may have been modified since
         known = _fit(teacher, table, y, fit_params)
         digest, size = digest_and_size(known)
-    if digest is not None and size <= _FITTED_BYTES:  # one that there is no room for would only drive out the others
+    if digest is not None and size <= _FITTED_BYTES:  # a larger one would only evict the others
         with _FITTED_LOCK:
             _FITTED[key] = known, digest, size
             while sum(size for _, _, size in _FITTED.values()) > _FITTED_BYTES:
@@ -281,20 +292,20 @@ def _fitted(teacher: Any, table: LabeledImages, y: "np.ndarray | None", fit_para
 
 
 def _fit(teacher: Any, table: LabeledImages, y: "np.ndarray | None", fit_params: dict[str, Any]) -> Any:
-    """A copy of the teacher, fitted to its end: one that Ctrl-C has stopped teaches nobody."""
+    """Return a fitted clone of the teacher; an interrupted fit raises an error."""
     unfitted = _unfitted(teacher)
     with noticed_interrupts():
         return unfitted.fit(table.as_given(), y, **fit_params)
 
 
 def _weights_files(teacher: Any) -> dict[str, bytes]:
-    """What is in the weights files that a teacher's parameters name, which may be written again under the same name."""
+    """Return digests of the weights files of a teacher, whose contents may change."""
     paths = {os.path.expanduser(path) for path in _paths(teacher)}
     return {path: file_digest(Path(path)) for path in sorted(paths) if os.path.isfile(path)}
 
 
 def _paths(value: Any) -> Iterator[str]:
-    """The paths of weights in a parameter: itself, in a container, or among the parameters of an estimator."""
+    """Yield the paths of weights in a parameter, a container or nested estimators."""
     if isinstance(value, str | os.PathLike):
         yield from [os.fspath(value)] if is_weights_name(os.fsdecode(value)) else []
     elif isinstance(value, list | tuple):
@@ -306,75 +317,83 @@ def _paths(value: Any) -> Iterator[str]:
 
 
 def _unfitted(teacher: Any) -> Any:
-    """A copy with the same parameters."""
+    """Return an unfitted clone."""
     with shortened_errors():
         return clone(teacher)
 
 
 def _repetitions(teacher: Any, table: LabeledImages) -> np.ndarray:
-    """Each row as often as it was there, for a teacher that takes no weights."""
+    """Return the rows with repetitions, for a teacher that does not take weights."""
     rows, counts = np.arange(len(table.y)), table.sample_weight.astype(int)
     if np.all(counts == table.sample_weight) and counts.sum() <= 100 * len(counts):
         return np.repeat(rows, counts)
     warn(
-        f"The teacher, {type(teacher).__name__}, takes no sample_weight: the weights count for the student alone.",
+        f"The teacher {type(teacher).__name__} does not take sample_weight. Only the student uses the weights.",
         TrainingWarning,
     )
     return rows
 
 
 def classes_of(teacher: Any) -> np.ndarray:
-    """The classes that a fitted teacher tells apart.
+    """Return the classes of a fitted teacher.
 
     Raises
     ------
     InputError
-        Where it is no classifier, or one of several outputs.
+        If the teacher is not a classifier, or has several outputs.
     """
     if is_regressor(teacher) or not hasattr(teacher, "classes_"):
         raise InputError(
-            f"teacher={teacher!r} has no classes_ after fit: it is no classifier. For numbers use DistilledRegressor."
+            f"The 'teacher' parameter of DistilledClassifier must be a classifier. Got {teacher!r} instead, which "
+            "does not predict classes. Use DistilledRegressor for regression."
         )
     if isinstance(teacher.classes_, list) and np.ndim(teacher.classes_[0]):
-        raise InputError(f"teacher={teacher!r} has several outputs, and can teach one only.")
+        raise InputError(
+            f"The 'teacher' parameter must have a single output. Got {teacher!r} instead, which has several."
+        )
     return np.asarray(teacher.classes_)
 
 
 def class_columns(teacher: Any, classes: np.ndarray) -> list[int]:
-    """Where the teacher has each class of the student; an error if they are not the same ones."""
+    """Return the position of each class of the student in the teacher's classes.
+
+    Raises
+    ------
+    InputError
+        If the classes differ.
+    """
     known = classes_of(teacher).tolist()
     missing = [label for label in classes.tolist() if label not in known]
     more = [label for label in known if label not in classes.tolist()]
     if missing or more:
         raise InputError(
-            f"The teacher and the labels know other classes: the teacher misses {missing[:5]} and has {more[:5]} more, "
-            f"of {len(classes)} in y. "
+            f"The teacher and y have different classes: missing from the teacher: {missing[:5]}; not in y: {more[:5]}. "
             + (
-                "Give labels of all classes, or name them: fit(X, y, classes=teacher.classes_)."
+                "Pass labels of all classes, or fit(X, y, classes=teacher.classes_)."
                 if more and not missing
-                else "Rows without a label? Say which: unlabeled=-1. Otherwise fit the teacher on rows of all classes, "
-                "and give it inside a FrozenEstimator."
+                else "If one of these marks unlabeled rows, set the 'unlabeled' parameter. Otherwise, fit the teacher "
+                "on all classes and pass it inside a FrozenEstimator."
             )
         )
     return [known.index(label) for label in classes.tolist()]
 
 
 def _kind_of_answers(teacher: Any, few: Any) -> str:
-    """What a classifier can say, the most telling it has; seen from a few pictures."""
+    """Return the most informative kind of predictions, determined on a few images."""
     has_probabilities = hasattr(teacher, "predict_proba")
     if not hasattr(teacher, "decision_function"):
         return "probabilities" if has_probabilities else "labels"
     logits = _from_decision(teacher.decision_function(few))
-    # One against one has a value for each pair of classes, which may happen to be as many as there are classes.
+    # One-vs-one decision values may happen to have as many columns as there are classes.
     chosen = logits.argmax(axis=1)
     classes = np.asarray(teacher.classes_)
     is_by_class = logits.shape[1] == len(teacher.classes_)
-    # Not of all pictures: a support vector machine predicts what most pairs vote for, which may be another class.
+    # Not all images have to agree: a support vector machine predicts by votes of the pairs.
     if not is_by_class or np.mean(classes[chosen] == np.asarray(teacher.predict(few))) < 0.75:
         return "probabilities" if has_probabilities else "labels"
     if not has_probabilities:
         return "decision values"
-    # Of a network or a logistic regression they are logits; of most others something else (distances to a margin).
+    # Logits for networks and logistic regression, but distances to a margin for others.
     probabilities = np.asarray(teacher.predict_proba(few))
     implied = softmax(logits, axis=1)
     is_logits = probabilities.shape == implied.shape and np.allclose(probabilities, implied, rtol=1e-3, atol=1e-6)
@@ -382,7 +401,7 @@ def _kind_of_answers(teacher: Any, few: Any) -> str:
 
 
 def _logits(teacher: Any, X: Any, kind: str) -> np.ndarray:
-    """A classifier's answers as logits (n, n_classes), in the order of its own classes."""
+    """Return logits (n, n_classes) from the given kind of predictions."""
     if kind in ("logits", "decision values"):
         return _from_decision(teacher.decision_function(X))
     if kind == "probabilities":
@@ -391,19 +410,20 @@ def _logits(teacher: Any, X: Any, kind: str) -> np.ndarray:
         probabilities = (np.asarray(teacher.predict(X))[:, np.newaxis] == teacher.classes_).astype(np.float64)
     if probabilities.ndim != 2 or probabilities.shape[1] != len(teacher.classes_):
         raise InputError(
-            f"The teacher gives an array of shape {probabilities.shape}, but has {len(teacher.classes_)} classes."
+            f"The teacher must return one column per class. Got an array of shape {probabilities.shape} for "
+            f"{len(teacher.classes_)} classes."
         )
-    return np.log(np.maximum(probabilities, LEAST_PROBABILITY))  # NaN stays, to be found
+    return np.log(np.maximum(probabilities, LEAST_PROBABILITY))  # keeps NaN, which raises an error later
 
 
 def _from_decision(values: Any) -> np.ndarray:
-    """Decision values as logits: one column becomes two, half of it for and half of it against."""
+    """Return logits from decision values; a single column is split into two halves."""
     values = np.asarray(values, np.float64)
     return np.stack([-values / 2, values / 2], axis=1) if values.ndim == 1 else values
 
 
 def _is_repeatable(teacher: Any) -> bool:
-    """Whether chance has no part in fitting a teacher: every seed in it is a number."""
+    """Return whether all ``random_state`` parameters of a teacher are integers."""
     params = teacher.get_params(deep=True) if hasattr(teacher, "get_params") else {"random_state": None}
     seeds = [value for name, value in params.items() if name.rpartition("__")[2] == "random_state"]
     return all(isinstance(seed, int | np.integer) for seed in seeds)

@@ -1,4 +1,4 @@
-"""What a teacher's layers hold for each picture, as far as a student is compared to it; computed before training."""
+"""Activations of a teacher, computed before the training of the student."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -16,24 +16,24 @@ from sktl._training._data import LabeledImages
 from sktl.distillation._layers import LayerPair, as_map, teacher_map
 from sktl.distillation._teacher import network_of
 
-_N_SCALED = 256  # pictures that say how large a layer's numbers are
+_N_SCALED = 256  # images that determine the scale of a layer
 
 
 class TeacherLayers:
-    """Columns of rows: the maps of a teacher, and what reaches its head.
+    """Activations of a teacher as columns of the rows.
 
     Parameters
     ----------
     teacher : fitted estimator
-        With a network in it.
+        Estimator that contains a network.
     pairs : sequence of LayerPair
-        Which layers are compared.
+        Pairs of layers to compare.
     kinds : sequence of {"feature", "attention"}
-        What is kept of them.
+        Kinds of maps to compute.
     has_embedding : bool
-        Whether what reaches the head is wanted too.
+        Whether to include the features before the head.
     cache : "auto", path-like or None
-        Where the network's outputs are kept.
+        Where to keep the outputs of the network.
     """
 
     def __init__(
@@ -47,10 +47,10 @@ class TeacherLayers:
         self._scales: list[float] = []
 
     def columns(self, table: LabeledImages) -> dict[str, Any]:
-        """``"embedding"``, and a column such as ``"feature0"`` for each kind and pair; the first table is learnt from.
+        """Return ``"embedding"`` and a column such as ``"feature0"`` per kind and pair.
 
-        Hints are in units of the size that a layer's numbers have in the first table, so that a weight means the same
-        for every layer of every network.
+        Features are divided by the standard deviation of their layer in the first
+        table, so that weights of knowledge are comparable across layers and networks.
         """
         found = network_of(self._teacher)
         part = found.estimator
@@ -71,7 +71,7 @@ class TeacherLayers:
         return columns
 
     def _wanted(self, layer: str) -> list[tuple[str, str, LayerPair]]:
-        """What is kept of a layer of the teacher: the kind, the name of the column, and the pair that it is for."""
+        """Return the kind, column name and pair of each map to compute from a layer."""
         pairs = [(number, pair) for number, pair in enumerate(self._pairs) if pair.teacher == layer]
         return [(kind, f"{kind}{number}", pair) for number, pair in pairs for kind in self._kinds]
 
@@ -84,7 +84,7 @@ class TeacherLayers:
 
 
 class _Shrunk:
-    """Takes the rows of one layer of the teacher, and keeps what is compared of them."""
+    """Writer that reduces the rows of one teacher layer to the maps to compare."""
 
     def __init__(self, backbone: Any, layer: str, wanted: list, n_rows: int):
         (shape,) = PrefixSpec(backbone, [layer], "none").shapes
@@ -103,7 +103,7 @@ class _Shrunk:
 
 
 class _StoredColumn:
-    """A column of rows that may lie in a file; asked by positions as a tensor is."""
+    """Column of rows that may be on disk, indexed by positions like a tensor."""
 
     def __init__(self, store: RowStore):
         self.store = store

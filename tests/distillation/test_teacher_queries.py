@@ -188,7 +188,7 @@ def test_numbers_are_told_apart_to_the_last_bit(rows, make, watched, calls, cach
 def test_what_is_known_is_kept_when_the_rest_fails(rows, make, watched, calls, monkeypatch):
     """Blocks that were answered before a failure are not asked about again."""
     X, y = rows
-    monkeypatch.setattr("sktl.distillation._teacher._ASKED_TOGETHER", 10)
+    monkeypatch.setattr("sktl.distillation._teacher._PREDICTED_TOGETHER", 10)
     student = make(FrozenEstimator(watched.fit(X, y)))
     calls.fail_at(sum_of_tens=3)
     with pytest.raises(RuntimeError, match="out of memory"):
