@@ -263,8 +263,8 @@ class DistilledClassifier(DistilledEstimator, NetworkClassifier):
     NotFittedError
         From `fit`, if the teacher is frozen but not fitted.
     WeightsDownloadError, WeightsMismatchError, FileNotFoundError
-        From `fit`, if weights cannot be downloaded, do not match the network or do not
-        exist.
+        From `fit`, if the weights cannot be downloaded, belong to another network, or
+        their file does not exist.
     TypeError
         From `fit`, if the teacher is a class instead of an instance.
     ValueError
@@ -279,9 +279,9 @@ class DistilledClassifier(DistilledEstimator, NetworkClassifier):
 
     See Also
     --------
-    DistilledRegressor : Distillation for regression.
-    sktl.FineTunedClassifier : Fine-tuning on labels, without a teacher.
-    sktl.inspection.DistillationDisplay : Plot of accuracy against size and time.
+    DistilledRegressor : Train a small network to reproduce a regressor.
+    sktl.FineTunedClassifier : Fine-tune a pretrained network without a teacher.
+    sktl.inspection.DistillationDisplay : Plot the score against size and time.
 
     Notes
     -----

@@ -238,8 +238,8 @@ class DistilledRegressor(DistilledEstimator, NetworkRegressor):
     NotFittedError
         From `fit`, if the teacher is frozen but not fitted.
     WeightsDownloadError, WeightsMismatchError, FileNotFoundError
-        From `fit`, if weights cannot be downloaded, do not match the network or do not
-        exist.
+        From `fit`, if the weights cannot be downloaded, belong to another network, or
+        their file does not exist.
     TypeError
         From `fit`, if the teacher is a class instead of an instance.
     ValueError
@@ -255,9 +255,9 @@ class DistilledRegressor(DistilledEstimator, NetworkRegressor):
 
     See Also
     --------
-    DistilledClassifier : Distillation for classification.
-    sktl.FineTunedRegressor : Fine-tuning on targets, without a teacher.
-    sktl.inspection.DistillationDisplay : Plot of the score against size and time.
+    DistilledClassifier : Train a small network to reproduce a classifier.
+    sktl.FineTunedRegressor : Fine-tune a pretrained network without a teacher.
+    sktl.inspection.DistillationDisplay : Plot the score against size and time.
 
     Notes
     -----

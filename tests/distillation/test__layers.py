@@ -74,10 +74,14 @@ def test_pairs_by_name(networks, layers):
 @pytest.mark.parametrize(
     ("layers", "error", "match"),
     [
-        ("last", ValueError, "layers='last' is neither 'auto' nor pairs"),
-        ([], ValueError, "has to be pairs of layers"),
-        ([("layer3",)], ValueError, "has to be pairs of layers"),
-        (["layer3"], ValueError, "has to be pairs of layers"),
+        (
+            "last",
+            ValueError,
+            r"must be 'auto' or a list of pairs \(teacher layer, student layer\)\. Got 'last' instead\.$",
+        ),
+        ([], ValueError, r"'layers' parameter must be 'auto' or a list of one or more pairs .*Got \[\] instead\.$"),
+        ([("layer3",)], ValueError, r"list of one or more pairs .*Got \[\('layer3',\)\] instead\.$"),
+        (["layer3"], ValueError, r"list of one or more pairs .*Got \['layer3'\] instead\.$"),
         ([("layer9", "layer4")], BackboneError, "'layer9' is no layer of 'resnet18'"),
         ([("layer4", "layer9")], BackboneError, "'layer9' is no layer of 'sktl_mini'"),
     ],
@@ -126,7 +130,7 @@ def test_any_layer_as_a_map(shape, axis, has_cls_token, expected):
 
 def test_tokens_that_form_no_square():
     """There is no saying where in the picture they lie."""
-    with pytest.raises(ValueError, match="Layer 'x' of 'fake' has 12 tokens, which form no square map"):
+    with pytest.raises(ValueError, match="Layer 'x' of 'fake' has 12 tokens, which do not form a square map"):
         resolution(fake((12, 8), -1), "x")
 
 

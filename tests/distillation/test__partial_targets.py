@@ -46,7 +46,7 @@ def test_what_says_that_there_is_no_label(y, unlabeled, expected):
 
 def test_a_number_that_numpy_has_made_a_text():
     """It is an error, and no class of its own."""
-    said = "y is an array of texts, in which NumPy has made unlabeled=-1 the text '-1'. Give y as a list or with dtype"
+    said = "y is an array of strings, in which NumPy has converted unlabeled=-1 to '-1'. Pass y as a list or with dtype"
     with pytest.raises(InputError, match=said):
         find_unlabeled(np.array(["a", -1]), -1)
     assert find_unlabeled(np.array(["a", "b"]), -1).tolist() == [False, False]
@@ -85,7 +85,7 @@ def test_numbers_beside_a_gap_stay_numbers():
 
 def test_missing_labels_that_nobody_spoke_of():
     """The advice is to let the teacher speak for them."""
-    with pytest.raises(InputError, match=r"at position 1 first\. Drop those rows, or let the teacher speak for them"):
+    with pytest.raises(InputError, match=r"at position 1 first\. Drop these rows, or set unlabeled=numpy\.nan to"):
         classes().encode(np.array(["a", None, "b"], dtype=object), np.ones(3), learns=True)
 
 
@@ -98,7 +98,8 @@ def test_what_an_unfitted_teacher_needs(make):
         coding.missing(3)
     coding.unlabeled = -1
     with pytest.raises(
-        InputError, match=rf"All of y is unlabeled=-1: there is nothing to fit the teacher on.*{way_out}"
+        InputError,
+        match=rf"All rows of y are unlabeled \(unlabeled=-1\), so the teacher cannot be fitted\. .*{way_out}",
     ):
         coding.encode(np.full(3, -1), np.ones(3), learns=True)
     missing = make().missing(3)
@@ -125,7 +126,9 @@ def test_without_any_label_the_classes_are_the_teachers():
     some.encode(np.array([-1, -1]), np.ones(2), learns=True)
     assert some.classes.tolist() == ["a", "b"]
     later = classes(classes=["a", "x"], learned=np.array(["a", "b"]))
-    with pytest.raises(InputError, match=r"classes=\['a', 'x'\] is not what it was in the first call: .*or none\."):
+    with pytest.raises(
+        InputError, match=r"must be the same as in the first call, .*, or None\. Got \['a', 'x'\] instead\."
+    ):
         later.encode(np.array(["a", "b"], dtype=object), np.ones(2), learns=False)
 
 
@@ -135,7 +138,7 @@ def test_what_rows_without_a_target_weigh(make, y):
     y = np.array(y, dtype=object if make is classes else float)
     for alpha, expected in ((0, 0.0), (0.5, 1.0), (1, 1.0)):
         assert make(alpha=alpha).encode(y, np.ones(3), learns=True)[1][1] == expected
-    with pytest.raises(InputError, match=r"alpha=0 leaves nothing to learn from rows without labels"):
+    with pytest.raises(InputError, match=r"alpha=0 ignores the teacher, but all rows of y are unlabeled\."):
         make(alpha=0).encode(y[[1, 1]], np.ones(2), learns=True)
 
 

@@ -385,7 +385,7 @@ def test_weights_that_the_teacher_cannot_take_are_said_so(rows, make):
     """Halves of rows cannot be shown to neighbours: a warning, and the student still minds them."""
     X, y = rows
     weight = np.random.default_rng(0).uniform(0.5, 2, 30)
-    with pytest.warns(TrainingWarning, match="KNeighborsClassifier, takes no sample_weight.*the student alone"):
+    with pytest.warns(TrainingWarning, match="KNeighborsClassifier does not take sample_weight. Only the student uses"):
         student = make(KNeighborsClassifier(3)).fit(X, y, sample_weight=weight)
     assert len(student.teacher_._fit_X) == 30
     plain = make(KNeighborsClassifier(3)).fit(X, y)

@@ -59,7 +59,7 @@ def test_quickstart_on_a_wrong_folder(root, tmp_path, monkeypatch):
         (tmp_path / "clothing" / part / "hat").mkdir(parents=True)
         (tmp_path / "clothing" / part / "hat" / "1.png").touch()
     for folder, message in (
-        ("clothing", r"parts of a data set.*did you mean '.*clothing/train'\?$"),
+        ("clothing", r"parts of a dataset.*Did you mean '.*clothing/train'\?$"),
         ("clothing/tran", r"a folder that exists\. Got '.*tran' instead\. Did you mean '.*clothing/train'\?$"),
         ("clothing/test/hat", "have no labels"),
     ):

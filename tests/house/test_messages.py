@@ -120,12 +120,16 @@ CASES = {
         "xxx'",
     ),
     "net_params, callbacks": (lambda: fine(net_params={"callbacks": LONG}).fit(X, Y), "net_params={'call", "off."),
-    "knowledge": (lambda: distilled(knowledge={LONG: 1.0}).fit(X, Y), "knowledge={'xxx", "'feature': 0.5}."),
+    "knowledge": (
+        lambda: distilled(knowledge={LONG: 1.0}).fit(X, Y),
+        "The 'knowledge' parameter must be one of ['response'",
+        "instead.",
+    ),
     "teacher": (lambda: distilled(Unprintable()).fit(X, Y), "Cannot clone object 'Unprintable(xxx", "method."),
     "teacher, frozen": (
         lambda: distilled(FrozenEstimator(LogisticRegression(C=MANY))).fit(X, Y),
         "teacher=FrozenEstimator",
-        "set_params(teacher=...).)",
+        "pass one with set_params(teacher=...).",
     ),
     "estimator": (lambda: PrunedClassifier(Unprintable()).fit(X, Y), "estimator=Unprintable(xxx", "the estimator."),
     "estimator, ticket": (
@@ -159,7 +163,7 @@ CASES = {
     ),
     "teacher's classes": (
         lambda: distilled(FrozenEstimator(LogisticRegression().fit(X, TEXT))).fit(X, [LONG, "b"] * 4),
-        "The teacher and the labels know other classes",
+        "The teacher and y have different classes: missing from the teacher: ",
         "inside a FrozenEstimator.",
     ),
     "weights of rows": (lambda: fine().fit(X, Y, sample_weight=[LONG] * 8), "could not convert string", ""),
