@@ -18,7 +18,7 @@ import torch
 
 from sktl._frozen._prefix import FrozenPrefix
 from sktl._frozen._progress import Progress
-from sktl._images import Images, Picture, naming_others
+from sktl._images import Images, TableImage, naming_others
 from sktl._locks import Lock
 from sktl.exceptions import InputError
 
@@ -41,7 +41,7 @@ _FULL = {errno.ENOSPC, errno.EFBIG, getattr(errno, "EDQUOT", errno.ENOSPC)}  # W
 class Augmentation(Protocol):
     """What makes a table of other images out of a table of images, other ones in each epoch."""
 
-    def augmented(self, images: Images, epoch: int) -> Sequence[Picture]:
+    def augmented(self, images: Images, epoch: int) -> Sequence[TableImage]:
         """The images as they look in one epoch, which each image's own content decides."""
 
 
@@ -188,16 +188,16 @@ class GivenActivations:
         return self._rows[torch.as_tensor(positions)]
 
 
-class _Views(Sequence[Picture]):
+class _Views(Sequence[TableImage]):
     """Several tables of equal length, one after the other."""
 
-    def __init__(self, tables: Sequence[Sequence[Picture]]):
+    def __init__(self, tables: Sequence[Sequence[TableImage]]):
         self._tables = tables
 
     def __len__(self) -> int:
         return len(self._tables) * len(self._tables[0])
 
-    def __getitem__(self, index: int) -> Picture:  # type: ignore[override]  # no slices
+    def __getitem__(self, index: int) -> TableImage:  # type: ignore[override]  # no slices
         table, position = divmod(range(len(self))[index], len(self._tables[0]))
         return self._tables[table][position]
 

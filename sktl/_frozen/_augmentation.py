@@ -17,7 +17,7 @@ import xxhash
 from PIL import Image
 from sklearn.utils._param_validation import Interval
 
-from sktl._images import Images, Picture
+from sktl._images import Images, TableImage
 from sktl._randomness import seeded_everywhere
 from sktl.backbones import Backbone, Preprocessing
 from sktl.exceptions import InputError
@@ -98,7 +98,7 @@ class Augmentation:
         self.seed = seed
         self.key = key
 
-    def augmented(self, images: Images, epoch: int) -> Sequence[Picture]:
+    def augmented(self, images: Images, epoch: int) -> Sequence[TableImage]:
         """The images as they look in one epoch, made one by one when asked for; safe to ask from several threads.
 
         Parameters
@@ -110,7 +110,7 @@ class Augmentation:
 
         Returns
         -------
-        sequence of Picture
+        sequence of TableImage
         """
         return _AugmentedTable(self, images, epoch)
 
@@ -146,7 +146,7 @@ class Augmentation:
         return _as_pixels(result, pixels.shape[2])
 
 
-class _AugmentedTable(Sequence[Picture]):
+class _AugmentedTable(Sequence[TableImage]):
     """A table of images as they look in one epoch."""
 
     def __init__(self, augmentation: Augmentation, images: Images, epoch: int):
@@ -155,7 +155,7 @@ class _AugmentedTable(Sequence[Picture]):
     def __len__(self) -> int:
         return len(self._images)
 
-    def __getitem__(self, index: int) -> Picture:  # type: ignore[override]  # no slices
+    def __getitem__(self, index: int) -> TableImage:  # type: ignore[override]  # no slices
         return _AugmentedImage(self._augmentation, self._images[index], self._epoch)
 
     def digest(self, index: int) -> bytes:
@@ -163,10 +163,10 @@ class _AugmentedTable(Sequence[Picture]):
         return self[index].digest
 
 
-class _AugmentedImage(Picture):
+class _AugmentedImage(TableImage):
     """An image as it looks in one epoch; it is decoded and changed once."""
 
-    def __init__(self, augmentation: Augmentation, image: Picture, epoch: int):
+    def __init__(self, augmentation: Augmentation, image: TableImage, epoch: int):
         self._augmentation, self._image, self._epoch = augmentation, image, epoch
         # Not a cached_property: in Python 3.11 that has one lock for all images, which decodes them one by one.
         self._pixels: np.ndarray | None = None

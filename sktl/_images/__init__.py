@@ -36,7 +36,7 @@ from sktl._images._columns import TakesTables
 from sktl._images._convert import images_to_rows, rows_to_images
 from sktl._images._decode import in_range
 from sktl._images._format import ImageFormat
-from sktl._images._image_table import Images, Picture
+from sktl._images._image_table import Images, TableImage
 from sktl._images._lazy import LazyImage, LazyImages, Remembering, unwrapped
 from sktl._images._learn import pixel_order
 from sktl._images._read_settings import ReadSettings
@@ -60,9 +60,9 @@ __all__ = [
     "Images",
     "LazyImage",
     "LazyImages",
-    "Picture",
     "ReadSettings",
     "Remembering",
+    "TableImage",
     "TakesTables",
     "UnreadableImage",
     "as_column",

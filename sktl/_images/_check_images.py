@@ -194,7 +194,7 @@ def _learn(kind: str, source: Any, channels: str, in_channels: int) -> ImageForm
     values = {"batch": [source], "files": []}.get(kind)
     value_range, uint16_range = learn_ranges(arrays() if values is None else values)
     learned = learn_channels(shapes, in_channels, prefer_last=not are_tensors) if channels == "auto" else channels
-    if uint16_range is None and (kind == "files" or (kind == "pictures" and not isinstance(source, Remembering))):
+    if uint16_range is None and (kind == "files" or (kind == "images" and not isinstance(source, Remembering))):
         uint16_range = learn_depth(highest_in_files(source))
     return ImageFormat(kind=kind, channels=learned, value_range=value_range, uint16_range=uint16_range)
 

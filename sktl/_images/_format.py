@@ -11,7 +11,7 @@ class ImageFormat:
 
     Attributes
     ----------
-    kind : {"files", "pictures", "batch", "rows"}
+    kind : {"files", "images", "batch", "rows"}
         What was given: paths or encoded files; a list of PIL images or arrays; one array of pictures; flat rows.
     shape : (H, W, C) or None
         The shape that flat rows are unfolded to; None for everything else, where each picture has its own.

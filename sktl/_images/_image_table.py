@@ -26,7 +26,7 @@ ARRAY = (np.ndarray, torch.Tensor)
 ITEM = "a path, bytes, an open file, a PIL image, or an array or tensor of shape (H, W) or (H, W, C)"
 
 
-class Picture:
+class TableImage:
     """One picture, its content at hand: a key of it, and its pixels when asked for."""
 
     @property
@@ -39,7 +39,7 @@ class Picture:
         raise NotImplementedError
 
 
-class _File(Picture):
+class _File(TableImage):
     """An encoded file: told apart by its bytes, decoded only when needed."""
 
     def __init__(self, data: bytes, in_channels: int, name: str, reading: ReadSettings):
@@ -76,7 +76,7 @@ class _ReadByUser(_File):
         return decode_array(values, self._in_channels, self._name, self._reading)
 
 
-class _Pixels(Picture):
+class _Pixels(TableImage):
     """Pixels in memory: told apart by what they are after conversion, so that equal pictures share one digest."""
 
     def __init__(self, pixels: np.ndarray):
@@ -92,7 +92,7 @@ class _Pixels(Picture):
         return self._pixels
 
 
-class Images(Sequence[Picture]):
+class Images(Sequence[TableImage]):
     """The pictures of one ``X``, made one by one when asked for; safe to ask from several threads.
 
     Parameters
@@ -100,7 +100,7 @@ class Images(Sequence[Picture]):
     source : sequence of items, ndarray of flat rows (n, n_pixels), or ndarray of pictures (n, ...)
         What ``X`` was found to be; kept as it is.
     image_format : ImageFormat
-        What was learnt at fit.
+        What was learned at fit.
     in_channels : int
         Channels of every decoded picture.
     """
@@ -117,7 +117,7 @@ class Images(Sequence[Picture]):
     def __len__(self) -> int:
         return len(self._positions)
 
-    def __getitem__(self, index: int) -> Picture:  # type: ignore[override]  # no slices
+    def __getitem__(self, index: int) -> TableImage:  # type: ignore[override]  # no slices
         """Read picture ``index``: a file's bytes are read here, once; pixels in memory are converted here.
 
         Raises
@@ -129,7 +129,7 @@ class Images(Sequence[Picture]):
         if self._rows is not None:
             pixels = rows_to_images(self._rows[index : index + 1], self._format)[0]
             return _Pixels(convert_channels(pixels, self._in_channels, f"Image {index}"))
-        return self._picture(self._source[index], index)
+        return self._table_image(self._source[index], index)
 
     @property
     def n_in_table(self) -> int:
@@ -177,7 +177,7 @@ class Images(Sequence[Picture]):
         Returns
         -------
         bytes
-            16 of them, as `Picture.digest`.
+            16 of them, as `TableImage.digest`.
 
         Raises
         ------
@@ -206,7 +206,7 @@ class Images(Sequence[Picture]):
         first = None if self._rows is not None or not len(self) else self.item(0)
         return first.on_error if isinstance(first, LazyImage) else "raise"
 
-    def _picture(self, item: Any, index: int) -> Picture:
+    def _table_image(self, item: Any, index: int) -> TableImage:
         reading, name = ReadSettings(self._format.uint16_range), f"Image {index}"
         if isinstance(item, LazyImage):
             item, reading = item.source, item.reading.with_uint16_range(self._format.uint16_range)
@@ -250,35 +250,37 @@ class Images(Sequence[Picture]):
         is_known = range_of_type(values.dtype) is not None or is_uint16(values.dtype) or reading.value_range is not None
         if not is_known and self._format.value_range is None:
             raise ImageError(
-                f"{name}: the value range of {values.dtype} pixels is learnt at fit, but fit was given "
+                f"{name}: the value range of {values.dtype} pixels is learned at fit, but fit was given "
                 f"{self._format.kind}; give uint8 pixels."
             )
         values = _channels_last(values, self._format.channels, self._in_channels, name)
         return convert_channels(in_range(values, self._format.value_range, reading), self._in_channels, name)
 
 
-def _channels_last(values: np.ndarray, learnt: str | None, in_channels: int, name: str) -> np.ndarray:
-    """View a picture as (H, W, C), by the axis learnt or, where none was, by the only one possible."""
+def _channels_last(values: np.ndarray, learned: str | None, in_channels: int, name: str) -> np.ndarray:
+    """View a picture as (H, W, C), by the axis learned or, where none was, by the only one possible."""
     if values.ndim == 2:
-        values, learnt = values[:, :, np.newaxis], "last"
+        values, learned = values[:, :, np.newaxis], "last"
     if values.ndim != 3:
         raise ImageError(f"{name}: an array of shape {values.shape}, but must be (H, W) or (H, W, C).")
-    if learnt is None:
+    if learned is None:
         try:
-            learnt = learn_channels([values.shape], in_channels, prefer_last=False)
+            learned = learn_channels([values.shape], in_channels, prefer_last=False)
         except ImageError as error:
             raise ImageError(f"{name}: {error}") from None
-    n_channels = values.shape[0] if learnt == "first" else values.shape[2]
-    if learnt is None or n_channels not in allowed_channels(in_channels):
+    n_channels = values.shape[0] if learned == "first" else values.shape[2]
+    if learned is None or n_channels not in allowed_channels(in_channels):
         raise ImageError(
-            f"{name}: an array of shape {values.shape} {channels_fault(values.shape, in_channels, learnt)}"
+            f"{name}: an array of shape {values.shape} {channels_fault(values.shape, in_channels, learned)}"
         )
-    return np.moveaxis(values, 0, -1) if learnt == "first" else values
+    return np.moveaxis(values, 0, -1) if learned == "first" else values
 
 
-def channels_fault(shape: Sequence[int], in_channels: int, learnt: str | None = None) -> str:
+def channels_fault(shape: Sequence[int], in_channels: int, learned: str | None = None) -> str:
     counts = {"first": f"{shape[0]} channels", "last": f"{shape[-1]} channels"}
-    got = f"{counts[learnt]} (axis {learnt!r})" if learnt else f"{counts['last']} if last, {counts['first']} if first"
+    got = (
+        f"{counts[learned]} (axis {learned!r})" if learned else f"{counts['last']} if last, {counts['first']} if first"
+    )
     allowed = " or ".join(map(str, allowed_channels(in_channels)))
     return (
         f"has {got}; with in_channels={in_channels} it must have {allowed}. in_channels= and channels= say otherwise."

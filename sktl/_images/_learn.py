@@ -233,7 +233,7 @@ def learn_row_shape(n_pixels: int, image_shape: Sequence[int] | None, in_channel
         if (side := _side(n_pixels, n_channels)) is not None:
             return side, side, n_channels
     side = math.isqrt((n_pixels - 1) // counts[0]) + 1
-    label = " Was the label left in? One column less would be" if _is_picture(n_pixels - 1, counts) else ""
+    label = " Was the label left in? One column less would be" if _is_image_size(n_pixels - 1, counts) else ""
     label += " a picture." if label else ""
     _warn_once(
         f"The rows of X have {n_pixels} values, which is no square and not 3 x a square: they are padded with zeros "
@@ -263,7 +263,7 @@ def _side(n_pixels: int, n_channels: int) -> int | None:
     return side if side * side * n_channels == n_pixels else None
 
 
-def _is_picture(n_pixels: int, counts: Iterable[int]) -> bool:
+def _is_image_size(n_pixels: int, counts: Iterable[int]) -> bool:
     # From 8 x 8 on: among very small numbers nearly every second one is next to a square.
     return n_pixels >= 64 and any(_side(n_pixels, n_channels) is not None for n_channels in counts)
 

@@ -20,7 +20,7 @@ _NUMBER = (int, float, complex, np.number)
 
 
 def understand(X: Any, *, strict: bool = True) -> tuple[str, Any]:
-    """Say what ``X`` is: ("rows", X for scikit-learn), ("batch", ndarray), or ("files" | "pictures", sequence).
+    """Say what ``X`` is: ("rows", X for scikit-learn), ("batch", ndarray), or ("files" | "images", sequence).
 
     With ``strict=False``, items none of which is an image are not refused as a whole: each has its own error when it is
     read, so that what becomes of it does not depend on its neighbors. Values that are missing are never refused here.
@@ -119,7 +119,7 @@ def _understand_nested(items: np.ndarray) -> tuple[str, Any]:
             lengths = sorted({len(array) if array is not None else 0 for array in arrays})
             raise ImageError(f"The rows of X have different lengths, from {lengths[0]} to {lengths[-1]} values.")
         return "rows", np.stack(known)
-    return "pictures", as_column(arrays)
+    return "images", as_column(arrays)
 
 
 def as_column(items: Sequence[Any]) -> np.ndarray:
@@ -138,4 +138,4 @@ def is_item(item: Any) -> bool:
 
 def _items_kind(items: Sequence[Any]) -> str:
     looked_at = [_first(items)] if isinstance(items, Remembering) else items
-    return "pictures" if any(isinstance(unwrapped(item), (*ARRAY, Image.Image)) for item in looked_at) else "files"
+    return "images" if any(isinstance(unwrapped(item), (*ARRAY, Image.Image)) for item in looked_at) else "files"

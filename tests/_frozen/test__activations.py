@@ -16,7 +16,7 @@ from sktl._frozen._activations import GivenActivations, RowStore, fetch_activati
 from sktl._frozen._prefix import FrozenPrefix
 from sktl._frozen._runtime import Runtime
 from sktl._frozen._spec import PrefixSpec
-from sktl._images import ImageFormat, Images, Picture
+from sktl._images import ImageFormat, Images, TableImage
 from sktl.backbones import load_backbone
 
 SHAPE = (6, 2, 5)
@@ -144,7 +144,7 @@ def test_a_row_written_in_parts_is_whole(monkeypatch):
     np.testing.assert_array_equal(store.take([1])[0], np.arange(10))
 
 
-class Darkened(Picture):
+class Darkened(TableImage):
     def __init__(self, picture, epoch):
         self._picture, self._epoch = picture, epoch
 

@@ -20,7 +20,7 @@ from sktl._frozen._augmentation import AUGMENT_CONSTRAINTS, RECIPES, Augmentatio
 from sktl._frozen._prefix import FrozenPrefix
 from sktl._frozen._runtime import Runtime
 from sktl._frozen._spec import PrefixSpec
-from sktl._images import ImageFormat, Images, Picture
+from sktl._images import ImageFormat, Images, TableImage
 from sktl.backbones import load_backbone
 
 N_PICTURES = 6
@@ -144,7 +144,7 @@ def test_pictures_are_decoded_at_the_same_time(images):
     """Only the drawing is one at a time: two threads meet while each is decoding its picture."""
     meeting = threading.Barrier(2, timeout=60)
 
-    class Meeting(Picture):
+    class Meeting(TableImage):
         digest = b"1"
 
         def decode(self):

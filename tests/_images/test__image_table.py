@@ -213,7 +213,7 @@ def test_floats_after_files():
     """Fit on files teaches no value range: uint8 arrays are fine afterwards, floats are an error that says why."""
     file, pixels = [png(picture(4, 4, 3))], picture(1, 8, 8, 3)
     np.testing.assert_array_equal(decoded(pixels, fitted_on=file), pixels)
-    with pytest.raises(ImageError, match="value range of float64 pixels is learnt at fit, but fit was given files"):
+    with pytest.raises(ImageError, match="value range of float64 pixels is learned at fit, but fit was given files"):
         decoded(pixels / 255, fitted_on=file)
     with pytest.raises(ImageError, match="table of numbers, but Holder was fitted on files"):
         decoded(pixels.reshape(1, -1), fitted_on=file)
