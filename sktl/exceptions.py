@@ -1,32 +1,32 @@
-"""Every error and warning that sktl raises on its own account.
+"""Errors and warnings of sktl.
 
 ::
 
     Exception
     └── SktlError
-        ├── InputError (ValueError)              a parameter or an input that makes no sense
-        ├── ImageError (ValueError)              a picture that cannot be read or understood
-        ├── BackboneError (ValueError)           an unknown name, layer or stage; a graph that cannot be read
+        ├── InputError (ValueError)               invalid parameter or input
+        ├── ImageError (ValueError)               unreadable image, or not an image
+        ├── BackboneError (ValueError)            unknown backbone, layer or stage
         ├── WeightsError
-        │   ├── WeightsDownloadError (OSError)   published weights that did not arrive
-        │   └── WeightsMismatchError (ValueError) a file whose keys or shapes are another network's
-        ├── CompressionError (ValueError)        a network that cannot be made smaller in the way asked for
-        ├── EngineError (RuntimeError)           a network that the engine asked for cannot run
-        ├── DivergenceError (ArithmeticError)    training whose losses or outputs are no finite numbers any more
-        └── MissingDependencyError (ImportError) an extra that is not installed
+        │   ├── WeightsDownloadError (OSError)    failed download of published weights
+        │   └── WeightsMismatchError (ValueError) weights of another network
+        ├── CompressionError (ValueError)         network that cannot be compressed
+        ├── EngineError (RuntimeError)            network that the engine cannot run
+        ├── DivergenceError (ArithmeticError)     NaN or infinite values in training
+        └── MissingDependencyError (ImportError)  optional package not installed
     UserWarning
     └── SktlWarning
-        ├── ImageWarning                         input that was understood by a guess worth knowing
-        ├── CacheWarning                         a cache that could not be read or written; results are right
-        ├── TrainingWarning                      training that does not do what its parameters seem to say
-        └── TransferWarning                      a network that tells no more of the pictures than their pixels do
+        ├── ImageWarning                          images read under an assumption
+        ├── CacheWarning                          cache that cannot be read or written
+        ├── TrainingWarning                       training differs from its parameters
+        └── TransferWarning                       features no better than raw pixels
 
-A message has at most about 600 characters. A longer one is cut in its middle, so that it still begins with what was
-wrong and ends with what to do.
+Messages are limited to about 600 characters. Longer messages are shortened in the
+middle, so that they still begin with the problem and end with the solution.
 
-Beside these there are the errors that Python and scikit-learn have a type for: TypeError for an object of a type that
-cannot be used, FileNotFoundError, NotFittedError, and scikit-learn's own ValueError for a parameter that is out of its
-range.
+Standard errors are raised as usual: TypeError for an object of an unsupported type,
+FileNotFoundError, scikit-learn's NotFittedError, and scikit-learn's ValueError for
+parameters with invalid values.
 """
 
 from typing import Any
@@ -54,76 +54,102 @@ __all__ = [
 
 
 class SktlError(Exception):
-    """Base class of all errors that sktl raises on its own account."""
+    """Base class of all errors of sktl."""
 
     def __init__(self, *args: Any, **kwargs: Any):
         super().__init__(*shortened_args(args), **kwargs)
 
 
 class InputError(SktlError, ValueError):
-    """A parameter or an input that makes no sense, or parameters that exclude each other.
+    """Error raised if a parameter or an input is invalid.
 
-    The message names the parameter, what was given, and what to give instead.
+    The message names the parameter, the invalid value and the valid values.
     """
 
 
 class ImageError(SktlError, ValueError):
-    """A picture that cannot be read or understood.
+    """Error raised if an image cannot be read, or if an input does not contain images.
 
-    The message names the item's position, its path where it has one, and what is wrong.
+    The message gives the position of the image in ``X``, its path if it has one, and
+    the reason.
     """
 
 
 class BackboneError(SktlError, ValueError):
-    """An unknown backbone, layer or stage, or a network whose graph cannot be read."""
+    """Error raised if a backbone, layer or stage is unknown or not supported."""
 
 
 class WeightsError(SktlError):
-    """Base class of the errors about weights."""
+    """Base class of the errors about pretrained weights."""
 
 
 class WeightsDownloadError(WeightsError, OSError):
-    """Published weights could not be downloaded; the message says how to use a local file."""
+    """Error raised if published weights cannot be downloaded.
+
+    The message explains how to use a local file instead.
+    """
 
 
 class WeightsMismatchError(WeightsError, ValueError):
-    """A weights file does not fit the network: keys or shapes differ, or it is no state dict."""
+    """Error raised if a weights file does not match the network.
+
+    The keys or shapes differ, or the file does not contain a state dict.
+    """
 
 
 class CompressionError(SktlError, ValueError):
-    """The network cannot be made smaller in the way asked for; the message says why and what still works."""
+    """Error raised if a network cannot be compressed as requested.
+
+    The message gives the reason and an alternative.
+    """
 
 
 class EngineError(SktlError, RuntimeError):
-    """The engine asked for cannot run this network; the message says why and names one that can."""
+    """Error raised if the requested engine cannot run a network.
+
+    The message gives the reason and an engine that can run the network.
+    """
 
 
 class DivergenceError(SktlError, ArithmeticError):
-    """Training diverged: losses or outputs are no finite numbers. The weights of the last good epoch are kept."""
+    """Error raised if training diverges.
+
+    The loss, the weights or the outputs became NaN or infinite. The estimator keeps the
+    weights of the last good epoch.
+    """
 
 
 class MissingDependencyError(SktlError, ImportError):
-    """An optional package is not installed; the message gives the ``pip install`` that adds it."""
+    """Error raised if an optional package is not installed.
+
+    The message contains the ``pip install`` command.
+    """
 
 
 class SktlWarning(UserWarning):
-    """Base class of all warnings that sktl gives on its own account."""
+    """Base class of all warnings of sktl."""
 
     def __init__(self, *args: Any):
         super().__init__(*shortened_args(args))
 
 
 class ImageWarning(SktlWarning):
-    """Input that was understood by a guess worth knowing about (padding, scaling, a NaN row)."""
+    """Warning about images that were padded, rescaled, or could not be read."""
 
 
 class CacheWarning(SktlWarning):
-    """A cache could not be read or written; the features were computed and are right."""
+    """Warning about a cache that cannot be read or written.
+
+    The results are correct because the features were computed instead.
+    """
 
 
 class TrainingWarning(SktlWarning):
-    """Training will not do, or has not done, what its parameters seem to say; the estimator is fitted."""
+    """Warning about training that differs from what its parameters suggest.
+
+    The estimator is fitted nevertheless.
+    """
 
 
 class TransferWarning(SktlWarning):
-    """The features of a network tell a linear model no more of the pictures than their pixels do."""
+    """Warning about features that do not improve on raw pixels."""

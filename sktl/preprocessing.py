@@ -1,4 +1,4 @@
-"""Transformers for image files and for tables of pixels."""
+"""Transformers for image files and tables of pixels."""
 
 import math
 from numbers import Integral
@@ -33,65 +33,79 @@ __all__ = ["ImageReader", "PixelRowsToImages"]
 
 
 class ImageReader(TransformerMixin, Estimator):
-    """Transformer that sets how image files are read.
+    """Set how image files are read.
 
-    Every estimator of sktl reads ordinary files by itself. Put this transformer before it if the files need more than a
-    path: the values that are black and white, a reader function, or a page. It does not read the files. It returns lazy
-    images, which the estimator reads when it needs their pixels.
+    Every sktl estimator reads common image files directly. Put this transformer in
+    front of the estimator if a path alone is not enough: to set the value range of
+    12-bit or float images, to read files with your own function, or to select a page.
+    The transformer does not read any file. It returns lazy images, which are read when
+    the estimator needs their pixels.
 
     Parameters
     ----------
     reader : callable, "tifffile" or None, default=None
-        Function that reads a file. If None, Pillow is used, and tifffile for the TIFF files that Pillow refuses or
-        misreads (extra ``tiff``). "tifffile" uses tifffile for all TIFF files. A callable receives the path, or a
-        binary file if the item is not a path, and returns an array of shape (H, W) or (H, W, C) with any number of
-        channels. It is called from several threads. Use an importable function if the estimator will be pickled or run
-        with ``n_jobs``.
+        What reads the files. If None, files are read with Pillow, except for TIFF files
+        that Pillow cannot read correctly, which are read with tifffile
+        (``pip install 'sktl[tiff]'``). ``"tifffile"`` reads all TIFF files with
+        tifffile. A callable receives a path, or a binary file object if the item is not
+        a path, and returns an array of shape (H, W) or (H, W, C) with any number of
+        channels. The callable must be thread-safe, and importable if the estimator is
+        pickled or run with ``n_jobs``.
     value_range : (float, float) or None, default=None
-        The values that are black and white, such as ``(0, 4095)`` for a 12-bit camera. Values outside are clipped. It
-        applies to every type except ``uint8`` and ``bool``. If None, the bit depth stated in the file is used; floats,
-        and integers other than ``uint8`` and ``uint16`` from a ``reader``, then raise an error.
+        Values of black and white, such as ``(0, 4095)`` for a 12-bit camera. Values
+        outside this range are clipped. The range applies to all dtypes except ``uint8``
+        and ``bool``. If None, the bit depth stored in the file is used, and an error is
+        raised for floats and for arrays returned by ``reader`` whose integer dtype is
+        neither ``uint8`` nor ``uint16``.
     max_pixels : int or "auto", default="auto"
-        The largest image to decode, in pixels. Larger images raise an error, as they may be decompression bombs. "auto"
-        allows images that fit in a sixteenth of the machine's memory at 4 bytes per pixel, and at least 89 million
-        pixels.
+        Maximum number of pixels of an image. Larger images raise an error because they
+        may be decompression bombs. ``"auto"`` allows images that fit into 1/16 of the
+        memory at 4 bytes per pixel, and always allows 89 million pixels.
     page : int, default=0
-        Which image to read from a file that holds several (TIFF, GIF), counted from 0.
+        Index of the image to read from a file with several pages or frames (TIFF, GIF).
     on_error : {"raise", "nan"}, default="raise"
-        What to do if an image cannot be read. "nan" has the same effect as ``on_error="nan"`` of the estimator that
-        follows: a row of NaN and a warning, or a row that is left out of `fit`.
+        What to do if an image cannot be read. ``"raise"`` raises an error. ``"nan"``
+        has the same effect as ``on_error="nan"`` of the estimator that follows: it
+        warns, and returns a row of NaN or leaves the row out of `fit`.
 
     Attributes
     ----------
     n_features_in_ : int
-        Number of columns seen in ``fit``; only if ``X`` is a table with columns.
+        Number of columns seen during `fit`. Only defined if ``X`` is a table with
+        columns.
     feature_names_in_ : ndarray of shape (n_features_in_,)
-        Names of the columns seen in ``fit``; only if all are strings.
+        Names of columns seen during `fit`. Only defined if the column names of ``X``
+        are all strings.
 
     Raises
     ------
     ImageError
         If ``X`` is not a table of images.
     InputError
-        If ``value_range`` is not a range, or if a callable is combined with ``page``.
+        If ``value_range`` is not a valid range, or if ``page`` is combined with a
+        callable ``reader``.
     MissingDependencyError
         If ``reader="tifffile"`` and tifffile is not installed.
 
     See Also
     --------
-    sktl.feature_extraction.PretrainedFeatureExtractor : Takes the images.
-    sktl.datasets.load_image_folder : Lists the files of a folder.
+    sktl.feature_extraction.PretrainedFeatureExtractor : Extract features from images.
+    sktl.datasets.load_image_folder : Load the paths and labels of a folder of images.
 
     Notes
     -----
-    Features are cached under the bytes of the file and these parameters. A callable is identified by its code, its
-    defaults and closure, and the functions, classes and constants of your own modules that it uses. Installed packages
-    are identified by name: a new version of one does not invalidate cached features. The file is read once for its
-    bytes and once by the callable.
+    The cache key of a feature consists of the bytes of the file and the parameters of
+    the reader. A callable is identified by its code, its defaults, its closure, and the
+    functions, classes and constants that it uses from modules that are not installed
+    packages. Installed packages are identified by name: a new version of a package does
+    not invalidate cached features. With a callable, each file is read twice: once for
+    the cache key and once by the callable.
 
-    Arrays and rows of numbers are returned as arrays, scaled to 0-255 if ``value_range`` is given.
+    Arrays and rows of numbers are returned as arrays. They are scaled to 0-255 if
+    ``value_range`` is given.
 
-    In a :class:`~sklearn.compose.ColumnTransformer`, use it in a pipeline with the estimator that follows.
+    In a :class:`~sklearn.compose.ColumnTransformer`, put the reader into a pipeline
+    together with the estimator that follows.
 
     Examples
     --------
@@ -102,7 +116,7 @@ class ImageReader(TransformerMixin, Estimator):
     array([[[  0,  62],
             [125, 255]]], dtype=uint8)
 
-    Files are not read yet:
+    Files are not read by the transformer:
 
     >>> ImageReader(value_range=(0, 4095)).fit_transform(["scan.tif"])
     array([LazyImage(str ('scan.tif'))], dtype=object)
@@ -125,19 +139,19 @@ class ImageReader(TransformerMixin, Estimator):
 
     @_fit_context(prefer_skip_nested_validation=True)
     def fit(self, X, y=None):
-        """Check the parameters and that ``X`` is a table of images; no file is read.
+        """Check the parameters and the type of ``X``, without reading files.
 
         Parameters
         ----------
         X : array-like of images
-            Paths, images, a batch array or rows of pixels, see the user guide.
+            Paths, images, a batch array or rows of pixels; see the user guide.
         y : None
             Ignored.
 
         Returns
         -------
         self : ImageReader
-            The reader.
+            The fitted transformer.
         """
         self._read(X, reset=True)
         return self
@@ -148,29 +162,31 @@ class ImageReader(TransformerMixin, Estimator):
         Parameters
         ----------
         X : array-like of images
-            Paths, images, a batch array or rows of pixels, see the user guide.
+            Paths, images, a batch array or rows of pixels; see the user guide.
 
         Returns
         -------
-        images : ndarray of shape (n_images,), dtype object
-            Lazy images. Arrays and rows of numbers are returned as arrays of the same shape. A sequence that decodes
-            its items each time, such as a column of a Hugging Face dataset, is returned as such a sequence (with
-            ``set_output``, as a column that holds the decoded items).
+        images : ndarray of shape (n_samples,), dtype object
+            Lazy images. Arrays and rows of numbers are returned as arrays of the same
+            shape. A sequence that decodes its items on access, such as a column of a
+            Hugging Face dataset, is returned as a sequence of the same kind; with
+            ``set_output``, its items are decoded and returned as a column.
         """
         return self._read(X, reset=False)
 
     def get_feature_names_out(self, input_features=None):
-        """Name of the column of images, or names of the columns of rows of pixels.
+        """Get output feature names for transformation.
 
         Parameters
         ----------
         input_features : array-like of str or None, default=None
-            Names of the columns; None takes those seen in ``fit``, and "image" if there were none.
+            Input features. If None, the names seen during `fit` are used. If ``X`` had
+            no columns in `fit`, the name is ``"image"``.
 
         Returns
         -------
-        names : ndarray of shape (n_columns,), dtype object
-            The names.
+        feature_names_out : ndarray of shape (n_columns,), dtype object
+            Name of the column of images, or names of the columns of pixels.
         """
         if input_features is None and not hasattr(self, "n_features_in_"):
             return np.array(["image"], dtype=object)
@@ -179,13 +195,13 @@ class ImageReader(TransformerMixin, Estimator):
         return names if order is None else names[order]
 
     def _read(self, X, *, reset):
-        """``X``, each image of it with how it is read."""
+        """Return ``X`` with the reading options attached to each image."""
         reading = self._reading()
         kind, source = understand(X, strict=False)
         if kind == "rows":
             return self._scaled(validate_rows(self, source, reset=reset), reading)
         check_names(self, X, reset=reset)
-        is_plain = _get_output_config("transform", self)["dense"] == "default"  # else a table with one column
+        is_plain = _get_output_config("transform", self)["dense"] == "default"  # otherwise a one-column table
         if kind == "batch" and is_plain:
             return self._scaled(source, reading)
         if isinstance(source, Remembering) and is_plain:
@@ -193,16 +209,17 @@ class ImageReader(TransformerMixin, Estimator):
         return as_column([self._lazy(item, reading) for item in source])
 
     def _reading(self):
-        """The parameters as one value."""
+        """Validate the parameters and return them as a `ReadSettings`."""
         self._validate_params()
         value_range = None if self.value_range is None else tuple(self.value_range)
         if value_range is not None and not _is_range(value_range):
             raise InputError(
-                f"value_range={self.value_range!r} must be (low, high), two finite numbers of which the first is lower."
+                "The 'value_range' parameter of ImageReader must be a tuple (low, high) of finite values with "
+                f"low < high. Got {self.value_range!r} instead."
             )
         if callable(self.reader) and self.page:
             raise InputError(
-                f"page={self.page} cannot be combined with a callable reader. Use page=0, and select the page in the "
+                f"page={self.page} cannot be combined with a callable reader. Use page=0 and select the page in the "
                 "reader."
             )
         if self.reader == "tifffile":
@@ -210,11 +227,15 @@ class ImageReader(TransformerMixin, Estimator):
         return ReadSettings(None, value_range, self.max_pixels, self.page, self.reader)
 
     def _lazy(self, item, reading):
-        """One image, unless it comes from another reader, whose options stay."""
+        """Wrap an item in a lazy image; the options of a previous reader are kept."""
         return item if isinstance(item, LazyImage) else LazyImage(item, reading, self.on_error)
 
     def _scaled(self, values, reading):
-        """Arrays on the scale 0-255, if the value range is given; one by one, if some are not to be scaled."""
+        """Scale an array to 0-255 if ``value_range`` is given.
+
+        An array with NaN or infinite values becomes a column of lazy images, so that
+        only the affected images raise an error.
+        """
         if reading.value_range is None or values.dtype.kind not in "buif":
             return values
         if values.dtype.kind == "f" and not np.isfinite(values).all():
@@ -222,7 +243,7 @@ class ImageReader(TransformerMixin, Estimator):
         return in_range(values, None, reading)
 
     def __sklearn_is_fitted__(self):
-        return True  # nothing is learned
+        return True  # stateless
 
     def __sklearn_tags__(self):
         tags = super().__sklearn_tags__()
@@ -230,7 +251,7 @@ class ImageReader(TransformerMixin, Estimator):
         tags.input_tags.three_d_array = True
         tags.requires_fit = False
         if self.value_range is not None:
-            tags.transformer_tags.preserves_dtype = []  # on the scale 0-255
+            tags.transformer_tags.preserves_dtype = []  # scaled to uint8
         return tags
 
 
@@ -240,47 +261,56 @@ def _is_range(bounds):
 
 
 class PixelRowsToImages(TransformerMixin, Estimator):
-    """Unfold flat rows of pixels into pictures.
+    """Reshape flat rows of pixels to images.
 
-    Every estimator of sktl understands flat rows by itself. This transformer is for when the rows need more words
-    than ``image_shape=`` (another pixel order), when they shall be looked at, or when another library takes over.
+    Every sktl estimator accepts flat rows of pixels directly. Use this transformer if
+    the pixels have another order than ``image_shape`` describes, to look at the images,
+    or to pass the images to another library.
 
     Parameters
     ----------
     image_shape : (H, W) or (H, W, C), default=None
-        Shape of one picture, in pixels. With None, a square or 3 x a square is understood, and any other width
-        is padded with black to the next square, with a warning.
+        Shape of each image, in pixels. If None, the images are assumed to be square,
+        with one or three channels. Any other number of pixels is padded with black to
+        the next square, with a warning.
     order : {"C", "F"}, default="C"
-        "C": the pixels of one line of the picture are next to each other. "F": those of one column are, as in
-        EMNIST and in data written by MATLAB; pictures that come out transposed need this.
+        Order of the pixels in a row. With ``"C"``, the pixels of a line of the image
+        are adjacent. With ``"F"``, the pixels of a column of the image are adjacent, as
+        in EMNIST and in data written by MATLAB. Change it if the images come out
+        transposed.
     channels : {"last", "first"}, default="last"
-        "last": the red, green and blue of one pixel are next to each other. "first": all red comes first, then all
-        green, then all blue, as in CIFAR-10's own files. Of no consequence for grey pictures.
+        Order of the channels in a row. With ``"last"``, the red, green and blue values
+        of a pixel are adjacent. With ``"first"``, all red values come first, then all
+        green, then all blue, as in the files of CIFAR-10. Ignored for grayscale images.
     rgb : bool, default=False
-        Whether grey pictures come out with three equal channels.
+        Whether to return grayscale images with three identical channels.
 
     Attributes
     ----------
     image_format_ : ImageFormat
-        What was learned: the images' ``shape`` (H, W, C) and the ``value_range`` that becomes 0-255. ``uint8`` and
-        ``bool`` have the range of their type, and so has ``uint16`` if its upper half is used; other types are 0-1,
-        0-255 or what was seen in ``fit``.
+        Format of the images seen during `fit`. ``shape`` is the image shape (H, W, C),
+        and ``value_range`` the range that is scaled to 0-255: the range of the dtype
+        for ``uint8``, ``bool``, and ``uint16`` if values in its upper half occur; for
+        all other data 0-1, 0-255, or the range seen during `fit`.
     n_features_in_ : int
-        Number of columns seen in ``fit``.
+        Number of columns seen during `fit`.
     feature_names_in_ : ndarray of shape (n_features_in_,)
-        Names of the columns seen in ``fit``; only where all are strings.
+        Names of columns seen during `fit`. Only defined if the column names of ``X``
+        are all strings.
 
     See Also
     --------
-    sktl.feature_extraction.PretrainedFeatureExtractor : Takes the pictures, and flat rows as well.
+    sktl.feature_extraction.PretrainedFeatureExtractor : Extract features from images or
+        flat rows of pixels.
 
     Notes
     -----
-    What a row loses on its way to pictures and back (:meth:`inverse_transform`): values are rounded to 1/255 of the
-    value range and clipped to it. Whole numbers from 0 to 255 lose nothing.
+    `transform` rounds values to 1/255 of the value range and clips them to that range,
+    so `inverse_transform` restores them only up to this precision. Integers from 0 to
+    255 are restored exactly.
 
-    A table has names for its columns, pictures have none: there is no ``get_feature_names_out``, and ``set_output``
-    does not apply.
+    The output has no columns, so the transformer has neither ``get_feature_names_out``
+    nor ``set_output``.
 
     Examples
     --------
@@ -310,12 +340,12 @@ class PixelRowsToImages(TransformerMixin, Estimator):
 
     @_fit_context(prefer_skip_nested_validation=True)
     def fit(self, X, y=None):
-        """Learn the pictures' shape and value range.
+        """Learn the shape and the value range of the images.
 
         Parameters
         ----------
         X : array-like of shape (n_samples, n_pixels)
-            Flat rows.
+            Flat rows of pixels.
         y : None
             Ignored.
 
@@ -327,25 +357,28 @@ class PixelRowsToImages(TransformerMixin, Estimator):
         Raises
         ------
         ImageError
-            If ``image_shape`` does not fit the rows, or ``rgb=True`` is asked of pictures with 2 channels, 4 or more.
+            If ``image_shape`` does not match the number of pixels, or if ``rgb=True``
+            and the images do not have 1 or 3 channels.
         """
         check_rows(self, X, reset=True)
         if self.rgb and (n_channels := self.image_format_.shape[2]) not in (1, 3):
-            raise ImageError(f"rgb=True needs pictures of 1 or 3 channels, but image_shape says {n_channels}.")
+            raise ImageError(
+                f"rgb=True requires images with 1 or 3 channels, but image_shape={self.image_shape} has {n_channels}."
+            )
         return self
 
     def transform(self, X):
-        """Unfold rows into pictures.
+        """Reshape rows to images.
 
         Parameters
         ----------
         X : array-like of shape (n_samples, n_pixels)
-            Flat rows.
+            Flat rows of pixels.
 
         Returns
         -------
         images : ndarray of shape (n_samples, H, W) or (n_samples, H, W, C), dtype uint8
-            Without the last axis where the pictures are grey and ``rgb=False``.
+            The images. Grayscale images have no channel axis unless ``rgb=True``.
         """
         check_is_fitted(self)
         images = rows_to_images(check_rows(self, X, reset=False), self.image_format_)
@@ -354,24 +387,24 @@ class PixelRowsToImages(TransformerMixin, Estimator):
         return np.repeat(images, 3, axis=3) if self.rgb else images[..., 0]
 
     def inverse_transform(self, X):
-        """Fold pictures back into rows.
+        """Reshape images back to rows.
 
         Parameters
         ----------
         X : array-like of shape (n_samples, H, W) or (n_samples, H, W, C)
-            Pictures as :meth:`transform` gives them, on the scale 0-255. Of grey pictures with three channels the
-            first counts.
+            Images as returned by `transform`, with values from 0 to 255. If
+            ``rgb=True``, only the first channel of grayscale images is used.
 
         Returns
         -------
         rows : ndarray of shape (n_samples, n_features_in_)
-            Rows in the value range and pixel order given to ``fit``: of the dtype of ``X`` where that range is 0-255,
-            else ``float64``.
+            Rows with the value range and the pixel order seen during `fit`. The dtype
+            is that of ``X`` if the value range is 0-255, and ``float64`` otherwise.
 
         Raises
         ------
         ImageError
-            If the pictures do not have the shape learnt in ``fit``.
+            If the images do not have the shape learned in `fit`.
         """
         check_is_fitted(self)
         images, (height, width, n_channels) = np.asarray(X), self.image_format_.shape
@@ -381,8 +414,8 @@ class PixelRowsToImages(TransformerMixin, Estimator):
             images = images[..., :1]
         if images.shape[1:] != (height, width, n_channels):
             raise ImageError(
-                f"X has the shape {np.shape(X)}, but the pictures learnt in fit are {height} x {width} with "
-                f"{n_channels} channel(s): give what transform gives."
+                f"X has shape {np.shape(X)}, but the images seen in fit are {height} x {width} with {n_channels} "
+                "channel(s). Pass images as returned by transform."
             )
         rows = images_to_rows(images, self.image_format_, self.n_features_in_)
         order = pixel_order(getattr(self, "feature_names_in_", None))
@@ -390,5 +423,5 @@ class PixelRowsToImages(TransformerMixin, Estimator):
 
     def __sklearn_tags__(self):
         tags = super().__sklearn_tags__()
-        tags.transformer_tags.preserves_dtype = []  # pictures are uint8 whatever the rows are
+        tags.transformer_tags.preserves_dtype = []  # images are always uint8
         return tags

@@ -65,7 +65,9 @@ def test_rgb():
     np.testing.assert_array_equal(images, np.repeat(rows.reshape(3, 8, 8, 1), 3, axis=3))
     np.testing.assert_array_equal(to_images.inverse_transform(images), rows)
     assert PixelRowsToImages(rgb=True).fit_transform(pictures(3, 48)).shape == (3, 4, 4, 3)
-    with pytest.raises(ImageError, match="rgb=True needs pictures of 1 or 3 channels, but image_shape says 5"):
+    with pytest.raises(
+        ImageError, match=r"rgb=True requires images with 1 or 3 channels, but image_shape=\(2, 2, 5\) has 5"
+    ):
         PixelRowsToImages((2, 2, 5), rgb=True).fit(pictures(3, 20))
 
 

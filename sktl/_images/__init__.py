@@ -1,34 +1,41 @@
-"""Anything that holds images, through one door, to ``uint8`` pixels.
+"""Validation of image inputs and decoding to ``uint8`` pixels.
 
-``check_images(estimator, X, reset=...)`` is to image tables what scikit-learn's ``validate_data`` is to
-numbers. What ``X`` may be, and what becomes of it:
+``check_images(estimator, X, reset=...)`` does for tables of images what scikit-learn's
+``validate_data`` does for tables of numbers. Supported inputs:
 
-============================================================  =====================================================
-``X``                                                         each image
-============================================================  =====================================================
-list, array, Series, one-column DataFrame of ``str`` / path   a file (or a ``file:``, ``data:`` or base64 text)
-the same of ``bytes``, open files, ``{"bytes", "path"}``      an encoded file
-list of PIL images                                            its current frame
-list of ``(H, W)`` / ``(H, W, C)`` arrays or tensors          as it is; sizes may differ
-``(n, H, W)``, ``(n, H, W, C)``, ``(n, C, H, W)``             one of the batch; an ambiguous axis is an error
-``(n, n_pixels)`` array or DataFrame                          a flat row, unfolded to ``image_shape`` or to a square
-the same of what `ImageReader` gives                          any of these, read as the reader says
-============================================================  =====================================================
+==========================================  ==========================================
+``X``                                       each image
+==========================================  ==========================================
+list, array, Series or one-column           a file, or a ``file:`` URL, ``data:`` URL
+DataFrame of ``str`` or path objects        or base64-encoded image
+the same of ``bytes``, open files or        an encoded file
+``{"bytes", "path"}`` dicts
+list of PIL images                          the current frame
+list of arrays or tensors of shape          the array; sizes may differ
+``(H, W)`` or ``(H, W, C)``
+array of shape ``(n, H, W)``,               an image of the batch; an ambiguous channel
+``(n, H, W, C)`` or ``(n, C, H, W)``        axis is an error
+array or DataFrame ``(n, n_pixels)``        a flat row, reshaped to ``image_shape`` or
+                                            to a square
+output of `ImageReader`                     any of these, with the reader's options
+==========================================  ==========================================
 
-Four rules hold for all of them:
+Four rules apply to all of them:
 
-* What has to be learned (shape of flat rows, channel axis, value range) is learned at ``fit`` and kept in
-  ``estimator.image_format_``. Afterwards an image's pixels depend on that image alone.
-* ``uint8`` and ``bool`` values mean what their type says, and integers in files what the file says of their depth and
-  sign; every other type, and 16 bits of which fewer are used, mean the range learned, or the one that `ImageReader`
-  gives.
-* A table that cannot be understood is an error at once. A single bad image is an ``ImageError`` when *it* is read, so
-  that a caller may skip it.
-* Files are read when it is their turn, and are not kept open.
+* The shape of flat rows, the channel axis and the value range are learned in ``fit``
+  and stored in ``estimator.image_format_``. Afterwards, the pixels of an image depend
+  on that image alone.
+* ``uint8`` and ``bool`` arrays use the range of their dtype, and integers in files the
+  bit depth and sign stored in the file. All other dtypes, and 16-bit data that uses
+  fewer bits, use the learned range or the ``value_range`` of an `ImageReader`.
+* A table that is not supported raises an error immediately. A single unreadable image
+  raises an ``ImageError`` when that image is read, so that callers can skip it.
+* Files are read when their pixels are needed, and are closed afterwards.
 
-The way of an image: ``_understand`` says what ``X`` is, ``_learn`` and ``_bit_depth`` what is learned from it,
-``_sources`` where bytes come from, ``_read_settings`` how they are read, ``_decode`` (with ``_png`` and ``_tiff``) what
-pixels they are, ``_unreadable`` which have none.
+Modules, in the order of processing: ``_understand`` finds the kind of ``X``, ``_learn``
+and ``_bit_depth`` learn the format, ``_sources`` reads bytes, ``_read_settings`` holds
+the reading options, ``_decode`` (with ``_png`` and ``_tiff``) decodes pixels, and
+``_unreadable`` reports images that cannot be read.
 """
 
 from sktl._images._check_images import check_images, check_names, check_rows, validate_rows

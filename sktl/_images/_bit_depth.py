@@ -1,4 +1,4 @@
-"""What is learned from files at fit: how many bits 16-bit images use. A few files are looked at, and none is kept."""
+"""Estimation of the bits that 16-bit image files use, from a sample of the files."""
 
 from collections.abc import Iterable, Sequence
 from io import BytesIO
@@ -15,20 +15,20 @@ from sktl._images._read_settings import ReadSettings
 from sktl._images._sources import is_file, is_read_once, is_source, local_path, read
 from sktl._images._tiff import is_tiff
 
-_LOOKED_AT = 16  # files, evenly spread over the table
-_OTHERS = (b"P2", b"P5", b"\0\0\0\x0cjP  ", b"\xff\x4f\xff\x51")  # PGM and JPEG 2000 have 16 bits as well
-_HEAD = 26  # bytes up to the depth of a PNG
+_LOOKED_AT = 16  # number of sampled files, evenly spaced over the table
+_OTHERS = (b"P2", b"P5", b"\0\0\0\x0cjP  ", b"\xff\x4f\xff\x51")  # PGM and JPEG 2000 may have 16 bits
+_HEAD = 26  # bytes of a PNG header up to the bit depth
 
 
 def highest_in_files(items: Sequence[Any], *, only_local: bool = False) -> "int | None":
-    """The highest value in some of the files of 16 bits; None if none of those looked at is one.
+    """Return the highest value in a sample of the 16-bit files, or None.
 
     Parameters
     ----------
     items : sequence
-        A table of files.
+        The files.
     only_local : bool, default=False
-        Whether open files, which may be far away, and files that a user's function reads are left out.
+        Whether to skip open files, which may be remote, and files with a custom reader.
     """
     look = getattr(items, "peek", items.__getitem__)
     positions = np.unique(np.linspace(0, len(items) - 1, _LOOKED_AT).astype(int)).tolist()
@@ -36,7 +36,7 @@ def highest_in_files(items: Sequence[Any], *, only_local: bool = False) -> "int 
 
 
 def _highest(items: Iterable[Any], only_local: bool) -> Iterable[int]:
-    """The highest value of each item that is a file of 16 bits and does not say yet what they mean."""
+    """Yield the highest value of each 16-bit file that has no explicit value range."""
     for item in items:
         reading, source = item.reading if isinstance(item, LazyImage) else ReadSettings(), unwrapped(item)
         is_costly = callable(reading.reader) or is_file(source)
@@ -46,7 +46,7 @@ def _highest(items: Iterable[Any], only_local: bool) -> Iterable[int]:
         try:
             if (values := _values(source, reading)) is not None:
                 yield values
-        except Exception:  # it has its own error when it is its turn
+        except Exception:  # the error is raised when the image is decoded
             continue
 
 
@@ -62,7 +62,7 @@ def _values(source: Any, reading: ReadSettings) -> "int | None":
 
 
 def _head(source: Any) -> bytes:
-    """The first bytes of an encoded image; of a file on the disk no more than these are read."""
+    """Return the first bytes of an encoded image; local files are not read further."""
     if (path := local_path(source)) is None:
         return read(source, "")[:_HEAD]
     with open(path, "rb") as file:

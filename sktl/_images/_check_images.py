@@ -1,4 +1,4 @@
-"""Any table of images checked: `check_images` understands ``X``, and `Images` hands out its images one by one."""
+"""Validation of image inputs: `check_images` checks ``X`` and returns `Images`."""
 
 from collections.abc import Iterator, Sequence
 from typing import Any
@@ -31,41 +31,45 @@ from sktl._images._understand import as_column, understand
 from sktl._messages import shortened_errors
 from sktl.exceptions import ImageError
 
-_WIDE_MODES = ("F", "I", "I;16", "I;16B", "I;16L", "I;16N")  # of PIL, whose values may mean anything
+_WIDE_MODES = ("F", "I", "I;16", "I;16B", "I;16L", "I;16N")  # PIL modes without a fixed value range
 
 
 def check_images(estimator: Any, X: Any, *, reset: bool) -> "Images":
-    """Understand ``X`` as images, for an estimator.
+    """Validate ``X`` as images.
 
     Parameters
     ----------
     estimator : estimator
-        Read: ``image_shape`` (default None), ``channels`` ("auto"), ``in_channels`` (3), ``order`` ("C").
-        Set if ``reset``: ``image_format_``, and for tables ``n_features_in_`` and ``feature_names_in_``. If it is one
-        that `TakesTables`, also ``image_column_`` for a table of which one column of several holds the images.
-    X : see the package's docstring
-        The images.
+        The estimator. Its parameters ``image_shape``, ``channels``, ``in_channels`` and
+        ``order`` are used if it has them. If ``reset``, ``image_format_`` is set, and
+        for tables ``n_features_in_`` and ``feature_names_in_``. An estimator that
+        inherits from `TakesTables` also gets ``image_column_`` if one of several
+        columns holds the images.
+    X : array-like of images
+        The images, as described in the docstring of the package.
     reset : bool
-        True in ``fit``: learn the format of ``X``. False afterwards: take it as learned.
+        Whether to learn the format of ``X``, as in ``fit``, or to use the learned
+        format.
 
     Returns
     -------
     images : Images of length n
-        The images, none of them read or decoded yet. Arrays are not copied.
+        The images, which are not read or decoded yet. Arrays are not copied.
 
     Raises
     ------
     ImageError
-        If ``X`` is not a table of images. What is wrong with a single image is said when it is read.
+        If ``X`` is not a table of images. Errors of single images are raised when the
+        image is read.
     ValueError, TypeError
-        scikit-learn's own, for flat rows.
+        From scikit-learn's validation of flat rows.
     """
     if isinstance(estimator, TakesTables):
         X = image_column(estimator, X, reset=reset)
     takes_rows = reset or estimator.image_format_.kind == "rows"
     kind, source = understand(X, strict=takes_rows)
     if kind == "rows" and not takes_rows and np.ndim(source) == 1:
-        kind, source = "files", as_column(source)  # numbers are no images, each by itself
+        kind, source = "files", as_column(source)  # a number is not an image
     in_channels = getattr(estimator, "in_channels", 3)
     if kind == "files" and (fault := folders_fault(source)) is not None:
         raise ImageError(fault)
@@ -83,25 +87,27 @@ def check_images(estimator: Any, X: Any, *, reset: bool) -> "Images":
 
 
 def check_rows(estimator: Any, X: Any, *, reset: bool, in_channels: int | None = None) -> np.ndarray:
-    """Validate flat rows as scikit-learn does, and learn (or keep) what unfolds them into images.
+    """Validate flat rows with scikit-learn, and learn their image format if ``reset``.
 
     Parameters
     ----------
     estimator, X, reset
         As in :func:`check_images`.
     in_channels : int or None, default=None
-        Channels that the images must be able to become; None takes any number.
+        Number of channels to which the images must be convertible. None allows any
+        number.
 
     Returns
     -------
     rows : ndarray of shape (n, n_pixels)
-        The values as given, in the order of the numbers in the columns' names, if they have some; to be unfolded by
-        :func:`rows_to_images` with ``estimator.image_format_``.
+        The values, unchanged, with columns in the order of the numbers in their names.
+        :func:`rows_to_images` reshapes them with ``estimator.image_format_``.
     """
     if not reset and estimator.image_format_.shape is None:
         raise ImageError(
-            f"X is a table of numbers, but {type(estimator).__name__} was fitted on {estimator.image_format_.kind}: "
-            "the shape and the value range of its rows are not known. Give images of the kind given to fit."
+            f"X is a table of numbers, but {type(estimator).__name__} was fitted on images "
+            f"(kind={estimator.image_format_.kind!r}), so the image shape and the value range of its rows are unknown. "
+            "Pass images of the same kind as in fit."
         )
     rows = validate_rows(estimator, X, reset=reset)
     if reset:
@@ -121,25 +127,25 @@ def check_rows(estimator: Any, X: Any, *, reset: bool, in_channels: int | None =
 
 
 def validate_rows(estimator: Any, X: Any, *, reset: bool) -> np.ndarray:
-    """Flat rows of real numbers, their pixels in the order of the numbers in their columns' names."""
+    """Validate flat rows and sort their columns by the numbers in the column names."""
     try:
         with shortened_errors():
             rows = validate_data(estimator, X, reset=reset)
     except (TypeError, ValueError) as error:
         if (n_columns := _text_columns(X)) > 1:
             raise ImageError(
-                f"X has {n_columns} columns, with text among them: choose the one that holds the paths, as in "
-                "X[['image']]."
+                f"X has {n_columns} columns, some of which contain strings. Select the column with the paths, for "
+                "example X[['image']]."
             ) from error
         raise
     if rows.dtype.kind not in "buif":
-        raise ImageError(f"X is a table of {rows.dtype} values, but pixels must be real numbers.")
+        raise ImageError(f"Pixels must be real numbers. Got X of dtype {rows.dtype} instead.")
     order = pixel_order(getattr(estimator, "feature_names_in_", None))
     return rows if order is None else rows[:, order]
 
 
 def check_names(estimator: Any, X: Any, *, reset: bool) -> None:
-    """Keep scikit-learn's attributes about columns true: one column of images has a name, a list has none."""
+    """Set or check ``n_features_in_`` and ``feature_names_in_``."""
     if hasattr(X, "columns"):
         with shortened_errors():
             validate_data(estimator, X, reset=reset, skip_check_array=True)
@@ -151,30 +157,31 @@ def check_names(estimator: Any, X: Any, *, reset: bool) -> None:
 def _check_batch(batch: np.ndarray, in_channels: int, learned: ImageFormat | None) -> None:
     if batch.ndim > 4 or batch.dtype.kind not in "buif":
         raise ImageError(
-            f"X is an array of shape {batch.shape} and dtype {batch.dtype}, but must be (n, H, W), (n, H, W, C) or "
-            "(n, C, H, W) real numbers, flat rows (n, n_pixels), or a list of images."
+            "X must be an array of real numbers of shape (n, H, W), (n, H, W, C), (n, C, H, W) or (n, n_pixels), or a "
+            f"list of images. Got an array of shape {batch.shape} and dtype {batch.dtype} instead."
         )
     if not batch.size:
-        raise ImageError(f"X is empty: an array of shape {batch.shape} holds no pixels.")
+        raise ImageError(f"X is empty: an array of shape {batch.shape} contains no pixels.")
     if batch.ndim == 3:
-        _check_it_is_no_image(batch.shape, in_channels, learned)
+        _check_not_single_image(batch.shape, in_channels, learned)
     if batch.ndim == 4 and not fitting_axes(batch.shape[1:], in_channels):
         raise ImageError(f"X of shape {batch.shape} {channels_fault(batch.shape[1:], in_channels)}")
 
 
-def _check_it_is_no_image(shape: tuple[int, ...], in_channels: int, learned: ImageFormat | None) -> None:
-    """Tell (n, H, W) gray images from one color image, (H, W, C) or (C, H, W)."""
+def _check_not_single_image(shape: tuple[int, ...], in_channels: int, learned: ImageFormat | None) -> None:
+    """Refuse a color image (H, W, C) or (C, H, W) in place of gray images (n, H, W)."""
     channels = (3, 4) if in_channels in (1, 3) else (in_channels,)
     if shape[2] in (*channels, 1) and shape[1] > 4:
         raise ImageError(
-            f"X of shape {shape} looks like one single image: give X[np.newaxis]. "
-            "If it is a batch of narrow gray images, give X[..., np.newaxis]."
+            f"X of shape {shape} looks like a single image. Pass X[np.newaxis] to make it a batch of one image. "
+            "If X is a batch of narrow grayscale images, pass X[..., np.newaxis]."
         )
-    # At fit three gray images are as good a guess as one color image, and so are they after a fit on gray images.
+    # In fit, and after a fit on gray images, three gray images are as likely as one color
+    # image.
     if learned is not None and not learned.is_gray and shape[0] in channels and min(shape[1:]) > 4:
         raise ImageError(
-            f"X of shape {shape} looks like one single image, the channels first: give X[np.newaxis]. "
-            f"If it is {shape[0]} gray images, give X[..., np.newaxis]."
+            f"X of shape {shape} looks like a single image with channels first. Pass X[np.newaxis] to make it a batch "
+            f"of one image. If X is a batch of {shape[0]} grayscale images, pass X[..., np.newaxis]."
         )
 
 
@@ -200,7 +207,10 @@ def _learn(kind: str, source: Any, channels: str, in_channels: int) -> ImageForm
 
 
 def _arrays(items: Sequence[Any]) -> Iterator[Any]:
-    """The items whose values mean what is learned from them; of a lazy sequence of PIL images none is looked at."""
+    """Yield the items from which a value range is learned: arrays and wide PIL images.
+
+    A lazy sequence of 8-bit PIL images is not decoded: only its first item is.
+    """
     look = getattr(items, "peek", items.__getitem__)
     first = unwrapped(look(0)) if isinstance(items, Remembering) else None
     if isinstance(first, Image.Image) and first.mode not in _WIDE_MODES:
@@ -212,7 +222,7 @@ def _arrays(items: Sequence[Any]) -> Iterator[Any]:
 
 
 def _values(item: Any) -> np.ndarray:
-    """The values of an array, or of a PIL image: those of more than 8 bits are 16-bit ones, whatever Pillow holds."""
+    """Return the values of an array or a PIL image, as ``uint16`` for integer modes."""
     item = unwrapped(item)
     is_wide = isinstance(item, Image.Image) and item.mode != "F"
     return wide_values(item) if is_wide else as_array(item)
@@ -222,14 +232,14 @@ def _warn_of_other_scale(kind: str, source: Any, learned: ImageFormat) -> None:
     if isinstance(source, Remembering):
         return
     first = source if kind == "batch" else unwrapped(source[0])
-    if isinstance(first, ARRAY) and not has_value_range(source[0]):  # of a list of arrays the first speaks for all
+    if isinstance(first, ARRAY) and not has_value_range(source[0]):  # the first array stands for all
         warn_if_other_scale(as_array(first), learned)
     elif (highest := highest_in_files(source, only_local=True)) is not None:
         warn_if_other_scale(np.array([highest], np.uint16), learned)
 
 
 def _text_columns(X: Any) -> int:
-    """Count the columns of a table whose first row holds text; 0 for everything else."""
+    """Return the number of columns if the first row contains a string, else 0."""
     if issparse(X):
         return 0
     try:

@@ -1,4 +1,4 @@
-"""The column of images in a table of several columns, for an estimator whose own part of the table it is."""
+"""Selection of the image column from a table with several columns."""
 
 import mimetypes
 from typing import Any
@@ -10,31 +10,30 @@ from sktl._images._sources import is_missing, is_packed_image, local_path
 from sktl._images._understand import is_item
 from sktl.exceptions import ImageError
 
-_LOOKED_AT = 100  # values of a column: the first ones that are missing may be many
+_LOOKED_AT = 100  # number of values searched for one that is not missing
 
 
 class TakesTables:
-    """An estimator that takes a table of which one column of several holds the images, and sees all of them."""
+    """Mixin for estimators that accept tables with an image column among others."""
 
 
 def image_column(estimator: Any, X: Any, *, reset: bool) -> Any:
-    """Take the images out of a table of several columns; anything else is returned as it is.
+    """Select the image column of a table; return any other ``X`` unchanged.
 
     Parameters
     ----------
     estimator : estimator
-        Set if ``reset`` and the table has several columns, one of them of images: ``image_column_``, its name (its
-        number in an array).
-    X : DataFrame or 2-dimensional array of objects
-        A table with images in one of its columns, or anything else.
+        The estimator. If ``reset`` and the table has an image column,
+        ``estimator.image_column_`` is set to its name, or to its index in an array.
+    X : DataFrame, 2-dimensional array of objects, or other
+        Table with images in one of its columns, or images alone.
     reset : bool
-        True in ``fit``: find the column. False afterwards: take the same one. Images without the rest of the table are
-        fine too.
+        Whether to find the column, as in ``fit``, or to use the one found in ``fit``.
 
     Raises
     ------
     ImageError
-        If several columns hold images, or the column of ``fit`` is not there.
+        If several columns contain images, or if the column found in ``fit`` is missing.
     """
     if reset:
         vars(estimator).pop("image_column_", None)
@@ -45,15 +44,15 @@ def image_column(estimator: Any, X: Any, *, reset: bool) -> Any:
         column = getattr(estimator, "image_column_", None)
         if column is not None and column not in names:
             raise ImageError(
-                f"X has the columns {names}, but not {column!r}, which held the images in fit. Give a table with this "
-                "column, or the images alone."
+                f"X has the columns {names}, but not {column!r}, which contained the images in fit. Pass a table with "
+                "this column, or only the images."
             )
         return X if column is None else _take(X, column)
     found = [name for name in names if _holds_images(_take(X, name))]
     if len(found) > 1:
         raise ImageError(
-            f"X has {len(found)} columns of images, {found}, and {type(estimator).__name__} reads one. Give a table "
-            "with one of them."
+            f"X has {len(found)} columns with images, {found}, but {type(estimator).__name__} accepts only one. Drop "
+            "the others."
         )
     if not found:
         return X
@@ -62,8 +61,8 @@ def image_column(estimator: Any, X: Any, *, reset: bool) -> Any:
 
 
 def _names(X: Any) -> list[Any]:
-    """The names of the columns that hold more than numbers can; empty if ``X`` is no such table."""
-    if hasattr(X, "columns"):  # in a pyarrow table these are the values, not their names
+    """Return the column names of a table of objects, else an empty list."""
+    if hasattr(X, "columns"):  # in a pyarrow table, the values and not the names
         return list(X.columns) if hasattr(X, "to_numpy") else []
     is_table = isinstance(X, np.ndarray) and X.ndim == 2 and X.dtype.kind in "OU"
     return list(range(X.shape[1])) if is_table else []
@@ -74,7 +73,7 @@ def _take(X: Any, name: Any) -> Any:
 
 
 def _holds_images(column: Any) -> bool:
-    """Whether the first value that is not missing is an image."""
+    """Check whether the first value that is not missing is an image."""
     first = next((value for value in _first_values(column) if not is_missing(value)), None)
     if not isinstance(first, str):
         return first is not None and is_item(unwrapped(first))
@@ -83,7 +82,7 @@ def _holds_images(column: Any) -> bool:
 
 
 def _first_values(column: Any) -> list[Any]:
-    """Some values of a column that may hold anything but numbers; none of another one."""
+    """Return the first values of a column of objects, and none of a numeric column."""
     if not hasattr(column, "columns"):
         return column[:_LOOKED_AT, 0].tolist()
     values = column.iloc[:, 0] if hasattr(column, "iloc") else column[:, 0]

@@ -1,4 +1,4 @@
-"""Arrays to ``uint8``: values, flat rows, and the way back. Pure functions, the same for one picture and for many."""
+"""Conversion of arrays and flat rows to ``uint8`` images, and back to rows."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -11,12 +11,12 @@ from sktl.exceptions import InputError
 
 UINT16: Range = (0, 65535)
 _TURNED = range(2, 9)
-# By kind and size, so that byte order plays no part.
+# Keys without byte order.
 _RANGE_OF_TYPE: dict[str, Range] = {"u1": (0, 255), "b1": (0, 1)}
 
 
 def as_array(item: Any) -> np.ndarray:
-    """An array or a tensor of any device and type as an ndarray."""
+    """Convert an array, or a tensor of any device and dtype, to an ndarray."""
     if isinstance(item, torch.Tensor):
         item = item.detach().cpu()
         return (item.float() if item.dtype == torch.bfloat16 else item).numpy()
@@ -24,12 +24,12 @@ def as_array(item: Any) -> np.ndarray:
 
 
 def range_of_type(dtype: np.dtype) -> Range | None:
-    """Give the value range that a type stands for by itself, or None (floats and integers of other depths)."""
+    """Return the value range of ``uint8`` and ``bool``, or None for other dtypes."""
     return _RANGE_OF_TYPE.get(dtype.str[1:])
 
 
 def is_uint16(dtype: np.dtype) -> bool:
-    """Whether these are unsigned 16-bit integers, of any byte order: often fewer bits are used."""
+    """Check whether a dtype is ``uint16`` in any byte order."""
     return dtype.str[1:] == "u2"
 
 
@@ -41,14 +41,15 @@ def to_uint8(values: np.ndarray, value_range: Range | None, uint16_range: Range 
     values : ndarray of any shape
         Real numbers without NaN.
     value_range : (low, high) or None
-        The values that become 0 and 255. ``uint8`` and ``bool`` do not need it.
+        Values that are scaled to 0 and 255. Ignored for ``uint8``, ``bool`` and
+        ``uint16``.
     uint16_range : (low, high) or None, default=None
-        The same for ``uint16``; None takes all that the type can hold.
+        The same for ``uint16``. None scales the full range of the dtype.
 
     Returns
     -------
     pixels : ndarray of the same shape, dtype uint8
-        ``values`` itself if it is ``uint8`` already.
+        The pixels. ``values`` is returned unchanged if its dtype is ``uint8``.
     """
     if values.dtype == np.uint8:
         return values
@@ -56,22 +57,22 @@ def to_uint8(values: np.ndarray, value_range: Range | None, uint16_range: Range 
         return scale(values, uint16_range or UINT16)
     bounds = range_of_type(values.dtype) or value_range
     if bounds is None:
-        raise InputError(f"The value range of {values.dtype} values was not learnt.")
+        raise InputError(f"The value range of {values.dtype} values is unknown because fit saw no such values.")
     return scale(values, bounds)
 
 
 def scale(values: np.ndarray, bounds: Range) -> np.ndarray:
-    """Scale values so that the bounds become 0 and 255, round, and clip what lies outside."""
+    """Clip values to the bounds, scale the bounds to 0 and 255, and round."""
     low, high = bounds
     scaled = values.astype(np.result_type(values.dtype, np.float32), order="K")
-    np.clip(scaled, low, high, out=scaled)  # first, so that nothing can overflow afterwards
+    np.clip(scaled, low, high, out=scaled)  # clip first to avoid overflow
     scaled -= low
     scaled *= 255 / (high - low)
     return np.rint(scaled, out=scaled).astype(np.uint8)
 
 
 def upright(pixels: np.ndarray, orientation: int) -> np.ndarray:
-    """Turn an image (H, W, C) as its EXIF or TIFF orientation, 1 to 8, says that it was taken."""
+    """Rotate and flip an image (H, W, C) according to its EXIF orientation (1 to 8)."""
     if orientation not in _TURNED:
         return pixels
     if orientation in (5, 6, 7, 8):
@@ -81,7 +82,7 @@ def upright(pixels: np.ndarray, orientation: int) -> np.ndarray:
 
 
 def rows_to_images(rows: np.ndarray, image_format: ImageFormat) -> np.ndarray:
-    """Unfold flat rows (n, width) into pictures (n, H, W, C) of ``uint8``, padded with black where rows are short."""
+    """Reshape flat rows to ``uint8`` images (n, H, W, C), padded with black."""
     shape = _stored_shape(image_format)
     pixels = to_uint8(rows, image_format.value_range, image_format.uint16_range)
     missing = int(np.prod(shape)) - pixels.shape[1]
@@ -95,19 +96,20 @@ def rows_to_images(rows: np.ndarray, image_format: ImageFormat) -> np.ndarray:
 
 
 def images_to_rows(images: np.ndarray, image_format: ImageFormat, width: int) -> np.ndarray:
-    """Fold pictures (n, H, W, C) on the scale 0-255 back into the rows (n, width) of :func:`rows_to_images`.
+    """Reshape images (n, H, W, C) back to rows (n, width): inverse of `rows_to_images`.
 
     Returns
     -------
     rows : ndarray of shape (n, width)
-        Of the pictures' own type where the range is 0-255, else ``float64`` in the range learnt.
+        The rows in the learned value range. The dtype is that of ``images`` if this
+        range is 0-255, and ``float64`` otherwise.
     """
     if image_format.channels == "first":
         images = np.moveaxis(images, -1, 1)
     if image_format.order == "F":
         images = images.transpose(0, 3, 2, 1)
     rows = images.reshape(len(images), -1)[:, :width]
-    assert image_format.value_range is not None  # rows always taught one
+    assert image_format.value_range is not None  # always learned from rows
     low, high = image_format.value_range
     if (low, high) == (0, 255):
         return rows
@@ -115,6 +117,6 @@ def images_to_rows(images: np.ndarray, image_format: ImageFormat, width: int) ->
 
 
 def _stored_shape(image_format: ImageFormat) -> Sequence[int]:
-    assert image_format.shape is not None  # rows always taught one
+    assert image_format.shape is not None  # always learned from rows
     height, width, n_channels = image_format.shape
     return (n_channels, height, width) if image_format.channels == "first" else (height, width, n_channels)

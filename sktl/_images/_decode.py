@@ -1,14 +1,16 @@
-"""The one place where an image is decoded: encoded bytes, a PIL image or a user's array to ``uint8`` pixels.
+"""Decoding of encoded files, PIL images and arrays of a reader to ``uint8`` pixels.
 
-Choices that decide the pixels:
+Rules of the conversion:
 
-* transparency is composited on **white**, as a browser shows it;
-* CMYK becomes RGB by Pillow's formula, without the file's color profile;
-* 16-bit gray is scaled by the range learned at fit, or divided by 257 (16-bit color: Pillow keeps the high byte);
-* integers of other depths are scaled by what the file says of its depth and sign; floats need a value range;
-* EXIF orientation is applied; of an animation the first frame is taken;
-* a JPEG of more than 89 million pixels is decoded at a half, a quarter or an eighth of its size, if its shorter side
-  keeps 4096 pixels.
+* transparency is composited on **white**, as in a browser;
+* CMYK is converted to RGB by Pillow, without the color profile of the file;
+* 16-bit gray is scaled by the range learned in fit, or divided by 257 (of 16-bit color,
+  Pillow keeps the high byte);
+* integers of other depths are scaled by the depth and sign stored in the file; floats
+  need a value range;
+* the EXIF orientation is applied, and the first frame of an animation is used;
+* a JPEG of more than 89 million pixels is decoded at 1/2, 1/4 or 1/8 of its size, as
+  long as its shorter side keeps 4096 pixels.
 """
 
 import contextlib
@@ -33,19 +35,20 @@ from sktl._locks import Lock
 from sktl._optional import is_installed
 from sktl.exceptions import ImageError
 
-# Everything besides a file's bytes that decides its pixels; raise the number when this module's choices change.
+# Part of the cache key. Increase the number if the rules of this module change.
 DECODER = f"sktl 2, pillow {PIL.__version__}"
 
 _MODES = {1: "L", 3: "RGB"}
 _ORIENTATION = 0x0112
 _LOAD = Lock()
 _PGM = re.compile(rb"P[25]\s+(?:#[^\n]*\n\s*)*\d+\s+(?:#[^\n]*\n\s*)*\d+\s+(?:#[^\n]*\n\s*)*(\d+)\s")
-# By which Pillow's plugins say that a file is none of theirs; that of WebP has the limit in itself.
+# Errors of Pillow's plugins for files of other formats. The WebP plugin checks the size
+# itself.
 _NOT_THIS_FORMAT = (SyntaxError, IndexError, TypeError, struct.error, Image.DecompressionBombError)
-# The shorter side that a JPEG keeps when it is decoded reduced: from there down to any network's input, at most one
-# level of 255 is another one (benchmarks/image_files.py).
+# Minimum shorter side of a JPEG that is decoded at reduced size. After resizing to the
+# input of a network, pixels differ by at most one level (benchmarks/image_files.py).
 _REDUCED_SIDE = 4096
-# Words by which Pillow's plugins say that they do not know a variant, which is no damage.
+# Parts of the messages with which Pillow reports unsupported variants of a format.
 _UNSUPPORTED = ("not supported", "unsupported", "cannot find loader", "not available", "ghostscript")
 
 
@@ -57,21 +60,22 @@ def decode(data: bytes, in_channels: int, name: str, reading: ReadSettings) -> n
     data : bytes
         The whole file.
     in_channels : int
-        Channels wanted: 1 or 3, or those of a TIFF of several bands.
+        Number of output channels: 1, 3, or the number of bands of a TIFF.
     name : str
-        How errors call the image.
+        Name of the image in errors.
     reading : ReadSettings
-        What its numbers mean, which frame it is, and how large it may be.
+        The value range, the page, the maximum size and the reader.
 
     Returns
     -------
     pixels : ndarray of shape (H, W, in_channels), dtype uint8
-        C-contiguous; may be read-only.
+        The pixels, C-contiguous and possibly read-only.
 
     Raises
     ------
     ImageError
-        If the bytes are no image, are cut short or damaged, or hold more pixels than they may.
+        If the bytes are not an image, are damaged or truncated, or contain too many
+        pixels.
     """
     if not data:
         raise ImageError(f"{name}: the file is empty (0 bytes).")
@@ -80,11 +84,11 @@ def decode(data: bytes, in_channels: int, name: str, reading: ReadSettings) -> n
             return _decode(data, in_channels, reading)
     except ImageError as error:
         raise ImageError(f"{name}: {error}") from error.__cause__
-    except (MemoryError, Warning):  # a warning is only raised if the user's filters say so
+    except (MemoryError, Warning):  # warnings are raised only by the user's filters
         raise
     except Image.DecompressionBombError as error:
         raise ImageError(
-            f"{name}: Pillow does not open a file of this format and size ({error}): {OWN_READER}."
+            f"{name}: Pillow does not open files of this format and size ({error}): {OWN_READER}."
         ) from error
     except Image.UnidentifiedImageError as error:
         raise ImageError(f"{name}: {describe(data)}") from error
@@ -93,22 +97,22 @@ def decode(data: bytes, in_channels: int, name: str, reading: ReadSettings) -> n
 
 
 def decode_pil(image: Image.Image, in_channels: int, name: str, reading: ReadSettings) -> np.ndarray:
-    """Turn a PIL image into ``uint8`` pixels of shape (H, W, in_channels); the image itself is not changed.
+    """Convert a PIL image to ``uint8`` pixels of shape (H, W, in_channels).
 
     Raises
     ------
     ImageError
-        If the image was closed, if it was opened lazily and its file cannot be read, or if its mode has no known value
-        range.
+        If the image was closed, if its file cannot be read, or if the value range of
+        its mode is unknown.
     """
     if is_closed(image):
         raise ImageError(
             f"{name}: this PIL image was closed before its pixels were read, by close() or at the end of a `with` "
-            "block. Pass its path, or call load() on it first."
+            "block. Pass its path, or call load() on the image first."
         )
     try:
         with named_warnings(name):
-            # One image may be in a list twice, and loading one from two threads corrupts Pillow's decoder.
+            # Pillow cannot load an image from two threads, and it may be in a list twice.
             with _LOAD:
                 rawmode = _load(image, reading.max_pixels)
             return _to_pixels(_png.scale_transparency(image, rawmode), in_channels, reading)
@@ -121,50 +125,50 @@ def decode_pil(image: Image.Image, in_channels: int, name: str, reading: ReadSet
 
 
 def decode_array(values: Any, in_channels: int, name: str, reading: ReadSettings) -> np.ndarray:
-    """Turn what a user's reader returned into ``uint8`` pixels of shape (H, W, in_channels)."""
+    """Convert the output of a reader to ``uint8`` pixels (H, W, in_channels)."""
     if isinstance(values, Image.Image):
         return decode_pil(values, in_channels, name, reading)
     try:
         values = as_array(values)
-    except Exception as error:  # a ragged list, for one
+    except Exception as error:  # for example, a ragged list
         raise ImageError(f"{name}: the reader did not return an array ({reason(error)}).") from error
     if values.ndim == 2:
         values = values[:, :, np.newaxis]
     if values.ndim != 3 or not values.size or values.dtype.kind not in "buif":
         raise ImageError(
-            f"{name}: the reader returned an array of shape {values.shape} and dtype {values.dtype}, but must return "
-            "real numbers of shape (H, W) or (H, W, C)."
+            f"{name}: the reader must return an array of real numbers of shape (H, W) or (H, W, C). Got an array of "
+            f"shape {values.shape} and dtype {values.dtype} instead."
         )
     if values.dtype.kind == "f" and not np.isfinite(values).all():
-        raise ImageError(f"{name}: the pixels hold NaN or infinity.")
+        raise ImageError(f"{name}: the pixels contain NaN or infinity.")
     if reading.value_range is None and range_of_type(values.dtype) is None and not is_uint16(values.dtype):
         raise ImageError(f"{name}: the value range of {values.dtype} pixels is unknown. {SAY_RANGE}")
     return convert_channels(in_range(values, None, reading), in_channels, name)
 
 
 def in_range(values: np.ndarray, value_range: Range | None, reading: ReadSettings) -> np.ndarray:
-    """Scale an array by the range that the user gave, else by the one learned at fit."""
+    """Scale an array to 0-255 by the user's range or the range learned in fit."""
     if reading.value_range is not None and range_of_type(values.dtype) is None:
         return scale(values, reading.value_range)
     return to_uint8(values, value_range, reading.uint16_range)
 
 
 def convert_channels(pixels: np.ndarray, in_channels: int, name: str) -> np.ndarray:
-    """Turn ``uint8`` pixels of 1, 2 (gray and alpha), 3 or 4 channels into 1 or 3, by the same rules as a file's."""
+    """Convert ``uint8`` pixels with 1 to 4 channels to 1 or 3 channels."""
     if pixels.shape[2] == in_channels:
         return np.ascontiguousarray(pixels)
     if pixels.shape[2] == 1 and in_channels in _MODES:
         return np.repeat(pixels, in_channels, axis=2)
     if pixels.shape[2] > 4 or in_channels not in _MODES:
         raise ImageError(
-            f"{name}: an image of {pixels.shape[2]} channel(s), but in_channels={in_channels}. Set "
-            f"in_channels={pixels.shape[2]} to use all, or select some in a reader."
+            f"{name}: the image has {pixels.shape[2]} channel(s), but in_channels={in_channels}. Set "
+            f"in_channels={pixels.shape[2]} to use all channels, or select channels in a custom reader."
         )
     return _to_pixels(Image.fromarray(np.ascontiguousarray(pixels)), in_channels, ReadSettings())
 
 
 def highest_uint16(data: bytes, reading: ReadSettings) -> "int | None":
-    """The highest value of an image of 16 bits, of which fewer may be used; None for an image of any other depth."""
+    """Return the highest value of a 16-bit image, or None for other bit depths."""
     if _tiff.is_tiff(data):
         tags = _tiff.read_tags(data, reading.page)
         if not _tiff.pillow_reads(tags, 3, reading):
@@ -175,17 +179,17 @@ def highest_uint16(data: bytes, reading: ReadSettings) -> "int | None":
     with _open(BytesIO(data)) as image:
         n_colors = {"RGBA": 3, "LA": 1}.get(image.mode)
         highest = int(np.asarray(image)[..., :n_colors].max())
-        # Of colors Pillow keeps the high byte.
+        # Pillow keeps the high byte of colors.
         return highest if image.mode == "I" or image.mode.startswith("I;16") else highest << 8 | 255
 
 
 def wide_values(image: Image.Image) -> np.ndarray:
-    """The 16-bit values of a PIL image of mode I or I;16; Pillow's own conversion to 8 bits clips at 255."""
+    """Return the 16-bit values of a PIL image; Pillow's conversion clips at 255."""
     return np.clip(np.asarray(image), 0, 65535).astype(np.uint16)
 
 
 def is_closed(image: Image.Image) -> bool:
-    """Whether the pixels of a PIL image are gone, and there is no file to read them from."""
+    """Check whether a PIL image was closed and its pixels can no longer be read."""
     im = getattr(image, "_im", image)
     if isinstance(im, Image.DeferredError):
         return True
@@ -193,10 +197,10 @@ def is_closed(image: Image.Image) -> bool:
 
 
 class _Watched(BytesIO):
-    """A stream that remembers having been read past its end.
+    """Stream that records whether it was read past its end.
 
-    While the process has ``ImageFile.LOAD_TRUNCATED_IMAGES`` set, Pillow fills what is missing with gray and says
-    nothing. That switch belongs to whoever set it, so the missing bytes are noticed here instead.
+    If ``ImageFile.LOAD_TRUNCATED_IMAGES`` is set, Pillow silently fills missing pixels
+    with gray. Truncated files are detected here, without changing this global setting.
     """
 
     ran_dry = False
@@ -211,9 +215,9 @@ def _decode(data: bytes, in_channels: int, reading: ReadSettings) -> np.ndarray:
     if _tiff.is_tiff(data):
         return _decode_tiff(data, in_channels, reading)
     if (damaged := _png.damaged_chunk(data, reading.page)) is not None:
-        raise ImageError(f"the file is damaged or cut short (the checksum of its {damaged} chunk does not match).")
+        raise ImageError(f"the file is damaged or truncated (the checksum of its {damaged} chunk does not match).")
     is_wide = _png.has_16_bits(data) and not _png.is_gray(data) and reading.wide_range is not None
-    # A range that was learned from other files does without the low bytes, if nothing is there to read them.
+    # Without imagecodecs, a range learned from other files is applied to the high bytes.
     if is_wide and (reading.value_range is not None or is_installed("imagecodecs")):
         return _decode_wide_png(data, in_channels, reading)
     try:
@@ -232,7 +236,7 @@ def _decode_wide_png(data: bytes, in_channels: int, reading: ReadSettings) -> np
         orientation = _orientation(image)
     values = _png.read_wide_colors(data)
     pixels = scale(values, reading.wide_range or UINT16)
-    if values.shape[2] in (2, 4):  # transparency has all of its bits
+    if values.shape[2] in (2, 4):  # transparency uses all bits
         pixels[:, :, -1:] = scale(values[:, :, -1:], UINT16)
     return convert_channels(upright(pixels, orientation), in_channels, "this PNG")
 
@@ -241,14 +245,14 @@ def _decode_tiff(data: bytes, in_channels: int, reading: ReadSettings) -> np.nda
     tags = _tiff.read_tags(data, reading.page)
     if _tiff.pillow_reads(tags, in_channels, reading):
         _tiff.check_deflate(data, tags)
-        # Pillow limits the tiles of a TIFF as well; and what it does not know at all tifffile may know.
+        # Pillow also limits the size of tiles, and tifffile may support more variants.
         with contextlib.suppress(Image.DecompressionBombError, Image.UnidentifiedImageError):
             return _decode_by_pillow(data, in_channels, reading)
     return convert_channels(_tiff.read_pixels(data, tags, in_channels, reading), in_channels, "this TIFF")
 
 
 def _stretch(data: bytes) -> float:
-    """By what Pillow has multiplied values of 9 to 15 bits, so that white is 65535: of PGM and JPEG 2000 files."""
+    """Return the factor by which Pillow scales PGM and JPEG 2000 to 16 bits."""
     if (header := _PGM.match(data)) is not None and int(header[1]) > 255:
         return 65535 / int(header[1])
     if data.startswith((b"\0\0\0\x0cjP  ", b"\xff\x4f\xff\x51")) and (start := data.find(b"\xff\x4f\xff\x51")) >= 0:
@@ -267,12 +271,12 @@ def _decode_by_pillow(data: bytes, in_channels: int, reading: ReadSettings) -> n
         _reduce(image)
         rawmode = _load(image, reading.max_pixels)
         if isinstance(stream, _Watched) and stream.ran_dry and image.format in ("JPEG", "MPO", "PNG"):
-            raise ImageError("the file is cut short.")
+            raise ImageError("the file is truncated.")
         return _to_pixels(_png.scale_transparency(image, rawmode), in_channels, reading)
 
 
 def _open(stream: BytesIO) -> Image.Image:
-    """Open an image of an allowed format and of any size: what is too large is no matter of a global of Pillow's."""
+    """Open an image of an allowed format, whatever the size limit of Pillow."""
     formats = allowed_formats()
     try:
         return Image.open(stream, formats=formats)
@@ -280,7 +284,7 @@ def _open(stream: BytesIO) -> Image.Image:
         prefix = stream.getvalue()[:16]
         for factory, accept in map(Image.OPEN.__getitem__, formats):
             is_accepted = True if accept is None else accept(prefix)
-            if is_accepted and not isinstance(is_accepted, str):  # a text says why it is not
+            if is_accepted and not isinstance(is_accepted, str):  # a string is a reason for refusal
                 stream.seek(0)
                 with contextlib.suppress(*_NOT_THIS_FORMAT):
                     return factory(stream, "")
@@ -294,11 +298,11 @@ def _go_to_page(image: Image.Image, page: int) -> None:
         image.seek(page)
     except EOFError:
         n_frames = getattr(image, "n_frames", 1)
-        raise ImageError(f"page={page} does not exist: the number of images is {n_frames}, counted from 0.") from None
+        raise ImageError(f"page={page} must be less than the number of images in the file ({n_frames}).") from None
 
 
 def _load(image: Image.Image, max_pixels: "int | str") -> str:
-    """Decode an image if it was not yet, and say how its file lays out the pixels."""
+    """Load the pixels of an image and return Pillow's raw mode of the file."""
     check_pixel_count(*image.size, max_pixels)
     tile = getattr(image, "tile", None)
     rawmode = tile[0].args if tile else ""
@@ -309,9 +313,10 @@ def _load(image: Image.Image, max_pixels: "int | str") -> str:
 
 
 def _reduce(image: Image.Image) -> None:
-    """Let libjpeg decode a very large JPEG at a fraction of its size.
+    """Make libjpeg decode a very large JPEG at a fraction of its size.
 
-    A progressive one is held as a whole by libjpeg in any case, so that nothing would be saved.
+    Progressive JPEGs are skipped because libjpeg keeps them in memory at full size
+    anyway.
     """
     if image.width * image.height <= MAX_PIXELS or image.format not in ("JPEG", "MPO") or "progressive" in image.info:
         return
@@ -322,7 +327,7 @@ def _reduce(image: Image.Image) -> None:
 
 
 def _to_pixels(image: Image.Image, in_channels: int, reading: ReadSettings) -> np.ndarray:
-    """Turn a loaded PIL image into pixels; converts only if the image is not yet what is wanted."""
+    """Convert a loaded PIL image to pixels."""
     if in_channels not in _MODES:
         raise ImageError(
             f"in_channels={in_channels}, but a decoded image has 1 or 3 channels: {OWN_READER}, or pass arrays."
@@ -344,7 +349,7 @@ def _to_pixels(image: Image.Image, in_channels: int, reading: ReadSettings) -> n
 def _orientation(image: Image.Image) -> Any:
     try:
         return image.getexif().get(_ORIENTATION, 1)
-    except Exception:  # damaged metadata says nothing about the pixels
+    except Exception:  # the metadata is damaged
         return 1
 
 
@@ -358,23 +363,23 @@ def _from_16_bit(image: Image.Image, reading: ReadSettings) -> Image.Image:
 
 def _from_floats(image: Image.Image, reading: ReadSettings) -> Image.Image:
     if reading.value_range is None:
-        raise ImageError(f"it holds floats of unknown range (PIL mode 'F'). {SAY_RANGE}")
+        raise ImageError(f"the value range of float images (PIL mode 'F') is unknown. {SAY_RANGE}")
     values = np.asarray(image)
     if not np.isfinite(values).all():
-        raise ImageError("the pixels hold NaN or infinity.")
+        raise ImageError("the pixels contain NaN or infinity.")
     return Image.fromarray(scale(values, reading.value_range))
 
 
 def _on_white(image: Image.Image) -> Image.Image:
-    if image.mode == "La":  # premultiplied gray has no direct way to RGBA
+    if image.mode == "La":  # Pillow cannot convert premultiplied gray to RGBA
         image = image.convert("LA")
     white = Image.new("RGBA", image.size, "white")
     return Image.alpha_composite(white, image.convert("RGBA")).convert("RGB")
 
 
 def _fault(data: bytes, error: Exception) -> str:
-    """Say whether a file is damaged, or whole and of a kind that cannot be read."""
+    """Return a message that a file is unsupported, or damaged."""
     text = reason(error)
     if isinstance(error, NotImplementedError) or any(word in text.lower() for word in _UNSUPPORTED):
-        return f"{unsupported(data) or 'a variant of an image format that is not supported by Pillow'} ({text})."
-    return f"cannot be decoded, the file is damaged or cut short ({text})."
+        return f"{unsupported(data) or 'this variant of the image format is not supported by Pillow'} ({text})."
+    return f"the file cannot be decoded because it is damaged or truncated ({text})."

@@ -1,4 +1,4 @@
-"""What is learnt from pictures at fit."""
+"""Format of the images seen during fit."""
 
 from dataclasses import dataclass
 
@@ -7,22 +7,27 @@ Range = tuple[float, float]
 
 @dataclass(frozen=True)
 class ImageFormat:
-    """What was learnt from the pictures given to ``fit``.
+    """Format of the images seen during ``fit``.
 
     Attributes
     ----------
     kind : {"files", "images", "batch", "rows"}
-        What was given: paths or encoded files; a list of PIL images or arrays; one array of pictures; flat rows.
+        Kind of ``X``: ``"files"`` for paths or encoded files, ``"images"`` for a list
+        of PIL images or arrays, ``"batch"`` for one array of images, ``"rows"`` for
+        flat rows of pixels.
     shape : (H, W, C) or None
-        The shape that flat rows are unfolded to; None for everything else, where each picture has its own.
+        Shape to which flat rows are reshaped. None for other kinds, in which images may
+        differ in size.
     channels : {"first", "last"} or None
-        Where arrays keep their channels; None where no array told.
+        Position of the channel axis in arrays. None if no array with channels was seen.
     value_range : (low, high) or None
-        The values that become 0 and 255; None where the pictures were files.
+        Values that are scaled to 0 and 255. None if only files were seen.
     order : {"C", "F"}
-        How flat rows are unfolded: by rows, or by columns as in EMNIST.
+        Order of the pixels in flat rows: line by line (``"C"``), or column by column
+        (``"F"``).
     uint16_range : (low, high) or None
-        The 16-bit values, in arrays and in files, that become 0 and 255; None takes all of them, 0-65535.
+        Values of 16-bit arrays and files that are scaled to 0 and 255. None scales the
+        full range 0-65535.
     """
 
     kind: str
@@ -34,7 +39,7 @@ class ImageFormat:
 
     @property
     def is_gray(self) -> bool:
-        """Whether arrays of gray images were seen, so that one without a channel axis is nothing new."""
+        """True if grayscale arrays without a channel axis were seen."""
         if self.kind == "rows":
             return self.shape is not None and self.shape[2] == 1
         return self.kind != "files" and self.channels is None and self.value_range is not None

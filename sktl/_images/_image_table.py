@@ -1,4 +1,4 @@
-"""Pictures handed out one by one: what is read, converted and decoded, and when."""
+"""Table of images, which are read and decoded one at a time."""
 
 import copy
 from collections.abc import Sequence
@@ -27,27 +27,27 @@ ITEM = "a path, bytes, an open file, a PIL image, or an array or tensor of shape
 
 
 class TableImage:
-    """One picture, its content at hand: a key of it, and its pixels when asked for."""
+    """Image of a table, with a digest of its content and its pixels on demand."""
 
     @property
     def digest(self) -> bytes:
-        """16 bytes that stand for the pixels: of the content and of all that decides how it decodes."""
+        """Digest (16 bytes) of the content and the settings that determine pixels."""
         raise NotImplementedError
 
     def decode(self) -> np.ndarray:
-        """Give the pixels, ``uint8`` of shape (H, W, C), C-contiguous; they may be read-only."""
+        """Return ``uint8`` pixels (H, W, C), C-contiguous and possibly read-only."""
         raise NotImplementedError
 
 
 class _File(TableImage):
-    """An encoded file: told apart by its bytes, decoded only when needed."""
+    """Encoded file, identified by its bytes and decoded on demand."""
 
     def __init__(self, data: bytes, in_channels: int, name: str, reading: ReadSettings):
         self._data, self._in_channels, self._name, self._reading = data, in_channels, name, reading
 
     @cached
     def digest(self) -> bytes:
-        # Of some formats Pillow makes up what is missing while that switch is set; those pixels are no one else's.
+        # With this setting, Pillow fills in the missing pixels of some formats.
         settings = f"{DECODER}, {self._in_channels} channels, {bool(ImageFile.LOAD_TRUNCATED_IMAGES)}"
         state = xxhash.xxh3_128(f"{settings}, {self._reading.key}".encode())
         state.update(self._data)
@@ -58,7 +58,7 @@ class _File(TableImage):
 
 
 class _ReadByUser(_File):
-    """A file that a function of the user's reads; the file's bytes and the function stand for the pixels."""
+    """File with a custom reader, identified by its bytes and the code of the reader."""
 
     def __init__(self, source: Any, *args: Any):
         super().__init__(*args)
@@ -71,13 +71,13 @@ class _ReadByUser(_File):
                 values = reader(local_path(self._source) or BytesIO(self._data))
         except (MemoryError, Warning):
             raise
-        except Exception as error:  # whatever the user's function raises
+        except Exception as error:  # custom readers may raise anything
             raise ImageError(f"{self._name}: the reader raised {type(error).__name__} ({error}).") from error
         return decode_array(values, self._in_channels, self._name, self._reading)
 
 
 class _Pixels(TableImage):
-    """Pixels in memory: told apart by what they are after conversion, so that equal pictures share one digest."""
+    """Pixels in memory, identified by their values after conversion."""
 
     def __init__(self, pixels: np.ndarray):
         self._pixels = pixels
@@ -93,16 +93,16 @@ class _Pixels(TableImage):
 
 
 class Images(Sequence[TableImage]):
-    """The pictures of one ``X``, made one by one when asked for; safe to ask from several threads.
+    """Images of a table ``X``, read on access; safe to use from several threads.
 
     Parameters
     ----------
-    source : sequence of items, ndarray of flat rows (n, n_pixels), or ndarray of pictures (n, ...)
-        What ``X`` was found to be; kept as it is.
+    source : sequence of items, ndarray of flat rows (n, n_pixels) or of images (n, ...)
+        The images, which are not copied.
     image_format : ImageFormat
-        What was learned at fit.
+        Format learned in fit.
     in_channels : int
-        Channels of every decoded picture.
+        Number of channels of the decoded images.
     """
 
     def __init__(self, source: Sequence[Any] | np.ndarray, image_format: ImageFormat, in_channels: int):
@@ -110,20 +110,20 @@ class Images(Sequence[TableImage]):
         self._rows = source if isinstance(source, np.ndarray) and source.ndim == 2 else None
         self._format = image_format
         self._in_channels = in_channels
-        self._positions: Sequence[int] | np.ndarray = range(len(source))  # in the source, of the pictures handed out
-        self._digests: dict[int, bytes] = {}  # by that position, for all views
+        self._positions: Sequence[int] | np.ndarray = range(len(source))  # rows of the source in this view
+        self._digests: dict[int, bytes] = {}  # by row of the source, shared by all views
         self._streams: dict[int, bytes] = {}
 
     def __len__(self) -> int:
         return len(self._positions)
 
     def __getitem__(self, index: int) -> TableImage:  # type: ignore[override]  # no slices
-        """Read picture ``index``: a file's bytes are read here, once; pixels in memory are converted here.
+        """Read the bytes of a file, or convert pixels in memory.
 
         Raises
         ------
         ImageError
-            If this picture cannot be read or understood.
+            If the image cannot be read.
         """
         index = int(self._positions[index])
         if self._rows is not None:
@@ -133,31 +133,26 @@ class Images(Sequence[TableImage]):
 
     @property
     def n_in_table(self) -> int:
-        """How many pictures the whole table has that this is a view of."""
+        """Number of images in the whole table, of which this may be a view."""
         return len(self._source)
 
     @property
     def positions(self) -> np.ndarray:
-        """Where in the whole table the pictures of this view lie."""
+        """Positions of the images of this view in the whole table."""
         return np.asarray(self._positions, np.intp)
 
     def take(self, positions: Sequence[int] | np.ndarray | slice) -> "Images":
-        """Some of the pictures, in the order given; nothing is copied, and errors name a picture as the table does.
+        """Return a view of some images; errors name positions in the whole table.
 
         Parameters
         ----------
         positions : sequence of int, ndarray of int, or slice
-            Which pictures; negative positions count from the end.
-
-        Returns
-        -------
-        Images
-            A view of the same source.
+            Positions of the images. Negative positions count from the end.
 
         Raises
         ------
         IndexError
-            If there is no such picture.
+            If a position is out of range.
         """
         taken = copy.copy(self)
         if isinstance(positions, slice):
@@ -167,22 +162,12 @@ class Images(Sequence[TableImage]):
         return taken
 
     def digest(self, index: int) -> bytes:
-        """Give the digest of picture ``index``; its file is read for it once.
-
-        Parameters
-        ----------
-        index : int
-            Which picture.
-
-        Returns
-        -------
-        bytes
-            16 of them, as `TableImage.digest`.
+        """Return the digest of an image (16 bytes), and remember it.
 
         Raises
         ------
         ImageError
-            If this picture cannot be read or understood.
+            If the image cannot be read.
         """
         position = int(self._positions[index])
         if position not in self._digests:
@@ -190,19 +175,19 @@ class Images(Sequence[TableImage]):
         return self._digests[position]
 
     def item(self, index: int) -> Any:
-        """What the table holds at ``index``, as it was given; it stays there for the next one who takes it."""
+        """Return the item of ``X`` at ``index``."""
         look = getattr(self._source, "peek", self._source.__getitem__)
         return look(int(self._positions[index]))
 
     def describe(self, index: int) -> "tuple[int, str | None, str]":
-        """Where in the table an image lies, its path if it has one, and what errors call it."""
+        """Return position, path (or None) and name of an image for errors."""
         position = int(self._positions[index])
         item = None if self._rows is not None else unwrapped(self.item(index))
         return position, path_of(item), f"Image {position}{name_of(item)}"
 
     @property
     def on_error(self) -> str:
-        """What becomes of an image that cannot be read, as an `ImageReader` in front says: "raise" or "nan"."""
+        """Value of ``on_error`` of a preceding `ImageReader`, else ``"raise"``."""
         first = None if self._rows is not None or not len(self) else self.item(0)
         return first.on_error if isinstance(first, LazyImage) else "raise"
 
@@ -211,9 +196,11 @@ class Images(Sequence[TableImage]):
         if isinstance(item, LazyImage):
             item, reading = item.source, item.reading.with_uint16_range(self._format.uint16_range)
         if reading.page and isinstance(item, (*ARRAY, Image.Image)):
-            raise ImageError(f"{name}: page={reading.page} needs a file. Give its path in place of the image.")
+            raise ImageError(f"{name}: page={reading.page} requires a file. Pass its path instead of the image.")
         if isinstance(item, Broken):
-            raise ImageError(f"{name}: the item cannot be made ({reason(item.error)}).") from item.error
+            raise ImageError(
+                f"{name}: X raised an error when this item was accessed ({reason(item.error)})."
+            ) from item.error
         if is_source(item):
             name += name_of(item)
             data = self._read(item, index, name)
@@ -221,19 +208,19 @@ class Images(Sequence[TableImage]):
                 raise ImageError(f"{name}: the file is empty (0 bytes).")
             content = data, self._in_channels, name, reading
             return _ReadByUser(item, *content) if callable(reading.reader) else _File(*content)
-        is_unread = isinstance(item, ImageFile.ImageFile) and item.tile  # nothing but its header was read
+        is_unread = isinstance(item, ImageFile.ImageFile) and item.tile  # only the header was read
         if is_unread and not is_allowed(item.format):
-            raise ImageError(f"{name}: it is {not_allowed(str(item.format))}, or call load() on the PIL image.")
+            raise ImageError(f"{name}: {not_allowed(str(item.format))}, or call load() on the PIL image.")
         if isinstance(item, Image.Image) and (item.mode != "F" or reading.value_range is not None):
             return _Pixels(decode_pil(item, self._in_channels, name, reading))
         if isinstance(item, (*ARRAY, Image.Image)):
             return _Pixels(self._from_array(as_array(item), name, reading))
         if is_missing(item):
-            raise ImageError(f"{name}: the value is missing ({item!r}). Drop the row, or give {ITEM}.")
-        raise ImageError(f"{name}: is of type {type(item).__name__!r}, but must be {ITEM}.")
+            raise ImageError(f"{name}: the value is missing ({item!r}). Drop the row, or pass {ITEM}.")
+        raise ImageError(f"{name}: the item must be {ITEM}. Got an object of type {type(item).__name__!r} instead.")
 
     def _read(self, item: Any, index: int, name: str) -> bytes:
-        """The bytes of an item; those of a stream that can be read only once are kept as long as this table."""
+        """Return the bytes of an item; keep those of streams that are not seekable."""
         if not is_read_once(item):
             return read(item, name)
         if index not in self._streams:
@@ -242,27 +229,27 @@ class Images(Sequence[TableImage]):
 
     def _from_array(self, values: np.ndarray, name: str, reading: ReadSettings) -> np.ndarray:
         if values.dtype.kind not in "buif":
-            raise ImageError(f"{name}: pixels must be real numbers, got an array of dtype {values.dtype}.")
+            raise ImageError(f"{name}: pixels must be real numbers. Got an array of dtype {values.dtype} instead.")
         if not values.size:
             raise ImageError(f"{name}: the image has no pixels (its shape is {values.shape}).")
         if values.dtype.kind == "f" and not np.isfinite(values).all():
-            raise ImageError(f"{name}: the pixels hold NaN or infinity.")
+            raise ImageError(f"{name}: the pixels contain NaN or infinity.")
         is_known = range_of_type(values.dtype) is not None or is_uint16(values.dtype) or reading.value_range is not None
         if not is_known and self._format.value_range is None:
             raise ImageError(
-                f"{name}: the value range of {values.dtype} pixels is learned at fit, but fit was given "
-                f"{self._format.kind}; give uint8 pixels."
+                f"{name}: the value range of {values.dtype} pixels is unknown, because fit got only images of known "
+                f"range (kind={self._format.kind!r}). Pass uint8 pixels."
             )
         values = _channels_last(values, self._format.channels, self._in_channels, name)
         return convert_channels(in_range(values, self._format.value_range, reading), self._in_channels, name)
 
 
 def _channels_last(values: np.ndarray, learned: str | None, in_channels: int, name: str) -> np.ndarray:
-    """View a picture as (H, W, C), by the axis learned or, where none was, by the only one possible."""
+    """Move the channel axis, learned or inferred from the shape, to the end."""
     if values.ndim == 2:
         values, learned = values[:, :, np.newaxis], "last"
     if values.ndim != 3:
-        raise ImageError(f"{name}: an array of shape {values.shape}, but must be (H, W) or (H, W, C).")
+        raise ImageError(f"{name}: the array must have shape (H, W) or (H, W, C). Got {values.shape} instead.")
     if learned is None:
         try:
             learned = learn_channels([values.shape], in_channels, prefer_last=False)
@@ -271,17 +258,18 @@ def _channels_last(values: np.ndarray, learned: str | None, in_channels: int, na
     n_channels = values.shape[0] if learned == "first" else values.shape[2]
     if learned is None or n_channels not in allowed_channels(in_channels):
         raise ImageError(
-            f"{name}: an array of shape {values.shape} {channels_fault(values.shape, in_channels, learned)}"
+            f"{name}: the array of shape {values.shape} {channels_fault(values.shape, in_channels, learned)}"
         )
     return np.moveaxis(values, 0, -1) if learned == "first" else values
 
 
 def channels_fault(shape: Sequence[int], in_channels: int, learned: str | None = None) -> str:
+    """Return the end of an error about an array with a wrong number of channels."""
     counts = {"first": f"{shape[0]} channels", "last": f"{shape[-1]} channels"}
     got = (
-        f"{counts[learned]} (axis {learned!r})" if learned else f"{counts['last']} if last, {counts['first']} if first"
+        f"{counts[learned]} (axis {learned!r})"
+        if learned
+        else f"{counts['last']} if they are last, {counts['first']} if they are first"
     )
     allowed = " or ".join(map(str, allowed_channels(in_channels)))
-    return (
-        f"has {got}; with in_channels={in_channels} it must have {allowed}. in_channels= and channels= say otherwise."
-    )
+    return f"has {got}, but in_channels={in_channels} requires {allowed}. Change in_channels or channels."

@@ -1,4 +1,4 @@
-"""An image that is not read yet, and how to read it; and a sequence that makes its items each time they are taken."""
+"""Lazy images, and sequences that decode their items on access."""
 
 import sys
 from collections.abc import Sequence
@@ -15,19 +15,19 @@ _REMEMBERED_BYTES = 256 * 1024**2
 
 
 class LazyImage:
-    """An image that is read when its pixels are needed, and not kept.
+    """Image that is read when its pixels are needed, and is not kept in memory.
 
     Parameters
     ----------
     source : object
-        Anything that a table of images may hold.
+        The image: any item that a table of images may contain.
     reading : ReadSettings
-        How it is read.
+        Options for reading the image.
     on_error : {"raise", "nan"}, default="raise"
-        What to do if it cannot be read.
+        What to do if the image cannot be read.
     """
 
-    # No dataclass: pandas would make columns of its fields.
+    # Not a dataclass, because pandas would turn its fields into columns.
     __slots__ = ("on_error", "reading", "source")
 
     def __init__(self, source: Any, reading: ReadSettings, on_error: str = "raise"):
@@ -38,24 +38,24 @@ class LazyImage:
 
 
 class Broken:
-    """What stands for an item that a sequence could not make; its error is raised when it is its turn."""
+    """Placeholder for an item that a sequence could not return, with its error."""
 
     def __init__(self, error: Exception):
         self.error = error
 
 
 def unwrapped(item: Any) -> Any:
-    """The source of a lazy image, or the item itself."""
+    """Return the source of a lazy image, or the item itself."""
     return item.source if isinstance(item, LazyImage) else item
 
 
 def has_value_range(item: Any) -> bool:
-    """Whether it was said of an item which of its values are black and white."""
+    """Check whether an item has an explicit value range."""
     return isinstance(item, LazyImage) and item.reading.value_range is not None
 
 
 class LazyImages(Sequence[LazyImage]):
-    """The items of a sequence that makes them each time, each with how it is read."""
+    """Items of a lazy sequence, each with its reading options."""
 
     def __init__(self, items: Sequence[Any], reading: ReadSettings, on_error: str):
         self._items, self._reading, self._on_error = items, reading, on_error
@@ -70,23 +70,23 @@ class LazyImages(Sequence[LazyImage]):
 
 
 class Remembering(Sequence[Any]):
-    """A sequence that decodes an image each time that it is taken, such as a column of Hugging Face's `datasets`.
+    """Wrapper of a sequence that decodes on access, such as a Hugging Face column.
 
-    An item that was looked at is kept until it has been taken twice, while there is room: the first time for its
-    digest, the second for its pixels. So it is decoded once for both.
+    An item is accessed twice, for its digest and for its pixels. It is decoded once and
+    kept until the second access, up to a limit of memory.
 
     Parameters
     ----------
     items : sequence
         The sequence.
     max_bytes : int, default=268435456
-        How much is kept, in bytes of pixels.
+        Maximum size of the items that are kept, in bytes of pixels.
     """
 
     def __init__(self, items: Sequence[Any], max_bytes: int = _REMEMBERED_BYTES):
         self._items = items
         self._kept: dict[int, Any] = {}
-        self._taken: set[int] = set()  # those of the kept that have been taken once
+        self._taken: set[int] = set()  # kept items that were accessed once
         self._room = max_bytes
         self._lock = Lock()
 
@@ -104,18 +104,18 @@ class Remembering(Sequence[Any]):
         return item
 
     def peek(self, index: int) -> Any:
-        """Look at an item without taking it."""
+        """Return an item without counting it as an access."""
         if not 0 <= index < len(self):
-            raise IndexError(f"There is no item {index} among {len(self)}.")
+            raise IndexError(f"Index {index} is out of range for a sequence of {len(self)} items.")
         with self._lock:
             if index in self._kept:
                 return self._kept[index]
         try:
             with named_warnings(f"Image {index}"):
                 item = self._items[index]
-        except Warning:  # which the user's filters have made an error
+        except Warning:  # turned into an error by the user's filters
             raise
-        except Exception as error:  # whatever the one who decodes it raises
+        except Exception as error:  # the decoder of another library may raise anything
             item = Broken(error)
         with self._lock:
             if index not in self._kept and _size(item) <= self._room:

@@ -1,4 +1,4 @@
-"""Learning the format of pictures at fit: channel axis, value range, shape of flat rows."""
+"""Format of images learned in fit: channel axis, value range and shape of flat rows."""
 
 import math
 import re
@@ -13,21 +13,22 @@ from sktl._images._format import ImageFormat, Range
 from sktl._warnings import warn, was_told
 from sktl.exceptions import ImageError, ImageWarning
 
-# A highest value that no set of 0-255 pictures stops at, but small tables of counts do (scikit-learn's digits: 0-16).
+# Tables with a maximum up to this are not 0-255 images (scikit-learn's digits: 0-16).
 _FEW_LEVELS = 16
 _NUMBER = re.compile(r"(\d{1,18})")
 _LAST_NUMBER = re.compile(r"(.*?)(\d{1,18})(\D*)", re.DOTALL)
 
 
 def allowed_channels(in_channels: int) -> tuple[int, ...]:
-    """Give the channel counts that can become ``in_channels``: grey, RGB and RGBA turn into each other."""
+    """Return the numbers of channels that can be converted to ``in_channels``."""
     return (1, 3, 4) if in_channels in (1, 3) else (in_channels,)
 
 
 def fitting_axes(shape: Sequence[int], in_channels: int) -> set[str]:
-    """Say which axis, ``"first"`` or ``"last"``, of a three-dimensional picture can hold its channels.
+    """Return which axes of a 3-dimensional array can be the channels: "first", "last".
 
-    Grey and RGB come before RGBA: (4, 4, 3) is an RGB picture, not an RGBA one of 4 x 3 pixels.
+    Gray and RGB take precedence over RGBA: an array of shape (4, 4, 3) is an RGB image,
+    and not an RGBA image of 4 x 3 pixels.
     """
     allowed = allowed_channels(in_channels)
     sizes = {"first": shape[0], "last": shape[-1]}
@@ -37,21 +38,23 @@ def fitting_axes(shape: Sequence[int], in_channels: int) -> set[str]:
 
 
 def learn_channels(shapes: Iterable[Sequence[int]], in_channels: int, *, prefer_last: bool) -> str | None:
-    """Find the channel axis that all pictures share.
+    """Find the channel axis that all arrays share.
 
     Parameters
     ----------
     shapes : iterable of tuples of 3 int
-        The shape of each three-dimensional picture. A shape that fits no axis is left for its own error.
+        Shapes of the 3-dimensional arrays. Shapes without a possible channel axis are
+        ignored; they raise an error when the image is read.
     in_channels : int
-        Channels wanted.
+        Number of channels of the network's input.
     prefer_last : bool
-        Take ``"last"`` where both axes fit (a list of NumPy arrays is documented to hold it last).
+        Whether to return ``"last"`` if both axes are possible, as documented for lists
+        of NumPy arrays.
 
     Raises
     ------
     ImageError
-        If both axes fit, or if the pictures disagree.
+        If both axes are possible, or if the arrays have different channel axes.
     """
     axes, example = {"first", "last"}, None
     for shape in shapes:
@@ -62,43 +65,44 @@ def learn_channels(shapes: Iterable[Sequence[int]], in_channels: int, *, prefer_
             example = shape
         if not axes:
             raise ImageError(
-                f"The pictures of X disagree on their channel axis (one has the shape {tuple(shape)}): "
-                "bring them all to (H, W, C) or all to (C, H, W)."
+                f"The arrays in X have different channel axes (one array has shape {tuple(shape)}). Transpose all of "
+                "them to (H, W, C), or all of them to (C, H, W)."
             )
     if example is None:
         return None
     if len(axes) == 2 and not prefer_last:
         raise ImageError(
-            f"The channel axis is ambiguous: in pictures of shape {tuple(example)} both the first and the last axis "
-            'can hold channels. Say which with channels="first" or channels="last".'
+            f"The channel axis is ambiguous: both the first and the last axis of shape {tuple(example)} can be the "
+            'channels. Set channels="first" or channels="last".'
         )
     return "last" if "last" in axes else "first"
 
 
 class Ranges(NamedTuple):
-    """Which values stand for black and white: of types that do not say it themselves, and of ``uint16``."""
+    """Learned value ranges: of ``uint16``, and of all other values."""
 
     value_range: Range | None
     uint16_range: Range | None
 
 
 def learn_ranges(arrays: Iterable[np.ndarray]) -> Ranges:
-    """Find which values stand for black and white: by type, 0-1, 0-255, or what is seen (with a warning).
+    """Find the value range: that of the dtype, 0-1, 0-255, or the range seen.
 
-    ``uint16`` values that reach the upper half of their type use all of its range. If they do not, as those of a
-    camera, a microscope or a CT scanner of 12 bits, they are learned as those of any other type are.
+    ``uint16`` values in the upper half of the dtype imply its full range. Otherwise,
+    for example with a 12-bit camera, the range is learned as for any other dtype.
 
     Parameters
     ----------
     arrays : iterable of ndarray
-        Values of all images; NaN, infinities and types that are no real numbers are left for their own error.
+        Values of all images. NaN, infinity and other dtypes are ignored; they raise an
+        error when the image is read.
 
     Returns
     -------
     value_range : (low, high) or None
-        None if there is no value to learn from. If all values are ``uint16``, their range.
+        The range, or None without values. If all values are ``uint16``, their range.
     uint16_range : (low, high) or None
-        None if there are none, or if they use all of their type.
+        The range of ``uint16`` values. None without such values, or for the full range.
     """
     seen, wide, by_type = _Extremes(), _Extremes(), None
     for array in arrays:
@@ -115,7 +119,7 @@ def learn_ranges(arrays: Iterable[np.ndarray]) -> Ranges:
 
 
 class _Extremes:
-    """The lowest and the highest value seen."""
+    """Running minimum and maximum."""
 
     def __init__(self) -> None:
         self.low, self.high, self.integers = math.inf, -math.inf, True
@@ -126,7 +130,7 @@ class _Extremes:
         self.integers = self.integers and array.dtype.kind in "ui"
 
     def value_range(self) -> Range | None:
-        """The range that these values suggest; None if there were none."""
+        """Return the range that the values suggest, or None without values."""
         low, high = self.low, self.high
         if low > high:
             return None
@@ -138,30 +142,31 @@ class _Extremes:
 
 
 def learn_depth(highest: "int | None") -> Range | None:
-    """Find which values are black and white in 16-bit files, from the highest one in some of them.
+    """Find the value range of 16-bit files from the highest value in a sample of them.
 
-    Files are not all read at `fit`, so that it is a number of bits that is learned: with 4,000 as the highest value it
-    is 12 of them, and 4,095 is white.
+    Not all files are read in fit, so the number of bits is learned: a highest value of
+    4000 means 12 bits, with 4095 as white.
     """
-    if not highest or highest > UINT16[1] // 4:  # nobody's files have 15 bits
+    if not highest or highest > UINT16[1] // 4:  # 15-bit files do not occur
         return None
     n_bits = max(highest.bit_length(), 8)
     _warn_once(
-        f"The highest value in the 16-bit files of X is {highest}: they are read as images of {n_bits} bits, of which "
-        f"{2**n_bits - 1} is white. To set the range, use sktl.preprocessing.ImageReader(value_range=(low, high))."
+        f"The highest value in a sample of the 16-bit files of X is {highest}. The files are read as {n_bits}-bit "
+        f"images, with {2**n_bits - 1} as white. To change this, use "
+        "sktl.preprocessing.ImageReader(value_range=(low, high))."
     )
     return (0, 2**n_bits - 1)
 
 
 def warn_if_other_scale(values: np.ndarray, learned: ImageFormat) -> None:
-    """Warn if later values look as if they were on another scale than at fit; they are taken as learned anyway.
+    """Warn if values after fit seem to have another scale than in fit.
 
     Parameters
     ----------
     values : ndarray of any shape
-        Values given after fit.
+        Values passed after fit.
     learned : ImageFormat
-        What was learned at fit.
+        Format learned in fit.
     """
     if values.dtype.kind not in "uif" or range_of_type(values.dtype) is not None or not values.size:
         return
@@ -175,28 +180,31 @@ def warn_if_other_scale(values: np.ndarray, learned: ImageFormat) -> None:
         suspicious = value_range == (0, 1) and highest >= 2
     if suspicious and value_range is not None:
         warn(
-            f"The highest value of X is {highest:g}, but white is {value_range[1]:g} since fit: the images will be "
-            f"nearly {'black' if value_range[1] > 1 else 'white'}. Give X on the scale that fit was given.",
+            f"The highest value of X is {highest:g}, but fit learned {value_range[1]:g} as white, so the images will "
+            f"be nearly {'black' if value_range[1] > 1 else 'white'}. Pass X on the same scale as in fit.",
             ImageWarning,
         )
 
 
 def pixel_order(names: "Sequence[str] | None") -> np.ndarray | None:
-    """The order of columns by the numbers in their names, if it is another one than theirs.
+    """Return the order of columns by the numbers in their names.
 
-    A table that some program has sorted by name has its pixels in the order pixel1, pixel10, pixel100, pixel2.
+    A table that was sorted by column name has its pixels in the order pixel1, pixel10,
+    pixel100, pixel2.
 
     Parameters
     ----------
     names : sequence of str or None
-        Names of the columns. If those with a number differ in their last number only (pixel1, pixel2), they are put in
-        its order; others, such as a label, stay in their places. Other names (1x1, 1x2, or R1, G1) are put in the order
-        of their numbers only if they are in that of the alphabet, and are not filled up with zeros to one length.
+        Names of the columns. If the names with a number differ only in their last
+        number (pixel1, pixel2), they are sorted by this number, and other columns, such
+        as a label, keep their positions. All other names (1x1, 1x2, or R1, G1) are
+        sorted by their numbers only if they are in alphabetical order and differ in
+        length.
 
     Returns
     -------
     ndarray of int or None
-        Positions of the columns in their order; None if they are in it.
+        Positions of the columns in their order. None if the columns are in order.
     """
     if names is None:
         return None
@@ -211,20 +219,22 @@ def pixel_order(names: "Sequence[str] | None") -> np.ndarray | None:
 
 
 def _natural_key(name: str) -> list[tuple[int, str]]:
-    """A key by which texts are in the order of the numbers in them."""
+    """Return a sort key that orders strings by the numbers in them."""
     return [(int(part), "") if odd % 2 else (0, part) for odd, part in enumerate(_NUMBER.split(name))]
 
 
 def learn_row_shape(n_pixels: int, image_shape: Sequence[int] | None, in_channels: int | None) -> tuple[int, int, int]:
     """Find the shape (H, W, C) of flat rows of ``n_pixels`` values.
 
-    Without ``image_shape`` a square or 3 x square is understood; any other width is taken as the next square, the
-    missing pixels black, with a warning. ``in_channels=None`` allows any number of channels in ``image_shape``.
+    Without ``image_shape``, the images are assumed to be square, with one or three
+    channels. Any other number of pixels is padded with black to the next square, with a
+    warning. ``in_channels=None`` allows any number of channels in ``image_shape``.
 
     Raises
     ------
     ImageError
-        If ``image_shape`` is no shape, does not have ``n_pixels`` values, or cannot become ``in_channels``.
+        If ``image_shape`` is invalid, does not match ``n_pixels``, or cannot be
+        converted to ``in_channels``.
     """
     if image_shape is not None:
         return _given_row_shape(n_pixels, image_shape, in_channels)
@@ -233,11 +243,12 @@ def learn_row_shape(n_pixels: int, image_shape: Sequence[int] | None, in_channel
         if (side := _side(n_pixels, n_channels)) is not None:
             return side, side, n_channels
     side = math.isqrt((n_pixels - 1) // counts[0]) + 1
-    label = " Was the label left in? One column less would be" if _is_image_size(n_pixels - 1, counts) else ""
-    label += " a picture." if label else ""
+    label = " Does X contain the label? One column less would be" if _is_image_size(n_pixels - 1, counts) else ""
+    label += " a square image." if label else ""
     _warn_once(
-        f"The rows of X have {n_pixels} values, which is no square and not 3 x a square: they are padded with zeros "
-        f"to {side} x {side}{f' x {counts[0]}' if counts[0] > 1 else ''}.{label} image_shape= says another shape."
+        f"The rows of X have {n_pixels} values, which is neither a square nor 3 times a square. They are padded "
+        f"with zeros to {side} x {side}{f' x {counts[0]}' if counts[0] > 1 else ''}.{label} "
+        "Set image_shape to change it."
     )
     return side, side, counts[0]
 
@@ -245,16 +256,18 @@ def learn_row_shape(n_pixels: int, image_shape: Sequence[int] | None, in_channel
 def _given_row_shape(n_pixels: int, image_shape: Sequence[int], in_channels: int | None) -> tuple[int, int, int]:
     shape = tuple(image_shape)
     if len(shape) not in (2, 3) or not all(isinstance(size, Integral) and size > 0 for size in shape):
-        raise ImageError(f"image_shape={shape} must be (H, W) or (H, W, C), all positive integers.")
+        raise ImageError(f"image_shape must be (H, W) or (H, W, C) with positive integers. Got {shape} instead.")
     height, width, n_channels = (int(size) for size in (*shape, 1)[:3])
     if height * width * n_channels != n_pixels:
         raise ImageError(
             f"image_shape={shape} has {height * width * n_channels} values, but the rows of X have {n_pixels}. "
-            "Give the shape as (H, W) for grey or (H, W, C) for colour."
+            "Use (H, W) for grayscale or (H, W, C) for color images."
         )
     if in_channels is not None and n_channels not in allowed_channels(in_channels):
         allowed = " or ".join(map(str, allowed_channels(in_channels)))
-        raise ImageError(f"image_shape={shape} has {n_channels} channels; in_channels={in_channels} needs {allowed}.")
+        raise ImageError(
+            f"image_shape={shape} has {n_channels} channels, but in_channels={in_channels} requires {allowed}."
+        )
     return height, width, n_channels
 
 
@@ -264,7 +277,7 @@ def _side(n_pixels: int, n_channels: int) -> int | None:
 
 
 def _is_image_size(n_pixels: int, counts: Iterable[int]) -> bool:
-    # From 8 x 8 on: among very small numbers nearly every second one is next to a square.
+    # Smaller numbers are close to a square too often.
     return n_pixels >= 64 and any(_side(n_pixels, n_channels) is not None for n_channels in counts)
 
 
@@ -278,16 +291,16 @@ def _extremes(array: np.ndarray) -> Range:
 
 def _seen(low: float, high: float) -> Range:
     if not math.isfinite(high - low):
-        raise ImageError(f"The values of X run from {low:g} to {high:g}, too far apart to be pixels.")
+        raise ImageError(f"The values of X range from {low:g} to {high:g}, which is too wide for pixels.")
     _warn_once(
-        f"The values of X run from {low:g} to {high:g}, which is neither 0-1 nor 0-255: they are scaled by this "
-        "range, and later values are clipped to it. Give pixels as uint8, as 0-255 or as 0-1 to have them as they are, "
-        "or set the range with sktl.preprocessing.ImageReader(value_range=(low, high))."
+        f"The values of X range from {low:g} to {high:g}, which is neither 0-1 nor 0-255. X is scaled by this range, "
+        "and later values are clipped to it. Pass uint8 pixels, or values from 0 to 1 or 0 to 255, to avoid this, or "
+        "set the range with sktl.preprocessing.ImageReader(value_range=(low, high))."
     )
     return low, (high if high > low else low + 1)
 
 
 def _warn_once(message: str) -> None:
-    """Warn, unless the search that this fit is a part of was warned of the same."""
+    """Warn, unless the search that contains this fit has issued the same warning."""
     if not was_told([message]):
         warn(message, ImageWarning)

@@ -1,8 +1,9 @@
-"""Warnings that other libraries give while they read an image name the image.
+"""Addition of the image's name to warnings that other libraries issue while reading it.
 
-`warnings.catch_warnings` is not for threads: what one of them saves, another one restores. So the filters stay as they
-are, and only the function that shows warnings is replaced, while any thread reads an image. It names the image that its
-own thread reads, and shows every other thread's warnings as they are.
+`warnings.catch_warnings` is not thread-safe. Therefore the filters are not changed.
+Only the function that shows warnings is replaced while a thread reads an image: it adds
+the name of the image that its thread reads, and shows the warnings of other threads
+unchanged.
 """
 
 import contextlib
@@ -20,7 +21,7 @@ _READING = threading.local()
 
 
 class _Shown:
-    """How warnings were shown before the first thread came, and how many threads are there."""
+    """The original function that shows warnings, and the number of reading threads."""
 
     n_threads = 0
     before: Callable = warnings.showwarning
@@ -28,10 +29,10 @@ class _Shown:
 
 @contextlib.contextmanager
 def named_warnings(name: str) -> Iterator[None]:
-    """Put ``name`` in front of each warning of this thread; one that is an error by the filters is raised with it.
+    """Prefix all warnings of this thread, also those that filters turn into errors.
 
-    Without a name nothing is shown: the same warning comes again when the image is decoded. Pillow's warning of large
-    images is left out too: how large an image may be is decided elsewhere.
+    An empty name hides warnings that are issued again when the image is decoded.
+    Pillow's warning about large images is always hidden because sktl has its own limit.
     """
     with _LOCK:
         if warnings.showwarning is not _show:

@@ -1,4 +1,4 @@
-"""What Pillow leaves out when it reads a PNG: the checksums of its chunks, and transparency of other depths than 8."""
+"""PNG features that Pillow does not support: checksums, and non-8-bit transparency."""
 
 import importlib
 import re
@@ -14,23 +14,23 @@ from sktl.exceptions import ImageError
 
 SIGNATURE = b"\x89PNG\r\n\x1a\n"
 
-# The chunks that decide the pixels of the first image.
+# Chunks that determine the pixels of the first image.
 _PIXELS = (b"IHDR", b"PLTE", b"tRNS", b"IDAT")
 _HOLDERS = (b"\0\0\x01\0", b"\0\0\x02\0", b"icns")  # icons and cursors, which may hold PNG images
 
 
 def damaged_chunk(data: bytes, page: int = 0) -> "str | None":
-    """Name the first chunk that decides pixels and is not as it was written.
+    """Return the name of the first pixel chunk whose checksum does not match, or None.
 
-    Pillow reads the checksum (CRC-32) of the compressed pixels and does not compare it. Comparing costs about a
-    hundredth of the time that decoding takes.
+    Pillow does not check the checksum (CRC-32) of the compressed pixels. The check
+    takes about 1% of the decoding time.
 
     Parameters
     ----------
     data : bytes
-        A PNG file, or a file that holds PNG files (ICO, ICNS).
+        A PNG file, or a file that contains PNG files (ICO, ICNS).
     page : int, default=0
-        Which frame of an animation is wanted.
+        Index of the frame of an animation.
     """
     deciding = (*_PIXELS, b"fcTL", b"fdAT") if page else _PIXELS
     for start in _starts(data):
@@ -43,17 +43,17 @@ def damaged_chunk(data: bytes, page: int = 0) -> "str | None":
 
 
 def has_16_bits(data: bytes) -> bool:
-    """Whether a file is a PNG of 16 bits."""
+    """Check whether a file is a 16-bit PNG."""
     return data.startswith(SIGNATURE) and data[24:25] == b"\x10"
 
 
 def is_gray(data: bytes) -> bool:
-    """Whether a PNG is gray without transparency of its own, which Pillow reads with all its bits."""
+    """Check whether a PNG is gray without alpha; Pillow keeps all bits of these."""
     return data[25:26] == b"\0"
 
 
 def read_wide_colors(data: bytes) -> np.ndarray:
-    """Read a PNG of 16-bit colors with all its bits, of which Pillow keeps the high byte.
+    """Read all bits of 16-bit colors, of which Pillow keeps the high byte.
 
     Raises
     ------
@@ -62,17 +62,17 @@ def read_wide_colors(data: bytes) -> np.ndarray:
     """
     if not is_installed("imagecodecs"):
         raise ImageError(
-            "a PNG of 16-bit colors, of which fewer bits are used, and Pillow keeps the high byte only: "
+            "a value range cannot be applied to a PNG with 16-bit colors, of which Pillow reads only the high byte: "
             f"pip install 'sktl[tiff]', or {OWN_READER}."
         )
     return importlib.import_module("imagecodecs").png_decode(data)
 
 
 def without_ancillary(data: bytes) -> bytes:
-    """The same image without texts, color profile and the like, on which no pixel depends.
+    """Return the PNG without chunks that do not affect pixels, such as texts.
 
-    What may be left out begins with a small letter. Transparency, the frames of an animation and an orientation whose
-    checksum matches are kept.
+    The names of ancillary chunks begin with a lowercase letter. Transparency, animation
+    frames, and an orientation with a matching checksum are kept.
     """
     kept = []
     for kind, begin, end in _chunks(data, 0):
@@ -83,20 +83,20 @@ def without_ancillary(data: bytes) -> bytes:
 
 
 def scale_transparency(image: Image.Image, rawmode: str) -> Image.Image:
-    """Bring the level that stands for transparent to the scale of the pixels, in a copy; Pillow keeps the file's own.
+    """Scale the transparent color like the pixels, which Pillow does not, in a copy.
 
     Parameters
     ----------
     image : PIL image
-        A loaded one.
+        The loaded image.
     rawmode : str
-        The layout of its pixels in the file, such as "L;4" or "RGB;16B".
+        Layout of the pixels in the file, such as "L;4" or "RGB;16B".
     """
     level, factor = image.info.get("transparency"), {"L;2": 85, "L;4": 17}.get(rawmode)
     if isinstance(level, int) and factor is not None:
         level *= factor
     elif isinstance(level, tuple) and rawmode.startswith("RGB;16"):
-        level = tuple(value >> 8 for value in level)  # of 16-bit colors Pillow keeps the high byte
+        level = tuple(value >> 8 for value in level)  # Pillow keeps the high byte
     else:
         return image
     image = image.copy()
@@ -105,14 +105,14 @@ def scale_transparency(image: Image.Image, rawmode: str) -> Image.Image:
 
 
 def _starts(data: bytes) -> "list[int]":
-    """Where PNG images begin in a file."""
+    """Return the offsets of PNG images in a file."""
     if data.startswith(SIGNATURE):
         return [0]
     return [found.start() for found in re.finditer(SIGNATURE, data)] if data.startswith(_HOLDERS) else []
 
 
 def _chunks(data: bytes, start: int) -> "list[tuple[bytes, int, int]]":
-    """(kind, where it begins, where its checksum is) of each chunk of the PNG that begins at ``start``."""
+    """Return name, offset and checksum offset of each chunk of the PNG at ``start``."""
     found, position = [], start + len(SIGNATURE)
     while position + 12 <= len(data):
         length, kind = struct.unpack_from(">I4s", data, position)

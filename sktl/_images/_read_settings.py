@@ -1,4 +1,4 @@
-"""How an image is read, as one value: what its numbers mean, which frame, how large it may be, and by whom."""
+"""Reading options of images, and limits of their size."""
 
 import functools
 import os
@@ -12,34 +12,36 @@ from sktl._images._format import Range
 from sktl._locks import cached
 from sktl.exceptions import ImageError
 
-# Pillow's own default limit: a quarter of a gigabyte of RGB.
+# Default limit of Pillow: a quarter of a gigabyte of RGB.
 MAX_PIXELS = 1024**3 // 4 // 3
-MEMORY_SHARE = 16  # one image may take this part of the machine's memory
+MEMORY_SHARE = 16  # one image may use 1/16 of the memory
 _BYTES_PER_PIXEL = 4
 _LEAST_BYTES = 1024**3
 
-# The ways out that several messages name.
-OWN_READER = "read it with sktl.preprocessing.ImageReader(reader=...) and a function"
-SAY_RANGE = "Set it with sktl.preprocessing.ImageReader(value_range=(low, high))."
+# Advice that several messages share.
+OWN_READER = "use sktl.preprocessing.ImageReader(reader=...) with your own function"
+SAY_RANGE = "Set the value range with sktl.preprocessing.ImageReader(value_range=(low, high))."
 
 
 @dataclass(frozen=True)
 class ReadSettings:
-    """How an image is read.
+    """Options for reading an image.
 
     Parameters
     ----------
     uint16_range : (low, high) or None, default=None
-        The 16-bit values that become 0 and 255; None takes all of them, 0-65535.
+        16-bit values that are scaled to 0 and 255. None scales the full range 0-65535.
     value_range : (low, high) or None, default=None
-        The values of any type but ``uint8`` and ``bool`` that become 0 and 255. It comes before ``uint16_range``; None
-        takes what the type or the file says, and refuses floats, of which none does.
+        Values that are scaled to 0 and 255, for all dtypes except ``uint8`` and
+        ``bool``. Takes precedence over ``uint16_range``. None uses the range of the
+        dtype or the bit depth stored in the file, and refuses floats.
     max_pixels : int or "auto", default="auto"
-        The largest image that is decoded; see `pixel_limit`.
+        Maximum number of pixels of an image; see `pixel_limit`.
     page : int, default=0
-        Which image of a file that holds several.
+        Index of the image in a file with several pages or frames.
     reader : callable, "tifffile" or None, default=None
-        What reads the file; None is Pillow, and tifffile for TIFFs that Pillow does not read right.
+        What reads the file. None uses Pillow, and tifffile for TIFF files that Pillow
+        cannot read correctly.
     """
 
     uint16_range: Range | None = None
@@ -50,25 +52,25 @@ class ReadSettings:
 
     @cached
     def key(self) -> str:
-        """Everything here that decides pixels, or whether there are any; the same in every process."""
+        """Part of the cache key that covers all options, the same in every process."""
         reader = self.reader if self.reader is None or isinstance(self.reader, str) else code_key(self.reader)
         return f"{self.uint16_range}|{self.value_range}|{self.max_pixels}|{self.page}|{reader}"
 
     @property
     def wide_range(self) -> Range | None:
-        """What 16-bit values mean, if they do not mean what their type says."""
+        """Range of 16-bit values, or None for the full range of the dtype."""
         return self.value_range or self.uint16_range
 
     def with_uint16_range(self, uint16_range: Range | None) -> "ReadSettings":
-        """The same for images among which 16-bit values have this range."""
+        """Return the same options with another range of 16-bit values."""
         return self if uint16_range == self.uint16_range else replace(self, uint16_range=uint16_range)
 
 
 def pixel_limit(max_pixels: "int | str") -> int:
-    """How many pixels an image may have: those given, or "auto" for a share of the machine's memory.
+    """Return the maximum number of pixels of an image.
 
-    With "auto" an image may take a sixteenth of the memory, four bytes a pixel; 89 million pixels (Pillow's own limit)
-    are always allowed.
+    ``"auto"`` allows images that fit into 1/16 of the memory at 4 bytes per pixel, and
+    always allows 89 million pixels, the limit of Pillow.
     """
     if not isinstance(max_pixels, str):
         return int(max_pixels)
@@ -76,34 +78,28 @@ def pixel_limit(max_pixels: "int | str") -> int:
 
 
 def byte_limit() -> int:
-    """How many bytes of a file are read: a quarter of the machine's memory, and at least a gibibyte."""
+    """Return the maximum size of a file: 1/4 of the memory, and at least 1 GiB."""
     return max(_LEAST_BYTES, memory() // 4)
 
 
 def check_pixel_count(width: int, height: int, max_pixels: "int | str") -> None:
-    """Refuse an image that is larger than it may be.
-
-    Raises
-    ------
-    ImageError
-        That names the limit.
-    """
+    """Raise an `ImageError` if an image has more pixels than allowed."""
     if width * height > (limit := pixel_limit(max_pixels)):
         raise ImageError(
-            f"not decoded, as it may be a decompression bomb ({width} x {height} pixels; the limit is {limit}). If the "
-            "file can be trusted, raise the limit with sktl.preprocessing.ImageReader(max_pixels=...)."
+            f"the image may be a decompression bomb ({width} x {height} pixels; the limit is {limit}). If you trust "
+            "the file, increase the limit with sktl.preprocessing.ImageReader(max_pixels=...)."
         )
 
 
 @functools.cache
 def memory() -> int:
-    """Bytes of memory that this process may use, as far as the system says it: of the machine, or of its container."""
+    """Return the memory of the machine or container in bytes, or 0 if unknown."""
     limits = []
     if hasattr(os, "sysconf"):
         limits.append(os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE"))
     for file in ("/sys/fs/cgroup/memory.max", "/sys/fs/cgroup/memory/memory.limit_in_bytes"):
         try:
             limits.append(int(Path(file).read_text()))
-        except (OSError, ValueError):  # no container, or one without a limit ("max")
+        except (OSError, ValueError):  # no container, or no limit ("max")
             continue
     return min(limits, default=0)

@@ -1,18 +1,19 @@
-"""What a file is, by its first bytes, and which package reads it if Pillow does not."""
+"""File types by their first bytes, and how to read those that Pillow cannot read."""
 
 import re
 
 from PIL import Image, features
 
-# What the formats that people keep images in begin with.
+# First bytes of common image formats.
 _IMAGES = (
     *(b"\xff\xd8\xff", b"\x89PNG\r\n\x1a\n", b"GIF87a", b"GIF89a", b"8BPS", b"\0\0\x01\0"),
     *(b"\0\0\0\x0cjP  ", b"\xff\x4f\xff\x51", b"\0\0\0\x0cJXL ", b"II*\0", b"MM\0*", b"II+\0", b"MM\0+"),
 )
 
-# The formats that Pillow may open. Its others are drawings, videos, scientific data and relics of games; for an EPS it
-# would start Ghostscript, whatever program of that name comes first in PATH. A format that a package registers with
-# Pillow (pillow-heif, pillow-jxl-plugin) is allowed by whoever imports it.
+# Formats that Pillow may open. The others are drawings, videos, scientific data and formats
+# of old games. For an EPS file, Pillow would run the first program in PATH that is named
+# Ghostscript. Formats registered with Pillow by other packages (pillow-heif,
+# pillow-jxl-plugin) are allowed.
 FORMATS = (
     *("AVIF", "BMP", "DDS", "DIB", "GIF", "ICO", "JPEG", "JPEG2000", "MPO", "PCX", "PNG", "PPM", "PSD", "QOI", "SGI"),
     *("TGA", "TIFF", "WEBP", "XBM", "XPM"),
@@ -21,20 +22,20 @@ FORMATS = (
 _READER = "use sktl.preprocessing.ImageReader(reader={})"
 _CONVERT = "convert it to an image first, with {}"
 
-# (pattern of the first bytes, what it is, how to read it)
+# (pattern of the first bytes, type of the file, how to read it)
 _OTHERS = [
     (
         rb".{4}ftyp(heic|heix|heim|heis|hevc|hevx|mif1|msf1)",
         "a HEIC image",
         "pip install pillow-heif, then call pillow_heif.register_heif_opener()",
     ),
-    (rb".{4}ftypavi[fs]", "an AVIF image", "pip install a Pillow of version 11.3 or newer, which reads AVIF"),
+    (rb".{4}ftypavi[fs]", "an AVIF image", "pip install 'pillow>=11.3', which reads AVIF"),
     (rb"\xff\x0a|\0\0\0\x0cJXL ", "a JPEG XL image", "pip install pillow-jxl-plugin, then import pillow_jxl"),
     (rb"II\xbc\x01", "a JPEG XR image", _READER.format("imagecodecs.imread")),
     (
         rb"%!PS|\xc5\xd0\xd3\xc6",
         "an EPS drawing",
-        "convert it to PNG, or, if you trust it, " + _READER.format("PIL.Image.open"),
+        "convert it to PNG, or, if you trust the file, " + _READER.format("PIL.Image.open"),
     ),
     (rb"\xd7\xcd\xc6\x9a|\x01\0\0\0.{36} EMF", "a WMF or EMF drawing", _CONVERT.format("LibreOffice or Inkscape")),
     (rb"\s*(<\?xml[^>]*>|<!--.*?-->|<!DOCTYPE svg[^>]*>|\s)*<svg", "an SVG drawing", _CONVERT.format("cairosvg")),
@@ -57,63 +58,63 @@ _OTHERS = [
     (rb"NRRD000", "an NRRD volume", _READER.format("..., value_range=...") + ", with a function that uses pynrrd"),
     (
         rb"FUJIFILMCCD-RAW|.{4}ftypcrx|II(RO|RS|U\0)",
-        "a camera's raw file",
+        "a camera raw file",
         _READER.format("lambda path: rawpy.imread(path).postprocess()"),
     ),
-    (rb"(II\*\0|MM\0\*|II\+\0|MM\0\+)", "a TIFF of a kind that Pillow does not read", "pip install 'sktl[tiff]'"),
-    (rb".{4}ftyp|\x1aE\xdf\xa3|RIFF.{4}AVI ", "a video", "take frames from it first, with imageio or OpenCV"),
-    (rb"PK\x03\x04", "a zip archive", "give its members, as zipfile.Path(archive, name)"),
+    (rb"(II\*\0|MM\0\*|II\+\0|MM\0\+)", "a TIFF variant that Pillow does not support", "pip install 'sktl[tiff]'"),
+    (rb".{4}ftyp|\x1aE\xdf\xa3|RIFF.{4}AVI ", "a video", "extract frames first, with imageio or OpenCV"),
+    (rb"PK\x03\x04", "a zip archive", "pass its members as zipfile.Path(archive, name)"),
     (rb"\x1f\x8b|BZh|\xfd7zXZ\0|7z\xbc\xaf|Rar!", "a compressed archive", "unpack it first"),
-    (rb"version https://git-lfs", "a pointer of Git LFS in place of the file", "run `git lfs pull`"),
-    (rb"\s*(<!doctype html|<html)", "an HTML page", "the download of the image probably failed; download it again"),
+    (rb"version https://git-lfs", "a Git LFS pointer instead of the file itself", "run `git lfs pull`"),
+    (rb"\s*(<!doctype html|<html)", "an HTML page", "the download of the image probably failed, so download it again"),
 ]
 
 
 def allowed_formats() -> list[str]:
-    """The names of the formats that Pillow may open, as it knows them at this moment, in its order."""
+    """Return the names of the formats that Pillow may open, in the order of Pillow."""
     Image.init()
     return [name for name in Image.ID if is_allowed(name)]
 
 
 def is_allowed(name: "str | None") -> bool:
-    """Whether Pillow may open a format; None is that of an image that comes from no file."""
+    """Check whether Pillow may open a format; None means an image without file."""
     factory = Image.OPEN[name][0] if name in Image.OPEN else None
     is_pillows = factory is not None and str(factory.__module__).partition(".")[0] == "PIL"
     return name is None or name in FORMATS or not is_pillows
 
 
 def not_allowed(name: str) -> str:
-    """What is said of a format of Pillow's that is not opened."""
-    return f"a file of the format {name}, which sktl does not open: convert it to PNG, or " + _READER.format(
+    """Return the error message for a format of Pillow that is not allowed."""
+    return f"the file has the format {name}, which sktl does not open: convert it to PNG, or " + _READER.format(
         "PIL.Image.open"
     )
 
 
 def looks_like_image(data: bytes) -> bool:
-    """Whether these bytes begin as an image does; two bytes alone are not enough to tell."""
+    """Check whether bytes begin like an image; a BMP must have the right size."""
     is_bmp = data[:2] == b"BM" and int.from_bytes(data[2:6], "little") == len(data)
     is_webp = data[:4] == b"RIFF" and data[8:12] == b"WEBP"
     return data.startswith(_IMAGES) or data[4:8] == b"ftyp" or is_webp or is_bmp
 
 
 def unsupported(data: bytes) -> "str | None":
-    """Say what a file is and how to read it, if it is of a known kind that Pillow does not read by itself."""
+    """Return the type of an unsupported file and how to read it, or None."""
     for pattern, kind, way_out in _OTHERS:
         if kind == "an AVIF image" and features.check("avif") and re.match(pattern, data[:512], re.DOTALL):
             return None
         if re.match(pattern, data[:512], re.DOTALL | re.IGNORECASE):
-            return f"{kind}, which is not supported: {way_out}"
+            return f"the file is {kind}, which is not supported: {way_out}"
     return None
 
 
 def describe(data: bytes) -> str:
-    """Say what a file that nothing could open is, with the way out if there is one."""
+    """Return an error message for a file that Pillow could not open."""
     other = unsupported(data)
     if other is not None:
         return f"{other}."
     if looks_like_image(data):
-        return "cannot be decoded, the file is damaged or cut short."
-    for name, (_, accept) in Image.OPEN.items():  # which looks at these bytes, and opens nothing
+        return "the file cannot be decoded because it is damaged or truncated."
+    for name, (_, accept) in Image.OPEN.items():  # checks the first bytes only
         if not is_allowed(name) and accept is not None and accept(data[:16]) is True:
             return f"{not_allowed(name)}."
-    return f"not an image in a format that sktl reads (the file begins with {data[:12]!r})."
+    return f"the file is not an image in a supported format (it begins with {data[:12]!r})."

@@ -1,6 +1,6 @@
-"""The bytes of an encoded image, wherever they are: at a path, in an open file, in a dict, in a text that holds them.
+"""Reading of the bytes of encoded images from paths, open files, dicts and strings.
 
-Nothing is kept open, and an open file is left at the position that it had.
+No file is kept open, and the position of an open file is restored.
 """
 
 import base64
@@ -30,22 +30,22 @@ _ADDRESS = re.compile(r"[a-z][a-z0-9+.-]+:/", re.IGNORECASE)
 _BASE64 = re.compile(r"[A-Za-z0-9+/]+={0,2}")
 _URL_SAFE = str.maketrans("-_", "+/")
 _SHOWN = 300  # characters of a path in an error
-_LONGEST_PATH = 4096  # a longer text is no path on any system
-_TEXT = "this file was opened as text; open it with mode 'rb'."
-_SPECIAL = "is not a regular file but a pipe, a socket or a device."
-_CHUNK = 1024**2  # bytes of a stream of unknown length that are read at once
-_FILES = Lock()  # one open file may be in a table twice, and has one position
+_LONGEST_PATH = 4096  # no system allows longer paths
+_TEXT = "the file was opened in text mode. Open it with mode 'rb'."
+_SPECIAL = "this is not a regular file but a pipe, a socket or a device."
+_CHUNK = 1024**2  # bytes per read of a stream of unknown length
+_FILES = Lock()  # an open file has one position and may be in a table twice
 
 
 def is_source(item: Any) -> bool:
-    """Whether this is something that an encoded image can be read from."""
+    """Check whether an encoded image can be read from an item."""
     if isinstance(item, Mapping):
         return "bytes" in item or "path" in item
     return isinstance(item, (*PATH, *ENCODED)) or is_file(item)
 
 
 def is_file(item: Any) -> bool:
-    """Whether this is an open file, or a path of another file system (`zipfile.Path`, fsspec's `OpenFile`)."""
+    """Check for an open file or a path of another file system, such as fsspec."""
     if isinstance(item, str | PurePath | type):
         return False
     is_opener = hasattr(item, "open") and hasattr(item, "__enter__")
@@ -53,7 +53,7 @@ def is_file(item: Any) -> bool:
 
 
 def is_read_once(item: Any) -> bool:
-    """Whether this is a stream that cannot go back to its beginning, such as a download."""
+    """Check for a stream that is not seekable, such as a download."""
     is_stream = callable(getattr(item, "read", None)) and not callable(getattr(item, "read_bytes", None))
     if not is_stream or not is_file(item) or getattr(item, "closed", False) is True:
         return False
@@ -61,12 +61,12 @@ def is_read_once(item: Any) -> bool:
 
 
 def is_missing(item: Any) -> bool:
-    """Whether this stands for a value that is not there: None, NaN, pandas.NA or NaT."""
+    """Check for a missing value: None, NaN, pandas.NA or NaT."""
     return item is None or is_pandas_na(item) or is_scalar_nan(item) or type(item).__name__ == "NaTType"
 
 
 def name_of(item: Any) -> str:
-    """What an error calls an item beside its position: its path, cut if it is long, or nothing."""
+    """Return the path of an item in parentheses, shortened, or an empty string."""
     if (path := path_of(item)) is None:
         return ""
     shown = path if len(path) <= _SHOWN else f"{path[: _SHOWN // 2]} ... {path[-_SHOWN // 2 :]}"
@@ -74,7 +74,7 @@ def name_of(item: Any) -> str:
 
 
 def local_path(item: Any) -> "str | None":
-    """The path to give to a function that opens files itself, if the item has one."""
+    """Return the path of an item that is a local file, else None."""
     if not isinstance(item, PATH) or is_file(item):
         return None
     text = os.fsdecode(item)
@@ -83,10 +83,10 @@ def local_path(item: Any) -> "str | None":
 
 
 def path_of(item: Any) -> "str | None":
-    """The path of an item, if it has one."""
+    """Return the path or URL of an item, or None."""
     try:
         return _path_of(item)
-    except Exception:  # a file of another library that has no name
+    except Exception:  # a file object of another library without name
         return None
 
 
@@ -101,32 +101,35 @@ def _path_of(item: Any) -> "str | None":
 
 
 def is_path_like(text: str) -> bool:
-    """Whether a text can only be a path: it is no address, no data: text and no image in base64."""
+    """Check that a string is not a URL or a base64-encoded image."""
     return len(text) <= _LONGEST_PATH and not _ADDRESS.match(text) and not is_packed_image(text)
 
 
 def folder_fault(path: Any) -> str:
-    """Say that a path is a folder, with the lines that load its files and their labels."""
-    return (
-        "is a folder. Load the images in it: from sktl.datasets import load_image_folder; X, y = "
-        f"load_image_folder({os.fsdecode(path)!r}, return_X_y=True)"
-    )
+    """Return the error message for a folder, with the code that loads its images."""
+    return f"is a folder. Load the images in it: {load_code(path)}"
+
+
+def load_code(folder: Any) -> str:
+    """Return the code that loads the images of a folder."""
+    call = f"load_image_folder({os.fsdecode(folder)!r}, return_X_y=True)"
+    return f"from sktl.datasets import load_image_folder; X, y = {call}"
 
 
 def read(item: Any, name: str) -> bytes:
-    """Give the encoded bytes that an item stands for.
+    """Read the bytes of an encoded image.
 
     Parameters
     ----------
-    item : path, bytes, dict, open file or text
-        For which `is_source` is true.
+    item : path, bytes, dict, open file or str
+        Item for which `is_source` is true.
     name : str
-        How errors call the image.
+        Name of the image in errors.
 
     Raises
     ------
     ImageError
-        If there is nothing to read, or if it cannot be read.
+        If the bytes are missing or cannot be read.
     """
     if isinstance(item, ENCODED):
         return _unpacked(bytes(item), name)
@@ -136,7 +139,7 @@ def read(item: Any, name: str) -> bytes:
 
 
 def _unpacked(data: bytes, name: str) -> bytes:
-    """Bytes as they are, unless they are the letters of a data: URL or of an image in base64."""
+    """Decode bytes of a ``data:`` URL or base64; return other bytes unchanged."""
     if looks_like_image(data) or not data[:64].isascii():
         return data
     if data[:5].lower() == b"data:":
@@ -145,19 +148,19 @@ def _unpacked(data: bytes, name: str) -> bytes:
 
 
 def _read_dict(item: Mapping, name: str) -> bytes:
-    """Hugging Face's form of an image that is not decoded: its bytes, or else the path to them."""
+    """Read an undecoded image of Hugging Face: its bytes, or the file at its path."""
     for key in ("bytes", "path"):
         if is_missing(value := item.get(key)):
             continue
         if isinstance(value, Mapping) or not is_source(value):
-            raise ImageError(f"{name}: dict[{key!r}] must be {key}. Got {type(value).__name__!r}.")
+            raise ImageError(f"{name}: dict[{key!r}] must be of type {key}. Got {type(value).__name__!r} instead.")
         return read(value, name)
-    raise ImageError(f"{name}: the value is missing: both 'bytes' and 'path' of the dict are None.")
+    raise ImageError(f"{name}: the value is missing ('bytes' and 'path' of the dict are both empty).")
 
 
 def _read_file(item: Any, name: str) -> bytes:
     if getattr(item, "closed", False) is True:
-        raise ImageError(f"{name}: this file was closed before it was read. Give its path or its bytes.")
+        raise ImageError(f"{name}: the file was closed before it was read. Pass its path or its bytes.")
     if isinstance(item, TextIOBase):
         raise ImageError(f"{name}: {_TEXT}")
     try:
@@ -165,7 +168,7 @@ def _read_file(item: Any, name: str) -> bytes:
             data = _read_all(item)
     except ImageError as error:
         raise ImageError(f"{name}: {error}") from None
-    except Exception as error:  # file systems of other libraries have errors of their own
+    except Exception as error:  # file systems of other libraries may raise anything
         raise ImageError(f"{name}: the file cannot be read ({reason(error)}).") from error
     if isinstance(data, str):
         raise ImageError(f"{name}: {_TEXT}")
@@ -173,7 +176,7 @@ def _read_file(item: Any, name: str) -> bytes:
 
 
 def _read_all(item: Any) -> Any:
-    """All bytes of an open file, or of a path of another file system, from the beginning."""
+    """Read an open file, or a path of another file system, from the beginning."""
     if callable(getattr(item, "read_bytes", None)):
         if not callable(getattr(item, "open", None)):
             return item.read_bytes()
@@ -185,7 +188,7 @@ def _read_all(item: Any) -> Any:
     _check_open_file(item)
     if is_read_once(item):
         if not (data := _read_up_to_limit(item)):
-            raise ImageError("nothing is left to read: this stream can be read only once. Pass its bytes.")
+            raise ImageError("the stream has already been read, and can be read only once. Pass its bytes.")
         return data
     position = item.tell()
     try:
@@ -196,10 +199,10 @@ def _read_all(item: Any) -> Any:
 
 
 def _check_open_file(item: Any) -> None:
-    """Refuse an open file of the disk that is a device or too large; a pipe may be a download."""
+    """Refuse an open file that is a device or too large; a pipe may be a download."""
     try:
         status = os.fstat(item.fileno())
-    except Exception:  # it is no file of the disk
+    except Exception:  # not a file on disk
         return
     if stat.S_ISCHR(status.st_mode) or stat.S_ISBLK(status.st_mode):
         raise ImageError(_SPECIAL)
@@ -210,16 +213,16 @@ def _check_open_file(item: Any) -> None:
 def _check_size(n_bytes: int) -> None:
     if n_bytes > (limit := byte_limit()):
         raise ImageError(
-            f"not read, as the file is too large ({n_bytes:,} bytes; the limit is {limit:,}, a quarter of the memory). "
-            "Cut the image out of it first."
+            f"the file is too large ({n_bytes:,} bytes; the limit is {limit:,}, a quarter of the memory). Extract the "
+            "image from it first."
         )
 
 
 def _read_up_to_limit(file: Any) -> Any:
-    """All that a stream gives, unless it gives more than a file may have: some never end."""
+    """Read a stream up to the size limit of files, since some streams never end."""
     try:
         chunk = file.read(_CHUNK)
-    except TypeError:  # somebody's own class, which reads all at once
+    except TypeError:  # a custom class without a size argument
         return file.read()
     if isinstance(chunk, str):
         return chunk
@@ -256,15 +259,15 @@ def _read_path(path: "str | bytes", name: str) -> bytes:
             ) from None
         if not isinstance(error, FileNotFoundError):
             raise ImageError(f"{name}: the file cannot be read ({reason(error)}).") from error
-    remote = " URLs are not downloaded: download the file first, or pass its bytes." if _ADDRESS.match(text) else ""
-    raise ImageError(f"{name}: there is no such file.{remote}")
+    remote = " URLs are not downloaded. Download the file first, or pass its bytes." if _ADDRESS.match(text) else ""
+    raise ImageError(f"{name}: the file does not exist.{remote}")
 
 
 def _check_path(path: "str | bytes") -> None:
-    """Refuse a path if opening it could wait forever, or reading it would not end or not fit into memory."""
+    """Refuse a path that is too large or not a file: reading it may never end."""
     try:
         status = os.stat(path)
-    except (OSError, ValueError):  # it has its own words when it is opened
+    except (OSError, ValueError):  # open() raises the error
         return
     if stat.S_ISREG(status.st_mode):
         _check_size(status.st_size)
@@ -277,26 +280,26 @@ def _is_file_url(text: str) -> bool:
 
 
 def _from_file_url(text: str) -> str:
-    """The local path of a file:// address."""
+    """Return the local path of a ``file:`` URL."""
     address = urlsplit(text)
     if address.netloc not in ("", "localhost"):
-        raise ImageError(f"this file is on another computer ({address.netloc}). Copy it here first.")
+        raise ImageError(f"the file is on another computer ({address.netloc}). Copy it to this computer first.")
     return url2pathname(address.path)
 
 
 def _from_data_url(text: str, name: str) -> bytes:
-    """The bytes in a data: text (RFC 2397), as browsers and notebooks write them."""
+    """Return the bytes in a ``data:`` URL (RFC 2397)."""
     header, comma, body = text.partition(",")
     data: bytes | None = unquote_to_bytes(body)
     if header.lower().replace(" ", "").endswith(";base64"):
         data = _unpack_base64(os.fsdecode(data or b""))
     if not comma or data is None:
-        raise ImageError(f"{name}: a data: text that cannot be unpacked; it must be data:image/png;base64,...")
+        raise ImageError(f"{name}: the data: URL cannot be decoded. It must have the form data:image/png;base64,...")
     return data
 
 
 def _from_base64(text: str) -> "bytes | None":
-    """The bytes in a text that is no path, if it is an image in base64."""
+    """Return the bytes of a base64-encoded image, or None for other strings."""
     data = _unpack_base64(text)
     return data if data and looks_like_image(data) else None
 
@@ -313,10 +316,10 @@ def _unpack_base64(text: str) -> "bytes | None":
 
 
 def is_packed_image(text: str) -> bool:
-    """Whether a text is an image itself and not the path to one."""
+    """Check whether a string is a ``data:`` URL or a base64-encoded image."""
     return text[:5].lower() == "data:" or _from_base64(text) is not None
 
 
 def reason(error: BaseException) -> str:
-    """What an exception says, or its kind if it says nothing."""
+    """Return the message of an exception, or its class if the message is empty."""
     return getattr(error, "strerror", None) or str(error) or type(error).__name__

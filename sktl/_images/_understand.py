@@ -1,4 +1,4 @@
-"""What ``X`` is: flat rows, a batch, images of any kind, or files."""
+"""Kind of ``X``: flat rows, a batch array, images or files."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -15,15 +15,28 @@ from sktl._images._refusals import dataset_fault, out_of_scalar, single_fault
 from sktl._images._sources import is_missing, is_source
 from sktl.exceptions import ImageError
 
-_EMPTY = "X is empty: at least one image is needed."
+_EMPTY = "X is empty. At least one image is required."
 _NUMBER = (int, float, complex, np.number)
 
 
 def understand(X: Any, *, strict: bool = True) -> tuple[str, Any]:
-    """Say what ``X`` is: ("rows", X for scikit-learn), ("batch", ndarray), or ("files" | "images", sequence).
+    """Return the kind of ``X`` and its items.
 
-    With ``strict=False``, items none of which is an image are not refused as a whole: each has its own error when it is
-    read, so that what becomes of it does not depend on its neighbors. Values that are missing are never refused here.
+    Parameters
+    ----------
+    X : object
+        The input of an estimator.
+    strict : bool, default=True
+        Whether to refuse ``X`` if none of its items is an image. If False, each item
+        raises an error when it is read, independently of the other items. Missing
+        values are always accepted here.
+
+    Returns
+    -------
+    kind : {"rows", "batch", "files", "images"}
+        The kind of ``X``, as in `ImageFormat`.
+    items : X, ndarray or sequence
+        ``X`` for rows, an array for a batch, and a sequence of items otherwise.
     """
     if issparse(X):
         return "rows", X
@@ -34,7 +47,8 @@ def understand(X: Any, *, strict: bool = True) -> tuple[str, Any]:
         X = as_array(X)
     if isinstance(X, Mapping) or not (isinstance(X, Sequence) or hasattr(X, "__array__")):
         raise ImageError(
-            f"X is of type {type(X).__name__!r}, but must be a list, array, tensor, Series or DataFrame of images."
+            "X must be a list, array, tensor, Series or DataFrame of images. Got an object of type "
+            f"{type(X).__name__!r} instead."
         )
     if hasattr(X, "columns") and not len(X):
         raise ImageError(_EMPTY)
@@ -46,7 +60,7 @@ def understand(X: Any, *, strict: bool = True) -> tuple[str, Any]:
 
 
 def _items_of_sequence(X: Sequence[Any]) -> "Sequence[Any] | None":
-    """The sequence, if there is an image in it; one that makes its items each time is looked at once."""
+    """Return the sequence if it contains an image; lazy sequences are wrapped."""
     if isinstance(X, list | tuple):
         return X if any(map(is_item, X)) else None
     lazy = Remembering(X)
@@ -55,7 +69,7 @@ def _items_of_sequence(X: Sequence[Any]) -> "Sequence[Any] | None":
 
 
 def _first(items: Sequence[Any]) -> Any:
-    """The first item that is not missing; None if there is none."""
+    """Return the first item that is not missing, or None."""
     look = items.peek if isinstance(items, Remembering) else items.__getitem__
     return next((item for item in map(look, range(len(items))) if not _is_hole(unwrapped(item))), None)
 
@@ -65,10 +79,10 @@ def _is_hole(item: Any) -> bool:
 
 
 def _as_array_or_items(X: Any) -> "np.ndarray | list":
-    """``X`` as one array; as a list of its items if these are of different shapes."""
+    """Convert ``X`` to an array, or to a list if its items differ in shape."""
     if type(X).__module__.partition(".")[0] == "polars":
         column = X[:, 0] if hasattr(X, "columns") else X
-        if column.dtype.is_nested():  # NumPy would take structs apart
+        if column.dtype.is_nested():  # NumPy would split structs
             return column.to_list()
     try:
         return np.asarray(X)
@@ -83,7 +97,7 @@ def _understand_values(X: Any, values: "np.ndarray | list", strict: bool) -> tup
         values = as_column(values)
     is_column = values.ndim == 1 or values.shape[1:] == (1,)
     if is_column and values.dtype.kind in "fmM" and bool(np.all(values != values)):
-        return "files", np.full(len(values), None, object)  # a column of which all values are missing
+        return "files", np.full(len(values), None, object)  # all values are missing
     if is_column and values.dtype.kind in "OUST":
         return _understand_objects(values.ravel(), X, strict)
     return ("batch", values) if values.ndim > 2 else ("rows", X)
@@ -91,7 +105,9 @@ def _understand_values(X: Any, values: "np.ndarray | list", strict: bool) -> tup
 
 def _understand_objects(items: Any, X: Any, strict: bool) -> tuple[str, Any]:
     if items.dtype.kind == "S":
-        raise ImageError("X is an array of fixed-width bytes, which loses zeros at their end: give a list of bytes.")
+        raise ImageError(
+            "X is an array of fixed-width bytes, which loses trailing zeros. Pass a list of bytes instead."
+        )
     first = _first(items)
     if first is None or any(map(is_item, items)):
         return _items_kind(items), items
@@ -101,29 +117,31 @@ def _understand_objects(items: Any, X: Any, strict: bool) -> tuple[str, Any]:
         return "files", items
     if isinstance(first, _NUMBER):
         return "rows", X
-    raise ImageError(f"X holds objects of type {type(first).__name__!r}; each item must be {ITEM}.")
+    raise ImageError(f"Each item of X must be {ITEM}. Got objects of type {type(first).__name__!r} instead.")
 
 
 def _understand_nested(items: np.ndarray) -> tuple[str, Any]:
-    """A column of lists or of arrays: rows if each is a row of as many numbers, images if each is one."""
+    """Return the kind and the items of a column of lists or arrays."""
     try:
         arrays = [None if is_missing(item) else np.asarray(item) for item in items]
     except ValueError:
-        raise ImageError("X holds lists of lists of different lengths: each image must be a full table.") from None
+        raise ImageError("X contains nested lists of different lengths, but each image must be rectangular.") from None
     known = [array for array in arrays if array is not None]
     shapes = {array.shape for array in known}
     if any(array.dtype.kind not in "buif" for array in known):
-        raise ImageError("X holds lists with other things than numbers; each item must be " + ITEM + ".")
+        raise ImageError("X contains lists of objects that are not numbers. Each item must be " + ITEM + ".")
     if all(len(shape) == 1 for shape in shapes):
         if len(shapes) > 1 or len(known) < len(arrays):
             lengths = sorted({len(array) if array is not None else 0 for array in arrays})
-            raise ImageError(f"The rows of X have different lengths, from {lengths[0]} to {lengths[-1]} values.")
+            raise ImageError(
+                f"The rows of X must have the same length. Got lengths from {lengths[0]} to {lengths[-1]}."
+            )
         return "rows", np.stack(known)
     return "images", as_column(arrays)
 
 
 def as_column(items: Sequence[Any]) -> np.ndarray:
-    """A column of objects, whatever they are: NumPy would look into lists and arrays."""
+    """Return a 1-dimensional array of objects, without converting nested lists."""
     column = np.empty(len(items), object)
     for position, item in enumerate(items):
         column[position] = item
@@ -131,7 +149,7 @@ def as_column(items: Sequence[Any]) -> np.ndarray:
 
 
 def is_item(item: Any) -> bool:
-    """Whether this can be an image of a table; a text may be a path."""
+    """Check whether an item may be an image; any string may be a path."""
     is_array = isinstance(item, ARRAY) and item.ndim >= 2
     return is_array or isinstance(item, (Image.Image, LazyImage)) or is_source(item)
 

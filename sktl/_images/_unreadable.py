@@ -1,4 +1,4 @@
-"""Images that cannot be read: all of them found, and said in one message."""
+"""Search for unreadable images, and one error for all of them."""
 
 import contextlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -12,25 +12,25 @@ from sktl._messages import LIMIT
 from sktl._warnings import worker_threads
 from sktl.exceptions import ImageError
 
-N_LISTED = 10  # images that a message names
-_LOOKED_UP_TOGETHER = 512  # images that are looked up in a cache together
-_LIST = LIMIT - 170  # characters of them; the rest is for the message around the list
-_ITEM = 72  # characters of an image with its reason, at least
-_FIRST = 180  # those of the first one, if the others are without a reason
+N_LISTED = 10  # maximum number of images in a message
+_LOOKED_UP_TOGETHER = 512  # images per cache query
+_LIST = LIMIT - 170  # maximum number of characters of the list
+_ITEM = 72  # minimum number of characters of an image with its reason
+_FIRST = 180  # characters of the first image if the others have no reason
 FINDER = "sktl.datasets.find_unreadable_images(X)"
 
 
 class UnreadableImage(NamedTuple):
-    """An image that cannot be read.
+    """Image that cannot be read.
 
     Attributes
     ----------
     position : int
-        Its row in ``X``, counted from 0.
+        Row of the image in ``X``, counted from 0.
     path : str or None
-        Its path, as it was given; None if there is none.
+        Path of the image as passed in ``X``, or None if it has no path.
     reason : str
-        What is wrong with it.
+        Reason for which the image cannot be read.
     """
 
     position: int
@@ -39,17 +39,7 @@ class UnreadableImage(NamedTuple):
 
 
 def as_unreadable(images: Images, index: int, error: ImageError) -> UnreadableImage:
-    """What the error of one image says of it.
-
-    Parameters
-    ----------
-    images : Images
-        The table.
-    index : int
-        Which of its images.
-    error : ImageError
-        What was raised when it was read.
-    """
+    """Convert the error of the image at ``index`` to an `UnreadableImage`."""
     position, path, name = images.describe(index)
     return UnreadableImage(position, path, str(error).removeprefix(f"{name}: "))
 
@@ -57,18 +47,18 @@ def as_unreadable(images: Images, index: int, error: ImageError) -> UnreadableIm
 def find_unreadable(
     images: Images, n_threads: int, *, cache: Any = None, listeners: Sequence[Callable[[int, int], Any]] = ()
 ) -> list[UnreadableImage]:
-    """Read and decode all images of a table, none of which is kept.
+    """Find the unreadable images of a table by decoding all images, one at a time.
 
     Parameters
     ----------
     images : Images
-        The table.
+        The images.
     n_threads : int
-        Threads that read and decode.
+        Number of threads that read and decode images.
     cache : Cache or None, default=None
-        Where it is kept of which images it is known that they can be read: their content is not decoded again.
+        Cache of the images that are known to be readable, which are not decoded again.
     listeners : sequence of callable, default=()
-        Each is called as ``listener(n_done, n_images)``.
+        Functions that are called as ``listener(n_done, n_images)``.
     """
     found: list[UnreadableImage] = []
 
@@ -109,12 +99,13 @@ def _key(digest: bytes) -> bytes:
 
 
 def digests(images: Images) -> list[bytes]:
-    """Give the digest of every image, in order.
+    """Return the digests of all images, in order.
 
     Raises
     ------
     ImageError
-        If images cannot be read: one error for those among the 512 that are read after one another.
+        If images cannot be read. The error lists those in the first block of 512 images
+        that contains any.
     """
     found: list[bytes] = []
     for start in range(0, len(images), _LOOKED_UP_TOGETHER):
@@ -130,14 +121,14 @@ def digests(images: Images) -> list[bytes]:
 
 
 def raise_unreadable(images: Sequence[Any], failures: Mapping[int, ImageError]) -> NoReturn:
-    """Raise one error for all images that are known by now to be unreadable.
+    """Raise one error for several unreadable images.
 
     Parameters
     ----------
-    images : Images or other sequence of pictures
+    images : Images or other sequence of images
         The table, or a part of it.
     failures : mapping of int to ImageError
-        The error of each such image, by its index in ``images``.
+        Errors of the images, by index in ``images``.
     """
     first = failures[min(failures)]
     if not isinstance(images, Images) or images.n_in_table == 1:
@@ -150,16 +141,18 @@ def raise_unreadable(images: Sequence[Any], failures: Mapping[int, ImageError]) 
 
 @contextlib.contextmanager
 def naming_others(images: Images, n_threads: int) -> Iterator[None]:
-    """If an image cannot be read inside, raise one error for it and its neighbors, which are looked at for that.
+    """Extend the error of one unreadable image to all unreadable images near it.
 
-    For a part of a table, or images that are changed, whose own error is about the first one only.
+    Use it for code that reads part of a table or augmented images, and whose error
+    names only the first unreadable image.
 
     Parameters
     ----------
     images : Images
-        The table, before anything is changed. Its images are read, 512 at a time, until some are found.
+        The original table. In case of an error, blocks of 512 images are read until one
+        of them contains unreadable images.
     n_threads : int
-        Threads that read and decode.
+        Number of threads that read and decode images.
     """
     try:
         yield
@@ -167,20 +160,21 @@ def naming_others(images: Images, n_threads: int) -> Iterator[None]:
         for start in range(0, len(images), _LOOKED_UP_TOGETHER):
             if found := find_unreadable(images.take(slice(start, start + _LOOKED_UP_TOGETHER)), n_threads):
                 raise ImageError(_all_known(found, images)) from error
-        raise  # it was another image: one that an augmentation made
+        raise  # the error came from an augmented image
 
 
 def _all_known(found: Sequence[UnreadableImage], images: Images) -> str:
     if len(found) == 1:
         return f"{listed(found)}. {FINDER} lists all images that cannot be read."
     at_least = "At least " if len(found) < images.n_in_table else ""
-    return f"{listed(found)}. {at_least}{len(found)} of {images.n_in_table} images cannot be read; {FINDER} lists all."
+    count = f"{at_least}{len(found)} of {images.n_in_table} images cannot be read"
+    return f"{listed(found)}. {count}; {FINDER} lists all of them."
 
 
 def listed(found: Sequence[UnreadableImage]) -> str:
-    """The first ten images with positions, paths and reasons, in a length that fits into a message.
+    """List the first ten images with positions, paths and reasons, shortened.
 
-    If there is no room for all reasons, it is that of the first one.
+    If the reasons do not fit, only the first one is included.
     """
     shown = found[:N_LISTED]
     more = f" and {len(found) - len(shown)} more" if len(found) > len(shown) else ""
@@ -193,7 +187,7 @@ def listed(found: Sequence[UnreadableImage]) -> str:
 
 
 def _item(one: UnreadableImage, reason: str, room: int, noun: str = "") -> str:
-    """One image in at most so many characters: the end of its path, and the beginning of the reason."""
+    """Describe an image in ``room`` characters, shortening its path and reason."""
     reason = reason and f": {reason}"
     if one.path is None:
         return _cut(f"{noun}{one.position}{reason}", room)

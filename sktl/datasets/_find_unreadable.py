@@ -138,7 +138,7 @@ def find_unreadable_images(X, *, in_channels=3, image_shape=None, channels="auto
     >>> bad.positions
     array([1, 2])
     >>> bad[0]
-    UnreadableImage(position=1, path='no such file.png', reason='there is no such file.')
+    UnreadableImage(position=1, path='no such file.png', reason='the file does not exist.')
     >>> X = [image for position, image in enumerate(X) if position not in bad.positions]
     >>> len(find_unreadable_images(X))
     0

@@ -194,7 +194,7 @@ def test_errors_name_several(table):
     """By default too: one error for what is found at once, and the function that finds all."""
     fitted = FineTunedClassifier(**QUICK).fit(*(column[12:] for column in table))
     for call in (FineTunedClassifier(**QUICK).fit, fitted.score):
-        with pytest.raises(ImageError, match=r"img_03\.png.*img_11\.png.*no such file.*find_unreadable_images\(X\)"):
+        with pytest.raises(ImageError, match=r"img_03\.png.*img_11\.png.*does not exist.*find_unreadable_images\(X\)"):
             call(*table)
     extractor = PretrainedFeatureExtractor().fit(table[0])
     for call in (fitted.predict, fitted.predict_proba, extractor.transform):

@@ -47,7 +47,7 @@ def test_arrays(gray, decode, shift, form):
         "pil": [Image.fromarray(values[0])],
         "big-endian": values.astype(">u2"),
     }[form]
-    with pytest.warns(ImageWarning, match=f"run from 0 to {252 << shift}.*value_range"):
+    with pytest.warns(ImageWarning, match=f"range from 0 to {252 << shift}.*value_range"):
         pixels = decode(X)[0]
     with pytest.warns(ImageWarning):
         same = decode(values.astype("i4"))[0]
@@ -82,7 +82,7 @@ def test_files(gray, decode, tmp_path, shift, bits, kind):
     path = save(gray.astype("u2") << shift, tmp_path / ("a.tif" if kind == "tif" else "a.png"))
     data = Path(path).read_bytes()
     X = {"bytes": [data], "dict": [{"bytes": data}], "file": [io.BytesIO(data)], "lazy": Column(path)}.get(kind, [path])
-    with pytest.warns(ImageWarning, match=f"images of {bits} bits, of which {2**bits - 1} is white"):
+    with pytest.warns(ImageWarning, match=f"{bits}-bit images, with {2**bits - 1} as white"):
         pixels = decode(X)[0]
     np.testing.assert_array_equal(pixels[..., 0], np.rint((gray.astype(int) << shift) * (255 / (2**bits - 1))))
 
@@ -91,7 +91,7 @@ def test_other_formats_of_16_bits(gray, decode, encode):
     """PGM files of 12 bits in 16, and colors beside full transparency, are learned as well."""
     values = gray.astype("u2") * 16
     pgm = b"P5 64 64 65535\n" + values.astype(">u2").tobytes()
-    with pytest.warns(ImageWarning, match="12 bits"):
+    with pytest.warns(ImageWarning, match="12-bit images"):
         np.testing.assert_array_equal(decode([pgm])[0][..., 0], np.rint(values * (255 / 4095)))
     whole = b"P5 64 64 4095\n" + values.astype(">u2").tobytes()  # which states its depth
     np.testing.assert_allclose(decode([whole])[0][..., 0], values * (255 / 4095), atol=1)
@@ -115,7 +115,7 @@ def test_value_range_of_a_format_that_pillow_stretches(gray, decode, bits, kind)
 def test_transparency_does_not_count(rgb, decode, make_png):
     """The highest value is that of the colors."""
     values = np.concatenate([rgb.astype(int) * 16, np.full((64, 64, 1), 65535)], -1)
-    with pytest.warns(ImageWarning, match="12 bits"):
+    with pytest.warns(ImageWarning, match="12-bit images"):
         pixels = decode([make_png(values, 16, 6)])[0]
     np.testing.assert_allclose(pixels, rgb * (16 * 255 / 4095), atol=1)
 
@@ -127,7 +127,7 @@ def test_a_few_files_speak_for_all(gray, decode, tmp_path, monkeypatch):
     opened = []
     true_open = builtins.open
     monkeypatch.setattr(builtins, "open", lambda file, *args: opened.append(file) or true_open(file, *args))
-    with pytest.warns(ImageWarning, match="12 bits"):
+    with pytest.warns(ImageWarning, match="12-bit images"):
         check_images(PretrainedFeatureExtractor(), X, reset=True)
     assert len([file for file in opened if str(file).startswith(str(tmp_path))]) <= 32  # its head, then all of it
 

@@ -124,13 +124,13 @@ def test_column_name_is_kept_and_compared(tmp_path):
 @pytest.mark.parametrize("X", [b"\xff\xd8", Image.new("RGB", (2, 2))])
 def test_a_single_picture_is_no_table(X):
     """One picture alone: the error says to pass a list."""
-    with pytest.raises(ImageError, match=r"one single image.*list"):
+    with pytest.raises(ImageError, match=r"a single image.*list"):
         check_images(Holder(), X, reset=True)
 
 
 def test_a_single_array_is_no_batch():
     """One colour picture as an array would be read as many grey strips: refused, with the way out."""
-    with pytest.raises(ImageError, match=r"one single image.*np\.newaxis"):
+    with pytest.raises(ImageError, match=r"a single image.*np\.newaxis"):
         decoded(picture(24, 32, 3))
 
 
@@ -153,15 +153,15 @@ def test_empty(X):
         ([object(), object()], "objects of type 'object'"),
         ([{"file": "a.jpg"}], "objects of type 'dict'"),
         (np.array([b"\xff\xd8", b"\xff"]), "fixed-width bytes"),
-        ((path for path in ["a.jpg"]), "type 'generator', but must be a list"),
-        ({"a.jpg": 1}, "type 'dict', but must be a list"),
+        ((path for path in ["a.jpg"]), "X must be a list, .*type 'generator' instead"),
+        ({"a.jpg": 1}, "X must be a list, .*type 'dict' instead"),
         (None, "type 'NoneType'"),
         (np.zeros((3, 4), dtype="datetime64[s]"), "real numbers"),
         (np.zeros((2, 3, 4, 5, 6)), "must be"),
         (np.zeros((2, 4, 4, 3), dtype=complex), "complex128"),
-        (np.zeros((2, 8, 9, 5)), "5 channels if last, 8 channels if first"),
-        (pd.DataFrame({"a": ["x.jpg"], "b": ["y.jpg"], "c": [1]}), "3 columns, with text among them"),
-        (np.array([["x.jpg", "y.jpg"]]), "2 columns, with text among them"),
+        (np.zeros((2, 8, 9, 5)), "has 5 channels if they are last, 8 channels if they are first, but"),
+        (pd.DataFrame({"a": ["x.jpg"], "b": ["y.jpg"], "c": [1]}), "3 columns, some of which contain strings"),
+        (np.array([["x.jpg", "y.jpg"]]), "2 columns, some of which contain strings"),
     ],
 )
 def test_nonsense_is_refused_at_once(X, message):

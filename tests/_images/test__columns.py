@@ -92,7 +92,7 @@ def test_the_column_has_to_be_the_same():
     """Of two there is no choice, and the one of fit has to be there; without it, images alone are fine."""
     reader = Reader()
     X = pd.DataFrame({"front": ["a.png"], "back": ["b.png"], "n": [1]})
-    with pytest.raises(ImageError, match=r"2 columns of images, \['front', 'back'\], and Reader reads one"):
+    with pytest.raises(ImageError, match=r"2 columns with images, \['front', 'back'\], but Reader accepts only one"):
         image_column(reader, X, reset=True)
     image_column(reader, X[["front", "n"]], reset=True)
     with pytest.raises(ImageError, match=r"columns \['back', 'n'\], but not 'front'"):

@@ -37,7 +37,7 @@ def test_input_is_left_alone():
 
 def test_unknown_range():
     """Floats without a range are refused instead of guessed."""
-    with pytest.raises(ValueError, match="float64 values was not learnt"):
+    with pytest.raises(ValueError, match="float64 values is unknown because fit saw no such values"):
         to_uint8(np.zeros(2), None)
 
 

@@ -116,7 +116,9 @@ def test_an_item_that_cannot_be_made(column, position):
 
     faulty = Faulty(column.pixels)
     extractor = PretrainedFeatureExtractor(on_error="nan").fit(column)
-    with pytest.warns(ImageWarning, match=f"Image {position}: the item cannot be made .image file is truncated"):
+    with pytest.warns(
+        ImageWarning, match=f"Image {position}: X raised an error when this item was accessed .image file is truncated"
+    ):
         features = extractor.transform(faulty)
     assert np.isnan(features).all(axis=1).tolist() == [i == position for i in range(12)]
     with pytest.raises(ImageError, match=f"^Image {position}: "):

@@ -28,7 +28,7 @@ def test_damaged_pixels(encode, decode, monkeypatch, as_gray, n_bytes, tolerant)
     decode([bytes(data)])
     middle = len(data) // 2
     data[middle : middle + n_bytes] = bytes(value ^ 255 for value in data[middle : middle + n_bytes])
-    with pytest.raises(ImageError, match=r"damaged or cut short \(the checksum of its IDAT chunk"):
+    with pytest.raises(ImageError, match=r"damaged or truncated \(the checksum of its IDAT chunk"):
         decode([bytes(data)])
 
 
@@ -126,9 +126,9 @@ def test_color_without_imagecodecs(make_png, decode, monkeypatch):
     monkeypatch.setattr(_png, "is_installed", lambda package: False)
     monkeypatch.setattr(_decode, "is_installed", lambda package: False)
     data = make_png(np.full((4, 4, 3), 0x1234), 16, 2)
-    with pytest.raises(ImageError, match=r"PNG of 16-bit colors.*sktl\[tiff\]"):
+    with pytest.raises(ImageError, match=r"PNG with 16-bit colors.*sktl\[tiff\]"):
         decode(ImageReader(value_range=(0, 8191)).fit_transform([data]))
-    with pytest.warns(ImageWarning, match="13 bits"):
+    with pytest.warns(ImageWarning, match="13-bit images"):
         assert decode([data])[0].max() == 0x12
 
 

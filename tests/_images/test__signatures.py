@@ -36,8 +36,8 @@ EMF = struct.pack("<II8i", 1, 108, 0, 0, 799, 799, 0, 0, 20000, 20000) + b" EMF"
         (b"\x76\x2f\x31\x01" + bytes(20), "OpenEXR", "value_range"),
         (b"#?RADIANCE\n", "Radiance", "value_range"),
         (b"\x5c\x01\0\0" + bytes(340) + b"n+1\0", "NIfTI", "nibabel"),
-        (b"FUJIFILMCCD-RAW 0201", "camera's raw file", "rawpy"),
-        (b"\0\0\0\x18ftypcrx \0\0\0\1", "camera's raw file", "rawpy"),
+        (b"FUJIFILMCCD-RAW 0201", "camera raw file", "rawpy"),
+        (b"\0\0\0\x18ftypcrx \0\0\0\1", "camera raw file", "rawpy"),
         (b"\0\0\0\x18ftypisom\0\0\2\0", "video", "frames"),
         (b"PK\x03\x04\x14", "zip archive", r"zipfile\.Path"),
         (b"\x1f\x8b\x08", "compressed", "unpack"),
@@ -145,7 +145,7 @@ def test_a_registered_opener_is_enough(decode):
 def test_nothing_known():
     """What nobody knows is quoted by its first bytes."""
     assert describe(b"hello world, this is text") == (
-        "not an image in a format that sktl reads (the file begins with b'hello world,')."
+        "the file is not an image in a supported format (it begins with b'hello world,')."
     )
 
 

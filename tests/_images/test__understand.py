@@ -88,10 +88,10 @@ def test_columns_of_images(gray, rgb, decode, make, nested):
 @pytest.mark.parametrize(
     ("X", "message"),
     [
-        ([[1, 2, 3], [1, 2]], "rows of X have different lengths, from 2 to 3"),
-        (pd.Series([[1, 2, 3], None]), "rows of X have different lengths, from 0 to 3"),
-        ([[[1, 2], [3]], [[1, 2], [3, 4]]], "lists of lists of different lengths"),
-        (pd.Series([["a.jpg"], ["b.jpg", "c.jpg"]]), "other things than numbers"),
+        ([[1, 2, 3], [1, 2]], "rows of X must have the same length. Got lengths from 2 to 3"),
+        (pd.Series([[1, 2, 3], None]), "rows of X must have the same length. Got lengths from 0 to 3"),
+        ([[[1, 2], [3]], [[1, 2], [3, 4]]], "nested lists of different lengths"),
+        (pd.Series([["a.jpg"], ["b.jpg", "c.jpg"]]), "lists of objects that are not numbers"),
     ],
 )
 def test_nested_nonsense(X, message, holder):
@@ -130,14 +130,14 @@ def test_one_image_with_its_channels_first(path, rgb, decode, fitted_on, as_tens
         "list": [rgb, rgb[:20]],
     }[fitted_on]
     X = torch.tensor(planes) if as_tensor else planes
-    with pytest.raises(ImageError, match=r"one single image.*X\[np.newaxis\].*gray images, give X\[\.\.\., np"):
+    with pytest.raises(ImageError, match=r"a single image.*X\[np.newaxis\].*grayscale images, pass X\[\.\.\., np"):
         decode(X, fitted_on=learned)
 
 
 def test_one_gray_image_with_its_channel(path, gray, decode):
     """(H, W, 1) is one image."""
     for learned in ([path], None):
-        with pytest.raises(ImageError, match="one single image"):
+        with pytest.raises(ImageError, match="looks like a single image"):
             decode(gray[..., np.newaxis], fitted_on=learned)
 
 
@@ -151,7 +151,7 @@ def test_three_gray_images_stay_three(gray, decode):
 def test_five_channels_first(gray, decode):
     """The same for a network of five channels."""
     bands = np.stack([gray] * 5)
-    with pytest.raises(ImageError, match="one single image"):
+    with pytest.raises(ImageError, match="looks like a single image"):
         decode(bands, fitted_on=bands[np.newaxis], in_channels=5)
 
 
@@ -177,7 +177,7 @@ def test_data_sets_of_torch_are_refused(tmp_path, rgb, encode, holder, make, lin
     """A whole data set is refused with the line that takes its images."""
     (tmp_path / "cat").mkdir()
     (tmp_path / "cat" / "1.png").write_bytes(encode(rgb))
-    with pytest.raises(ImageError, match=rf"whole data set.*Use {line}"):
+    with pytest.raises(ImageError, match=rf"whole dataset.*Use {line}"):
         check_images(holder(), make(tmp_path), reset=True)
 
 
@@ -192,7 +192,7 @@ def test_data_sets_of_huggingface_are_refused(rgb, encode, holder):
         (datasets.DatasetDict({"train": data}), r"X = dataset\['train'\]\['photo'\]"),
         (data.to_iterable_dataset(), r"X = \[row\['photo'\] for row in dataset\]"),
     ):
-        with pytest.raises(ImageError, match=f"whole data set.*Use {line}"):
+        with pytest.raises(ImageError, match=f"whole dataset.*Use {line}"):
             check_images(holder(), X, reset=True)
 
 

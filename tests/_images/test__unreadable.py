@@ -38,10 +38,10 @@ def test_positions_paths_and_reasons(tmp_path):
         (4, "c.png"),
     ]
     assert [one.reason.split(" (")[0] for one in found] == [
-        "there is no such file.",
-        "the file is damaged or cut short",
+        "the file does not exist.",
+        "the file is damaged or truncated",
         "the value is missing",
-        "there is no such file.",
+        "the file does not exist.",
     ]
     assert find_unreadable(images.take([5, 4, 0]), 1) == [found[-1]]
 
@@ -55,7 +55,7 @@ def test_numbers_that_are_no_pixels():
     """Of arrays in memory too."""
     X = np.random.default_rng(0).random((4, 6, 6, 3))
     X[2, 1, 1] = np.nan
-    assert find_unreadable(open_table(X), 1) == [UnreadableImage(2, None, "the pixels hold NaN or infinity.")]
+    assert find_unreadable(open_table(X), 1) == [UnreadableImage(2, None, "the pixels contain NaN or infinity.")]
 
 
 def test_what_a_reader_raises():
@@ -82,7 +82,7 @@ def test_a_cache_knows_what_can_be_read(monkeypatch):
 @pytest.mark.parametrize("length", [8, 90, 3000])
 def test_a_list_fits_into_a_message(n, length):
     """Up to ten, each by its position and the end of its path, and how many more; the first with its reason."""
-    reason = "the file is damaged or cut short (the checksum of its IDAT chunk does not match)."
+    reason = "the file is damaged or truncated (the checksum of its IDAT chunk does not match)."
     found = [UnreadableImage(7 * i, f"{'x' * length}/img_{i:03}.png", reason) for i in range(n)]
     text = listed(found)
     assert len(text) < LIMIT - 150
@@ -97,7 +97,7 @@ def test_digests_of_a_table(tmp_path):
     X = [png(), str(tmp_path / "b.png"), png(), b""]
     with pytest.raises(
         ImageError,
-        match=r"^Image 1 \(.*b\.png.*no such file; Image 3: the file.*\. At least 2 of 4 images cannot be read",
+        match=r"^Image 1 \(.*b\.png.*does not exist; Image 3: .*\. At least 2 of 4 images cannot be read; .* all of",
     ):
         digests(open_table(X))
     assert len(digests(open_table(X).take([0, 2]))) == 2

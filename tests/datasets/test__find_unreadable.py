@@ -28,9 +28,9 @@ def test_what_it_gives(column):
     assert len(bad) == 2
     assert bad.positions.tolist() == [1, 4]
     assert bad.paths == column["photo"].iloc[[1, 4]].tolist()
-    assert bad.reasons == ["the file is empty (0 bytes).", "there is no such file."]
+    assert bad.reasons == ["the file is empty (0 bytes).", "the file does not exist."]
     assert [one.position for one in bad] == [1, 4]
-    assert bad[-1].reason == "there is no such file."
+    assert bad[-1].reason == "the file does not exist."
     lines = repr(bad).splitlines()
     assert lines[0] == "2 of 6 images cannot be read"
     assert lines[2].split() == ["position", "path", "reason"]
@@ -57,7 +57,7 @@ def test_what_a_table_may_be(tmp_path):
     np.save(tmp_path / "a.npy", np.zeros((4, 4), np.uint8))
     assert len(find_unreadable_images([tmp_path / "a.npy"])) == 1
     assert not find_unreadable_images(ImageReader(reader=np.load).fit_transform([tmp_path / "a.npy"]))
-    with pytest.raises(ImageError, match="one single image"):
+    with pytest.raises(ImageError, match="a single image"):
         find_unreadable_images(b"image")
     with pytest.raises(ValueError, match="n_jobs"):
         find_unreadable_images([b"image"], n_jobs="many")

@@ -176,7 +176,7 @@ CASES = {
     "y, one text": (lambda: fine().fit(X, np.array(LONG)), "Input should have", "instead."),
     "y, one text, selector": (lambda: BackboneSelector().fit(X, np.array(LONG)), "Input should have", "instead."),
     # images
-    "paths": (lambda: PretrainedFeatureExtractor().fit_transform([LONG] * 8), "Image 0 ('...xxx", "lists all."),
+    "paths": (lambda: PretrainedFeatureExtractor().fit_transform([LONG] * 8), "Image 0 ('...xxx", "lists all of them."),
     "paths, on_error": (
         lambda: PretrainedFeatureExtractor(on_error="nan").fit_transform([LONG] * 8),
         "8 of 8",

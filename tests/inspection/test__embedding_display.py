@@ -248,9 +248,9 @@ def test_pictures_that_cannot_be_read(digits, tmp_path):
     """They are an error, or with an extractor that says so left out, with their labels."""
     X = [*(row.reshape(8, 8) for row in digits[0][:9]), str(tmp_path / "not there.png")]
     X = [X[9], *X[:9]]
-    with pytest.raises(ImageError, match="no such file"):
+    with pytest.raises(ImageError, match="does not exist"):
         EmbeddingDisplay.from_estimator("sktl_mini", X)
-    with pytest.warns(ImageWarning, match="no such file"):
+    with pytest.warns(ImageWarning, match="does not exist"):
         display = EmbeddingDisplay.from_estimator(PretrainedFeatureExtractor(on_error="nan"), X, np.arange(10))
     np.testing.assert_array_equal(display.y, np.arange(1, 10))
     np.testing.assert_array_equal(display.positions, np.arange(1, 10))
