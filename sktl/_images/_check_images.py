@@ -176,8 +176,7 @@ def _check_not_single_image(shape: tuple[int, ...], in_channels: int, learned: I
             f"X of shape {shape} looks like a single image. Pass X[np.newaxis] to make it a batch of one image. "
             "If X is a batch of narrow grayscale images, pass X[..., np.newaxis]."
         )
-    # In fit, and after a fit on gray images, three gray images are as likely as one color
-    # image.
+    # In fit, and after a fit on gray images, X may as well be several gray images.
     if learned is not None and not learned.is_gray and shape[0] in channels and min(shape[1:]) > 4:
         raise ImageError(
             f"X of shape {shape} looks like a single image with channels first. Pass X[np.newaxis] to make it a batch "

@@ -112,7 +112,7 @@ def decode_pil(image: Image.Image, in_channels: int, name: str, reading: ReadSet
         )
     try:
         with named_warnings(name):
-            # Pillow cannot load an image from two threads, and it may be in a list twice.
+            # An image may be in a list twice, but Pillow cannot load it in two threads.
             with _LOAD:
                 rawmode = _load(image, reading.max_pixels)
             return _to_pixels(_png.scale_transparency(image, rawmode), in_channels, reading)
@@ -217,7 +217,7 @@ def _decode(data: bytes, in_channels: int, reading: ReadSettings) -> np.ndarray:
     if (damaged := _png.damaged_chunk(data, reading.page)) is not None:
         raise ImageError(f"the file is damaged or truncated (the checksum of its {damaged} chunk does not match).")
     is_wide = _png.has_16_bits(data) and not _png.is_gray(data) and reading.wide_range is not None
-    # Without imagecodecs, a range learned from other files is applied to the high bytes.
+    # Without imagecodecs, a learned range is applied to the high bytes only.
     if is_wide and (reading.value_range is not None or is_installed("imagecodecs")):
         return _decode_wide_png(data, in_channels, reading)
     try:

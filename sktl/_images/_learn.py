@@ -248,7 +248,7 @@ def learn_row_shape(n_pixels: int, image_shape: Sequence[int] | None, in_channel
     _warn_once(
         f"The rows of X have {n_pixels} values, which is neither a square nor 3 times a square. They are padded "
         f"with zeros to {side} x {side}{f' x {counts[0]}' if counts[0] > 1 else ''}.{label} "
-        "Set image_shape to change it."
+        "Set image_shape if the images have another shape."
     )
     return side, side, counts[0]
 
@@ -256,7 +256,9 @@ def learn_row_shape(n_pixels: int, image_shape: Sequence[int] | None, in_channel
 def _given_row_shape(n_pixels: int, image_shape: Sequence[int], in_channels: int | None) -> tuple[int, int, int]:
     shape = tuple(image_shape)
     if len(shape) not in (2, 3) or not all(isinstance(size, Integral) and size > 0 for size in shape):
-        raise ImageError(f"image_shape must be (H, W) or (H, W, C) with positive integers. Got {shape} instead.")
+        raise ImageError(
+            f"The 'image_shape' parameter must be (H, W) or (H, W, C) with positive integers. Got {shape} instead."
+        )
     height, width, n_channels = (int(size) for size in (*shape, 1)[:3])
     if height * width * n_channels != n_pixels:
         raise ImageError(

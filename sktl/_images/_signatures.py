@@ -10,9 +10,9 @@ _IMAGES = (
     *(b"\0\0\0\x0cjP  ", b"\xff\x4f\xff\x51", b"\0\0\0\x0cJXL ", b"II*\0", b"MM\0*", b"II+\0", b"MM\0+"),
 )
 
-# Formats that Pillow may open. The others are drawings, videos, scientific data and formats
-# of old games. For an EPS file, Pillow would run the first program in PATH that is named
-# Ghostscript. Formats registered with Pillow by other packages (pillow-heif,
+# Formats that Pillow may open. The others are drawings, videos, scientific data and
+# formats of old games. For an EPS file, Pillow would run whatever program is found under
+# the name of Ghostscript. Formats registered with Pillow by other packages (pillow-heif,
 # pillow-jxl-plugin) are allowed.
 FORMATS = (
     *("AVIF", "BMP", "DDS", "DIB", "GIF", "ICO", "JPEG", "JPEG2000", "MPO", "PCX", "PNG", "PPM", "PSD", "QOI", "SGI"),
@@ -61,11 +61,11 @@ _OTHERS = [
         "a camera raw file",
         _READER.format("lambda path: rawpy.imread(path).postprocess()"),
     ),
-    (rb"(II\*\0|MM\0\*|II\+\0|MM\0\+)", "a TIFF variant that Pillow does not support", "pip install 'sktl[tiff]'"),
+    (rb"(II\*\0|MM\0\*|II\+\0|MM\0\+)", "a TIFF variant", "pip install 'sktl[tiff]'"),
     (rb".{4}ftyp|\x1aE\xdf\xa3|RIFF.{4}AVI ", "a video", "extract frames first, with imageio or OpenCV"),
     (rb"PK\x03\x04", "a zip archive", "pass its members as zipfile.Path(archive, name)"),
     (rb"\x1f\x8b|BZh|\xfd7zXZ\0|7z\xbc\xaf|Rar!", "a compressed archive", "unpack it first"),
-    (rb"version https://git-lfs", "a Git LFS pointer instead of the file itself", "run `git lfs pull`"),
+    (rb"version https://git-lfs", "a Git LFS pointer", "run `git lfs pull`"),
     (rb"\s*(<!doctype html|<html)", "an HTML page", "the download of the image probably failed, so download it again"),
 ]
 

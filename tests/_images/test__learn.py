@@ -132,7 +132,7 @@ def test_other_widths_are_padded():
     ("image_shape", "message"),
     [
         ((4, 5), r"image_shape=\(4, 5\) has 20 values, but the rows of X have 24"),
-        ((24,), r"image_shape must be .* Got \(24,\) instead"),
+        ((24,), r"The 'image_shape' parameter must be .* Got \(24,\) instead"),
         ((4.0, 6.0), "with positive integers"),
         ((6, 2, 2), "2 channels, but in_channels=3 requires 1 or 3 or 4"),
     ],

@@ -187,5 +187,5 @@ def test_bad_input(model, digits):
         MisclassifiedDisplay.from_estimator(FineTunedRegressor(max_epochs=0).fit(*digits), *digits)
     with pytest.raises(NotFittedError):
         MisclassifiedDisplay.from_estimator(FineTunedClassifier(), *digits)
-    with pytest.raises(ImageError, match="choose the one that holds the paths"):
+    with pytest.raises(ImageError, match="Select the column with the paths"):
         MisclassifiedDisplay.from_predictions(pd.DataFrame({"a": ["x"], "b": ["y"]}), [0], [1])
