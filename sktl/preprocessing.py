@@ -33,7 +33,7 @@ __all__ = ["ImageReader", "PixelRowsToImages"]
 
 
 class ImageReader(TransformerMixin, Estimator):
-    """Set how image files are read.
+    """Configure how image files are read.
 
     Every sktl estimator reads common image files directly. Put this transformer in
     front of the estimator if a path alone is not enough: to set the value range of
@@ -52,11 +52,11 @@ class ImageReader(TransformerMixin, Estimator):
         channels. The callable must be thread-safe, and importable if the estimator is
         pickled or run with ``n_jobs``.
     value_range : (float, float) or None, default=None
-        Values of black and white, such as ``(0, 4095)`` for a 12-bit camera. Values
-        outside this range are clipped. The range applies to all dtypes except ``uint8``
-        and ``bool``. If None, the bit depth stored in the file is used, and an error is
-        raised for floats and for arrays returned by ``reader`` whose integer dtype is
-        neither ``uint8`` nor ``uint16``.
+        Values that become black and white, such as ``(0, 4095)`` for a 12-bit camera.
+        Values outside this range are clipped. The range applies to all dtypes except
+        ``uint8`` and ``bool``. If None, the bit depth stored in the file is used, and
+        an error is raised for floats and for arrays returned by ``reader`` whose
+        integer dtype is neither ``uint8`` nor ``uint16``.
     max_pixels : int or "auto", default="auto"
         Maximum number of pixels of an image. Larger images raise an error because they
         may be decompression bombs. ``"auto"`` allows images that fit into 1/16 of the
