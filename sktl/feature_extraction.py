@@ -1,4 +1,4 @@
-"""Features of a pretrained network for any scikit-learn estimator."""
+"""Feature extraction with pretrained networks."""
 
 from numbers import Integral
 
@@ -22,13 +22,15 @@ __all__ = ["PretrainedFeatureExtractor"]
 
 
 class PretrainedFeatureExtractor(CallbackSupportMixin, TransformerMixin, Estimator):
-    """Turn pictures into features of a pretrained network.
+    """Extract image features with a pretrained network.
 
-    The network is frozen: each picture's features depend on that picture alone. They
-    are computed once per picture and kept (`cache`), so that further folds, candidates
-    of a grid search and calls of `transform` cost next to nothing.
+    The network is frozen: it turns each image into a fixed vector of features that any
+    scikit-learn estimator can use [1]_, [2]_. Features are computed once per image and
+    kept in a cache, so that further folds, candidates of a grid search and calls of
+    `transform` take almost no time. Use `sktl.FineTunedClassifier` to train part of the
+    network as well.
 
-    Read more in the user guide, page "Features for classic machine learning".
+    Read more in the :doc:`user guide </features>`.
 
     Parameters
     ----------
@@ -43,13 +45,16 @@ class PretrainedFeatureExtractor(CallbackSupportMixin, TransformerMixin, Estimat
         path loads a local state dict (``.safetensors``, ``.pt``, ``.ckpt``, ...), and
         None initializes the network at random.
     layers : int, str or list of these, default=-1
-        What to read: a stage by its number (-1 is the last one) or its name, or any
-        node of the network's graph by its name. Several are joined side by side.
-        Nothing behind the deepest one is computed.
+        Layers whose output to use as features: the number of a stage (-1 is the last
+        one), the name of a stage, or the name of any other layer in
+        ``Backbone.layers``. The features of several layers are concatenated. Layers
+        after the deepest one are not computed.
     pooling : {"avg", "max", "gem", "flatten", "cls", "none"}, default="avg"
-        What is kept of each layer: the mean, the maximum or the generalised mean (p =
-        3) of each channel over all places, all values in a row, the class token (vision
-        transformers), or the array as it is (one layer only).
+        How the output of each layer is reduced to a vector: ``"avg"``, ``"max"`` and
+        ``"gem"`` take the mean, the maximum and the generalized mean (p = 3) of each
+        channel over all positions, ``"flatten"`` keeps all values, and ``"cls"`` takes
+        the class token of a vision transformer. ``"none"`` returns the output of a
+        single layer in its original shape.
     in_channels : int, default=3
         Number of channels of the network's input: 3 for color, 1 for grayscale, more
         for multispectral images.
@@ -70,20 +75,23 @@ class PretrainedFeatureExtractor(CallbackSupportMixin, TransformerMixin, Estimat
         Floating-point precision of the network. Lower precision is faster on hardware
         that supports it and rounds the features.
     batch_size : int or "auto", default="auto"
-        Pictures that go through the network at once. It changes the speed and the
-        memory used, not the result.
+        Number of images that go through the network at once. Affects speed and memory
+        use, not the result.
     cache : "auto", path-like or None, default="auto"
-        Where features are kept: in the memory of this process (bounded), in a directory
-        that processes and runs share, or nowhere.
+        Where to keep the features: in the memory of this process up to a limit
+        (``"auto"``), or in a directory shared by processes and runs. None keeps
+        nothing: each call computes the features again.
     device : str or torch.device, default="auto"
         Device that runs the network, such as ``"cpu"``, ``"cuda"`` or ``"cuda:1"``.
         ``"auto"`` uses CUDA if available and the CPU otherwise.
     n_jobs : int, default=None
         Number of threads that read and decode images. None uses as many as torch does.
     on_error : {"raise", "nan"}, default="raise"
-        What a picture that cannot be read becomes: an error that names it, or a row of
-        NaN and a warning. Flat rows of pixels that hold NaN are an error in any case,
-        as in all of scikit-learn.
+        What to do if an image cannot be read. ``"raise"`` raises an error that lists
+        the unreadable images. ``"nan"`` returns rows of NaN for them, with one warning.
+        Flat rows of pixels that contain NaN raise an error in either case, as in
+        scikit-learn. Use `sktl.datasets.find_unreadable_images` to list unreadable
+        images in advance.
     random_state : int, RandomState instance or None, default=None
         Seed of the random weights. Only used if ``weights=None``.
     verbose : int, default=0
@@ -94,7 +102,7 @@ class PretrainedFeatureExtractor(CallbackSupportMixin, TransformerMixin, Estimat
     backbone_ : Backbone
         The network, with its stages, weights and preprocessing.
     layers_ : list of str
-        The layers that are read.
+        Names of the layers whose output is used.
     image_format_ : ImageFormat
         Format of the images seen during `fit`: kind, image shape, channel axis and
         value range.
@@ -109,35 +117,37 @@ class PretrainedFeatureExtractor(CallbackSupportMixin, TransformerMixin, Estimat
     ImageError
         If ``X`` does not contain images, or an image cannot be read.
     BackboneError
-        From `fit`, where the backbone or a layer is unknown, or a layer has no class
+        From `fit`, if the backbone or a layer does not exist, or a layer has no class
         token for ``pooling="cls"``.
     WeightsDownloadError
-        From `fit`, where published weights cannot be downloaded; the message says how
+        From `fit`, if published weights cannot be downloaded. The message explains how
         to use a local file.
     WeightsMismatchError
-        From `fit`, where a weights file belongs to another network.
+        From `fit`, if a weights file belongs to another network.
     FileNotFoundError
-        From `fit`, where there is no such weights file.
+        From `fit`, if a weights file does not exist.
     MissingDependencyError
-        Where a backbone of timm or an engine is asked for whose extra is not installed.
+        If the package of a timm backbone or of ``engine`` is not installed.
     EngineError
-        From `transform`, where ``engine="onnxruntime"`` cannot run this network.
+        From `transform`, if ``engine="onnxruntime"`` cannot run the network.
     ValueError
-        From `fit`, where a parameter is out of its range, the device is not there, or
-        engine, precision and device exclude each other.
+        From `fit`, if a parameter is invalid, the device is not available, or
+        ``engine``, ``precision`` and ``device`` cannot be combined.
 
     See Also
     --------
-    sktl.preprocessing.PixelRowsToImages : Rows of pixels as pictures.
-    sktl.backbones.describe_backbone : The stages of a network as a table.
+    FineTunedClassifier : Fine-tune a pretrained network for image classification.
+    sktl.backbones.describe_backbone : List the stages of a network.
+    sktl.preprocessing.PixelRowsToImages : Reshape rows of pixels to images.
 
     Notes
     -----
-    Features of one picture are the same in every batch, from every engine and from the
-    cache, up to float32 rounding (relative differences around 1e-6).
+    The features of an image depend only on that image. They do not depend on the batch,
+    the engine or the cache, up to float32 rounding (relative differences of about
+    1e-6).
 
-    A fitted extractor pickles with its weights and needs no file or download where it
-    is loaded.
+    The pickle of a fitted extractor contains the weights, so that loading it needs no
+    other file and no download.
 
     References
     ----------
@@ -155,9 +165,11 @@ class PretrainedFeatureExtractor(CallbackSupportMixin, TransformerMixin, Estimat
     >>> from sktl import PretrainedFeatureExtractor
     >>> X, y = load_digits(return_X_y=True)
     >>> X = X / 16  # 0-16 to 0-1
-    >>> pipe = make_pipeline(PretrainedFeatureExtractor(), StandardScaler(), LogisticRegression(C=0.1))
-    >>> bool(pipe.fit(X[:300], y[:300]).score(X[300:500], y[300:500]) > 0.8)
-    True
+    >>> pipe = make_pipeline(
+    ...     PretrainedFeatureExtractor(), StandardScaler(), LogisticRegression(C=0.1)
+    ... )
+    >>> round(pipe.fit(X[:300], y[:300]).score(X[300:500], y[300:500]), 1)
+    0.9
     """
 
     _parameter_constraints: dict = {
@@ -210,19 +222,21 @@ class PretrainedFeatureExtractor(CallbackSupportMixin, TransformerMixin, Estimat
     @with_callbacks
     @_fit_context(prefer_skip_nested_validation=True)
     def fit(self, X, y=None):
-        """Load the network and learn what kind of pictures ``X`` holds; no features are computed.
+        """Load the network and infer the image format of ``X``.
+
+        Features are not computed until `transform`.
 
         Parameters
         ----------
-        X : array-like of pictures
-            Paths, pictures, a batch array or rows of pixels, see the user guide.
+        X : array-like of images
+            Paths, images, a batch array or rows of pixels; see the user guide.
         y : None
             Ignored.
 
         Returns
         -------
         self : PretrainedFeatureExtractor
-            The fitted extractor.
+            The fitted estimator.
         """
         context = start_task(self)
         context.call_on_fit_task_begin(estimator=self, X=X, y=y)
@@ -237,15 +251,16 @@ class PretrainedFeatureExtractor(CallbackSupportMixin, TransformerMixin, Estimat
 
         Parameters
         ----------
-        X : array-like of pictures
-            Paths, pictures, a batch array or rows of pixels, see the user guide.
+        X : array-like of images
+            Paths, images, a batch array or rows of pixels; see the user guide.
         y : None
             Ignored.
 
         Returns
         -------
-        features : ndarray of shape (n_pictures, n_features), float32
-            One row per picture.
+        features : ndarray of shape (n_samples, n_features), float32
+            Features of the images. With ``pooling="none"``, the output of the layer,
+            such as an array of shape (n_samples, channels, height, width).
         """
         context = start_task(self, max_subtasks=CallbackProgress.N_STEPS)
         context.call_on_fit_task_begin(estimator=self, X=X, y=y)
@@ -255,38 +270,41 @@ class PretrainedFeatureExtractor(CallbackSupportMixin, TransformerMixin, Estimat
         return features
 
     def transform(self, X):
-        """Features of the pictures.
+        """Return the features of images.
 
         Parameters
         ----------
-        X : array-like of pictures
-            Pictures of the kind that `fit` has seen.
+        X : array-like of images
+            Images of the same kind as in `fit`.
 
         Returns
         -------
-        features : ndarray of shape (n_pictures, n_features), float32
-            One row per picture; with ``pooling="none"`` the layer's activations,
-            (n_pictures, channels, height, width).
+        features : ndarray of shape (n_samples, n_features), float32
+            Features of the images. With ``pooling="none"``, the output of the layer,
+            such as an array of shape (n_samples, channels, height, width).
         """
         check_is_fitted(self, "layers_")
         return joined_features(self, check_images(self, X, reset=False))
 
     def get_feature_names_out(self, input_features=None):
-        """Names of the features: backbone, layer and number, such as ``resnet18_layer4_17``.
+        """Return the names of the features, such as ``resnet18_layer4_17``.
 
         Parameters
         ----------
         input_features : array-like of str, default=None
-            Ignored; here for scikit-learn's API.
+            Ignored. Present for compatibility with scikit-learn.
 
         Returns
         -------
         names : ndarray of shape (n_features,), dtype object
-            One name per column of what `transform` returns.
+            Backbone, layer and position of each feature.
         """
         check_is_fitted(self, "layers_")
         if self.pooling == "none":
-            raise InputError("pooling='none' gives no columns to name. Use pooling='flatten' for a table.")
+            raise InputError(
+                "get_feature_names_out needs features in columns, but pooling='none' returns arrays. Use "
+                "pooling='flatten' instead."
+            )
         prefix = self.backbone_.name.replace(":", "_")
         shapes = PrefixSpec(self.backbone_, self.layers_, self.pooling).shapes
         return np.array(
@@ -299,16 +317,16 @@ class PretrainedFeatureExtractor(CallbackSupportMixin, TransformerMixin, Estimat
         )
 
     def _fit(self, X):
-        """Check the pictures, load the network, find its layers."""
+        """Check the images, load the network and find the layers."""
         images = check_images(self, X, reset=True)
         self.backbone_ = resolve_backbone(self)
         self.layers_ = name_layers(self.backbone_, self.layers, self.pooling)
         if self.pooling == "none" and len(self.layers_) > 1:
             raise InputError(
-                f"pooling='none' with layers={self.layers!r} gives arrays of different shapes, which cannot be joined. "
-                "Use one layer, or pooling='flatten'."
+                f"pooling='none' supports only one layer, because layers can have different shapes. Got "
+                f"layers={self.layers!r} instead. Use one layer, or pooling='flatten'."
             )
-        extractor_prefix(self)  # a device that is not there, say, is an error now
+        extractor_prefix(self)  # raises an error if, for example, the device is not available
         return images
 
     def __sklearn_tags__(self):

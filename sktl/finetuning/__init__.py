@@ -1,4 +1,4 @@
-"""Fine-tuning: adapt a pretrained network to your pictures, with as many of its stages frozen as you like."""
+"""Fine-tuning of pretrained networks."""
 
 from sktl.finetuning._classifier import FineTunedClassifier
 from sktl.finetuning._lr_range import LRRangeTest, lr_range_test

@@ -1,4 +1,4 @@
-"""Fine-tuning for classification."""
+"""Fine-tuning of pretrained networks for image classification."""
 
 from numbers import Real
 
@@ -15,12 +15,15 @@ from sktl.finetuning._finetuned import FineTunedEstimator
 
 
 class FineTunedClassifier(FineTunedEstimator, NetworkClassifier):
-    """Adapt a pretrained network to your classes: new head, first stages frozen, the rest trained.
+    """Fine-tune a pretrained network for image classification.
 
-    The frozen stages run once per picture and depth, over all epochs, folds and other
-    candidates of a grid search; only the rest is trained, on what they gave.
+    A new head replaces the classifier of the network. The first stages, whose features
+    are general and transfer well [3]_, are frozen; the later stages and the head are
+    trained. The output of the frozen stages is computed once per image and reused
+    across epochs, folds and the candidates of a grid search, so that the freeze depth
+    can be tuned like any other hyperparameter.
 
-    Read more in the user guide, page "Fine-tuning".
+    Read more in the :doc:`user guide </finetuning>`.
 
     Parameters
     ----------
@@ -208,29 +211,29 @@ class FineTunedClassifier(FineTunedEstimator, NetworkClassifier):
     KeyboardInterrupt
         From `fit`, if it was interrupted with Ctrl-C. The estimator keeps the weights
         of the last complete epoch; a search around it stops as well.
-    WeightsDownloadError, WeightsMismatchError, FileNotFoundError
-        From `fit`, where weights cannot be downloaded, belong to another network, or
-        are not there.
+        WeightsDownloadError, WeightsMismatchError, FileNotFoundError From `fit`, if the
+        weights cannot be downloaded, belong to another network, or their file does not
+        exist.
     ValueError
-        From `fit`, where a parameter is out of its range or ``y`` has one class only.
+        From `fit`, if a parameter is invalid or ``y`` has only one class.
 
     Warns
     -----
     TrainingWarning
-        From `fit`, where ``max_epochs`` ends before ``unfreeze_every`` has let all
-        stages learn.
+        From `fit`, if ``max_epochs`` is too small for ``unfreeze_every`` to unfreeze
+        all stages.
 
     See Also
     --------
-    FineTunedRegressor : The same for numbers.
-    sktl.PretrainedFeatureExtractor : Features of a frozen network for any scikit-learn estimator.
+    FineTunedRegressor : Fine-tune a pretrained network for image regression.
+    sktl.PretrainedFeatureExtractor : Extract features of a frozen network.
 
     Notes
     -----
-    The frozen part is a pure function of one picture: with ``cache="auto"`` or a
-    directory its output is stored for the fit (in a temporary file where it outgrows
-    memory) and kept for the next one. Training on stored output and training with
-    ``cache=None`` give the same losses, up to the rounding of float32.
+    The output of the frozen stages for an image depends only on that image. With
+    ``cache="auto"`` or a directory, it is stored during `fit`, in a temporary file if
+    it does not fit in memory, and kept for later calls. Training on stored output gives
+    the same losses as training with ``cache=None``, up to float32 rounding.
 
     References
     ----------
@@ -248,8 +251,8 @@ class FineTunedClassifier(FineTunedEstimator, NetworkClassifier):
     >>> X, y = load_digits(return_X_y=True)
     >>> X = X / 16  # 0-16 to 0-1
     >>> model = FineTunedClassifier(max_epochs=3, random_state=0).fit(X[:300], y[:300])
-    >>> bool(model.score(X[300:500], y[300:500]) > 0.8)
-    True
+    >>> round(model.score(X[300:500], y[300:500]), 1)
+    0.9
     """
 
     _parameter_constraints: dict = {
@@ -342,23 +345,25 @@ class FineTunedClassifier(FineTunedEstimator, NetworkClassifier):
     @with_callbacks
     @_fit_context(prefer_skip_nested_validation=True)
     def partial_fit(self, X, y, classes=None, sample_weight=None):
-        """Train for one epoch on some more pictures, with constant learning rates.
+        """Train for one epoch on the given images.
 
-        Nothing is judged: ``early_stopping``, ``max_epochs`` and ``lr_schedule`` play
-        no part. The net is that of the first call, or of `fit`; other parameters that
-        were changed since take effect in the next `fit`.
+        Call this method several times to train on data that arrives in parts. The
+        learning rates are constant, and ``early_stopping``, ``max_epochs`` and
+        ``lr_schedule`` are ignored. The network is built in the first call, unless
+        `fit` was called before; parameters that are changed afterwards take effect in
+        the next `fit`.
 
         Parameters
         ----------
-        X : array-like of pictures
-            Paths, pictures, a batch array or rows of pixels, see the user guide.
-        y : array-like of shape (n_pictures,)
-            Labels.
+        X : array-like of images
+            Paths, images, a batch array or rows of pixels; see the user guide.
+        y : array-like of shape (n_samples,)
+            Labels of the images.
         classes : array-like of shape (n_classes,), default=None
-            All labels that there will ever be. Needed in the first call, where ``y``
-            may not have them all.
-        sample_weight : array-like of shape (n_pictures,), default=None
-            Weights of the rows; a weight of zero is a row that is not there.
+            All labels that can occur in ``y``. Must be passed in the first call and can
+            be omitted in later calls.
+        sample_weight : array-like of shape (n_samples,), default=None
+            Weights of the rows. A weight of zero leaves a row out.
 
         Returns
         -------
@@ -370,11 +375,12 @@ class FineTunedClassifier(FineTunedEstimator, NetworkClassifier):
             raise InputError("classes must be passed on the first call to partial_fit.")
         if not is_new and classes is not None and not np.array_equal(self.classes_, np.unique(classes)):
             raise InputError(
-                f"classes={classes!r} is not what it was in the first call: {self.classes_!r}. Give the same classes, "
-                "or none."
+                f"The 'classes' parameter of partial_fit must be the same in each call. Got {classes!r} instead of "
+                f"{self.classes_!r}. Pass the same classes or None."
             )
         if self.class_weight == "balanced":
             raise InputError(
-                "class_weight='balanced' is not supported for partial_fit, which does not see all rows. Give a dict."
+                "class_weight='balanced' is not supported by partial_fit, which does not see all rows. Pass a dict "
+                "instead."
             )
         return self._fit_step(FitInput(X, y, sample_weight), classes)

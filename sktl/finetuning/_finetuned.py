@@ -1,4 +1,4 @@
-"""What fine-tuned classifiers and regressors share: ``fit``, and a ``freeze_depth`` that goes by the data."""
+"""Base class of the fine-tuned classifier and regressor."""
 
 from sklearn.base import _fit_context, is_classifier
 from sklearn.callback import with_callbacks
@@ -12,31 +12,33 @@ from sktl.exceptions import BackboneError
 
 
 class FineTunedEstimator(NetworkEstimator):
-    """Adapts a network to the rows that `fit` is given."""
+    """Base class of estimators that fine-tune a network on the rows passed to `fit`."""
 
     @with_callbacks
     @_fit_context(prefer_skip_nested_validation=True)
     def fit(self, X, y, sample_weight=None, *, X_val=None, y_val=None, sample_weight_val=None, groups=None):
-        """Train the network.
+        """Fine-tune the network on labeled images.
 
         Parameters
         ----------
-        X : array-like of pictures
-            Paths, pictures, a batch array or rows of pixels, see the user guide.
-        y : array-like of shape (n_pictures,) or (n_pictures, n_targets)
-            A classifier's labels of any kind, numbers or strings; a regressor's targets, one or several.
-        sample_weight : array-like of shape (n_pictures,), default=None
-            Weights of the rows; a weight of zero is a row that is not there.
-        X_val : array-like of pictures, default=None
-            Pictures to judge on after each epoch, in place of a share of ``X``.
+        X : array-like of images
+            Paths, images, a batch array or rows of pixels; see the user guide.
+        y : array-like of shape (n_samples,) or (n_samples, n_targets)
+            Labels or targets of the images. Labels can be numbers or strings.
+        sample_weight : array-like of shape (n_samples,), default=None
+            Weights of the rows. A weight of zero leaves a row out.
+        X_val : array-like of images, default=None
+            Images on which to evaluate after each epoch, instead of holding out a share
+            of ``X``.
         y_val : array-like, default=None
-            Their labels or targets.
-        sample_weight_val : array-like of shape (n_pictures_val,), default=None
-            Their weights.
-        groups : array-like of shape (n_images,), default=None
-            What each row of ``X`` belongs to, such as the subject or the original of near-copies: numbers or strings.
-            Rows of a group stay on one side where rows are set aside (``early_stopping``) or left out (the regressor's
-            ``head_init="probe"``). Not used otherwise.
+            Labels or targets of ``X_val``.
+        sample_weight_val : array-like of shape (n_samples_val,), default=None
+            Weights of the rows of ``X_val``.
+        groups : array-like of shape (n_samples,), default=None
+            Group label of each row of ``X``, such as the subject or the original of
+            near-copies. Rows of one group stay on the same side of the validation
+            split, and are left out together when the regressor's ``head_init="probe"``
+            is cross-validated. Ignored otherwise.
 
         Returns
         -------
@@ -46,7 +48,7 @@ class FineTunedEstimator(NetworkEstimator):
         return self._fit(FitInput(X, y, sample_weight, X_val, y_val, sample_weight_val, groups))
 
     def _resolve_depth(self, table, is_new):
-        """How many stages are frozen; a network that has begun to learn keeps what was chosen for it."""
+        """Return the number of frozen stages. "auto" is resolved for new networks only."""
         if self.freeze_depth != "auto":
             try:
                 return self.backbone_.stage_index(self.freeze_depth)
@@ -56,7 +58,7 @@ class FineTunedEstimator(NetworkEstimator):
         if not is_new:
             return self.freeze_depth_
         if has_random_weights(self):
-            return 0  # nothing has been learned that could be kept
+            return 0  # random weights are not worth keeping
         situation = assess_situation(self, table.images, len(self.classes_) if is_classifier(self) else None)
         params = strategy_params(situation.strategy, len(self.backbone_.stages))
         return self.backbone_.stage_index(params["freeze_depth"])

@@ -1,4 +1,4 @@
-"""Fine-tuning for regression."""
+"""Fine-tuning of pretrained networks for image regression."""
 
 from sklearn.base import _fit_context
 from sklearn.callback import with_callbacks
@@ -10,13 +10,16 @@ from sktl.finetuning._finetuned import FineTunedEstimator
 
 
 class FineTunedRegressor(FineTunedEstimator, NetworkRegressor):
-    """Adapt a pretrained network to predict numbers: new head, first stages frozen, the rest trained.
+    """Fine-tune a pretrained network for image regression.
 
-    The frozen stages run once per picture and depth, over all epochs, folds and other
-    candidates of a grid search; only the rest is trained, on what they gave, with the
-    squared error of standardised targets.
+    A new head with one output per target replaces the classifier of the network. The
+    first stages, whose features are general and transfer well [3]_, are frozen; the
+    later stages and the head are trained to minimize the squared error of the
+    standardized targets. The output of the frozen stages is computed once per image and
+    reused across epochs, folds and the candidates of a grid search, so that the freeze
+    depth can be tuned like any other hyperparameter.
 
-    Read more in the user guide, page "Fine-tuning".
+    Read more in the :doc:`user guide </finetuning>`.
 
     Parameters
     ----------
@@ -195,24 +198,24 @@ class FineTunedRegressor(FineTunedEstimator, NetworkRegressor):
     KeyboardInterrupt
         From `fit`, if it was interrupted with Ctrl-C. The estimator keeps the weights
         of the last complete epoch; a search around it stops as well.
-    WeightsDownloadError, WeightsMismatchError, FileNotFoundError
-        From `fit`, where weights cannot be downloaded, belong to another network, or
-        are not there.
+        WeightsDownloadError, WeightsMismatchError, FileNotFoundError From `fit`, if the
+        weights cannot be downloaded, belong to another network, or their file does not
+        exist.
     ValueError
-        From `fit`, where a parameter is out of its range or ``y`` is no array of finite
-        numbers.
+        From `fit`, if a parameter is invalid or ``y`` is not numeric or contains NaN or
+        infinity.
 
     Warns
     -----
     TrainingWarning
-        From `fit`, where ``max_epochs`` ends before ``unfreeze_every`` has let all
-        stages learn, or where the mean of the targets predicts the validation rows
-        better.
+        From `fit`, if ``max_epochs`` is too small for ``unfreeze_every`` to unfreeze
+        all stages, or if the mean of the training targets predicts the validation rows
+        better than the trained network.
 
     See Also
     --------
-    FineTunedClassifier : The same for classes.
-    sktl.PretrainedFeatureExtractor : Features of a frozen network for any scikit-learn estimator.
+    FineTunedClassifier : Fine-tune a pretrained network for image classification.
+    sktl.PretrainedFeatureExtractor : Extract features of a frozen network.
 
     References
     ----------
@@ -225,15 +228,16 @@ class FineTunedRegressor(FineTunedEstimator, NetworkRegressor):
 
     Examples
     --------
-    How dark is a digit?
+    Predict the mean intensity of a digit:
 
     >>> from sklearn.datasets import load_digits
     >>> from sktl import FineTunedRegressor
     >>> X = load_digits().data / 16  # 0-16 to 0-1
     >>> y = X.mean(axis=1)
-    >>> model = FineTunedRegressor(freeze_depth="all", random_state=0).fit(X[:300], y[:300])
-    >>> bool(model.score(X[300:500], y[300:500]) > 0.8)
-    True
+    >>> model = FineTunedRegressor(freeze_depth="all", random_state=0)
+    >>> model = model.fit(X[:300], y[:300])
+    >>> round(model.score(X[300:500], y[300:500]), 1)
+    0.9
     """
 
     _parameter_constraints: dict = {**NETWORK_CONSTRAINTS}
@@ -318,20 +322,23 @@ class FineTunedRegressor(FineTunedEstimator, NetworkRegressor):
     @with_callbacks
     @_fit_context(prefer_skip_nested_validation=True)
     def partial_fit(self, X, y, sample_weight=None):
-        """Train for one epoch on some more pictures, with constant learning rates.
+        """Train for one epoch on the given images.
 
-        Nothing is judged: ``early_stopping``, ``max_epochs`` and ``lr_schedule`` play
-        no part. The net is that of the first call, or of `fit`; other parameters that
-        were changed since take effect in the next `fit`.
+        Call this method several times to train on data that arrives in parts. The
+        learning rates are constant, and ``early_stopping``, ``max_epochs`` and
+        ``lr_schedule`` are ignored. The network is built in the first call, unless
+        `fit` was called before; parameters that are changed afterwards take effect in
+        the next `fit`.
 
         Parameters
         ----------
-        X : array-like of pictures
-            Paths, pictures, a batch array or rows of pixels, see the user guide.
-        y : array-like of shape (n_pictures,) or (n_pictures, n_targets)
-            Targets. Those of the first call say how targets are standardised.
-        sample_weight : array-like of shape (n_pictures,), default=None
-            Weights of the rows; a weight of zero is a row that is not there.
+        X : array-like of images
+            Paths, images, a batch array or rows of pixels; see the user guide.
+        y : array-like of shape (n_samples,) or (n_samples, n_targets)
+            Targets of the images. The mean and scale for standardization are those of
+            the first call.
+        sample_weight : array-like of shape (n_samples,), default=None
+            Weights of the rows. A weight of zero leaves a row out.
 
         Returns
         -------

@@ -162,7 +162,7 @@ def test_labels_that_partial_fit_cannot_know(digits, make):
     with pytest.raises(ValueError, match="classes must be passed on the first call"):
         make().partial_fit(X, y)
     model = make().partial_fit(X, y, classes=[0, 1, 2])
-    with pytest.raises(ValueError, match=r"is not what it was in the first call"):
+    with pytest.raises(ValueError, match=r"'classes' parameter of partial_fit must be the same in each call"):
         model.partial_fit(X, y, classes=[0, 1, 2, 3])
     with pytest.raises(ValueError, match=r"labels \[7\] that are not among the classes \[0, 1, 2\]"):
         model.partial_fit(X, np.where(y == 1, 7, y))

@@ -158,8 +158,8 @@ CASES = {
     "unknown in partial_fit": (lambda: learnt().partial_fit(X, [LONG] * 8), "y has labels ['xxx", "or fit anew."),
     "other classes": (
         lambda: learnt().partial_fit(X, TEXT, classes=[LONG, "b"]),
-        "classes=['xxx",
-        "Give the same classes, or none.",
+        "The 'classes' parameter",
+        "Pass the same classes or None.",
     ),
     "teacher's classes": (
         lambda: distilled(FrozenEstimator(LogisticRegression().fit(X, TEXT))).fit(X, [LONG, "b"] * 4),
