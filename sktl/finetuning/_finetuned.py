@@ -48,7 +48,7 @@ class FineTunedEstimator(NetworkEstimator):
         return self._fit(FitInput(X, y, sample_weight, X_val, y_val, sample_weight_val, groups))
 
     def _resolve_depth(self, table, is_new):
-        """Return the number of frozen stages. "auto" is resolved for new networks only."""
+        """Return the number of frozen stages; "auto" is resolved for new networks."""
         if self.freeze_depth != "auto":
             try:
                 return self.backbone_.stage_index(self.freeze_depth)

@@ -148,7 +148,7 @@ def lr_range_test(estimator, X, y, *, sample_weight=None, lr_min=1e-6, lr_max=1.
     """
     if not isinstance(estimator, NetworkEstimator):
         raise InputError(
-            "The 'estimator' parameter of lr_range_test must be a FineTunedClassifier or FineTunedRegressor. Got "
+            "The 'estimator' parameter must be a FineTunedClassifier or FineTunedRegressor. Got "
             f"{type(estimator).__name__} instead. For a pipeline or search, pass the estimator inside it, and X as "
             "transformed by the steps before it."
         )
