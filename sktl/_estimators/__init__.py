@@ -1,7 +1,9 @@
-"""The upper room of the cellar: estimators. Its rule: what users see of all estimators stands here, once.
+"""Code that all estimators share, in particular all that users see of every estimator.
 
-It reads in this order: `_checked_table`, `_content_digests`, `_target_coding`, `_groups` and `_validation_split` (what
-`fit` is given), `_backbone_parameter`, `_auto_depth` and `_norm_shift` (which network, cut where), `_fit_tasks` and
-`_network_estimator` (a fit), `_network_classifier` and `_network_regressor` (what is predicted), `_find_fitted`,
-`_layer_features` and `_footprint` (what others ask of a fitted one), `_whole_copies` (what its copies hold).
+Reading order: `_checked_table`, `_content_digests`, `_target_coding`, `_groups` and
+`_validation_split` (the input of `fit`), `_backbone_parameter`, `_auto_depth` and
+`_norm_shift` (which network, and how deep it is frozen), `_fit_tasks` and
+`_network_estimator` (a fit), `_network_classifier` and `_network_regressor`
+(predictions), `_find_fitted`, `_layer_features` and `_footprint` (use of a fitted
+estimator), `_whole_copies` (copies of it).
 """

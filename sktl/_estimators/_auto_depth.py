@@ -1,7 +1,8 @@
-"""The way to use a pretrained network that suits pictures and labels, as it can be told before anything is trained.
+"""Choice of a transfer strategy from the data, before anything is trained.
 
-The table of cells is the well-known one (much or little data, similar or different pictures); what stands in its cells,
-and where its lines are, was measured: see benchmarks/strategies.py.
+The rules are the well-known table of little or much data and similar or different
+images. The recommendations in its cells and the thresholds between them were measured
+with benchmarks/strategies.py.
 """
 
 from typing import Any, NamedTuple
@@ -11,23 +12,24 @@ import numpy as np
 from sktl._estimators._norm_shift import near_line, source_distance
 from sktl._images import Images
 
-MUCH = 100  # pictures per class
-_LOOKED_AT = 64  # pictures: a dozen have the same distance but for 0.07
+MUCH = 100  # images per class
+_LOOKED_AT = 64  # images; with a dozen, the distance varies by 0.07
 
 
 class Situation(NamedTuple):
-    """How much there is to learn from, and how near it is to what the network knows.
+    """Amount of data and its distance from the pretraining images.
 
     Parameters
     ----------
     n_pictures : int
-        Different ones.
+        Number of distinct images.
     n_classes : int or None
-        None for a regression.
+        Number of classes. None for regression.
     distance : float or None
-        See `NormShift.distance`; None where there are no norms to tell it by.
+        See `NormShift.distance`. None if the network has no batch normalization layers.
     line : float or None
-        The greatest distance of known pictures; None where nobody has measured it for the network's weights.
+        Largest distance of similar images. None if it was not measured for the weights
+        of the network.
     """
 
     n_pictures: int
@@ -37,38 +39,38 @@ class Situation(NamedTuple):
 
     @property
     def per_class(self) -> float:
-        """Pictures of each class on average; of a regression those for each tenth of its targets' range."""
+        """Mean number of images per class, or per tenth of the range of the targets."""
         return self.n_pictures / (self.n_classes or 10)
 
     @property
     def amount(self) -> str:
-        """``"little"`` or ``"much"``."""
+        """Amount of data: ``"little"`` or ``"much"``."""
         return "little" if self.per_class < MUCH else "much"
 
     @property
     def domain(self) -> str:
-        """``"similar"`` to what the network knows, or ``"different"``, or ``"unknown"``."""
+        """Domain of the images: ``"similar"``, ``"different"`` or ``"unknown"``."""
         if self.distance is None or self.line is None:
             return "unknown"
         return "similar" if self.distance < self.line else "different"
 
     @property
     def strategy(self) -> str:
-        """What suits this cell, as far as it alone can say."""
+        """Recommended strategy for this cell of the table."""
         return "last_stages" if self.amount == "much" or self.domain == "different" else "freeze_all"
 
 
 def assess_situation(owner: Any, images: Images, n_classes: "int | None") -> Situation:
-    """See how near some of the pictures are to what the network knows.
+    """Measure the amount of data and its distance from the pretraining images.
 
     Parameters
     ----------
     owner : estimator
         As in `source_distance`.
     images : Images
-        All pictures, different ones; 64 of them are looked at, the same ones each time.
+        All distinct images. The distance is measured on the same 64 of them each time.
     n_classes : int or None
-        None for a regression.
+        Number of classes. None for regression.
     """
     some = np.sort(np.random.default_rng(0).permutation(len(images))[:_LOOKED_AT])
     distance = source_distance(owner, images.take(some)) if len(some) > 1 else None
@@ -76,7 +78,7 @@ def assess_situation(owner: Any, images: Images, n_classes: "int | None") -> Sit
 
 
 def strategy_params(strategy: str, n_stages: int) -> dict[str, Any]:
-    """The parameters of a fine-tuning estimator that carry a strategy out, where they are not the default ones."""
+    """Return the parameters of a fine-tuning estimator that implement a strategy."""
     params: dict[str, dict[str, Any]] = {
         "freeze_all": {"freeze_depth": "all"},
         "earlier_layer": {"freeze_depth": "all"},

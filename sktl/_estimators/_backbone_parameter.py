@@ -1,4 +1,4 @@
-"""The parameters that say which network to use, understood in one place for every estimator."""
+"""The parameters of all estimators that name a network, and how they are resolved."""
 
 import os
 from numbers import Integral
@@ -14,7 +14,7 @@ from sktl.backbones import Backbone, Preprocessing, load_backbone
 from sktl.exceptions import InputError
 
 BACKBONE_CONSTRAINTS: dict = {
-    "backbone": "no_validation",  # load_backbone says what it may be
+    "backbone": "no_validation",  # load_backbone checks it
     "weights": [str, os.PathLike, None],
     "in_channels": [Interval(Integral, 1, None, closed="left")],
     "image_shape": [tuple, list, None],
@@ -25,42 +25,44 @@ BACKBONE_CONSTRAINTS: dict = {
 
 
 class TakesNetwork:
-    """An estimator that trains the network which one of its parameters means."""
+    """Base class of estimators with a parameter for the network that they train."""
 
     _network_parameter = "backbone"
 
 
 def network_parameter(estimator: TakesNetwork) -> str:
-    """The parameter that says which network an estimator trains."""
+    """Return the name of the parameter for the network that an estimator trains."""
     return estimator._network_parameter
 
 
 def resolve_backbone(estimator, parameter: str = "backbone") -> Backbone:
-    """The network that a parameter of an estimator means.
+    """Return the network that a parameter of an estimator names.
 
-    A fitted estimator lends its trained network. `sklearn.base.clone`, and with it every grid search, makes an
-    estimator that is a parameter unfitted again; `sklearn.frozen.FrozenEstimator` around it prevents that.
+    If the parameter is a fitted estimator, its trained network is reused.
+    `sklearn.base.clone`, and so every grid search, resets estimators that are
+    parameters, unless they are inside a `sklearn.frozen.FrozenEstimator`.
 
     Raises
     ------
     InputError
-        Where the backbone is an estimator that is not fitted, or where ``weights``, ``in_channels`` or
-        ``preprocessing`` contradict a network that has its own already.
+        If the parameter is an estimator that is not fitted, or if ``weights``,
+        ``in_channels`` or ``preprocessing`` contradict those of a network that is
+        already loaded.
     """
     backbone = getattr(estimator, parameter)
     if isinstance(backbone, MissingNetwork):
         raise InputError(
-            f"{parameter}={backbone!r}: a compressed classifier is pickled without the network that it was made of. "
-            f"Set {parameter} again to fit anew."
+            f"{parameter}={backbone!r} cannot be fitted, because a compressed classifier is pickled without its "
+            f"original network. Set {parameter} to a network first."
         )
     if hasattr(backbone, "get_params") and not isinstance(backbone, Backbone):
         found = find_fitted(backbone, "backbone_")
         if found is None:
             raise InputError(
-                f"{parameter}={backbone!r} is an estimator without a fitted network. Fit it first, and wrap it in "
-                "sklearn.frozen.FrozenEstimator where it is cloned (pipelines, grid searches)."
+                f"{parameter}={backbone!r} is an estimator that has no fitted network. Fit it first, and wrap it in "
+                "sklearn.frozen.FrozenEstimator if it is cloned, as in pipelines and grid searches."
             )
-        found.refuse_integers(f"{parameter}={backbone!r}", "no other estimator can go on with")
+        found.refuse_integers(f"{parameter}={backbone!r}", "can only predict")
         backbone = found.estimator.backbone_
     return load_backbone(
         backbone,
@@ -72,28 +74,28 @@ def resolve_backbone(estimator, parameter: str = "backbone") -> Backbone:
 
 
 def has_random_weights(estimator: Any, parameter: str = "backbone") -> bool:
-    """Whether nobody has trained the network that a parameter of an estimator means."""
+    """Check whether the network that a parameter names has random weights."""
     return estimator.weights is None and isinstance(getattr(estimator, parameter), str)
 
 
 class MissingNetwork:
-    """Stands for a network that was a parameter of a fitted estimator, and is not in its pickle.
+    """Placeholder for a network that is not in the pickle of a fitted estimator.
 
     Parameters
     ----------
     name : str
-        What it was.
+        Name of the class of the network.
     """
 
     def __init__(self, name: str):
         self.name = name
 
     def __repr__(self) -> str:
-        return f"<{self.name}, left behind when the fitted estimator was pickled>"
+        return f"<{self.name}, not included in the pickle of the fitted estimator>"
 
 
 def without_networks(estimator: Any) -> Any:
-    """An unfitted copy of an estimator, without the networks among its parameters and those of what it is made of."""
+    """Return a clone whose network parameters, nested ones too, are placeholders."""
     if isinstance(estimator, FrozenEstimator):
         return FrozenEstimator(without_networks(estimator.estimator))
     copied = clone(estimator, safe=False)

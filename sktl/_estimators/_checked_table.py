@@ -1,4 +1,4 @@
-"""What a fit is given, as a checked table: the rows to learn from, and those to evaluate on."""
+"""The input of ``fit`` as checked tables of training and validation rows."""
 
 from typing import Any, NamedTuple
 
@@ -18,7 +18,7 @@ from sktl.exceptions import InputError
 
 
 class FitInput(NamedTuple):
-    """What ``fit`` is called with."""
+    """Arguments of ``fit``."""
 
     X: Any
     y: Any
@@ -30,20 +30,21 @@ class FitInput(NamedTuple):
 
     @property
     def has_validation(self) -> bool:
-        """Whether there are rows of their own to evaluate on.
+        """True if validation rows were passed.
 
         Raises
         ------
         InputError
-            If there are only half of them.
+            If only one of ``X_val`` and ``y_val`` was passed.
         """
         if (self.X_val is None) != (self.y_val is None):
-            raise InputError("X_val and y_val come together: give both or neither.")
+            came = "y_val" if self.X_val is None else "X_val"
+            raise InputError(f"X_val and y_val must be passed together. Got only {came}.")
         return self.X_val is not None
 
     @property
     def validation(self) -> "FitInput":
-        """The rows to evaluate on."""
+        """The validation rows."""
         return FitInput(self.X_val, self.y_val, self.sample_weight_val)
 
 
@@ -55,20 +56,23 @@ def checked_table(
     learns: bool,
     warns: bool = True,
 ) -> LabeledImages:
-    """The table that ``X``, ``y`` and the weights are, without rows of weight zero or that cannot be read.
+    """Check ``X``, ``y`` and the weights, and return the usable rows.
+
+    Rows that have weight zero or cannot be read are dropped, and equal rows are merged.
 
     Parameters
     ----------
     estimator : estimator
-        Whose ``fit`` was called: it says how images are read, and gets the attributes that tell what they are like.
+        The estimator whose ``fit`` was called. Attributes such as ``image_format_`` are
+        set on it.
     given : FitInput
-        What it was given.
+        The arguments of ``fit``.
     coding : TargetCoding
-        What becomes of the targets.
+        Encoding of the targets.
     learns : bool
-        Whether it is from this table that the estimator and the coding learn what images and targets are like.
+        Whether to infer the image format and the target encoding from this table.
     warns : bool, default=True
-        Whether a warning names the images that cannot be read.
+        Whether to warn about images that cannot be read.
     """
     images = check_images(estimator, given.X, reset=learns)
     y = coding.missing(len(images)) if given.y is None else given.y
@@ -83,7 +87,7 @@ def checked_table(
     targets, factor = coding.encode(targets, weight[kept], learns=learns)
     if learns:
         vars(estimator).update(coding.attributes)
-    heavy = factor > 0  # a class may weigh nothing too
+    heavy = factor > 0  # a class may have weight zero
     kept = kept[heavy]
     table = LabeledImages(
         images.take(kept),
@@ -99,7 +103,7 @@ def checked_table(
 
 
 def _beside(estimator: Any, X: Any, rows: np.ndarray) -> "np.ndarray | None":
-    """What stands for what some rows hold beside their image, of a table that holds more than images."""
+    """Digest the columns other than the image column, if there are any."""
     column = getattr(estimator, "image_column_", None)
     if column is None or np.ndim(X) < 2 or X.shape[1] < 2:
         return None
@@ -107,18 +111,19 @@ def _beside(estimator: Any, X: Any, rows: np.ndarray) -> "np.ndarray | None":
 
 
 def as_targets(y: Any) -> Any:
-    """Targets that can be indexed; a list of texts and other things is not made a list of texts, as NumPy does."""
+    """Return targets as an array; the items of mixed lists keep their types."""
     if isinstance(y, list | tuple) and len({isinstance(label, str) for label in y}) == 2:
         return np.array(y, dtype=object)
     return y if hasattr(y, "iloc") else np.asarray(y)
 
 
 def distinct(table: LabeledImages) -> LabeledImages:
-    """Equal images with equal targets as one row, with their weights added, in an order that their content gives.
+    """Merge rows with equal images and targets, and sort the rows by content.
 
-    So what a fit learns depends on neither the order of the rows nor on whether a row is repeated or weighted, a copy
-    is never learned from and evaluated on at once, and an oversampled table costs what the images in it cost. Groups
-    that share an image are one.
+    The weights of merged rows are added. The result of a fit then depends neither on
+    the order of the rows nor on whether a row is repeated or weighted, no copy of a
+    training image is in the validation rows, and oversampling costs no time. Groups
+    that share an image are merged.
     """
     first: dict[bytes, int] = {}
     contents = digests(table.images)

@@ -1,4 +1,4 @@
-"""What stands for a teacher and for what it is shown: equal for equal ones, in any process."""
+"""Digests of teachers and of their input, equal for equal content in any process."""
 
 import io
 import pickle
@@ -22,9 +22,9 @@ from sktl.backbones._fingerprint import fingerprint
 
 
 def row_digests(table: LabeledImages) -> list[bytes]:
-    """What stands for each row as a teacher sees it: numbers to the last bit, files by their content."""
+    """Digest each row as a teacher sees it: numbers bit by bit, files by content."""
     X = table.given[0]
-    names = f"{type(X).__name__} {list(getattr(X, 'columns', ()))} "  # a pipeline may choose columns by their names
+    names = f"{type(X).__name__} {list(getattr(X, 'columns', ()))} "  # a pipeline may select columns by name
     if hasattr(X, "shape") and len(X.shape) > 1:
         numbers = _array(X)
         if numbers.dtype.kind in "buif":
@@ -36,10 +36,10 @@ def row_digests(table: LabeledImages) -> list[bytes]:
 
 
 def beside_digests(X: Any, image_column: Any) -> list[bytes]:
-    """What stands for each row of a table without its column of images."""
+    """Digest each row of a table without its image column."""
     names = list(X.columns) if hasattr(X, "columns") else list(range(X.shape[1]))
     columns = [_column(X, number) for number, name in enumerate(names) if name != image_column]
-    # What cannot be told is another row each time it is seen.
+    # A row without a digest gets a new one each time, so that it is never taken for another row.
     return [content_digest(cells) or uuid.uuid4().bytes for cells in zip(*columns, strict=True)]
 
 
@@ -50,7 +50,7 @@ def _column(X: Any, number: int) -> list[Any]:
 
 
 def _of_item(item: Any) -> bytes:
-    """What the digest of the student's picture, of 8 bits and perhaps grey, does not tell of an item in memory."""
+    """Digest an item in memory in full: the student's image may have fewer bits."""
     if isinstance(item, np.ndarray | torch.Tensor | list | tuple):
         return _of_numbers(_array(item))
     if isinstance(item, Image.Image):
@@ -72,25 +72,25 @@ def _array(X: Any) -> np.ndarray:
 
 
 def content_digest(thing: Any) -> bytes | None:
-    """What stands for all that an object is, wherever it is; None where that cannot be told."""
+    """Digest the content of an object; None if it cannot be pickled."""
     return digest_and_size(thing)[0]
 
 
 def digest_and_size(thing: Any) -> tuple[bytes | None, int]:
-    """What stands for all that an object is, and how many bytes that takes.
+    """Return the digest of an object and its size in bytes.
 
-    Of an object that cannot be pickled neither can be told: None, and more than there is room for anywhere.
+    Objects that cannot be pickled have the digest None and the size `sys.maxsize`.
     """
     digester = _Digester()
     try:
         digester.dump(thing)
-    except Exception:  # what an object raises that cannot be pickled is its own affair
+    except Exception:  # objects that cannot be pickled may raise anything
         return None, sys.maxsize
     return digester.sink.state.digest(), digester.sink.n_bytes + digester.n_bytes
 
 
 class _Sink(io.RawIOBase):
-    """Digests and counts what is written to it."""
+    """File that digests and counts the bytes written to it."""
 
     def __init__(self) -> None:
         self.state = xxhash.xxh3_128()
@@ -107,26 +107,27 @@ class _Sink(io.RawIOBase):
 
 
 class _Digester(pickle.Pickler):
-    """Pickles into a digest; networks, tensors and texts by their content, however they are stored.
+    """Pickler that writes networks, tensors and strings into a digest by content.
 
-    A pickle says of an object that it has met that it is the same one. Of texts and types of arrays there are as many
-    as it happens: they are always said in full, so that a copy from a file has the digest of the original.
+    A pickle refers back to objects that it has already written, by identity. Whether
+    equal strings and dtypes are one object is accidental, so they are always written in
+    full: a copy loaded from a file has the digest of the original.
     """
 
     def __init__(self) -> None:
         self.sink = _Sink()
-        self.n_bytes = 0  # of what only a digest is written of
+        self.n_bytes = 0  # of objects of which only a digest is written
         self._counted: set[int] = set()
         super().__init__(self.sink, protocol=pickle.HIGHEST_PROTOCOL)
 
     def persistent_id(self, obj: Any) -> Any:
-        """What stands for an object; None for one that is pickled as ever."""
+        """Return the digest to write for an object, or None to pickle it as usual."""
         if isinstance(obj, str):
             return obj.encode(errors="surrogatepass")
         if isinstance(obj, np.dtype) and not obj.hasobject:
             return repr(obj).encode()
         if isinstance(obj, type | FunctionType) and not is_library_code(obj) and "<" not in obj.__qualname__:
-            return code_key(obj)  # pickle tells it by name, and it may be written again meanwhile
+            return code_key(obj)  # pickle writes only its name, and the code may have changed
         if isinstance(obj, bytes):
             self.n_bytes += len(obj)
             return xxhash.xxh3_128(obj).digest()
@@ -134,7 +135,7 @@ class _Digester(pickle.Pickler):
             digest, n_bytes = digest_and_size(obj.content())
             self.n_bytes += 0 if digest is None else n_bytes
             return digest
-        if isinstance(obj, torch.fx.GraphModule):  # which is made anew, with other names, wherever it is loaded
+        if isinstance(obj, torch.fx.GraphModule):  # recreated under other names when loaded
             self._count(obj.state_dict().values())
             return fingerprint(obj.graph, obj).encode()
         if isinstance(obj, Backbone):
@@ -147,7 +148,7 @@ class _Digester(pickle.Pickler):
         return None
 
     def _count(self, tensors: Iterable[torch.Tensor]) -> None:
-        """Count what tensors hold, once where several share it."""
+        """Count the bytes of tensors; shared storage counts once."""
         for storage in (tensor.untyped_storage() for tensor in tensors):
             if storage.data_ptr() not in self._counted:
                 self._counted.add(storage.data_ptr())

@@ -1,4 +1,4 @@
-"""Find the fitted network, or what else was learnt, in an estimator, a pipeline around it, a search around that."""
+"""Search for fitted attributes in estimators, pipelines, searches and ensembles."""
 
 from collections.abc import Callable, Iterable, Iterator
 from functools import partial
@@ -15,14 +15,14 @@ from sktl.exceptions import InputError
 
 
 class FittedPart(NamedTuple):
-    """A part of an estimator, and what a table goes through until it reaches the part.
+    """Part of an estimator, and the steps before it.
 
     Attributes
     ----------
     estimator : estimator
         The part itself.
     before : tuple of callable
-        Each makes of a table what the next one is given.
+        Functions to apply to ``X`` one after the other.
     """
 
     estimator: Any
@@ -30,91 +30,91 @@ class FittedPart(NamedTuple):
 
     @property
     def net(self) -> "Net | None":
-        """The net that the part was trained with; None where it trains none."""
+        """The trained net of the part, or None."""
         return getattr(self.estimator, "net_", None)
 
     def reached_by(self, X: Any) -> Any:
-        """What the part is given where the whole estimator is given ``X``.
-
-        Of the pipelines around the part the steps before it are run, and of the columns of a table it gets its own.
-        """
+        """Transform the input of the whole estimator to the input of this part."""
         for step in self.before:
             X = step(X)
         return X
 
     def refuse_integers(self, name: str, why: str) -> None:
-        """Refuse a network of integers, which torch does not know.
+        """Raise an error if the network is quantized to integers.
 
         Parameters
         ----------
         name : str
-            Of the estimator, for the error's message.
+            Name of the estimator, for the message.
         why : str
-            What a network of integers has not, or cannot do.
+            Why an int8 network does not work here: completes "is int8-quantized and
+            ...".
 
         Raises
         ------
         InputError
-            Where the network of the part was quantized to integers.
+            If the network of the part was quantized to integers.
         """
         if self.net is not None and not self.net.is_trainable:
-            raise InputError(f"{name} has a network of integers, which {why}. Give the estimator that was quantized.")
+            raise InputError(f"{name} is int8-quantized and {why}; pass the estimator it was quantized from.")
 
 
 def find_fitted(estimator: Any, wanted: str | type) -> FittedPart | None:
-    """The part of an estimator that has a fitted attribute, or is of a class; None where there is none.
+    """Find the part of an estimator with a fitted attribute or of a class.
 
-    Searches are followed to their best estimator, pipelines from their last step to the first, what wraps one estimator
-    (`FrozenEstimator`, `TransformedTargetRegressor`, `TunedThresholdClassifierCV`, a calibrated `FrozenEstimator`) to
-    that, and a `ColumnTransformer`, `FeatureUnion`, or ensemble of several kinds of estimators (`VotingClassifier`,
-    `StackingClassifier`) to the one of its parts that has it.
+    The search enters the best estimator of searches, the steps of pipelines from last
+    to first, the estimator inside a wrapper (`FrozenEstimator`,
+    `TransformedTargetRegressor`, `TunedThresholdClassifierCV`, a calibrated
+    `FrozenEstimator`), and the parts of a `ColumnTransformer`, `FeatureUnion`,
+    `VotingClassifier` or `StackingClassifier`, if exactly one of them matches. It
+    returns None if nothing matches.
 
     Parameters
     ----------
     estimator : estimator
         Fitted or not.
     wanted : str or type
-        An attribute, such as ``"history_"``, or a class. A network is where ``"backbone_"`` is, and one that ends in
-        outputs of its own where ``"net_"`` is.
+        An attribute, such as ``"history_"``, or a class. Estimators with a network have
+        ``"backbone_"``; those with a trained head have ``"net_"``.
     """
-    if isinstance(estimator, FrozenEstimator):  # it passes off its estimator's attributes as its own
+    if isinstance(estimator, FrozenEstimator):  # it exposes the attributes of its estimator
         return find_fitted(estimator.estimator, wanted)
     if _has(estimator, wanted):
-        # A selector has its network, what it learned of images, and its settings in the extractor that it chose.
+        # The network, image format and settings of a selector are in the extractor that it chose.
         extractor = getattr(estimator, "extractor_", estimator) if wanted == "backbone_" else estimator
         return FittedPart(extractor if _has(extractor, wanted) else estimator)
     first = next(_find_each(_in_turn(estimator), wanted), None)
     if first is not None:
         return first
     beside = list(_find_each(_side_by_side(estimator), wanted))
-    return beside[0] if len(beside) == 1 else None  # of several there is no saying which
+    return beside[0] if len(beside) == 1 else None  # several matches are ambiguous
 
 
 def require_fitted(estimator: Any, attribute: str, what: str) -> FittedPart:
-    """The part of an estimator that has a fitted attribute, as `find_fitted` finds it.
+    """Find the part of an estimator that has a fitted attribute, as `find_fitted` does.
 
     Parameters
     ----------
     estimator : estimator
-        Which shall be fitted.
+        The estimator to search.
     attribute : str
-        Such as ``"history_"``.
+        The attribute, such as ``"history_"``.
     what : str
-        What it stands for, for the error's message.
+        What its absence means, for the message.
 
     Raises
     ------
     NotFittedError
-        Where the estimator is not fitted.
+        If the estimator is not fitted.
     InputError
-        Where no part of it has the attribute.
+        If no part of it has the attribute.
     """
     part = find_fitted(estimator, attribute)
     if part is None:
         check_is_fitted(estimator)
         raise InputError(
-            f"{type(estimator).__name__} has no {attribute}: {what}. Give a fitted estimator of sktl, or a pipeline or "
-            "search that has one in it."
+            f"{type(estimator).__name__} has no {attribute}: {what}. Pass a fitted sktl estimator, or a pipeline or "
+            "search that contains one."
         )
     return part
 
@@ -124,7 +124,7 @@ def _has(estimator: Any, wanted: str | type) -> bool:
 
 
 def _find_each(parts: Iterable[FittedPart], wanted: str | type) -> Iterator[FittedPart]:
-    """What is found in each of the parts, if anything."""
+    """Yield the match in each of the parts that has one."""
     for part in parts:
         found = find_fitted(part.estimator, wanted)
         if found is not None:
@@ -132,8 +132,8 @@ def _find_each(parts: Iterable[FittedPart], wanted: str | type) -> Iterator[Fitt
 
 
 def _in_turn(estimator: Any) -> Iterator[FittedPart]:
-    """The parts of which the first one that has something counts."""
-    # Ensembles call the unfitted estimator that they copy "estimator_": it has no fitted attribute to be found.
+    """Yield the parts of which the first match counts."""
+    # The "estimator_" of an ensemble is the unfitted estimator that it clones, in which nothing is found.
     for name in ("best_estimator_", "regressor_", "estimator_"):
         if hasattr(estimator, name):
             yield FittedPart(getattr(estimator, name))
@@ -143,12 +143,12 @@ def _in_turn(estimator: Any) -> Iterator[FittedPart]:
 
 
 def _through_steps(pipeline: Pipeline, n_steps: int, X: Any) -> Any:
-    """What the first steps make of a table."""
+    """Transform ``X`` with the first steps of a pipeline."""
     return pipeline[:n_steps].transform(X) if n_steps else X
 
 
 def _side_by_side(estimator: Any) -> Iterator[FittedPart]:
-    """The parts that all count."""
+    """Yield the parts of which exactly one must match."""
     for calibrated in getattr(estimator, "calibrated_classifiers_", ()):
         yield FittedPart(calibrated.estimator)
     if isinstance(estimator, _BaseHeterogeneousEnsemble):

@@ -1,4 +1,4 @@
-"""What scikit-learn sees of a fit that goes by epochs: its tasks, and the attributes that it leaves behind."""
+"""Tasks of a fit for scikit-learn's callbacks, and fitted attributes."""
 
 import contextlib
 from collections.abc import Iterator
@@ -12,21 +12,22 @@ from sktl._training._callbacks import EpochTasks
 
 @contextlib.contextmanager
 def fit_task(estimator: Any, given: FitInput, n_epochs: int) -> Iterator[tuple[str, EpochTasks]]:
-    """What scikit-learn's callbacks hear of a fit, with the threads that a fit may have.
+    """Report a fit to scikit-learn's callbacks, and bound its threads.
 
     Parameters
     ----------
     estimator : estimator
-        That is being fitted; its ``fit`` has scikit-learn's `with_callbacks`.
+        The estimator that is fitted. Its ``fit`` is decorated with scikit-learn's
+        `with_callbacks`.
     given : FitInput
-        What it is fitted to.
+        The arguments of ``fit``.
     n_epochs : int
-        How many epochs there will be.
+        Maximum number of epochs.
 
     Yields
     ------
     tuple of (str, skorch callback)
-        Tells them of each epoch.
+        Callback that reports each epoch.
     """
     X, y, sample_weight = given[:3]
     context = start_task(estimator, max_subtasks=n_epochs)
@@ -38,11 +39,11 @@ def fit_task(estimator: Any, given: FitInput, n_epochs: int) -> Iterator[tuple[s
 
 
 def forget_fit(estimator: Any) -> None:
-    """Forget the last fit: should this one fail, what is left of both is no fitted estimator."""
+    """Delete the fitted attributes, in case that the next fit fails."""
     for name in fitted_attributes(estimator):
         delattr(estimator, name)
 
 
 def fitted_attributes(estimator: Any) -> dict[str, Any]:
-    """The attributes that make an estimator a fitted one."""
+    """Return the fitted attributes of an estimator."""
     return {name: value for name, value in vars(estimator).items() if name.endswith("_") and not name.startswith("_")}

@@ -1,4 +1,4 @@
-"""What a model costs: its size, its work for one picture, and its time."""
+"""Size, computation and prediction time of a model."""
 
 import pickle
 import time
@@ -19,20 +19,21 @@ from sktl.exceptions import InputError
 
 
 class Footprint(NamedTuple):
-    """What a fitted estimator costs.
+    """Size, computation and prediction time of a fitted estimator.
 
     Parameters
     ----------
     parameters : int or None
-        Numbers that were learnt in the part of its network that it runs, head included; None where there is no network.
+        Number of parameters of the network, including the head. Layers that are not run
+        do not count. None if the estimator has no network.
     nonzero : int or None
-        Those of them that are not 0.
+        Number of parameters that are not zero.
     nbytes : int or None
-        Bytes on disk of the pickled estimator; None where it cannot be pickled.
+        Size of the pickled estimator in bytes. None if it cannot be pickled.
     macs : int or None
-        Multiply-accumulates of the network for one picture.
+        Multiply-accumulate operations of the network per image.
     milliseconds : float
-        Time for one picture.
+        Time per image in milliseconds.
     """
 
     parameters: int | None
@@ -49,20 +50,21 @@ class Footprint(NamedTuple):
 
     def _table(self) -> ReadableTable:
         columns = {name: [value] for name, value in self._asdict().items()}
-        return ReadableTable("What one image costs, and what is kept", columns, _HEADINGS, _formats([self]))
+        return ReadableTable("Footprint: cost per image and size", columns, _HEADINGS, _formats([self]))
 
 
 class Footprints(ReadableTable):
-    """What several models cost, one per row; made by ``footprint_``.
+    """Footprints of several models, one per row, as in the attribute ``footprint_``.
 
     Parameters
     ----------
     models : dict of str to Footprint
-        What was measured, by name. All others are compared with the first; the title compares the last with it.
+        Footprints by name. The title compares the last one with the first.
     agreement : sequence of float
-        How much the answers of each model agree with the first one's: a share of equal labels, or R².
+        Agreement of the predictions of each model with those of the first: the share of
+        equal labels, or R².
     note : str, default=""
-        Stands below the table.
+        Note below the table.
     """
 
     def __init__(self, models: Mapping[str, Footprint], *, agreement: Sequence[float], note: str = "") -> None:
@@ -84,33 +86,38 @@ class Footprints(ReadableTable):
 
 
 def footprint(estimator: Any, X: Any, n_repeats: int = 5) -> Footprint:
-    """Measure what a fitted estimator costs.
+    """Measure the size, computation and prediction time of a fitted estimator.
+
+    The time is the median over the repeats of ``predict`` (or ``transform``, if there
+    is no ``predict``), divided by the number of images. It includes reading files;
+    caches are not used.
 
     Parameters
     ----------
     estimator : estimator
-        Any of scikit-learn's kind. Its network is that of a fitted estimator of sktl: itself, or found in pipelines,
-        searches, a `FrozenEstimator` and the like, see `find_fitted`. What a classic model in the pipeline learnt and
-        computes is part of the bytes and of the time, but not counted in parameters and multiply-accumulates.
-    X : array-like
-        What it predicts for, all of it in one call: pictures that come together cost less than one alone.
+        Any fitted scikit-learn estimator. The network is that of a fitted sktl
+        estimator: ``estimator`` itself, or one inside a pipeline, a search or a
+        `sklearn.frozen.FrozenEstimator`. Other models in a pipeline count towards bytes
+        and time, but not towards parameters and multiply-accumulates.
+    X : array-like of images
+        Images to predict in one call. The time per image is usually smaller for more
+        images.
     n_repeats : int, default=5
-        How often the time is taken, after one call that is not counted.
+        Number of times to measure the time, after a first call that is not measured.
 
     Returns
     -------
     Footprint
-        The time is the median of the repeats of ``predict``, or of ``transform`` where there is no such method, divided
-        by the number of pictures; from what is in ``X`` to the answer, so that reading files is part of it. No cache is
-        used. Where no network is found, or where it sits in an ensemble or is one of several in a union or a
-        `ColumnTransformer`, ``parameters``, ``nonzero`` and ``macs`` are None.
+        The footprint. If no network is found, if it is in an ensemble, or if a union or
+        a `sklearn.compose.ColumnTransformer` contains several, then
+        ``parameters=None``, ``nonzero=None`` and ``macs=None``.
 
     Raises
     ------
     NotFittedError
-        Where the estimator is not fitted.
+        If the estimator is not fitted.
     InputError
-        Where ``X`` is empty, or there is nothing to repeat.
+        If ``X`` is empty or ``n_repeats`` is smaller than 1.
 
     Examples
     --------
@@ -118,7 +125,8 @@ def footprint(estimator: Any, X: Any, n_repeats: int = 5) -> Footprint:
     >>> from sktl import FineTunedClassifier
     >>> from sktl.compression import footprint
     >>> X, y = load_digits(return_X_y=True)
-    >>> model = FineTunedClassifier(max_epochs=0, random_state=0).fit(X[:50] / 16, y[:50])
+    >>> model = FineTunedClassifier(max_epochs=0, random_state=0)
+    >>> model = model.fit(X[:50] / 16, y[:50])
     >>> footprint(model, X[:16] / 16).parameters
     1661514
     """
@@ -126,32 +134,35 @@ def footprint(estimator: Any, X: Any, n_repeats: int = 5) -> Footprint:
 
 
 def footprints(models: Mapping[str, Any], X: Any, n_repeats: int = 5) -> dict[str, Footprint]:
-    """Measure what several fitted estimators cost, so that they can be compared.
+    """Measure the footprints of several fitted estimators for comparison.
 
     Parameters
     ----------
     models : dict of str to estimator
-        Fitted, by name.
-    X : array-like
-        What they predict for.
+        Fitted estimators by name.
+    X : array-like of images
+        Images to predict.
     n_repeats : int, default=5
-        How often the time of each is taken. They take turns: whatever else the machine does, it does to all of them.
+        Number of times to measure each estimator. They alternate, so that other load on
+        the machine affects all of them.
 
     Returns
     -------
     dict of str to Footprint
-        As `footprint` gives them.
+        The footprints by name.
 
     Raises
     ------
     NotFittedError
-        Where an estimator is not fitted.
+        If an estimator is not fitted.
     InputError
-        Where ``X`` is empty, or there is nothing to repeat.
+        If ``X`` is empty or ``n_repeats`` is smaller than 1.
     """
     if n_repeats < 1:
-        raise InputError(f"n_repeats={n_repeats} takes no time at all. Give at least 1.")
-    times = _milliseconds(list(models.values()), X, n_repeats)  # first: what is not fitted or does not fit X says so
+        raise InputError(f"The 'n_repeats' parameter must be at least 1. Got {n_repeats} instead.")
+    times = _milliseconds(
+        list(models.values()), X, n_repeats
+    )  # first, because it raises errors for unfitted estimators and a wrong X
     found = {}
     for (name, model), milliseconds in zip(models.items(), times, strict=True):
         parameters, nonzero, macs = network_counts(model)
@@ -164,11 +175,11 @@ def _milliseconds(estimators: Sequence[Any], X: Any, n_repeats: int) -> list[flo
     refuse_single(X)
     n_pictures = _num_samples(X)
     if not n_pictures:
-        raise InputError("X is empty. Give at least one picture to take the time of.")
+        raise InputError("X is empty. Pass at least one image to measure the prediction time.")
     seconds: list[list[float]] = [[] for _ in runs]
     with bypassed_caches():
         for run in runs:
-            run(X)  # engines start, memory is fetched
+            run(X)  # starts engines and allocates memory
         for _ in range(n_repeats):
             for run, taken in zip(runs, seconds, strict=True):
                 start = time.perf_counter()
@@ -178,7 +189,7 @@ def _milliseconds(estimators: Sequence[Any], X: Any, n_repeats: int) -> list[flo
 
 
 def network_counts(estimator: Any) -> Counts | tuple[None, None, None]:
-    """Parameters, those that are not zero, and multiply-accumulates, of the part of a network that is run."""
+    """Count parameters, nonzero parameters and multiply-accumulates of the network."""
     found = find_fitted(estimator, "backbone_")
     if found is None or not isinstance(found.estimator.backbone_, Backbone):
         return None, None, None
@@ -189,7 +200,7 @@ def network_counts(estimator: Any) -> Counts | tuple[None, None, None]:
 
 
 class _Counter:
-    """A file that counts what is written to it, and keeps nothing."""
+    """File that counts the bytes written to it and discards them."""
 
     n_bytes = 0
 
@@ -200,16 +211,16 @@ class _Counter:
 
 def _pickled_bytes(estimator: Any) -> "int | None":
     counter = _Counter()
-    # With this protocol NumPy's arrays are not copied on the way; torch's tensors are, as long as pickle runs.
+    # This protocol does not copy NumPy arrays; tensors are copied while pickle runs.
     try:
         pickle.Pickler(counter, pickle.HIGHEST_PROTOCOL).dump(estimator)
-    except (pickle.PicklingError, AttributeError, TypeError):  # a lambda in it, say: it cannot be put on a disk
+    except (pickle.PicklingError, AttributeError, TypeError):  # for example, because of a lambda
         return None
     return counter.n_bytes
 
 
 def _comparison(models: Mapping[str, Footprint]) -> str:
-    """What the last model takes of the first one's time and bytes."""
+    """Compare time and bytes of the last model with those of the first."""
     (reference, before), *_, (name, after) = models.items()
     time = f"{after.milliseconds / before.milliseconds:.3g} times the {reference}'s time"
     if after.nbytes is None or before.nbytes is None:
@@ -221,5 +232,5 @@ _HEADINGS = ["parameters", "not zero", "bytes", "multiply-accumulates", "ms per 
 
 
 def _formats(footprints: Iterable[Footprint]) -> list[Callable[[Any], str]]:
-    """What makes a text of each number of a footprint."""
+    """Return the formatters of the columns of a footprint."""
     return [*[counted] * 4, alike([footprint.milliseconds for footprint in footprints], 3)]

@@ -1,4 +1,4 @@
-"""Groups: rows that stay on one side wherever some of them are set aside, as near-copies of an image have to."""
+"""Groups of rows, such as near-copies, that stay on the same side of each split."""
 
 import warnings
 from collections.abc import Sequence
@@ -17,29 +17,29 @@ from sktl._images import is_missing
 from sktl._training._head_probe import in_order
 from sktl.exceptions import InputError
 
-_STEPS = 20_000  # groups that are looked at in all tries together
+_STEPS = 20_000  # limit of the number of groups times the number of tries
 _MOST_TRIES = 50
 
 
 def check_groups(groups: Any, n_rows: int) -> "np.ndarray | None":
-    """The number of each row's group.
+    """Check groups and number them from 0 on, in order of appearance.
 
     Parameters
     ----------
-    groups : array-like of shape (n_rows,) or None
-        Labels of any kind: numbers, strings, dates.
+    groups : array-like of shape (n_samples,) or None
+        Group labels of any kind: numbers, strings, dates.
     n_rows : int
-        How many there have to be.
+        Expected number of entries.
 
     Returns
     -------
-    numbers : ndarray of shape (n_rows,), dtype int, or None
-        From 0 on, in the order in which the groups appear; None if there are none.
+    numbers : ndarray of shape (n_samples,), dtype int, or None
+        Number of the group of each row. None without groups.
 
     Raises
     ------
     InputError
-        If there are more or fewer than rows, or one is missing.
+        If the number of entries is wrong, or entries are missing.
     """
     if groups is None:
         return None
@@ -55,9 +55,9 @@ def check_groups(groups: Any, n_rows: int) -> "np.ndarray | None":
     missing = [row for row, label in enumerate(labels) if is_missing(label)]
     if missing:
         raise InputError(
-            f"The 'groups' parameter must have a group for each image. Got {labels[missing[0]]!r} at position "
-            f"{missing[0]} instead, and {len(missing)} missing groups in all. Give an image that belongs to no group "
-            "one of its own."
+            f"The 'groups' parameter must not contain missing values. Got {labels[missing[0]]!r} at position "
+            f"{missing[0]}, and {len(missing)} missing values in total. Give each image that belongs to no group a "
+            "unique label."
         )
     numbers: dict[Any, int] = {}
     try:
@@ -70,14 +70,14 @@ def check_groups(groups: Any, n_rows: int) -> "np.ndarray | None":
 
 
 def joined(groups: np.ndarray, images: Sequence[bytes]) -> np.ndarray:
-    """The number of what each row stays with: its group, the groups that share an image with it, and so on.
+    """Merge groups that share an image, and number the merged groups.
 
     Parameters
     ----------
-    groups : ndarray of shape (n_rows,), dtype int
-        The number of each row's group.
-    images : sequence of bytes, n_rows of them
-        What is equal for two rows of one image.
+    groups : ndarray of shape (n_samples,), dtype int
+        Number of the group of each row.
+    images : sequence of bytes, of length n_samples
+        Digest of the image of each row.
     """
     _, image = np.unique(images, return_inverse=True)
     n_groups = int(groups.max(initial=-1)) + 1
@@ -87,36 +87,38 @@ def joined(groups: np.ndarray, images: Sequence[bytes]) -> np.ndarray:
 
 
 class _Contents(NamedTuple):
-    """How many rows of each class are in each group."""
+    """Number of rows of each class in each group."""
 
-    classes: Sequence[np.ndarray]  # of each group, the classes in it
-    counts: Sequence[np.ndarray]  # and how many rows of each
-    wanted: np.ndarray  # how many rows of each class to set aside
-    n_groups: np.ndarray  # how many groups each class is in
+    classes: Sequence[np.ndarray]  # the classes in each group
+    counts: Sequence[np.ndarray]  # the number of rows of each of them
+    wanted: np.ndarray  # number of rows of each class to hold out
+    n_groups: np.ndarray  # number of groups that contain each class
 
 
 def choose_groups(groups: np.ndarray, strata: "np.ndarray | None", fraction: float, seed: int) -> "np.ndarray | None":
-    """Which rows to set aside: whole groups, near the fraction of each class.
+    """Choose whole groups to hold out, close to a given fraction of each class.
 
-    Of several random orders of the groups each is gone through greedily, and the choice that is nearest is taken. Each
-    class in two groups or more is on both sides if there is such a choice among them, and none is missing where there
-    is learned. Neither the names of the groups nor their numbers make a difference, only the order of their first rows.
+    Groups are chosen greedily in several random orders, and the choice closest to the
+    fraction is returned. No class is missing from the training rows, and each class in
+    two or more groups is on both sides if one of the choices allows it. The result
+    depends on the order of the first rows of the groups, not on the labels or numbers
+    of the groups.
 
     Parameters
     ----------
-    groups : ndarray of shape (n_rows,), dtype int
-        The number of each row's group.
-    strata : ndarray of shape (n_rows,) or None
-        The class of each row.
+    groups : ndarray of shape (n_samples,), dtype int
+        Number of the group of each row.
+    strata : ndarray of shape (n_samples,) or None
+        Class of each row.
     fraction : float
-        The share of the rows that is wanted, between 0 and 1.
+        Share of the rows to hold out, between 0 and 1.
     seed : int
-        Of the orders.
+        Seed of the random orders.
 
     Returns
     -------
-    is_chosen : ndarray of shape (n_rows,), dtype bool, or None
-        None if each group has a class that no other group has.
+    is_chosen : ndarray of shape (n_samples,), dtype bool, or None
+        Mask of the chosen rows. None if each group has a class that no other group has.
     """
     group = in_order(groups)
     stratum = np.zeros(len(group), int) if strata is None else np.unique(strata, return_inverse=True)[1]
@@ -132,7 +134,7 @@ def choose_groups(groups: np.ndarray, strata: "np.ndarray | None", fraction: flo
 
 
 def _contents(group: np.ndarray, stratum: np.ndarray, fraction: float) -> _Contents:
-    """What is in each group, and what is wanted of it: a fraction, and no less than a class's smallest part."""
+    """Count the rows of each class in each group, and those to hold out."""
     cells, counts = np.unique(np.column_stack([group, stratum]), axis=0, return_counts=True)
     ends = np.flatnonzero(np.diff(cells[:, 0])) + 1
     smallest = np.full(stratum.max() + 1, np.inf)
@@ -142,9 +144,9 @@ def _contents(group: np.ndarray, stratum: np.ndarray, fraction: float) -> _Conte
 
 
 def _go_through(contents: _Contents, order: list[int]) -> tuple[tuple[int, float], list[int]]:
-    """How bad a choice is (classes without a row, distance from what is wanted), and its groups."""
+    """Choose groups in a given order; return a score, better if lower, and groups."""
     held, left, chosen = np.zeros(len(contents.wanted)), contents.n_groups.copy(), []
-    for is_late in (False, True):  # at first what comes nearer to what is wanted; then what no class would miss
+    for is_late in (False, True):  # first groups that bring the choice closer; then groups for classes without rows
         for number in order:
             classes, counts = contents.classes[number], contents.counts[number]
             now, wanted = held[classes], contents.wanted[classes]
@@ -162,47 +164,47 @@ def _go_through(contents: _Contents, order: list[int]) -> tuple[tuple[int, float
 def group_folds(
     groups: np.ndarray, strata: "np.ndarray | None", n_folds: int, seed: int
 ) -> list[tuple[np.ndarray, np.ndarray]]:
-    """Rows to learn from and to hold out in each fold, each group whole, each class in its share as far as may be.
+    """Return the training and held-out rows of stratified folds of whole groups.
 
     Parameters
     ----------
-    groups : ndarray of shape (n_rows,), dtype int
-        The number of each row's group.
-    strata : ndarray of shape (n_rows,) or None
-        The class of each row.
+    groups : ndarray of shape (n_samples,), dtype int
+        Number of the group of each row.
+    strata : ndarray of shape (n_samples,) or None
+        Class of each row.
     n_folds : int
-        How many folds, at most: no more than groups.
+        Number of folds. There are fewer if there are fewer groups.
     seed : int
-        How groups are shuffled into folds.
+        Seed of the assignment of groups to folds.
 
     Raises
     ------
     InputError
-        If there is one group only.
+        If there is only one group.
     """
     n_folds = min(n_folds, check_several(groups))
     codes = np.zeros(len(groups), int) if strata is None else np.unique(strata, return_inverse=True)[1]
     codes = codes if np.bincount(codes).max() >= n_folds else np.zeros(len(groups), int)
     splitter = StratifiedGroupKFold(n_folds, shuffle=True, random_state=seed)
     with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", "The least populated class", UserWarning)  # it has no share of each fold
+        warnings.filterwarnings("ignore", "The least populated class", UserWarning)  # it cannot be in each fold
         folds = list(splitter.split(codes, codes, groups))
     return [(learning, held) for learning, held in folds if len(held)]
 
 
 def folds_of(cv: Any, y: Any, is_classes: bool, groups: Any) -> list[tuple[np.ndarray, np.ndarray]]:
-    """The folds that scikit-learn would make; with groups, those of a number of folds are of whole groups.
+    """Return the folds of ``cv``; folds of whole groups if ``cv`` is a number.
 
     Parameters
     ----------
     cv : int, cross-validation generator, iterable or None
-        None makes 5.
-    y : array-like of shape (n_rows,) or (n_rows, n_targets)
-        Labels or targets.
+        None means 5 folds.
+    y : array-like of shape (n_samples,) or (n_samples, n_targets)
+        Labels or targets of the images.
     is_classes : bool
-        Whether they are labels.
-    groups : array-like of shape (n_rows,) or None
-        As a user gives them.
+        Whether ``y`` contains labels.
+    groups : array-like of shape (n_samples,) or None
+        Group label of each row.
     """
     numbers = check_groups(groups, len(y))
     if numbers is not None and (cv is None or isinstance(cv, Integral)):
@@ -211,23 +213,23 @@ def folds_of(cv: Any, y: Any, is_classes: bool, groups: Any) -> list[tuple[np.nd
 
 
 def check_several(groups: np.ndarray) -> int:
-    """How many groups there are.
+    """Return the number of groups.
 
     Raises
     ------
     InputError
-        If there is one only.
+        If there is only one.
     """
     n_groups = len(np.unique(groups))
     if n_groups < 2:
         raise InputError(
-            "The 'groups' parameter must have at least two groups, of which one is set aside. Got one instead (groups "
-            "that share an image are one)."
+            "The 'groups' parameter must have at least two groups, so that one can be held out. Got one instead "
+            "(groups that share an image are merged)."
         )
     return n_groups
 
 
 def accepts_groups(estimator: Any) -> bool:
-    """Whether ``fit`` knows what to do with groups, without routing: its own parameter, or folds of a search."""
+    """Check whether ``fit`` uses groups without metadata routing."""
     folds = getattr(estimator, "cv", None) if isinstance(estimator, BaseSearchCV) else None
     return has_fit_parameter(estimator, "groups") or isinstance(folds, GroupsConsumerMixin)

@@ -1,4 +1,4 @@
-"""The layers that a feature extractor reads: their names, and what they give."""
+"""Layers of a feature extractor: their names and their output."""
 
 from collections.abc import Callable
 from numbers import Integral
@@ -17,12 +17,12 @@ from sktl.exceptions import BackboneError, ImageError
 
 
 def name_layers(backbone: Backbone, layers: Any, pooling: str = "avg") -> list[str]:
-    """The names of layers that are given as ``layers`` of `PretrainedFeatureExtractor`, and can be pooled like this.
+    """Return the names of the layers of a ``layers`` parameter.
 
     Raises
     ------
     BackboneError
-        Where there is no such layer, or it has no such pooling.
+        If a layer does not exist or does not support the pooling.
     """
     given = [layers] if isinstance(layers, str | Integral) else list(layers)
     stages = [stage.name for stage in backbone.stages]
@@ -31,18 +31,18 @@ def name_layers(backbone: Backbone, layers: Any, pooling: str = "avg") -> list[s
     if not given or not all(is_stage):
         raise BackboneError(
             f"layers={layers!r} does not name layers of {backbone.name!r}. Use its stages {stages}, their numbers from "
-            f"{-len(stages)} to {len(stages) - 1}, or names from its Backbone.layers."
+            f"{-len(stages)} to {len(stages) - 1}, or names in Backbone.layers."
         )
     names = [stages[int(layer)] if isinstance(layer, Integral) else layer for layer in given]
     names = list(dict.fromkeys(names))  # ["layer4", -1] may name one layer twice
     for name in names:
-        backbone.output_shape(name)  # an unknown layer is an error now, not at the first transform
+        backbone.output_shape(name)  # raises an error for an unknown layer in fit instead of transform
         check_pooling(backbone, name, pooling)
     return names
 
 
 def extractor_prefix(extractor: Any, on_error: str = "raise") -> FrozenPrefix:
-    """The frozen prefix of a fitted extractor; ``on_error`` is what an `ImageReader` in front says."""
+    """Return the prefix of an extractor; ``on_error`` is that of an `ImageReader`."""
     on_error = "nan" if on_error == "nan" else extractor.on_error
     return FrozenPrefix(
         PrefixSpec(extractor.backbone_, extractor.layers_, extractor.pooling),
@@ -53,16 +53,16 @@ def extractor_prefix(extractor: Any, on_error: str = "raise") -> FrozenPrefix:
 def layer_features(
     extractor: Any, images: Images, *listeners: Callable, failures: "dict[int, ImageError] | None" = None
 ) -> list[np.ndarray]:
-    """What each layer of a fitted extractor gives for images.
+    """Return the output of each layer of a fitted extractor.
 
     Parameters
     ----------
     extractor : PretrainedFeatureExtractor
-        How its prefix is run, and whether that prints its progress.
+        The fitted extractor.
     images : Images
-        As the extractor reads them.
+        Checked images.
     *listeners : callable
-        Told of the progress.
+        Callbacks for the progress.
     failures : dict, default=None
         See `FrozenPrefix.run`.
     """
@@ -71,6 +71,6 @@ def layer_features(
 
 
 def joined_features(extractor: Any, images: Images, *listeners: Callable) -> np.ndarray:
-    """The features of images: what `layer_features` gives, in one table."""
+    """Return the features of images: the concatenated output of the layers."""
     tables = layer_features(extractor, images, *listeners)
     return tables[0] if len(tables) == 1 else np.concatenate(tables, axis=1)

@@ -1,4 +1,4 @@
-"""What all estimators that train a network to tell classes apart share: labels, their weights, and predictions."""
+"""Base class of classifiers that train a network."""
 
 from scipy.special import log_softmax, softmax
 from sklearn.base import ClassifierMixin
@@ -12,50 +12,52 @@ from sktl._training._objective import ClassificationObjective
 
 
 class NetworkClassifier(ClassifierMixin, NetworkEstimator):
-    """Trains a network whose head has a logit for each class.
+    """Base class of classifiers that train a network with one logit per class.
 
-    Subclass contract: beside what `NetworkEstimator` asks for, the parameters ``label_smoothing`` and
-    ``class_weight``.
+    In addition to the parameters of `NetworkEstimator`, subclasses have
+    ``label_smoothing`` and ``class_weight``.
     """
 
     def predict(self, X):
-        """Labels.
+        """Predict the labels of images.
 
         Parameters
         ----------
-        X : array-like of pictures
-            Pictures of the kind that `fit` has seen.
+        X : array-like of images
+            Images of the same kind as in `fit`.
 
         Returns
         -------
-        y : ndarray of shape (n_pictures,)
-            The most probable label of each picture.
+        y : ndarray of shape (n_samples,)
+            The most probable label of each image.
 
         Raises
         ------
         ImageError
-            If images cannot be read, with ``on_error="nan"`` too: there is no label for them. The message names them.
+            If images cannot be read, even with ``on_error="nan"``, because they have no
+            label to return. The message lists the images.
         """
         images, outputs, failures = self._try_outputs(X)
         check_all_read(images, failures)
         return self.classes_[outputs.argmax(axis=1)]
 
     def score(self, X, y, sample_weight=None):
-        """Accuracy: the share of right labels.
+        """Return the accuracy of the predicted labels.
 
         Parameters
         ----------
-        X : array-like of pictures
-            Pictures of the kind that `fit` has seen. With ``on_error="nan"`` those that cannot be read are left out.
-        y : array-like of shape (n_pictures,)
-            Their true labels.
-        sample_weight : array-like of shape (n_pictures,), default=None
+        X : array-like of images
+            Images of the same kind as in `fit`. With ``on_error="nan"``, images that
+            cannot be read are left out.
+        y : array-like of shape (n_samples,)
+            Labels of the images.
+        sample_weight : array-like of shape (n_samples,), default=None
             Weights of the rows.
 
         Returns
         -------
         score : float
-            From 0 to 1.
+            Accuracy of ``self.predict(X)`` with respect to ``y``.
         """
         images, outputs, failures = self._try_outputs(X)
         labels = self.classes_[outputs.argmax(axis=1)]
@@ -64,55 +66,56 @@ class NetworkClassifier(ClassifierMixin, NetworkEstimator):
             return accuracy_score(y, labels, sample_weight=sample_weight)
 
     def predict_proba(self, X):
-        """Probabilities of the classes.
+        """Predict the probabilities of the classes.
 
         Parameters
         ----------
-        X : array-like of pictures
-            Pictures of the kind that `fit` has seen.
+        X : array-like of images
+            Images of the same kind as in `fit`.
 
         Returns
         -------
-        probabilities : ndarray of shape (n_pictures, n_classes), float32
-            In the order of ``classes_``.
+        probabilities : ndarray of shape (n_samples, n_classes), float32
+            Probability of each class, in the order of ``classes_``.
         """
         return softmax(self._outputs(X), axis=1)
 
     def predict_log_proba(self, X):
-        """Logarithms of the probabilities of the classes.
+        """Predict the logarithms of the probabilities of the classes.
 
         Parameters
         ----------
-        X : array-like of pictures
-            Pictures of the kind that `fit` has seen.
+        X : array-like of images
+            Images of the same kind as in `fit`.
 
         Returns
         -------
-        log_probabilities : ndarray of shape (n_pictures, n_classes), float32
-            In the order of ``classes_``.
+        log_probabilities : ndarray of shape (n_samples, n_classes), float32
+            Log-probability of each class, in the order of ``classes_``.
         """
         return log_softmax(self._outputs(X), axis=1)
 
     def decision_function(self, X):
-        """Logits.
+        """Return the logits of the classes.
 
         Parameters
         ----------
-        X : array-like of pictures
-            Pictures of the kind that `fit` has seen.
+        X : array-like of images
+            Images of the same kind as in `fit`.
 
         Returns
         -------
-        logits : ndarray of shape (n_pictures, n_classes) or (n_pictures,), float32
-            One per class; with two classes, that of the second one minus that of the first one.
+        logits : ndarray of shape (n_samples, n_classes) or (n_samples,), float32
+            One logit per class, in the order of ``classes_``. With two classes, the
+            logit of ``classes_[1]`` minus the logit of ``classes_[0]``.
         """
         logits = self._outputs(X)
         return logits[:, 1] - logits[:, 0] if len(self.classes_) == 2 else logits
 
     def _make_coding(self, is_new, classes):
-        """Class numbers; those that a network has learned stay as they are."""
+        """Encode labels as class numbers; a trained network keeps its classes."""
         return ClassCoding(type(self).__name__, self.class_weight, classes, None if is_new else self.classes_)
 
     def _make_objective(self, coding, table, depth, seed):
-        """Logits."""
+        """Return the objective for logits of the classes."""
         return ClassificationObjective(coding.n_outputs, self.label_smoothing)

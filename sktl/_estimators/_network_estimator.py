@@ -1,4 +1,4 @@
-"""What all estimators that train a network share: the parameters, the flow of a fit, and how predictions are made."""
+"""Base class of estimators that train a network: parameters, fit and predictions."""
 
 from numbers import Integral, Real
 from typing import Any
@@ -41,9 +41,9 @@ from sktl._training._trainable_summary import TrainableSummary
 from sktl._training._trainer import Trainer, trained_backbone
 from sktl.exceptions import InputError
 
-_PREDICTED_TOGETHER = 512  # images, so that memory stays bounded
+_PREDICTED_TOGETHER = 512  # images per chunk, to bound memory
 
-# Of skorch's parameters: what is trained, on what and how long.
+# Parameters of skorch's nets that sktl sets itself.
 _NOT_THE_USERS = {"module", "criterion", "train_split", "max_epochs", "warm_start"}
 
 
@@ -76,14 +76,14 @@ NETWORK_CONSTRAINTS: dict = {
 
 
 class Seeds:
-    """The seeds of an estimator's trainings, one after the other.
+    """Seeds of the successive fits of an estimator.
 
     Parameters
     ----------
     random_state : int, RandomState instance or None
-        What they are drawn from.
+        Source of the seeds.
     split : int or None, default=None
-        Seed of the rows to evaluate on: a warm start holds out those that it has always held out. None draws it.
+        Seed of the validation split, which a warm start keeps. None draws a seed.
     """
 
     def __init__(self, random_state: Any, split: "int | None" = None):
@@ -91,37 +91,39 @@ class Seeds:
         self.split = self.draw() if split is None else split
 
     def draw(self) -> int:
-        """The next seed."""
+        """Draw the next seed."""
         return int(self._random_state.randint(2**31 - 1))
 
 
 class NetworkEstimator(TakesNetwork, CallbackSupportMixin, Estimator):
-    """Trains the rest of a network behind its frozen stages, and predicts with it.
+    """Base class of estimators that train the unfrozen stages of a network.
 
-    Subclass contract: a subclass has all parameters of `NETWORK_CONSTRAINTS`, and says what is learned by
+    A subclass has all parameters of `NETWORK_CONSTRAINTS` and defines
 
-    * ``_make_coding(is_new, classes)``: what becomes of targets, a `TargetCoding`,
-    * ``_make_objective(coding, table, depth, seed)``: what the network learns from them, an `Objective`.
+    * ``_make_coding(is_new, classes)``: the encoding of the targets, a `TargetCoding`,
+    * ``_make_objective(coding, table, depth, seed)``: the loss, an `Objective`.
 
-    It may have the network under another parameter, refuse more (``_check_parameters``), choose the depth
-    (``_resolve_depth``), and note or say something of a training that has come to its end (``_finish``).
+    It may rename the network parameter (``_network_parameter``), check more parameters
+    (``_check_parameters``), choose the freeze depth (``_resolve_depth``), and act after
+    training (``_finish``).
     """
 
     def trainable_summary(self):
-        """What learns, and how fast.
+        """Summarize which stages are trained, with their learning rates.
 
         Returns
         -------
         TrainableSummary
-            One row for each stage, the first one first, and one for the head. It prints as a table; ``to_dict()`` and
-            ``to_frame()`` give the columns ``layer``, ``parameters``, ``trainable`` and ``learning_rate`` (at the start
-            of the schedule; 0 for what is frozen).
+            Table with one row per stage, from first to last, and one row for the head.
+            ``to_dict()`` and ``to_frame()`` return its columns ``layer``,
+            ``parameters``, ``trainable`` and ``learning_rate``. The learning rate is
+            that at the start of the schedule, and 0 for frozen stages.
         """
         check_is_fitted(self, "net_")
         return TrainableSummary(self.backbone_, self.net_)
 
     def _fit(self, given, classes=None):
-        """The flow of a fit: what there is to learn and how, a net, its training, and what is kept of it."""
+        """Prepare the data, build the net, train it, and set the fitted attributes."""
         previous = getattr(self, "net_", None) if self.warm_start else None
         with fit_task(self, given, self.max_epochs) as tasks:
             if previous is None:
@@ -131,12 +133,12 @@ class NetworkEstimator(TakesNetwork, CallbackSupportMixin, Estimator):
             try:
                 train_network(self, trainer, data, callbacks=[tasks])
                 self._finish(trainer, data)
-            finally:  # also if it diverged or was interrupted: it has its last good weights
+            finally:  # also after a divergence or interrupt, with the last good weights
                 predict_fast(self)
         return self
 
     def _fit_step(self, given, classes=None):
-        """One step of `partial_fit`: an epoch of the net as it is, with constant rates, evaluated by nobody."""
+        """Train for one epoch at constant rates and without validation."""
         is_first = not hasattr(self, "net_")
         with fit_task(self, given, 1) as tasks:
             how: dict[str, Any] = {
@@ -151,36 +153,34 @@ class NetworkEstimator(TakesNetwork, CallbackSupportMixin, Estimator):
         return self
 
     def _make_coding(self, is_new, classes):
-        """What becomes of targets."""
+        """Return the encoding of the targets."""
         raise NotImplementedError
 
     def _make_objective(self, coding, table, depth, seed):
-        """What is learned from them."""
+        """Return the objective of the training."""
         raise NotImplementedError
 
     def _check_parameters(self):
-        """Refuse what cannot be trained, before anything is computed; nothing more here."""
+        """Check further parameters before anything is computed. Does nothing here."""
 
     def _resolve_network(self):
-        """The network, and what becomes of its last stage's output."""
+        """Load the network and check how its last stage is pooled."""
         self.backbone_ = resolve_backbone(self, self._network_parameter).body
         check_pooling(self.backbone_, self.backbone_.stages[-1].name, self.pooling)
         self._pooling = self.pooling
 
     def _resolve_depth(self, table, is_new):
-        """How many stages are frozen; ``is_new`` says that the network has learned nothing yet."""
+        """Return the number of frozen stages."""
         return self.backbone_.stage_index(self.freeze_depth)
 
     def _augmentation(self, seed):
-        """What changes the images that are learned from.
-
-        Views are the same in all folds and candidates of a search, if ``random_state`` is a number.
-        """
+        """Return the augmentation of the training images."""
+        # With an int as random_state, all folds and candidates of a search share the views.
         seed = int(self.random_state) if isinstance(self.random_state, Integral) else seed
         return make_augmentation(self.augment, seed=seed, backbone=self.backbone_)
 
     def _dataset(self, table, depth, objective, augmentation=None):
-        """The output of the frozen stages for a table, with what the loss wants to know of each row."""
+        """Return the output of the frozen stages with targets and weights."""
         n_views = self.n_views if augmentation is not None else None
         is_stored = self.cache is not None and (augmentation is None or n_views is not None)
         activations = fetch_activations(
@@ -194,17 +194,17 @@ class NetworkEstimator(TakesNetwork, CallbackSupportMixin, Estimator):
         return table.dataset(activations, objective.targets(table), objective.columns(table))
 
     def _finish(self, trainer, data):
-        """Note what there is to note of a training that has come to its end, or to warn of; nothing here."""
+        """Set attributes or warn after training. Does nothing here."""
 
     def _outputs(self, X):
-        """The head's outputs for what a user gives, ndarray (n, n_outputs), float32; NaN for what cannot be read."""
+        """Return the outputs of the head, with NaN for unreadable images."""
         images, outputs, failures = self._try_outputs(X)
         if failures:
             warn_of_nan(images, failures)
         return outputs
 
     def _try_outputs(self, X):
-        """Checked images, their outputs, and the error of each one that cannot be read, if there may be some."""
+        """Return checked images, their outputs, and the errors of unreadable images."""
         check_is_fitted(self, "net_")
         images = check_images(self, X, reset=False)
         failures: dict | None = {} if is_tolerant(self, images.on_error) else None
@@ -213,15 +213,15 @@ class NetworkEstimator(TakesNetwork, CallbackSupportMixin, Estimator):
         return images, outputs, failures
 
     def __getstate__(self):
-        """What was trained is pickled once: in the net, and not in the network that was lent it."""
-        state = dict(super().__getstate__())  # it may be what the estimator itself lives on
+        """Pickle the trained weights in the net alone; ``backbone_`` shares them."""
+        state = dict(super().__getstate__())  # a copy, because it may be the estimator's own __dict__
         if hasattr(self, "net_"):
             state["backbone_"] = self.net_.hollow_backbone(self.backbone_)
         return state
 
     def _restore(self, state):
         super()._restore(state)
-        if hasattr(self, "_split_seed"):  # of a version before 0.1.0
+        if hasattr(self, "_split_seed"):  # pickled before 0.1.0
             self._seeds = Seeds(self.__dict__.pop("_random_state"), self.__dict__.pop("_split_seed"))
         if hasattr(self, "net_"):
             self.backbone_ = self.net_.fill_backbone(self.backbone_)
@@ -234,7 +234,7 @@ class NetworkEstimator(TakesNetwork, CallbackSupportMixin, Estimator):
 
 
 def fitted_pooling(estimator: Any) -> str:
-    """What becomes of the last stage's output: as it was when a network was trained, else what the parameter says."""
+    """Return the pooling used in training, or the parameter before training."""
     return getattr(estimator, "_pooling", estimator.pooling)
 
 
@@ -249,27 +249,29 @@ def prepare_training(
     warns: bool = True,
     set_aside_by: str = "",
 ) -> tuple[Trainer, TrainingData]:
-    """How the network of an estimator is trained, and what it is trained on.
+    """Prepare the trainer and the data for the training of an estimator's network.
 
     Parameters
     ----------
     estimator : NetworkEstimator
-        Its parameters say how. It gets the fitted attributes that are known before a training.
+        The estimator, whose fitted attributes that do not depend on training are set.
     given : FitInput
-        What it is fitted to.
+        The input of ``fit``.
     is_new : bool
-        Whether it begins with the network that its parameters name; otherwise it goes on with the one that it has.
+        Whether to start from the network that the parameters name, rather than from the
+        fitted one.
     classes : array-like or None, default=None
-        All labels, if they are not those in ``given``.
+        All labels, if ``given`` may not contain all of them.
     depth : int or None, default=None
-        How many stages are frozen in the net that is trained as it is; None does as the parameters say, for a net that
-        is built then.
+        Number of frozen stages of an existing net that is trained further. None builds
+        a net with the depth of the parameters.
     evaluates : bool, default=True
-        Whether some rows are evaluated on: those in ``given``, or those that are held out.
+        Whether to evaluate on the validation rows in ``given`` or on held-out rows.
     warns : bool, default=True
-        Whether a warning names the images that cannot be read.
+        Whether to warn about images that cannot be read.
     set_aside_by : str, default=""
-        Who holds out rows even if the parameters do not ask for it.
+        Name of a class that holds out rows even with ``early_stopping=False``, for
+        messages.
     """
     builds_net = depth is None
     if builds_net:
@@ -294,14 +296,14 @@ def prepare_training(
     if builds_net:
         refuse_single_images(estimator, depth, len(rows))
     valid_rows = None if valid is None else estimator._dataset(valid, depth, objective)
-    # Random weights have no statistics to keep: norms that held on to them would not normalize at all.
+    # Random weights have no pretrained running statistics to keep.
     is_pretrained = not has_random_weights(estimator, network_parameter(estimator))
     settings = TrainingSettings.of(estimator, is_pretrained=is_pretrained)
     return Trainer(objective, settings, estimator._pooling), TrainingData(table, rows, valid_rows, depth, seed)
 
 
 def train_network(estimator: Any, trainer: Trainer, data: TrainingData, **how: Any) -> None:
-    """Train the net that an estimator has, and note what came of it; ``how`` is for `Trainer.train`."""
+    """Train the net of an estimator and set its fitted attributes."""
     try:
         trainer.train(estimator.net_, data, **how)
     finally:
@@ -312,18 +314,18 @@ def train_network(estimator: Any, trainer: Trainer, data: TrainingData, **how: A
 
 
 def finish_training(estimator: Any, trainer: Trainer, data: TrainingData) -> None:
-    """Note what there is to note of a training that has come to its end."""
+    """Set attributes or warn after training."""
     estimator._finish(trainer, data)
 
 
 def predict_fast(estimator: Any) -> None:
-    """Let what was trained predict as fast as what is frozen."""
+    """Fuse the trained layers so that predictions are fast."""
     macs = sum(stage.macs for stage in estimator.backbone_.stages[estimator.freeze_depth_ :])
     estimator.net_.run_fused(resolve_batch_size("auto", macs, torch.device(estimator.net_.device)))
 
 
 def frozen_prefix(estimator: Any, depth: int, cache: Any) -> FrozenPrefix:
-    """The frozen stages of an estimator's network; with all of them frozen, pooled."""
+    """Return the frozen stages of a network, pooled if all stages are frozen."""
     stages = [stage.name for stage in estimator.backbone_.stages]
     pooling = estimator._pooling if depth == len(stages) else "none"
     spec = PrefixSpec(estimator.backbone_, stages[depth - 1 : depth] if depth else (), pooling)
@@ -331,18 +333,18 @@ def frozen_prefix(estimator: Any, depth: int, cache: Any) -> FrozenPrefix:
 
 
 def network_outputs(estimator: Any, images: Images, failures: "dict | None" = None) -> np.ndarray:
-    """The head's outputs for checked images, (n, n_outputs); the frozen stages run once per image here too.
+    """Return the outputs of the head for checked images, (n_samples, n_outputs).
 
     Parameters
     ----------
     estimator : NetworkEstimator
-        Fitted.
+        Fitted estimator.
     images : Images
-        Checked.
+        Checked images.
     failures : dict or None, default=None
-        Where to note the error of each image that cannot be read, by its position.
+        Filled with the error of each image that cannot be read, by position.
     """
-    resolve_device(estimator.net_.device)  # a forked worker of a process with CUDA gets a clear error
+    resolve_device(estimator.net_.device)  # raises a clear error in a forked process that cannot use CUDA
     with bounded_threads():
         prefix = frozen_prefix(estimator, estimator.freeze_depth_, estimator.cache)
         told = PrintedProgress(estimator, is_brief=True) if estimator.verbose else None
@@ -359,35 +361,38 @@ def network_outputs(estimator: Any, images: Images, failures: "dict | None" = No
 
 
 def check_net_params(estimator: Any) -> None:
-    """Refuse what ``net_params`` cannot set.
+    """Check that ``net_params`` overrides nothing that sktl sets itself.
 
     Raises
     ------
     InputError
-        If it names a parameter of skorch that is ours, or switches off what happens in each training.
+        If it does.
     """
     net_params = dict(estimator.net_params or {})
     if isinstance(net_params.get("callbacks"), str):
-        raise InputError(f"net_params={net_params!r}: callbacks has to be a list; ours cannot be switched off.")
+        raise InputError(
+            "net_params['callbacks'] must be a list; sktl's own callbacks cannot be disabled. "
+            f"Got {net_params['callbacks']!r} instead."
+        )
     taken = sorted(net_params.keys() & _NOT_THE_USERS)
     if taken:
-        raise InputError(f"net_params cannot set {taken}: that is what {type(estimator).__name__} is there for.")
+        raise InputError(f"net_params may not set {taken}; use the parameters of {type(estimator).__name__} instead.")
 
 
 def refuse_single_images(estimator: Any, depth: int, n_rows: int) -> None:
-    """Refuse batches of one image for batch norms that learn: it has no variance.
+    """Check that trained batch normalization layers get more than one image.
 
     Raises
     ------
     InputError
-        If there are such norms and such batches.
+        If all batches have one image, which has no variance.
     """
     is_kept = estimator.freeze_bn and not has_random_weights(estimator, network_parameter(estimator))
     if is_kept or depth == len(estimator.backbone_.stages) or min(n_rows, estimator.batch_size) > 1:
         return
     if any(isinstance(x, nn.modules.batchnorm._BatchNorm) for x in estimator.backbone_.module.modules()):
         raise InputError(
-            f"Batch norms learn (freeze_bn={estimator.freeze_bn}, weights={estimator.weights!r}) from batches of one "
-            f"picture (batch_size={estimator.batch_size}, {n_rows} different pictures): one has no variance. "
-            "Use more in a batch, or freeze_bn=True and pretrained weights."
+            f"Batch normalization with freeze_bn={estimator.freeze_bn} and weights={estimator.weights!r} needs at "
+            f"least two images per batch. Got batch_size={estimator.batch_size} and {n_rows} different images instead. "
+            "Use larger batches, or freeze_bn=True with pretrained weights."
         )

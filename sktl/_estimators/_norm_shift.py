@@ -1,4 +1,4 @@
-"""How far pictures are from those that a network was trained on, by what its batch norms remember of them."""
+"""Distance from the pretraining images, by batch normalization statistics."""
 
 from collections.abc import Callable
 from typing import Any, NamedTuple
@@ -17,39 +17,41 @@ from sktl._threads import bounded_threads
 from sktl.backbones import Backbone
 from sktl.backbones._weights_digest import weights_digest
 
-_AT_ONCE = 32  # pictures
-_IGNORED = 0.4  # of the norms, from the input on
+_AT_ONCE = 32  # images per batch
+_IGNORED = 0.4  # share of the layers to ignore, counted from the input
 
-# The greatest distance of images of a known kind, by the digest of the weights that it was measured for: between the
-# photos and paintings, and the cartoons, sketches and digits. Scale and line are each network's own: after
-# fine-tuning, or with other published weights, nobody has measured it.
+# Largest distance of similar images, by the digest of the weights. It lies between the
+# distances of photographs and paintings and those of cartoons, sketches and digits. It
+# was measured for these weights; fine-tuned or other weights have other distances.
 _LINES = {
     "39616784eab889049ecd692cd9bd5892": 0.42,  # sktl_mini
-    "d10dfe3f97a7124be86887b4f4d553dc": 0.32,  # mobilenet_v3_small, the weights that benchmarks/README.md names
-    "ed6b6348de1cb5ecf82014e8286b3ae4": 0.25,  # mobilenet_v2, likewise
+    "d10dfe3f97a7124be86887b4f4d553dc": 0.32,  # mobilenet_v3_small, with the weights listed in benchmarks/README.md
+    "ed6b6348de1cb5ecf82014e8286b3ae4": 0.25,  # mobilenet_v2, with the weights listed there
 }
 
 
 def near_line(backbone: Backbone) -> "float | None":
-    """The distance below which images are of a kind that a network knows; None if nobody has measured it.
+    """Return the distance below which images are similar to the pretraining images.
 
     Parameters
     ----------
     backbone : Backbone
-        The network, known by its weights and not by its name.
+        The network, which is recognized by its weights. The result for other weights is
+        ``None``.
     """
     return _LINES.get(weights_digest(backbone))
 
 
 class NormShift(NamedTuple):
-    """How far the inputs of batch norms are from those that they were trained with.
+    """Shift of the inputs of batch normalization layers since training.
 
     Parameters
     ----------
     norms : list of str
-        Their paths in the network, in the order in which they run.
+        Paths of the layers in the network, in execution order.
     shifts : ndarray of shape (n_norms,)
-        Mean over the channels of the squared difference of the means, in units of the variance.
+        Squared difference of the channel means, divided by the variance and averaged
+        over the channels.
     """
 
     norms: list[str]
@@ -57,24 +59,24 @@ class NormShift(NamedTuple):
 
     @property
     def distance(self) -> float:
-        """The root mean square over all norms but the first ones, in standard deviations.
+        """Root mean square over all layers but the first ones, in standard deviations.
 
-        The first layers see edges and colours, of which some kinds of pictures have more than others though the
-        network can do with them; and in published weights their statistics are often not those of the pictures as
-        they are read here.
+        The first layers detect edges and colors, whose frequency differs between kinds
+        of images that the network handles equally well. Besides, their published
+        statistics often belong to another way of decoding images.
         """
         return float(np.sqrt(self.shifts[int(_IGNORED * len(self.shifts)) :].mean()))
 
 
 def source_distance(owner: Any, images: Images) -> "float | None":
-    """How far pictures are from those that a network learnt from, in standard deviations; see `norm_shift`.
+    """Measure the distance of images from the pretraining images, see `norm_shift`.
 
     Parameters
     ----------
     owner : estimator
-        With the network, ``backbone_``, whose weights were trained, and how it runs.
+        Estimator with a pretrained network, ``backbone_``, and runtime parameters.
     images : Images
-        Two at least.
+        At least two images.
     """
     (pictures,) = FrozenPrefix(PrefixSpec(owner.backbone_, ()), Runtime.of(owner)).run(images)
     with bounded_threads():
@@ -84,36 +86,40 @@ def source_distance(owner: Any, images: Images) -> "float | None":
 
 @torch.no_grad()
 def norm_shift(backbone: Backbone, pictures: np.ndarray, device: "str | torch.device" = "cpu") -> "NormShift | None":
-    """Compare the channels' means with those that the batch norms have kept from the training of the network.
+    """Compare channel means with the running means of batch normalization layers.
 
     Parameters
     ----------
     backbone : Backbone
-        With weights that were trained.
+        Network with pretrained weights.
     pictures : ndarray of shape (n, height, width, n_channels), uint8
-        As the network sees them, two at least.
+        At least two preprocessed images.
     device : str or torch.device, default="cpu"
-        Where the network runs.
+        Device that runs the network.
 
     Returns
     -------
     NormShift or None
-        None where the network has no batch norms with learnt statistics, each of which runs in one place.
+        None if the network has no batch normalization layers with trained statistics
+        that run once per image.
 
     Notes
     -----
-    The mean of a channel over a few pictures differs from that over all of them by chance, by its variance divided by
-    their number on average. That is subtracted, so that few pictures of the same kind are not far away; a norm whose
-    shift is less than chance has 0. A channel that was constant in training has no standard deviation to measure by,
-    and is left out.
+    The expected squared difference between the mean over a few images and the mean over
+    all of them is the variance divided by the number of images. It is subtracted, so
+    that a few images of the same kind have a small distance; negative shifts are set to
+    0. Channels that were constant in training have no standard deviation and are
+    omitted.
 
-    Torch runs the network here, whatever the engine: a norm may be inside a module that is one layer to the graph
-    (torchvision's ``Conv2dNormActivation``), where only a hook sees what it is given.
+    The engine is always torch, because a batch normalization layer may be inside a
+    module that is one node of the graph (torchvision's ``Conv2dNormActivation``), so
+    that only a hook gets its input.
 
     References
     ----------
-    Li, Wang, Shi, Hou, Liu, "Adaptive Batch Normalization for practical domain adaptation", Pattern Recognition 2018:
-    batch norms hold what is particular to a domain.
+    Li, Wang, Shi, Hou, Liu, "Adaptive Batch Normalization for practical domain
+    adaptation", Pattern Recognition 2018: batch normalization statistics represent the
+    domain.
     """
     device = resolve_device(device)
     graph = backbone.feature_graph(backbone.stages[-1].name).eval().to(device)
@@ -133,7 +139,7 @@ def norm_shift(backbone: Backbone, pictures: np.ndarray, device: "str | torch.de
     finally:
         for hook in hooks:
             hook.remove()
-    # One that runs in several places, or over tokens, has no mean for each picture.
+    # A layer that runs several times, or over tokens, does not have one mean per image.
     means = {path: torch.cat(parts) for path, parts in seen.items() if sum(map(len, parts)) == len(pictures)}
     if not means:
         return None
@@ -141,18 +147,18 @@ def norm_shift(backbone: Backbone, pictures: np.ndarray, device: "str | torch.de
 
 
 def _has_statistics(module: nn.Module) -> bool:
-    """Whether a module is a batch norm that has kept what it was trained with."""
+    """Check whether a module is a batch normalization layer with trained statistics."""
     is_norm = isinstance(module, nn.modules.batchnorm._BatchNorm) and module.running_mean is not None
-    return is_norm and bool(module.get_buffer("running_mean").any())  # they begin as zeros
+    return is_norm and bool(module.get_buffer("running_mean").any())  # zeros before training
 
 
 def _channel_means(x: Tensor) -> Tensor:
-    """The mean of each channel of each picture, (n, n_channels)."""
+    """Return the mean of each channel of each image, (n, n_channels)."""
     return x.flatten(2).mean(2) if x.ndim > 2 else x
 
 
 def _shift(norm: Any, means: Tensor) -> float:
-    """The squared distance of one norm's means, without what is chance."""
+    """Return the squared shift of one layer, corrected for the number of images."""
     variance = norm.get_buffer("running_var")
     squared = (means.mean(0) - norm.get_buffer("running_mean")).square()
     by_chance = means.var(0) / len(means)

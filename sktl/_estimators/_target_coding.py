@@ -1,4 +1,4 @@
-"""Target codings: from what a user calls targets to the numbers that a network learns, and back."""
+"""Encoding of labels and targets for training, and decoding of predictions."""
 
 from numbers import Real
 from typing import Any
@@ -14,49 +14,49 @@ from sktl.exceptions import InputError
 
 
 class TargetCoding:
-    """What becomes of targets; the first ones that it encodes say how.
+    """Base class of encodings of targets, which are learned from the first targets.
 
     Parameters
     ----------
     owner : str
-        Whose it is, for messages.
+        Class name of the estimator, for messages.
     """
 
-    n_outputs: int  # how many outputs the head has; 0 before anything is learned
+    n_outputs: int  # number of outputs of the head; 0 before the encoding is learned
 
     def __init__(self, owner: str):
         self.owner = owner
 
     @property
     def attributes(self) -> dict[str, Any]:
-        """What an estimator keeps of it, by the attributes' names."""
+        """Attributes to set on the estimator, by name."""
         return {}
 
     def missing(self, n_rows: int) -> Any:
-        """What stands for the targets of a table that has none; here they are needed."""
+        """Return placeholders for missing targets. Raises an error here."""
         raise InputError(f"This {self.owner} estimator requires y to be passed, but the target y is None.")
 
     def encode(self, y: Any, weight: np.ndarray, *, learns: bool) -> tuple[np.ndarray, np.ndarray]:
-        """The encoded targets, and what each row's weight is multiplied by.
+        """Return the encoded targets and a factor for the weight of each row.
 
         Parameters
         ----------
         y : array-like
-            Targets as they were given.
-        weight : ndarray of shape (n_rows,)
-            Weights of the rows, above zero.
+            Labels or targets.
+        weight : ndarray of shape (n_samples,)
+            Positive weights of the rows.
         learns : bool
-            Whether these are the targets that say how all are encoded.
+            Whether to learn the encoding from these targets.
         """
         raise NotImplementedError
 
     def strata(self, y: np.ndarray) -> "np.ndarray | None":
-        """What encoded targets are stratified by when rows are held out; None for nothing."""
+        """Return the strata of encoded targets for the validation split, or None."""
         return None
 
 
 class ClassCoding(TargetCoding):
-    """Numbers of classes for labels.
+    """Encoding of labels as class numbers.
 
     Parameters
     ----------
@@ -65,9 +65,9 @@ class ClassCoding(TargetCoding):
     class_weight : dict, "balanced" or None
         Weights of the classes, by label.
     classes : array-like or None, default=None
-        All labels that there will ever be; None takes those that are encoded first.
+        All labels. None takes those that are encoded first.
     learned : ndarray of shape (n_classes,) or None, default=None
-        The classes that a network has learned already.
+        Classes of a network that is already trained.
     """
 
     missing_labels_advice = "Drop those rows."
@@ -85,18 +85,20 @@ class ClassCoding(TargetCoding):
 
     @property
     def attributes(self) -> dict[str, Any]:
-        """The labels."""
+        """Attributes to set on the estimator: the class labels."""
         return {"classes_": self.classes}
 
     def encode(self, y: Any, weight: np.ndarray, *, learns: bool) -> tuple[np.ndarray, np.ndarray]:
-        """Number of each row's class, and what it weighs."""
-        # Before scikit-learn's check, which stumbles over pandas.NA.
+        """Return the class number and the class weight of each row."""
+        # Before scikit-learn's check, which does not support pandas.NA.
         labels = np.asarray(y).ravel() if np.asarray(y).dtype.kind in "Of" else np.empty(0)
         missing = [row for row, label in enumerate(labels.tolist()) if is_missing(label)]
         if missing:
-            raise InputError(f"y has missing labels, at position {missing[0]} first. {self.missing_labels_advice}")
+            raise InputError(
+                f"y has missing labels, the first one at position {missing[0]}. {self.missing_labels_advice}"
+            )
         if len({isinstance(label, str) for label in labels}) == 2:
-            raise InputError("y has both texts and numbers for labels, which have no order. Use one kind of them.")
+            raise InputError("y has both strings and numbers as labels. Use only strings or only numbers.")
         with shortened_errors():
             y = _check_y(y, multi_output=False, estimator=self.owner)
             check_classification_targets(y)
@@ -105,64 +107,66 @@ class ClassCoding(TargetCoding):
         unknown = np.setdiff1d(y, self.classes)
         if len(unknown):
             raise InputError(
-                f"y has labels {unknown[:5].tolist()} that are not among the classes {self.classes.tolist()}. Name "
-                "all classes in the first call (classes=), or fit anew."
+                f"y has labels {unknown[:5].tolist()} that are not among the classes {self.classes.tolist()}. Pass "
+                "all classes in the first call (classes=...), or fit from scratch."
             )
         index = np.searchsorted(self.classes, y)
         return index, self.weights(index, weight)[index]
 
     def learn(self, labels: Any) -> None:
-        """The classes, of which two are needed."""
+        """Learn the classes; at least two are required."""
         self.classes = np.unique(labels)
         if len(self.classes) < 2:
             raise InputError(
-                f"{self.owner} needs two classes to tell apart, but y has one class: {self.classes.tolist()[0]!r}."
+                f"{self.owner} needs at least two classes. Got y with one class: {self.classes.tolist()[0]!r}."
             )
 
     def weights(self, index: np.ndarray, weight: np.ndarray) -> np.ndarray:
-        """The weight of each class: how much it counts beside the others, with the rows' total left as it is."""
+        """Return the weight of each class; the total weight of rows is unchanged."""
         if isinstance(self.class_weight, dict):
             bad = [f"{label!r}: {value!r}" for label, value in self.class_weight.items() if not _is_weight(value)]
             if bad:
                 raise InputError(
-                    "The 'class_weight' parameter must give each class a finite number of zero or more. Got "
+                    "The 'class_weight' parameter must map labels to finite weights of at least 0. Got "
                     f"{bad[0]} instead."
                 )
         mass = np.bincount(index, weights=weight, minlength=self.n_outputs)
-        if self.class_weight == "balanced":  # of what the rows weigh: two of weight one are one of weight two
+        if (
+            self.class_weight == "balanced"
+        ):  # from the weights of the rows: two rows of weight 1 count as one of weight 2
             class_weight = 1 / np.where(mass > 0, mass, mass[mass > 0].mean())
         else:
             with shortened_errors():
                 class_weight = compute_class_weight(self.class_weight, classes=self.classes, y=self.classes[index])
-        class_weight = class_weight / (class_weight.max() or 1)  # numbers near the largest there is have no sum
+        class_weight = class_weight / (class_weight.max() or 1)  # the sum of very large weights would overflow
         if (class_weight < 0).any() or not (class_weight * mass).any():
             raise InputError(
-                f"class_weight={self.class_weight!r} has to be zero or more for each class, and more than zero for a "
-                "class that there are rows of."
+                "The 'class_weight' parameter must be at least 0 for each class, and positive for at least one class "
+                f"in y. Got {self.class_weight!r} instead."
             )
         return class_weight * mass.sum() / (class_weight * mass).sum()
 
     def strata(self, y: np.ndarray) -> np.ndarray:
-        """Each class is on both sides."""
+        """Stratify by class."""
         return y
 
 
 class NumberCoding(TargetCoding):
-    """Standardized numbers for targets, (n, n_targets).
+    """Standardization of targets to arrays of shape (n_samples, n_targets).
 
     Parameters
     ----------
     owner : str
         As in `TargetCoding`.
     learned : NumberCoding or None, default=None
-        Of a network that has learned already, which keeps its units.
+        Encoding of a network that is already trained.
 
     Attributes
     ----------
     mean, scale : ndarray of shape (n_targets,)
-        Of each target, weighted.
+        Weighted mean and standard deviation of each target.
     is_flat : bool
-        Whether targets were a vector, as predictions are to be then.
+        Whether ``y`` had one dimension, so that predictions have one as well.
     """
 
     def __init__(self, owner: str, learned: "NumberCoding | None" = None):
@@ -178,46 +182,46 @@ class NumberCoding(TargetCoding):
 
     @property
     def attributes(self) -> dict[str, Any]:
-        """Itself, which predictions need."""
+        """Attributes to set on the estimator: this encoding."""
         return {"_coding": self}
 
     def encode(self, y: Any, weight: np.ndarray, *, learns: bool) -> tuple[np.ndarray, np.ndarray]:
-        """Standardized targets, and a weight of one for each row."""
+        """Return the standardized targets and a factor of one for each row."""
         numbers, is_flat = self.numbers(y)
         return self.standardized(numbers, weight, is_flat if learns else None), np.ones(len(numbers))
 
     def numbers(self, y: Any) -> tuple[np.ndarray, bool]:
-        """Targets as they were given, as a table (n, n_targets), and whether they were a vector."""
+        """Return targets with two dimensions, and whether ``y`` had one dimension."""
         with shortened_errors():
             y = _check_y(y, multi_output=True, y_numeric=True, estimator=self.owner).astype(np.float64)
         return y.reshape(len(y), -1), y.ndim == 1
 
     def standardized(self, y: np.ndarray, weight: np.ndarray, is_flat: "bool | None") -> np.ndarray:
-        """Targets in units of the first ones, for which ``is_flat`` is given; a target that is NaN stays one."""
+        """Standardize targets, and learn the scale if ``is_flat`` is given."""
         if is_flat is not None:
             self.is_flat = is_flat
             self.learn(y, weight)
         elif y.shape[1] != self.n_outputs:
-            raise InputError(f"y has {y.shape[1]} targets, but the first call had {self.n_outputs}.")
+            raise InputError(f"y has {y.shape[1]} targets, but {self.owner} was fitted with {self.n_outputs}.")
         return ((y - self.mean) / self.scale).astype(np.float32)
 
     def learn(self, y: np.ndarray, weight: np.ndarray) -> None:
-        """Weighted mean and standard deviation of each target, of the rows in which it is known."""
+        """Learn the weighted mean and scale of each target, ignoring NaN."""
         known = [(column[~np.isnan(column)], weight[~np.isnan(column)]) for column in y.T]
         empty = [number for number, (column, _) in enumerate(known) if not len(column)]
         if empty:
-            raise InputError(f"Target {empty[0]} of y is missing in every row. Leave it out.")
+            raise InputError(f"Target {empty[0]} of y is missing in all rows. Drop this target.")
         units = [_moments(column, own) for column, own in known]
         self.mean, self.scale = (np.array(numbers) for numbers in zip(*units, strict=True))
 
     def decode(self, outputs: np.ndarray) -> np.ndarray:
-        """What outputs (n, n_targets) are in the targets' own units, in the shape that targets had."""
+        """Undo the standardization of outputs, and restore the shape of ``y``."""
         targets = outputs * self.scale + self.mean
         return targets[:, 0] if self.is_flat else targets
 
 
 def power_of_two(size: "float | np.ndarray") -> "float | np.ndarray":
-    """The largest power of two that is no larger; 1 for zero."""
+    """Return the largest power of two that is not greater than ``size``; 1 for zero."""
     return np.where(size == 0, 1.0, np.ldexp(1.0, np.frexp(size)[1] - 1))
 
 
@@ -226,8 +230,8 @@ def _is_weight(value: object) -> bool:
 
 
 def _moments(values: np.ndarray, weight: np.ndarray) -> tuple[float, float]:
-    """Weighted mean and standard deviation, 1 where that is zero, of numbers of any size."""
-    unit = float(power_of_two(np.abs(values).max()))  # division by it is exact; large numbers have no squares
+    """Return weighted mean and standard deviation (1 if zero), without overflow."""
+    unit = float(power_of_two(np.abs(values).max()))  # division by it is exact; squares of large values would overflow
     values = values / unit
     mean = float(np.average(values, weights=weight))
     scale = float(np.sqrt(np.average((values - mean) ** 2, weights=weight)))

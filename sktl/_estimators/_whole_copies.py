@@ -1,22 +1,22 @@
-"""Copies of an estimator in memory, which are whole where its pickles are not."""
+"""Copies of an estimator that are complete, unlike its pickles."""
 
 import copy
 from typing import Any
 
 
 class WholeCopies:
-    """Copies have all attributes: what ``__getstate__`` leaves behind, it leaves behind in pickles only."""
+    """Mixin whose copies keep attributes that are not pickled."""
 
-    _shared_by_copies: tuple[str, ...] = ()  # attributes that an independent copy need not have for itself
+    _shared_by_copies: tuple[str, ...] = ()  # attributes that an independent copy may share
 
     def __copy__(self) -> Any:
-        """Another object with the same attributes; callbacks of scikit-learn make one in each epoch."""
+        """Return a shallow copy, as scikit-learn's callbacks do in each epoch."""
         copied = type(self).__new__(type(self))
         vars(copied).update(vars(self))
         return copied
 
     def __deepcopy__(self, memo: dict) -> Any:
-        """Another object with copies of the attributes."""
+        """Return a deep copy."""
         copied = type(self).__new__(type(self))
         memo[id(self)] = copied
         vars(copied).update(copy.deepcopy(vars(self), memo))
@@ -24,7 +24,7 @@ class WholeCopies:
 
 
 def independent_copy(estimator: Any) -> Any:
-    """A copy that shares a teacher with the original, which may be larger than it by far and is not touched here."""
+    """Return a deep copy that shares the teacher, which may be large."""
     names = getattr(estimator, "_shared_by_copies", ())
     shared = [value for name in names if (value := vars(estimator).get(name)) is not None]
     return copy.deepcopy(estimator, {id(value): value for value in shared})

@@ -48,7 +48,7 @@ def test_what_was_left_behind(parameter):
     estimator = (
         FineTunedClassifier(gone) if parameter == "backbone" else DistilledClassifier(LogisticRegression(), gone)
     )
-    with pytest.raises(ValueError, match=rf"<ResNet, left behind.*Set {parameter} again"):
+    with pytest.raises(ValueError, match=rf"<ResNet, not included in the pickle.*Set {parameter} to a network first"):
         resolve_backbone(estimator, parameter)
     assert repr(pickle.loads(pickle.dumps(gone))) == repr(gone)
 

@@ -187,7 +187,9 @@ def test_groups_that_are_the_classes(copies, stopped):
     X, y, _ = copies
     with pytest.raises(InputError, match="each of the 2 groups has a class that no other group has"):
         FineTunedClassifier(**stopped).fit(X, y, groups=y)
-    with pytest.raises(InputError, match=r"LotteryTicketClassifier sets groups aside.*or X_val and y_val") as caught:
+    with pytest.raises(
+        InputError, match=r"LotteryTicketClassifier holds out whole groups.*or X_val and y_val"
+    ) as caught:
         LotteryTicketClassifier(FineTunedClassifier()).fit(X, y, groups=y)
     assert "early_stopping" not in str(caught.value)
 
@@ -318,7 +320,7 @@ def test_what_cannot_be_read_is_left_out(digits, door):
 @pytest.mark.parametrize("half", [{"X_val": [1]}, {"y_val": [1]}])
 def test_half_a_validation_set_is_none(half):
     """The error asks for both; with both it is a table of its own, without groups."""
-    with pytest.raises(InputError, match="X_val and y_val come together"):
+    with pytest.raises(InputError, match=r"X_val and y_val must be passed together\. Got only X_val\."):
         _ = FitInput([0], [0], **half).has_validation
     whole = FitInput([0], [0], [2], [1], [3], [4], groups=[5])
     assert whole.has_validation

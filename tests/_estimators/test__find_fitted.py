@@ -144,5 +144,7 @@ def test_a_network_of_integers_is_refused():
     for net in (SimpleNamespace(is_trainable=True), None):
         FittedPart(SimpleNamespace(net_=net)).refuse_integers("It", "cannot")
     FittedPart(PretrainedFeatureExtractor()).refuse_integers("It", "cannot")
-    with pytest.raises(ValueError, match=r"^It has a network of integers, which cannot\. Give the estimator that was"):
+    with pytest.raises(
+        ValueError, match=r"^It is int8-quantized and cannot; pass the estimator it was quantized from\.$"
+    ):
         FittedPart(SimpleNamespace(net_=integers)).refuse_integers("It", "cannot")

@@ -235,8 +235,13 @@ def test_a_regressor_and_a_real_network(shared_data):
     [
         (FineTunedClassifier(), {}, NotFittedError, "not fitted"),
         (PretrainedFeatureExtractor(), {}, NotFittedError, "not fitted"),
-        (LogisticRegression().fit([[0], [1]], [0, 1]), {"n_repeats": 0}, ValueError, "n_repeats=0"),
-        (LogisticRegression().fit([[0], [1]], [0, 1]), {"X": []}, ValueError, "X is empty"),
+        (
+            LogisticRegression().fit([[0], [1]], [0, 1]),
+            {"n_repeats": 0},
+            ValueError,
+            "'n_repeats' parameter must be at least 1. Got 0",
+        ),
+        (LogisticRegression().fit([[0], [1]], [0, 1]), {"X": []}, ValueError, "X is empty. Pass at least one image"),
     ],
 )
 def test_bad_input(digits, model, change, error, message):

@@ -264,13 +264,15 @@ def test_a_class_with_one_row_and_early_stopping(digits):
     kept = np.r_[np.flatnonzero(y != 2), np.flatnonzero(y == 2)[:1]]
     model = tuner(early_stopping=True, freeze_depth="all").fit(X[kept], y[kept])
     assert model.predict_proba(X).shape == (30, 3)
-    with pytest.raises(ValueError, match="at least two rows"):
+    with pytest.raises(ValueError, match="a class with at least two rows"):
         tuner(early_stopping=True).fit(X[kept[-2:]], y[kept[-2:]])
 
 
 def test_a_validation_fraction_that_leaves_nothing(digits):
     """The error says the fraction, the number of pictures, and what to do."""
-    with pytest.raises(ValueError, match=r"fraction=0\.99 of 30 pictures leaves nothing.*early_stopping=False"):
+    with pytest.raises(
+        ValueError, match=r"fraction=0\.99 of 30 images leaves no images for training.*early_stopping=False"
+    ):
         tuner(early_stopping=True, validation_fraction=0.99).fit(*digits)
 
 
@@ -485,5 +487,8 @@ def test_a_training_is_prepared_and_nothing_is_trained(digits):
     assert again.table.images.positions.tolist() == split.table.images.positions.tolist()
     assert again.seed == seeds.draw()
     assert not hasattr(model, "net_")
-    with pytest.raises(ValueError, match=r"^Lottery needs a class with at least two rows.*or X_val and y_val"):
+    with pytest.raises(
+        ValueError,
+        match=r"^Lottery holds out validation rows and needs a class with at least two rows.*or X_val and y_val",
+    ):
         prepare_training(model, FitInput(digits[0][:3], [0, 1, 2]), is_new=True, set_aside_by="Lottery")

@@ -30,11 +30,13 @@ def test_it_says_where_the_mean_would_be_better(ink, make):
     """Worse than the mean of what it has learnt from on its validation rows, a regressor warns, with both figures."""
     X, y = ink[0], ink[1][:, 0]
     said = {"X_val": X[20:], "y_val": y[20:][::-1]}
-    with pytest.warns(TrainingWarning, match="10 validation rows FineTunedRegressor predicts worse") as caught:
+    with pytest.warns(
+        TrainingWarning, match="^FineTunedRegressor predicts its 10 validation rows worse than the mean"
+    ) as caught:
         model = make(head_init="random", lr=0.3, max_epochs=1).fit(X[:20], y[:20], **said)
     own = r2_score(said["y_val"], model.predict(X[20:]))
     of_mean = r2_score(said["y_val"], np.full(10, y[:20].mean()))
-    assert f"R² is {own:.3g}, and {of_mean:.3g} with the mean" in str(caught[0].message)
+    assert f"R² is {own:.3g} for the network and {of_mean:.3g} for the mean" in str(caught[0].message)
     assert own < of_mean
     make(max_epochs=0).fit(X[:20], y[:20], X_val=X[20:], y_val=y[20:])  # a good one says nothing
 
@@ -51,7 +53,7 @@ def test_early_stopping_is_no_advice_to_who_has_it(ink, make):
     X, y = ink[0], ink[1][:, 0]
     for early_stopping in (True, False):
         model = make(lr=1e-9, max_epochs=1, early_stopping=early_stopping)
-        with pytest.warns(TrainingWarning, match="with the mean") as caught:
+        with pytest.warns(TrainingWarning, match="for the mean") as caught:
             model.fit(X[:20], y[:20], X_val=X[20:], y_val=2 * y.mean() - y[20:])
         assert ("early_stopping=True" in str(caught[0].message)) != early_stopping
 

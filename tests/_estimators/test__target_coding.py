@@ -28,7 +28,7 @@ def test_classes_are_those_that_are_encoded_first():
     assert coding.n_outputs == 3
     assert coding.attributes["classes_"].tolist() == ["a", "b", "c"]
     assert coding.encode(["c", "c"], ONES[:2], learns=False)[0].tolist() == [2, 2]
-    with pytest.raises(InputError, match=r"labels \['d'\] that are not among the classes \['a', 'b', 'c'\]\. Name all"):
+    with pytest.raises(InputError, match=r"labels \['d'\] that are not among the classes \['a', 'b', 'c'\]\. Pass all"):
         coding.encode(["d", "a"], ONES[:2], learns=False)
     assert coding.strata(index) is index
 
@@ -45,15 +45,15 @@ def test_classes_that_are_given_or_learned_already():
 @pytest.mark.parametrize("missing", [None, np.nan, float("nan")])
 def test_labels_that_are_missing(missing):
     """The first position is named, and what to do."""
-    with pytest.raises(InputError, match=r"y has missing labels, at position 2 first\. Drop those rows"):
+    with pytest.raises(InputError, match=r"y has missing labels, the first one at position 2\. Drop those rows"):
         ClassCoding("Some", None).encode(np.array(["a", "b", missing, missing], dtype=object), ONES, learns=True)
 
 
 @pytest.mark.parametrize(
     ("y", "says"),
     [
-        (np.array(["a", 1, "b", 2], dtype=object), "y has both texts and numbers for labels, which have no order"),
-        ([5, 5, 5, 5], "Some needs two classes to tell apart, but y has one class: 5"),
+        (np.array(["a", 1, "b", 2], dtype=object), "y has both strings and numbers as labels"),
+        ([5, 5, 5, 5], "Some needs at least two classes. Got y with one class: 5"),
         ([0.1, 0.2, 0.3, 0.4], "continuous"),
         ([[1, 2], [3, 4], [1, 2], [3, 4]], "1d array"),
     ],
@@ -80,10 +80,13 @@ def test_weights_of_classes():
 @pytest.mark.parametrize(
     ("class_weight", "says"),
     [
-        ({"a": -1.0}, "must give each class a finite number of zero or more. Got 'a': -1.0 instead"),
+        ({"a": -1.0}, "must map labels to finite weights of at least 0. Got 'a': -1.0 instead"),
         ({"a": "much"}, "Got 'a': 'much' instead"),
         ({"b": float("inf")}, "Got 'b': inf instead"),
-        ({"a": 0, "b": 0}, "has to be zero or more for each class, and more than zero for a class that there are rows"),
+        (
+            {"a": 0, "b": 0},
+            "must be at least 0 for each class, and positive for at least one class in y. Got {'a': 0, 'b': 0}",
+        ),
     ],
 )
 def test_weights_that_are_none(class_weight, says):
@@ -117,7 +120,7 @@ def test_a_network_keeps_its_units():
     assert later.encode([[5.0], [1.0]], ONES[:2], learns=False)[0].tolist() == [[4.0], [0.0]]
     assert later.is_flat
     assert later.decode(np.array([[4.0]])).tolist() == [5.0]
-    with pytest.raises(InputError, match=r"y has 2 targets, but the first call had 1\."):
+    with pytest.raises(InputError, match=r"y has 2 targets, but Some was fitted with 1\."):
         later.encode([[1.0, 2.0]] * 2, ONES[:2], learns=False)
 
 
@@ -138,7 +141,7 @@ def test_numbers_of_which_some_are_not_known():
     y = np.array([[1.0, np.nan], [3.0, 5.0], [np.nan, 5.0]])
     encoded = coding.standardized(y, ONES[:3], is_flat=False)
     np.testing.assert_array_equal(encoded, [[-1, np.nan], [1, 0], [np.nan, 0]])
-    with pytest.raises(InputError, match=r"Target 1 of y is missing in every row\. Leave it out"):
+    with pytest.raises(InputError, match=r"Target 1 of y is missing in all rows\. Drop this target"):
         coding.standardized(y * [1, np.nan], ONES[:3], is_flat=False)
 
 

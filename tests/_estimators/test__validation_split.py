@@ -37,13 +37,16 @@ def test_a_picture_is_held_out_with_all_its_targets(table, fraction, is_stratifi
 def test_nothing_left_to_learn_from(table):
     """The error says the fraction, how many different pictures there are, and what to do."""
     with pytest.raises(
-        ValueError, match=r"validation_fraction=0\.9 of 4 pictures leaves nothing.*early_stopping=False"
+        ValueError, match=r"validation_fraction=0\.9 of 4 images leaves no images for training.*early_stopping=False"
     ):
         hold_out(distinct(table), None, 0.9, seed=0)
-    with pytest.raises(ValueError, match=r"early_stopping=True needs a class with at least two.*early_stopping=False"):
+    with pytest.raises(
+        ValueError, match=r"early_stopping=True holds out validation rows and needs a class.*early_stopping=False"
+    ):
         hold_out(distinct(table), np.arange(5), 0.3, seed=0)
     with pytest.raises(
-        ValueError, match=r"^Lottery needs a class with at least two rows.* 4 images of 4 classes"
+        ValueError,
+        match=r"^Lottery holds out validation rows and needs a class with at least two rows.* 4 images of 4 classes",
     ) as caught:
         hold_out(distinct(table), np.arange(5), 0.3, seed=0, by="Lottery")
     assert "early_stopping" not in str(caught.value)

@@ -192,7 +192,7 @@ def test_rows_to_judge_on(make, compress, table):
     weighted = make(early_stopping=True).fit(X[:30], y[:30], **given)
     assert model._original.history_[:2, "valid_score"] == weighted.history_[:2, "valid_score"]
     assert scores[-1] * 55 == pytest.approx(round(scores[-1] * 55))
-    with pytest.raises(ValueError, match="X_val and y_val come together"):
+    with pytest.raises(ValueError, match="X_val and y_val must be passed together"):
         compress().fit(X, y, X_val=X)
 
 

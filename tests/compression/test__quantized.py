@@ -212,7 +212,7 @@ def test_calibration_sees_pictures_as_they_are(table, monkeypatch):
 def test_nothing_can_go_on_from_integers(models, table):
     """To train on, or to lend the network, is an error that says what to take instead."""
     X, y = table
-    with pytest.raises(ValueError, match="network of integers"):
+    with pytest.raises(ValueError, match="is int8-quantized and can only predict"):
         FineTunedClassifier(FrozenEstimator(models["int8"]), max_epochs=1).fit(X, y)
     with pytest.raises(AttributeError, match="A network of integers has no 'module_'"):
         models["int8"].estimator_.trainable_summary()

@@ -77,9 +77,9 @@ def test_by_default_every_label_is_one(rows, make):
     X, y = rows
     student = make().fit(X, y - 1)
     assert student.classes_.tolist() == [-1, 0, 1]
-    with pytest.raises(ValueError, match="missing labels, at position 3"):
+    with pytest.raises(ValueError, match="missing labels, the first one at position 3"):
         make().fit(X, [*NAMES[y[:3]], None, *NAMES[y[4:]]])
-    with pytest.raises(ValueError, match="missing labels, at position"):
+    with pytest.raises(ValueError, match="missing labels, the first one at position"):
         make(unlabeled="?").fit(X, [*NAMES[y[:3]], None, *NAMES[y[4:29]], "?"])
 
 

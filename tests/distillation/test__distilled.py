@@ -285,7 +285,7 @@ def test_a_given_validation_set(rows, make):
     student.fit(X[:20], y[:20], X_val=X[20:], y_val=np.full(10, -1))
     assert np.isfinite(student.history_[-1, "valid_loss"])
     assert np.isnan(student.history_[-1, "valid_score"])
-    with pytest.raises(ValueError, match="X_val and y_val come together"):
+    with pytest.raises(ValueError, match="X_val and y_val must be passed together"):
         student.fit(X, y, X_val=X)
 
 

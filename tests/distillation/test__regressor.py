@@ -149,7 +149,7 @@ def test_targets_that_nobody_said_are_missing(ink, make_regressor):
     X, y = ink
     with pytest.raises(ValueError, match="NaN"):
         make_regressor(Ridge()).fit(X, np.where(np.arange(30) < 3, np.nan, y[:, 0]))
-    with pytest.raises(ValueError, match="Target 1 of y is missing in every row"):
+    with pytest.raises(ValueError, match="Target 1 of y is missing in all rows"):
         make_regressor(FrozenEstimator(Ridge().fit(X, y)), unlabeled=np.nan).fit(X, np.c_[y[:, 0], np.full(30, np.nan)])
     with pytest.raises(ValueError, match=r"All rows of y are unlabeled \(unlabeled=nan\), .*FrozenEstimator"):
         make_regressor(Ridge(), unlabeled=np.nan).fit(X, np.full(30, np.nan))

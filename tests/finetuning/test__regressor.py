@@ -75,7 +75,7 @@ def test_partial_fit_keeps_the_first_calls_scale(ink, make):
         model.partial_fit(X, y[:, 0] * 100)
     assert r2_score(y[:, 0] * 100, model.predict(X)) > 0.5
     assert model.n_iter_ == 4
-    with pytest.raises(ValueError, match="y has 2 targets, but the first call had 1"):
+    with pytest.raises(ValueError, match="y has 2 targets, but FineTunedRegressor was fitted with 1"):
         model.partial_fit(X, y)
 
 

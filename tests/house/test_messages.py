@@ -119,7 +119,11 @@ CASES = {
         "DataLoader.__init__() got an unexpected keyword argument 'xxx",
         "xxx'",
     ),
-    "net_params, callbacks": (lambda: fine(net_params={"callbacks": LONG}).fit(X, Y), "net_params={'call", "off."),
+    "net_params, callbacks": (
+        lambda: fine(net_params={"callbacks": LONG}).fit(X, Y),
+        "net_params['callbacks'] must",
+        "instead.",
+    ),
     "knowledge": (
         lambda: distilled(knowledge={LONG: 1.0}).fit(X, Y),
         "The 'knowledge' parameter must be one of ['response'",
@@ -149,13 +153,17 @@ CASES = {
         "The 'class_weight' parameter",
         "instead.",
     ),
-    "one class": (lambda: learnt([LONG] * 8), "FineTunedClassifier needs two classes", "xxx'."),
+    "one class": (lambda: learnt([LONG] * 8), "FineTunedClassifier needs at least two classes", "xxx'."),
     "unknown in X_val": (
         lambda: fine().fit(X, TEXT, X_val=X, y_val=[LONG] * 8),
         "y has labels ['xxx",
-        "(classes=), or fit anew.",
+        "(classes=...), or fit from scratch.",
     ),
-    "unknown in partial_fit": (lambda: learnt().partial_fit(X, [LONG] * 8), "y has labels ['xxx", "or fit anew."),
+    "unknown in partial_fit": (
+        lambda: learnt().partial_fit(X, [LONG] * 8),
+        "y has labels ['xxx",
+        "or fit from scratch.",
+    ),
     "other classes": (
         lambda: learnt().partial_fit(X, TEXT, classes=[LONG, "b"]),
         "The 'classes' parameter",

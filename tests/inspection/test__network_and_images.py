@@ -91,7 +91,7 @@ def test_what_cannot_be_looked_at(digits):
     """Integers have no layers; a layer that is not there, and an estimator that is not fitted, are named."""
     X, y = digits[0][:20], digits[1][:20] % 2
     model = FineTunedClassifier(max_epochs=0).fit(X, y)
-    with pytest.raises(ValueError, match="network of integers"):
+    with pytest.raises(ValueError, match="is int8-quantized"):
         network_and_images(QuantizedClassifier(FrozenEstimator(model)).fit(X, y), X)
     with pytest.raises(BackboneError, match="does not name layers"):
         read_layers(network_and_images("sktl_mini", X), 7)
