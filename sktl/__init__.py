@@ -22,7 +22,7 @@ __all__ = [
     "clear_caches",
 ]
 
-# A room is entered when its name is first used: who extracts features need not load a training loop.
+# Modules are imported when a name is first used: feature extraction does not load the training code.
 _ROOMS = {
     "DistilledClassifier": "distillation",
     "DistilledRegressor": "distillation",
@@ -33,7 +33,7 @@ _ROOMS = {
 }
 
 
-_moved.register()  # whatever a pickle of sktl holds, this module is imported before
+_moved.register()  # here, because unpickling anything of sktl imports this module first
 
 
 def __getattr__(name: str) -> object:

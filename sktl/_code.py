@@ -1,4 +1,4 @@
-"""A digest of what a user's function or class does: equal for equal code, in any process."""
+"""Digest of a user's function or class, equal for equal code in any process."""
 
 import contextlib
 import copyreg
@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 import xxhash
 
-# Packages whose functions and classes are known by their names.
+# Packages whose functions and classes are identified by name.
 _KNOWN = {"sktl", "sklearn", "numpy", "scipy", "pandas", "torch", "torchvision", "skorch", "joblib", "builtins", "PIL"}
 _KNOWN |= {"collections", "functools", "operator", "copyreg", "pathlib", "threading", "enum", "datetime", "_codecs"}
 
@@ -24,10 +24,11 @@ _VALUES = (*_PLAIN, tuple, list, dict, set, frozenset, np.ndarray, np.generic, f
 
 
 def code_key(thing: Any) -> str:
-    """Digest what a function or class does, as far as it can be seen: its code, constants, defaults and closure.
+    """Digest the code of a function or class with its constants, defaults and closure.
 
-    Globals that it uses are a part of it: plain values, arrays, and functions and classes of any module that is not a
-    library. Libraries are known by their names: a new version of one does not change the digest.
+    The digest includes the globals that the code uses: plain values, arrays, and
+    functions and classes of modules that are not libraries. Objects of libraries enter
+    by name, so that a new version of a library does not change the digest.
 
     Parameters
     ----------
@@ -46,9 +47,10 @@ def code_key(thing: Any) -> str:
 
 
 def is_library_code(thing: Any) -> bool:
-    """Whether a module, function or class is one of a library, which is known by its name.
+    """Check whether a module, function or class belongs to a library.
 
-    Python's own modules and whatever is installed among the site packages are; a user's scripts and modules are not.
+    Libraries are the standard library and all installed packages, as opposed to the
+    user's scripts and modules.
     """
     name = thing.__name__ if isinstance(thing, types.ModuleType) else str(getattr(thing, "__module__", ""))
     package = name.partition(".")[0]
@@ -59,7 +61,7 @@ def is_library_code(thing: Any) -> bool:
 
 
 def _parts(value: Any, seen: set[int]) -> Iterator[str]:
-    """Texts that stand for a value and are the same in every process."""
+    """Yield strings that identify a value in every process."""
     if isinstance(value, _PLAIN):
         yield f"{type(value).__name__} {value!r}"
     elif isinstance(value, tuple | frozenset):
@@ -81,7 +83,7 @@ def _parts(value: Any, seen: set[int]) -> Iterator[str]:
 
 
 def _named_parts(value: Any, seen: set[int]) -> Iterator[str]:
-    """Of a function or class its name and, if it is a user's, its code; of an object also what it holds."""
+    """Yield the parts of functions and classes (name and code) and of other objects."""
     if isinstance(value, types.ModuleType):
         yield value.__name__
     elif type(value) in (list, set):
@@ -97,7 +99,7 @@ def _named_parts(value: Any, seen: set[int]) -> Iterator[str]:
 
 
 def _code_of(thing: Any) -> Any:
-    """The code of a user's function, with all that it uses, or of a user's class."""
+    """Return the code of a function, with all that it uses, or of a class."""
     if isinstance(thing, types.FunctionType):
         wrapped = getattr(thing, "__wrapped__", None)
         return thing.__code__, thing.__defaults__, thing.__kwdefaults__, wrapped, tuple(_used_by(thing))
@@ -110,14 +112,15 @@ def _code_of(thing: Any) -> Any:
 
 
 def _used_by(function: types.FunctionType) -> Iterator[Any]:
-    """Values and code that a function takes from its closure, its globals and modules of the user's.
+    """Yield what a function uses from its closure, globals and the user's modules.
 
-    Nothing of libraries, and no container that the function itself changes, such as a list of calls or a memo.
+    Code of libraries and containers that the function itself changes, such as a memo,
+    are skipped.
     """
     names = _names(function.__code__)
     found: list[tuple[str, Any]] = []
     for name, cell in zip(function.__code__.co_freevars, function.__closure__ or (), strict=True):
-        with contextlib.suppress(ValueError):  # a variable that has no value yet
+        with contextlib.suppress(ValueError):  # a variable without a value
             found.append((name, cell.cell_contents))
     found += [(name, function.__globals__[name]) for name in names if name in function.__globals__]
     for module in [x for _, x in found if isinstance(x, types.ModuleType) and not is_library_code(x)]:
@@ -131,7 +134,7 @@ def _used_by(function: types.FunctionType) -> Iterator[Any]:
 
 
 def _changed_names(code: types.CodeType) -> set[str]:
-    """The names of containers that code stores into or calls a method of that changes them."""
+    """Return the names of containers that the code changes."""
     changed, steps = set(), list(dis.get_instructions(code))
     for position, step in enumerate(steps):
         if step.opname.startswith(("LOAD_GLOBAL", "LOAD_DEREF", "LOAD_NAME")):
@@ -144,13 +147,13 @@ def _changed_names(code: types.CodeType) -> set[str]:
 
 
 def _state_of(value: Any) -> Any:
-    """What an object holds: the bytes of an array, else what pickle would keep of it."""
+    """Return the bytes of an array, or the pickled state of another object."""
     if isinstance(value, np.ndarray | np.generic) and value.dtype != object:
         return str(value.dtype), value.shape, value.tobytes()
     reducer = copyreg.dispatch_table.get(type(value))
     try:
         reduced = value.__reduce_ex__(2) if reducer is None else reducer(value)
-    except Exception:  # what cannot be pickled is known by its class and its attributes
+    except Exception:  # an object that cannot be pickled is identified by its class and attributes
         return getattr(value, "__dict__", None)
     if not isinstance(reduced, tuple):
         return reduced
@@ -158,6 +161,6 @@ def _state_of(value: Any) -> Any:
 
 
 def _names(code: types.CodeType) -> list[str]:
-    """The names that code uses, and those of the functions inside it."""
+    """Return the names used by the code and by functions inside it."""
     inner = (_names(constant) for constant in code.co_consts if isinstance(constant, types.CodeType))
     return list(dict.fromkeys(chain(code.co_names, *inner)))

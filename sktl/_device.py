@@ -1,4 +1,4 @@
-"""Where a network runs."""
+"""Choice of the device that runs a network."""
 
 import torch
 
@@ -6,18 +6,19 @@ from sktl.exceptions import InputError
 
 
 def resolve_device(device: "str | torch.device") -> torch.device:
-    """The torch device that ``device`` means on this machine.
+    """Return the torch device for the ``device`` parameter of an estimator.
 
     Parameters
     ----------
     device : str or torch.device
-        ``"auto"`` takes CUDA where there is one and the CPU otherwise; anything else is handed to `torch.device`.
+        ``"auto"`` uses CUDA if available and the CPU otherwise. Other values are passed
+        to `torch.device`.
 
     Raises
     ------
     InputError
-        Where the device is unknown or not there, or where CUDA is asked for inside a forked worker, which cannot
-        initialise it again.
+        If the device does not exist or is not available, or if it is CUDA in a forked
+        process, which cannot initialize CUDA again.
     """
     in_bad_fork = torch.cuda._is_in_bad_fork()
     if device == "auto":
@@ -25,12 +26,12 @@ def resolve_device(device: "str | torch.device") -> torch.device:
     try:
         resolved = torch.device(device)
     except RuntimeError as error:
-        raise InputError(f"device={device!r} is no torch device. Use 'auto', 'cpu', 'cuda' or 'cuda:0'.") from error
+        raise InputError(f"device={device!r} is not a torch device. Use 'auto', 'cpu', 'cuda' or 'cuda:0'.") from error
     if resolved.type == "cuda" and in_bad_fork:
         raise InputError(
-            f"device={device!r} cannot be used in a forked worker: CUDA is initialised once per process. "
+            f"device={device!r} cannot be used in a forked process, because CUDA cannot be initialized again. "
             "Use n_jobs=1, joblib's 'loky' backend, or device='cpu'."
         )
     if resolved.type == "cuda" and not torch.cuda.is_available():
-        raise InputError(f"device={device!r} was asked for, but torch sees no CUDA device. Use device='auto'.")
+        raise InputError(f"device={device!r} is not available, because torch finds no CUDA device. Use device='auto'.")
     return resolved

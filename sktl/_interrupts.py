@@ -1,4 +1,4 @@
-"""Ctrl-C while code runs that may keep it to itself, as scikit-learn's `MLPClassifier` and skorch's nets do."""
+"""Detection of Ctrl-C in code that may catch it, as `MLPClassifier` and skorch do."""
 
 import contextlib
 import signal
@@ -8,17 +8,18 @@ from types import FrameType
 
 
 class Interrupts:
-    """How often Ctrl-C has raised KeyboardInterrupt."""
+    """Number of times that Ctrl-C raised KeyboardInterrupt."""
 
     count = 0
 
 
 @contextlib.contextmanager
 def counted_interrupts() -> Iterator[Interrupts]:
-    """Count each Ctrl-C that the handler of it, Python's or anybody else's, answers by a KeyboardInterrupt.
+    """Count each Ctrl-C for which the installed handler raises KeyboardInterrupt.
 
-    One that does something else instead (asyncio's cancels a task first) has its reasons. Where Ctrl-C has no handler
-    in Python, and in other threads, which no signal reaches, none is counted.
+    A Ctrl-C that is handled otherwise does not count (asyncio cancels a task first).
+    Nothing is counted if the handler is not a Python function, or in threads other than
+    the main thread, which receive no signals.
     """
     interrupts = Interrupts()
     before = signal.getsignal(signal.SIGINT)
@@ -37,15 +38,16 @@ def counted_interrupts() -> Iterator[Interrupts]:
     try:
         yield interrupts
     finally:
-        if signal.getsignal(signal.SIGINT) is counting:  # else what ran inside has set another one
+        if signal.getsignal(signal.SIGINT) is counting:  # otherwise, code inside installed another handler
             signal.signal(signal.SIGINT, before)
 
 
 @contextlib.contextmanager
 def noticed_interrupts() -> Iterator[None]:
-    """Raise KeyboardInterrupt in the end, where Ctrl-C came meanwhile and what ran inside kept it to itself.
+    """Raise KeyboardInterrupt at the end if code inside caught one.
 
-    So what an interrupted fit has made is taken for nothing else, however deep inside others it was.
+    The result of an interrupted fit is then not mistaken for a complete one, however
+    deeply the fit is nested.
     """
     with counted_interrupts() as interrupts:
         yield

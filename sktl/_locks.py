@@ -1,7 +1,8 @@
-"""Locks that a forked child finds open, and what is built on them.
+"""Locks that are released in forked processes, and tools built on them.
 
-A child has only the thread that forked: a lock of Python's own that another thread held at that moment stays locked in
-it for ever. So every lock of sktl is one of these, which a test sees to.
+A child process has only the thread that forked. One of Python's own locks, if another
+thread held it at that moment, would stay locked in the child forever. Therefore all
+locks of sktl are of this kind, which is tested.
 """
 
 import contextlib
@@ -18,21 +19,21 @@ _ALL: "weakref.WeakSet[Any]" = weakref.WeakSet()
 
 
 class Lock:
-    """A lock that the thread which holds it may take again; a forked child finds it open, unless it holds it itself."""
+    """Reentrant lock that is released on fork, unless the forking thread holds it."""
 
     def __init__(self) -> None:
         self._lock = threading.RLock()
-        self._owner = self._depth = 0  # written by no thread but the one that holds it
+        self._owner = self._depth = 0  # only written by the thread that holds the lock
         _ALL.add(self)
 
     def acquire(self) -> None:
-        """Wait until no other thread holds it, and hold it."""
+        """Acquire the lock, waiting for other threads."""
         self._lock.acquire()
         self._owner = threading.get_ident()
         self._depth += 1
 
     def release(self) -> None:
-        """Let others have it, once it has been released as often as it was taken."""
+        """Release the lock; it is free after as many releases as acquisitions."""
         self._depth -= 1
         self._lock.release()
 
@@ -57,16 +58,17 @@ class _Mode(NamedTuple):
 
 
 class Modes:
-    """Lets threads run together that want the process in the same mode; those that want it in another one wait.
+    """Modes of the whole process that threads share or wait for.
 
-    What torch sets for the whole process (the precision of products, what an exporter replaces) is so set for nobody
-    who runs beside and wants it otherwise.
+    Threads that need the same mode, such as a setting of torch, run concurrently.
+    Threads that need another mode wait, so that they do not run with settings of other
+    threads, such as the precision of products or the patches of an exporter.
     """
 
     _changed: threading.Condition
-    _queue: dict[object, Hashable]  # who waits for what, in the order in which they came
+    _queue: dict[object, Hashable]  # waiting threads and their modes, in order of arrival
     _current: "_Mode | None"
-    _state: Any  # what its first thread has given for its last one
+    _state: Any  # result of ``begin`` in the first thread, for ``end`` in the last one
     _n_inside: int
 
     def __init__(self) -> None:
@@ -83,16 +85,17 @@ class Modes:
         begin: "Callable[[], Any] | None" = None,
         end: "Callable[[Any], object] | None" = None,
     ) -> Iterator[None]:
-        """Be in a mode; a thread that is in another one leaves that meanwhile.
+        """Enter a mode; a thread in another mode leaves that one in the meantime.
 
         Parameters
         ----------
         name : hashable
-            What the process is to be in.
+            Name of the mode.
         alone : bool, default=False
-            Whether other threads have to wait that want the same.
+            Whether other threads must wait even if they need the same mode.
         begin, end : callable or None, default=None
-            What the first thread in a mode does, and what the last one does with the result of that.
+            Called by the first thread that enters the mode and by the last one that
+            leaves it. ``end`` gets the result of ``begin``.
         """
         mode = _Mode((name, threading.get_ident()) if alone else name, begin, end)
         outer: _Mode | None = getattr(self._thread, "mode", None)
@@ -127,7 +130,7 @@ class Modes:
         self._thread.mode = mode
 
     def _is_next(self, ticket: object, name: Hashable) -> bool:
-        """Whether nobody inside, and nobody who came before, wants another mode."""
+        """Check that no thread inside or ahead in the queue needs another mode."""
         for earlier, wanted in self._queue.items():
             if earlier is ticket:
                 break
@@ -136,7 +139,7 @@ class Modes:
         return not self._n_inside or (self._current is not None and self._current.name == name)
 
     def _leave(self, mode: _Mode) -> None:
-        if self._thread.mode is None:  # an error, as of Ctrl-C, came while it was waiting to be inside again
+        if self._thread.mode is None:  # an exception, such as KeyboardInterrupt, came while waiting to enter again
             return
         self._thread.mode = None
         with self._changed:
@@ -158,13 +161,14 @@ class Modes:
         if mine is not None:
             self._current, self._state, self._n_inside = mine, state, 1
         elif is_set and before is not None and before.end is not None:
-            before.end(state)  # the threads that would have done it are not there
+            before.end(state)  # the threads that would have called it do not exist in the child
 
 
 class cached(cached_property[ValueT]):
-    """An attribute that is computed when it is needed, by each thread that needs it at that moment.
+    """Cached property without a lock; concurrent threads may compute it several times.
 
-    `functools.cached_property` of Python 3.11 has a lock: one for all instances, that would stay locked in a child.
+    `functools.cached_property` of Python 3.11 has one lock for all instances, which
+    could stay locked in a child.
     """
 
     def __get__(self, instance: Any, owner: "type | None" = None) -> Any:
@@ -175,19 +179,19 @@ class cached(cached_property[ValueT]):
 
 
 class cached_once(cached[ValueT]):
-    """An attribute that one thread computes, for all others to have the very same object."""
+    """Cached property that is computed once, so that threads share the object."""
 
     def __get__(self, instance: Any, owner: "type | None" = None) -> Any:
         if instance is None:
             return self
         with _computing(instance):
-            if self.attrname in vars(instance):  # another thread was faster
+            if self.attrname in vars(instance):  # computed by another thread in the meantime
                 return vars(instance)[self.attrname]
             return super().__get__(instance, owner)
 
 
 class _Computing:
-    """One lock for each object whose attributes are computed at this moment, and for how many threads."""
+    """Locks of objects whose attributes are being computed, with numbers of threads."""
 
     lock = Lock()
     locks: "dict[int, tuple[Lock, int]]" = {}
@@ -195,7 +199,7 @@ class _Computing:
 
 @contextlib.contextmanager
 def _computing(instance: Any) -> Iterator[None]:
-    key = id(instance)  # which nobody else has while this thread refers to it
+    key = id(instance)  # unique while this thread refers to the object
     with _Computing.lock:
         lock, n_threads = _Computing.locks.get(key) or (Lock(), 0)
         _Computing.locks[key] = lock, n_threads + 1

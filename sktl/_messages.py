@@ -1,4 +1,4 @@
-"""Messages of a length that can be read, however long the path, label or parameter is that they quote."""
+"""Limits for the length of messages that quote long paths, labels or parameters."""
 
 import contextlib
 from collections.abc import Iterator
@@ -8,14 +8,14 @@ LIMIT = 600  # characters of a message: about six lines
 
 
 def shortened(text: str, limit: int = LIMIT) -> str:
-    """Cut a long text in its middle: its beginning says what came, its end what to do.
+    """Cut the middle out of a long text.
 
     Parameters
     ----------
     text : str
-        A text of at most ``limit`` characters is returned as it is.
+        The text. If it has at most ``limit`` characters, it is returned unchanged.
     limit : int, default=600
-        Number of characters that are returned at most. Below 100 little is left beside the mark that stands for the
+        Maximum number of characters, including those of the mark in place of the
         middle.
     """
     if len(text) <= limit:
@@ -27,7 +27,7 @@ def shortened(text: str, limit: int = LIMIT) -> str:
 
 
 def shortened_args(args: tuple[Any, ...]) -> tuple[Any, ...]:
-    """Shorten the texts among the arguments of an exception, which share the limit."""
+    """Shorten the strings in the arguments of an exception, which share the limit."""
     return tuple(shortened(arg, LIMIT // len(args)) if isinstance(arg, str) else arg for arg in args)
 
 
@@ -35,15 +35,16 @@ def shortened_args(args: tuple[Any, ...]) -> tuple[Any, ...]:
 def shortened_errors(
     kinds: type[Exception] | tuple[type[Exception], ...] = (ValueError, TypeError),
 ) -> Iterator[None]:
-    """Shorten the message of an error that is raised inside; it stays the same error, of its type, with its traceback.
+    """Shorten the messages of errors that are raised inside.
 
-    It is for single calls into scikit-learn, whose messages quote values whole. What users wrote themselves, such as a
-    teacher, is not called inside: its messages are not ours, and the middle of a long one may be what they need.
+    The errors keep their type and traceback. Use it for single calls into scikit-learn,
+    whose messages quote whole values. Do not use it for code of users, such as a
+    teacher, whose messages may need their middle.
 
     Parameters
     ----------
     kinds : type or tuple of types, default=(ValueError, TypeError)
-        Which errors.
+        Types of errors.
     """
     try:
         yield

@@ -1,7 +1,8 @@
-"""Where the names are that pickles of earlier versions hold: a pickle names a class or a function by its module.
+"""New locations of names in pickles of earlier versions.
 
-Modules of sktl are private and are renamed without notice, but files of users outlive that: what stood in a pickle once
-stays in this table. Public names are found in the public module, wherever they are defined.
+A pickle refers to a class or function by its module. Private modules of sktl are
+renamed without notice, but pickles of users must still load, so names that have been in
+pickles stay in this table. Public names are looked up in the public module.
 """
 
 import importlib
@@ -9,7 +10,7 @@ import sys
 from types import ModuleType
 from typing import Any
 
-# Modules that are no more: where what pickles hold of them is now, and the names that they hold.
+# Removed modules, with the new module and the names that pickles may contain.
 MOVED = {
     # Until 0.1.0
     "sktl._engine._backbone_parameter": ("sktl._estimators._backbone_parameter", "LeftBehind"),
@@ -51,7 +52,7 @@ MOVED = {
     "sktl.selection._strategy": ("sktl.selection", "StrategyAdvice recommend_strategy"),
 }
 
-# Names of these that are others now.
+# Names that changed as well.
 RENAMED = {
     ("sktl._engine._backbone_parameter", "LeftBehind"): "MissingNetwork",
     ("sktl._images._reading", "Reading"): "ReadSettings",
@@ -60,9 +61,10 @@ RENAMED = {
 
 
 class _Moved(ModuleType):
-    """What `sys.modules` has for a module that is no more; it imports the new one when a pickle wants what it held.
+    """Entry in `sys.modules` for a removed module, which imports the new one if needed.
 
-    Any other name is refused without an import: `pickle` asks all modules for what does not say where it comes from.
+    Other names raise an error without an import, because `pickle` searches all modules
+    for objects without a module.
     """
 
     def __getattr__(self, name: str) -> Any:
@@ -73,7 +75,7 @@ class _Moved(ModuleType):
 
 
 def register() -> None:
-    """Let pickle find names of earlier versions, before or after anything else of sktl is imported."""
+    """Register removed modules, so that pickles of earlier versions can be loaded."""
     packages = {name.rpartition(".")[0] for name in MOVED if name.startswith("sktl._engine.")}
     for name in [*packages, *MOVED]:
         sys.modules[name] = _Moved(name, "Names of an earlier version of sktl, for pickles that hold them.")

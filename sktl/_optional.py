@@ -1,4 +1,4 @@
-"""Optional packages: imported when they are needed, with an error that names the extra."""
+"""Import of optional packages when they are needed."""
 
 import importlib
 import importlib.util
@@ -8,26 +8,27 @@ from sktl.exceptions import MissingDependencyError
 
 
 def is_installed(package: str) -> bool:
-    """Whether ``package`` could be imported, without importing it."""
+    """Check whether a package is installed, without importing it."""
     return importlib.util.find_spec(package) is not None
 
 
 def import_optional(package: str, *, extra: str, purpose: str) -> ModuleType:
-    """Import ``package`` or raise an error that says what it is for and how to install it.
+    """Import a package, or raise an error that explains how to install it.
 
     Parameters
     ----------
     package : str
-        The package as it is imported, for example ``"onnxruntime"``.
+        Import name of the package, for example ``"onnxruntime"``.
     extra : str
-        The extra of sktl that installs it, for example ``"onnx"``.
+        Extra of sktl that installs the package, for example ``"onnx"``.
     purpose : str
-        What it is needed for, as the subject of a sentence: ``"engine='onnxruntime'"``.
+        Feature that needs the package, as the subject of a sentence:
+        ``"engine='onnxruntime'"``.
 
     Raises
     ------
     MissingDependencyError
-        Where the package is not installed.
+        If the package is not installed.
     """
     try:
         return importlib.import_module(package)

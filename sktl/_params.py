@@ -1,4 +1,4 @@
-"""Validation by scikit-learn, with messages that do not grow with what was given."""
+"""Validation by scikit-learn with messages of limited length."""
 
 import functools
 import inspect
@@ -18,13 +18,13 @@ from sktl.exceptions import InputError, SktlError
 
 
 def check_is_fitted(estimator: Any, attributes: str | None = None) -> None:
-    """Refuse what is not fitted, or no estimator at all; scikit-learn's function of the same name."""
+    """Check that an estimator is fitted, as scikit-learn's function does."""
     with shortened_errors():
         _validation.check_is_fitted(estimator, attributes)
 
 
 def check_consistent_length(*arrays: Any) -> None:
-    """Refuse tables of different lengths, and what has no length; scikit-learn's function of the same name."""
+    """Check that arrays have the same length, as scikit-learn's function does."""
     with shortened_errors():
         _validation.check_consistent_length(*arrays)
 
@@ -36,33 +36,34 @@ class Estimator(BaseEstimator):
     _doc_link_template = "https://sktl.github.io/sktl/generated/{module}.{name}.html"
 
     def _doc_link_url_param_generator(self) -> dict[str, str]:
-        """Return the module and the name under which the reference documents the class."""
+        """Return the module and name under which the reference documents the class."""
         name = type(self).__name__
         room = type(self).__module__.partition("._")[0]
         is_flagship = name in getattr(sys.modules["sktl"], "__all__", ())
         return {"module": "sktl" if is_flagship else room, "name": name}
 
     def __getstate__(self) -> dict[str, Any]:
-        """It is pickled with networks that are loaded without being traced, and with the version that pickled it."""
+        """Return the state, with networks that load without tracing and the version."""
         state = {name: to_pickle(value) for name, value in super().__getstate__().items()}
         return {**state, "_sktl_version": __version__}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
-        """Take the state of any version, see `_restore`, or say which version can load it."""
+        """Restore a state, or raise an error that names the version that pickled it."""
         state = dict(state)
-        version = state.pop("_sktl_version", "before 0.1.0")  # which was the first to note itself
+        version = state.pop("_sktl_version", "before 0.1.0")  # the first version that is stored
         try:
             self._restore(state)
-        except (SktlError, MemoryError):  # such as this one, of an estimator inside
+        except (SktlError, MemoryError):  # for example, this very error for a nested estimator
             raise
         except Exception as error:
             raise InputError(
-                f"This {type(self).__name__} was pickled by sktl {version}, and sktl {__version__} cannot load it "
-                f"({type(error).__name__}: {error}). Load it with the version that pickled it, or fit it again."
+                f"This {type(self).__name__} was pickled with sktl {version} and cannot be loaded with sktl "
+                f"{__version__} ({type(error).__name__}: {error}). Load it with the version that pickled it, or fit "
+                "it again."
             ) from error
 
     def _restore(self, state: dict[str, Any]) -> None:
-        """Take a state; parameters that the version which pickled it did not have get their defaults, which it used."""
+        """Restore a state; parameters that are missing in it get their defaults."""
         super().__setstate__(state)
         for name, parameter in inspect.signature(type(self)).parameters.items():
             if name not in vars(self) and parameter.default is not parameter.empty:
@@ -74,7 +75,7 @@ class Estimator(BaseEstimator):
 
 
 def validate_params(constraints: dict[str, Any], *, prefer_skip_nested_validation: bool) -> Callable:
-    """Validate the parameters of a function before it is run; see scikit-learn's decorator of the same name."""
+    """Validate the parameters of a function, as scikit-learn's decorator does."""
     validated = _param_validation.validate_params(
         constraints, prefer_skip_nested_validation=prefer_skip_nested_validation
     )
@@ -84,7 +85,7 @@ def validate_params(constraints: dict[str, Any], *, prefer_skip_nested_validatio
 
         @functools.wraps(inner)
         def outer(*args: Any, **kwargs: Any) -> Any:
-            with shortened_errors(InvalidParameterError):  # and nothing else that is raised while the function runs
+            with shortened_errors(InvalidParameterError):  # but no other errors of the function
                 return inner(*args, **kwargs)
 
         return outer

@@ -1,8 +1,8 @@
-"""A part of a network as a module that runs its graph, and that a pickle holds as what it is.
+"""Graph modules that are pickled as a list of nodes.
 
-`torch.fx.GraphModule` pickles the source of its forward pass, and traces that when it is loaded: meanwhile it replaces
-methods of `torch.nn.Module` for all threads of the process, and two that load at once break each other. A graph is a
-list of nodes, and can be pickled as one.
+`torch.fx.GraphModule` pickles the source code of its forward pass and traces it again
+on loading. Tracing replaces methods of `torch.nn.Module` for all threads of the
+process, so that two threads that load at the same time break each other.
 """
 
 import copy
@@ -18,14 +18,15 @@ _MADE_OF_THE_GRAPH = ("_graph", "_code", "_lineno_map", "_prologue_start")
 
 
 class Part(fx.GraphModule):
-    """A `torch.fx.GraphModule` that is loaded from a pickle without being traced.
+    """`torch.fx.GraphModule` that is loaded from a pickle without tracing.
 
-    Where it was made of torchvision's kind, which has one graph for training and one for predictions, it has both.
+    If the original has separate graphs for training and prediction, as those of
+    torchvision, both are kept.
     """
 
     def train(self, mode: bool = True) -> "Part":
         graph = vars(self).get("train_graph" if mode else "eval_graph")
-        if isinstance(graph, fx.Graph) and graph is not self.graph:  # some set `training` alone
+        if isinstance(graph, fx.Graph) and graph is not self.graph:  # some only set `training`
             _run(self, graph)
         return super().train(mode)
 
@@ -37,13 +38,13 @@ class Part(fx.GraphModule):
         return _loaded, (type(self).__name__, state, _described(self.graph))
 
     def __deepcopy__(self, memo: dict[int, Any]) -> "Part":
-        # torch's own method keeps what the graph uses that runs, and no other graph.
+        # torch's own method keeps only the current graph and what it uses.
         state, graph = copy.deepcopy((self._state(), self.graph), memo)
         return _made(type(self).__name__, state, graph)
 
 
 def without_tracing(module: nn.Module) -> nn.Module:
-    """The module with a `Part` in place of each graph module in it, or for it if it is one; changed in place."""
+    """Replace each graph module inside a module, or the module itself, by a `Part`."""
     if _is_traced_when_loaded(module):
         return _as_part(module)
     for owner in list(module.modules()):
@@ -54,9 +55,10 @@ def without_tracing(module: nn.Module) -> nn.Module:
 
 
 def to_pickle(value: Any) -> Any:
-    """What to pickle in place of a user's network that would be traced when it is loaded; any other value as it is.
+    """Replace networks that would be traced on loading; return other values unchanged.
 
-    Lists, tuples and dicts of them too, which are other ones only where something in them is.
+    Lists, tuples and dicts are searched for networks, and copied only if they contain
+    any.
     """
     if type(value) in (list, tuple, dict):
         items = list(value.values() if isinstance(value, dict) else value)
@@ -67,7 +69,7 @@ def to_pickle(value: Any) -> Any:
     if isinstance(value, nn.Module) and any(map(_is_traced_when_loaded, value.modules())):
         copied = without_tracing(copy.deepcopy(value))
         places = dict(copied.named_modules())
-        for name, module in value.named_modules():  # torchvision's graph modules are in training mode in a copy
+        for name, module in value.named_modules():  # copies of torchvision's graph modules are in training mode
             if name in places:
                 places[name].train(module.training)
         return copied
@@ -75,7 +77,7 @@ def to_pickle(value: Any) -> Any:
 
 
 def _is_traced_when_loaded(module: nn.Module) -> bool:
-    # Of one whose code is made in another way than from its nodes alone, these are not the whole.
+    # With a custom code generator, the nodes do not determine the code.
     return (
         isinstance(module, fx.GraphModule)
         and not isinstance(module, Part)
@@ -89,7 +91,7 @@ def _as_part(module: Any) -> Part:
 
 
 class _Function(NamedTuple):
-    """A function, or another object of a module, by the place where it can be imported from."""
+    """Function or other object, as the module and name to import."""
 
     module: str
     name: str
@@ -102,23 +104,23 @@ class _Function(NamedTuple):
 
 
 class _Graph(NamedTuple):
-    """A graph beside the one that runs."""
+    """Additional graph of a module, as a list of nodes."""
 
     described: list[tuple]
 
 
 class _Place(NamedTuple):
-    """A node by its place in the graph."""
+    """Node, as its index in the graph."""
 
     number: int
 
 
 def _described(graph: fx.Graph) -> list[tuple]:
-    """A graph as a list of what can be pickled: (name, operation, target, arguments, named arguments) of each node."""
+    """Return a graph as a list of (name, op, target, args, kwargs) of its nodes."""
     places = {node: _Place(number) for number, node in enumerate(graph.nodes)}
 
     def described(value: Any) -> Any:
-        # A memory format is pickled as a method of torch itself, which not every protocol can.
+        # Not every protocol can pickle a memory format.
         return places[value] if isinstance(value, fx.Node) else _Function(*str(value).split("."))
 
     return [
@@ -133,7 +135,7 @@ def _described(graph: fx.Graph) -> list[tuple]:
 
 
 def _importable(function: Any) -> Any:
-    """A function by its name, under which torch may have it elsewhere than where it was defined."""
+    """Return the import location of a function, which torch may have elsewhere."""
     names: list[tuple[Any, Any]] = [(getattr(function, "__module__", None), getattr(function, "__qualname__", None))]
     module, _, name = _get_qualified_name(function).rpartition(".")
     names.append((module or "builtins", name))
@@ -144,11 +146,11 @@ def _importable(function: Any) -> Any:
                     return place
             except (ImportError, AttributeError):
                 continue
-    return function  # of the program itself, which pickle knows how to name
+    return function  # a function of the main program, which pickle can name
 
 
 def _replaced(value: Any, kind: Any, replace: Any) -> Any:
-    """A nest of tuples, lists and dicts with each object of a kind replaced."""
+    """Replace objects of a type in nested tuples, lists and dicts."""
     if isinstance(value, kind):
         return replace(value)
     if isinstance(value, tuple) and hasattr(value, "_fields"):
@@ -183,7 +185,7 @@ def _graph(described: list[tuple]) -> fx.Graph:
 
 
 def _made(name: str, state: dict[str, Any], graph: fx.Graph) -> Part:
-    part = Part.__new__(Part)  # of a class of its own, as each graph module is
+    part = Part.__new__(Part)  # each graph module has a separate class
     type(part).__name__ = name
     vars(part).update(state)
     _run(part, graph)

@@ -1,16 +1,20 @@
-"""What torch has one of for the whole process, and which thread may set it when.
+"""Modes of torch's process-wide settings, and the threads that may change them.
 
-======================  ==================================================  ========================================
-mode                    what is set                                         who
-======================  ==================================================  ========================================
-`as_the_user_has_it`    nothing                                             a step of a training, a prediction
-`in_plain_float32`      no TF32 in products and convolutions on a GPU       a frozen prefix there, in float32
-`exporting`             what `torch.export` replaces while it runs: flags   one export at a time
-                        that optimizers read, methods of all modules
-======================  ==================================================  ========================================
+======================  ========================================  ======================
+mode                    setting                                   used by
+======================  ========================================  ======================
+`as_the_user_has_it`    unchanged                                 a training step, a
+                                                                  prediction
+`in_plain_float32`      no TF32 in products and convolutions on   a frozen prefix in
+                        a GPU                                     float32 on a GPU
+`exporting`             patches of `torch.export` while it runs:  one export at a time
+                        flags that optimizers read, methods of
+                        all modules
+======================  ========================================  ======================
 
-Threads in one mode run at once; those that want another one wait until they have left it, which is one batch or one
-export later. Whoever draws random numbers of its own (`sktl._randomness`) takes its turn there before it enters a mode.
+Threads in the same mode run concurrently. Threads that need another mode wait until the
+others have left theirs, which takes one batch or one export. A thread that draws random
+numbers (`sktl._randomness`) takes its turn there before it enters a mode.
 """
 
 import contextlib
@@ -23,17 +27,17 @@ _MODES = Modes()
 
 
 def as_the_user_has_it() -> contextlib.AbstractContextManager[None]:
-    """Run a network with the flags as they are, and with none that another thread has set for itself."""
+    """Run a network with the user's settings, without those of other threads."""
     return _MODES("user")
 
 
 def in_plain_float32() -> contextlib.AbstractContextManager[None]:
-    """Run a network on a GPU with products of float32 that are not rounded to TF32."""
+    """Run a network on a GPU without rounding float32 products to TF32."""
     return _MODES("float32", begin=_forbid_tf32, end=_put_back)
 
 
 def exporting() -> contextlib.AbstractContextManager[None]:
-    """Run `torch.export`, which is not made for several threads, nor for networks that run beside it."""
+    """Run `torch.export`, which does not support concurrent threads."""
     return _MODES("export", alone=True)
 
 

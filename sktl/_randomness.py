@@ -1,8 +1,9 @@
-"""The one owner of the generators that a whole process draws from: torch's, NumPy's and Python's.
+"""Control of the global random generators of torch, NumPy and Python.
 
-Dropout, a network's first weights and most transforms of pictures draw from them and from nothing else. Whoever needs
-numbers of its own puts its state in their place while it draws, a training for one step, and takes them turn by turn
-with the other threads. So numbers depend on a seed alone, and what the user draws goes on as if nobody had been there.
+Dropout, weight initialization and most image transforms can only draw from these
+generators. Code that needs reproducible numbers replaces their state while it draws (a
+training, for one step), one thread at a time, and restores the state afterwards. The
+numbers then depend only on a seed, and the user's random numbers are not affected.
 """
 
 import contextlib
@@ -18,26 +19,27 @@ import torch
 from sktl._locks import Lock
 
 _GENERATORS = Lock()
-_HELPERS = Lock()  # threads that work for the one that has the generators draw one at a time
+_HELPERS = Lock()  # helper threads of the thread that has the generators draw one at a time
 
 
 class _Turn:
-    """Whose turn it is; a thread that works for that one knows it from the context that it was given."""
+    """The current turn; helper threads recognize it by their context."""
 
     now: object = None
-    thread: int = 0  # which one took it
+    thread: int = 0  # the thread whose turn it is
     mine: contextvars.ContextVar[object] = contextvars.ContextVar("sktl_turn", default=None)
 
 
 class Randomness:
-    """A sequence of random numbers that is drawn from the global generators, and by nobody else meanwhile.
+    """Sequence of random numbers that is drawn from the global generators.
 
     Parameters
     ----------
     seed : int
-        Where it begins.
+        Seed of the sequence.
     device : str or torch.device, default="cpu"
-        A GPU has a generator of its own, which is seeded and put back beside that of the CPU.
+        Device. For a GPU, its generator is seeded and restored in addition to that of
+        the CPU.
     """
 
     def __init__(self, seed: int, device: "str | torch.device" = "cpu"):
@@ -49,13 +51,13 @@ class Randomness:
             self._states.append(torch.Generator(device).manual_seed(seed).get_state())
 
     def generators(self) -> list[torch.Generator]:
-        """The global generators that it is drawn from."""
+        """Return the global generators that are used."""
         gpu = [] if self._gpu is None else [torch.cuda.default_generators[self._gpu]]
         return [torch.default_generator, *gpu]
 
     @contextlib.contextmanager
     def drawn_from(self) -> Iterator[None]:
-        """Draw from it inside, from where it was left the last time; the global generators are as before afterwards."""
+        """Continue the sequence inside, and restore the generators afterwards."""
         with _turn():
             generators = self.generators()
             before = [generator.get_state() for generator in generators]
@@ -70,7 +72,7 @@ class Randomness:
 @contextlib.contextmanager
 def _turn() -> Iterator[None]:
     if _Turn.now is not None and _Turn.mine.get() is _Turn.now:
-        # Within its own turn the thread waits for nobody: its helpers may be what it is waiting for.
+        # The thread whose turn it is must not wait for its helpers, which it may be waiting for already.
         with contextlib.nullcontext() if _Turn.thread == threading.get_ident() else _HELPERS:
             yield
         return
@@ -85,10 +87,10 @@ def _turn() -> Iterator[None]:
 
 
 def helping(function: Callable[..., Any]) -> Callable[..., Any]:
-    """The function for a thread that works for this one, and may draw while this one has the generators and waits."""
+    """Wrap a function for a helper thread that draws during the turn of this thread."""
 
     def call(*args: Any) -> Any:
-        return contextvars.Context.run(context.copy(), function, *args)  # one context is one thread's at a time
+        return contextvars.Context.run(context.copy(), function, *args)  # a context can be used by one thread at a time
 
     context = contextvars.copy_context()
     return call
@@ -96,9 +98,9 @@ def helping(function: Callable[..., Any]) -> Callable[..., Any]:
 
 @contextlib.contextmanager
 def seeded_everywhere(seed: int) -> Iterator[None]:
-    """Seed the generators of torch (on the CPU), NumPy and Python, and put them back as they were."""
+    """Seed the generators of torch (on the CPU), NumPy and Python, and restore them."""
     with Randomness(seed).drawn_from():
-        before_numpy, before_python = np.random.get_state(), random.getstate()  # noqa: NPY002, transforms draw from it
+        before_numpy, before_python = np.random.get_state(), random.getstate()  # noqa: NPY002, used by transforms
         try:
             np.random.seed(seed % 2**32)  # noqa: NPY002
             random.seed(seed)

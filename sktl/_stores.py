@@ -1,4 +1,4 @@
-"""What sktl keeps for the life of a process, and how to let go of all of it at once."""
+"""Registry of everything that sktl keeps in memory for the lifetime of the process."""
 
 import contextlib
 from collections.abc import Callable
@@ -10,28 +10,32 @@ _STORES: dict[str, tuple[Callable[[], object], Any]] = {}
 
 
 def register_store(name: str, clear: Callable[[], object], lock: Lock | None = None) -> None:
-    """Say of something that is kept for the life of the process how it is emptied.
+    """Register a store that `clear_caches` empties.
 
     Parameters
     ----------
     name : str
-        What it is, as the table in the documentation names it.
+        Name of the store in the table of the documentation.
     clear : callable
-        Empties it; whoever uses it at that moment goes on with what it has.
+        Empties the store. Objects that are in use at that moment stay valid.
     lock : Lock or None, default=None
-        Held by whoever looks into it and then takes what was seen, so that it is still there; None where that is one
-        step, or where ``clear`` takes a lock itself.
+        Lock that protects a lookup in the store. None if lookups are atomic or
+        ``clear`` takes a lock itself.
     """
     _STORES[name] = clear, lock if lock is not None else contextlib.nullcontext()
 
 
 def clear_caches() -> None:
-    """Forget everything that sktl keeps in memory for the life of the process.
+    """Clear everything that sktl keeps in memory for the lifetime of the process.
 
-    Features of images (``cache="auto"``), answers and fitted copies of teachers, loaded networks, and engines that were
-    built for them are computed or read again when they are needed. Results stay the same. What lies in a directory
-    (``cache="features/"``, downloaded weights, exported graphs) stays, and so does what an estimator of yours holds.
-    The user guide of the cache lists all stores with their bounds.
+    This includes the output of networks for images (``cache="auto"``), the output and
+    fitted copies of teachers, loaded networks and their engines. They are computed or
+    loaded again when needed, with the same results. Files, such as those of
+    ``cache="features/"``, downloaded weights and exported graphs, and fitted estimators
+    are not affected.
+
+    Read more in the :doc:`user guide </cache>`, which lists all stores with their
+    limits.
 
     Examples
     --------

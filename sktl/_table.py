@@ -1,4 +1,4 @@
-"""Tables that read well in a terminal and in a notebook, and give their columns to whoever wants to compute."""
+"""Tables for terminals and notebooks."""
 
 import math
 from collections.abc import Callable, Mapping, Sequence
@@ -9,29 +9,31 @@ from typing import Any
 from sktl._optional import import_optional
 
 _HEADING_WIDTH = 20  # longer headings take several lines
-_MAX_DECIMALS = 6  # numbers that need more are written with a power of ten
+_MAX_DECIMALS = 6  # numbers that need more decimals use scientific notation
 
 
 class ReadableTable:
-    """Columns with a title; a base class.
+    """Base class of results that print as a table.
 
     Parameters
     ----------
     title : str
-        Stands above the table.
+        Title above the table.
     columns : mapping of str to sequence
-        The columns, as they are.
+        Values of the columns.
     headings : sequence of str
-        What stands above each column where it is shown.
+        Displayed heading of each column.
     formats : sequence of callable
-        What makes a value of each column a text. Numbers of unlike size take `alike`.
+        Functions that format the values of each column as strings. For numbers of
+        different magnitude, use `alike`.
     names : sequence of str, default=()
-        The columns whose texts begin at the left; all others are numbers and end at the right.
+        Names of the columns that are aligned to the left. All other columns are aligned
+        to the right.
     note : str, default=""
-        Stands below the table.
+        Note below the table.
     """
 
-    # Those of a table that was pickled before there were any.
+    # Defaults for tables that were pickled before these attributes existed.
     _left: Sequence[int] = (0,)
     _note = ""
 
@@ -53,38 +55,40 @@ class ReadableTable:
         self._note = note
 
     def to_dict(self) -> dict[str, list[Any]]:
-        """The columns.
+        """Return the columns as a dict.
 
         Returns
         -------
-        dict of str to list
+        columns : dict of str to list
+            Values of each column.
         """
         return {name: list(values) for name, values in self._columns.items()}
 
     def to_frame(self) -> Any:
-        """The columns as a DataFrame.
+        """Return the columns as a DataFrame.
 
         Returns
         -------
-        pandas.DataFrame
+        frame : pandas.DataFrame
+            The table.
 
         Raises
         ------
         MissingDependencyError
-            Where pandas is not installed.
+            If pandas is not installed.
         """
         pandas = import_optional("pandas", extra="pandas", purpose=f"{type(self).__name__}.to_frame()")
         return pandas.DataFrame(self.to_dict())
 
     def _rows(self) -> list[list[str]]:
-        """The values as text."""
+        """Return the values as strings."""
         rows = zip(*self._columns.values(), strict=True)
         return [[text(value) for text, value in zip(self._formats, row, strict=True)] for row in rows]
 
     def __repr__(self) -> str:
         headings = [wrap(heading, _HEADING_WIDTH) or [""] for heading in self._headings]
         n_lines = max(map(len, headings), default=0)
-        # A heading stands right above its column: what is shorter begins further down.
+        # Short headings are aligned to the bottom, right above their column.
         lines = zip(*([""] * (n_lines - len(heading)) + heading for heading in headings), strict=True)
         cells = [*map(list, lines), *self._rows()]
         widths = [max(map(len, column)) for column in zip(*cells, strict=True)]
@@ -99,7 +103,7 @@ class ReadableTable:
         return "\n".join([self._title, "", *written, *note])
 
     def _repr_html_(self) -> str:
-        # A notebook aligns cells as it likes, a documentation page otherwise: both are told.
+        # Notebooks and documentation pages have different default alignments.
         sides = ["left" if column in self._left else "right" for column in range(len(self._headings))]
 
         def row(cells: Sequence[str], tag: str) -> str:
@@ -119,19 +123,19 @@ class ReadableTable:
 
 
 def alike(values: Sequence[float], digits: int) -> Callable[[float], str]:
-    """What writes all numbers of a column in one way: with as many decimals, or all with a power of ten.
+    """Return a common format for a column: fixed decimals or scientific notation.
 
     Parameters
     ----------
     values : sequence of float
-        The numbers of the column.
+        Numbers of the column.
     digits : int
-        How many significant digits each has at least, but for zeros at its end.
+        Minimum number of significant digits, not counting trailing zeros.
 
     Returns
     -------
     callable
-        Makes a number a text.
+        Function that formats a number.
 
     Examples
     --------
@@ -151,15 +155,5 @@ def alike(values: Sequence[float], digits: int) -> Callable[[float], str]:
 
 
 def counted(value: "int | None") -> str:
-    """A number with its thousands apart; a dash where there is none.
-
-    Parameters
-    ----------
-    value : int or None
-        What was counted.
-
-    Returns
-    -------
-    str
-    """
+    """Format a number with thousands separators, and None as a dash."""
     return "-" if value is None else f"{value:,}"

@@ -1,19 +1,21 @@
-"""Threads inside workers: not more of them than the machine has cores, and one where more would hang.
+"""Limits for the number of threads in parallel workers.
 
-===================  ==================  ==================================================
-backend              torch's threads     what is done
-===================  ==================  ==================================================
+===================  ==================  =============================================
+backend              torch's threads     what sktl does
+===================  ==================  =============================================
 none (n_jobs=1)      all cores           nothing
-``loky``             cores // n_jobs     nothing: joblib said so, or the user said otherwise
+``loky``             cores // n_jobs     nothing: the number is that of joblib or user
 ``threading``        all cores, in each  one thread for each worker
 ``multiprocessing``  all cores, in each  one thread for each worker
 any forked process   all cores           one thread
-===================  ==================  ==================================================
+===================  ==================  =============================================
 
-In a forked process that is more than a matter of speed: GNU's OpenMP hangs in the child of a process that has used it,
-unless it has one thread. So where sktl has used it, torch has one thread in a child from the start.
+In a forked process, this is not only a matter of speed: GNU's OpenMP hangs in the child
+of a process that has used it, unless the child uses one thread. Therefore torch has one
+thread in children of a process in which sktl has run.
 
-A worker does not learn how many there are, so the only number that is right for all of them is one.
+A worker does not know how many workers there are, so one thread is the only number that
+is right for all of them.
 """
 
 import contextlib
@@ -29,17 +31,17 @@ from sktl._locks import Lock
 
 
 class _Bounded:
-    """The workers of this process that are bounded at this moment."""
+    """State of the workers whose threads are currently limited."""
 
     lock = Lock()
     n_workers = 0
-    n_threads = 1  # what torch had when the first of them came
+    n_threads = 1  # torch's number when the first worker started
 
 
 class _Process:
-    """What matters of this process."""
+    """State of this process."""
 
-    has_run = False  # whether sktl has computed anything in it, or in the one that it was forked from
+    has_run = False  # whether sktl has computed anything in it or its parent
     is_forked = False
 
 
@@ -47,7 +49,7 @@ _THIS_THREAD = threading.local()
 
 
 def _forget_after_fork() -> None:
-    """A child has only the thread that forked: no other workers, none of the threads that torch shares work with."""
+    """Reset the state in a child process, which has no other threads."""
     _Bounded.n_workers = 0
     _THIS_THREAD.is_bounded = False
     _Process.is_forked = True
@@ -60,40 +62,42 @@ if hasattr(os, "register_at_fork"):
 
 
 def in_worker() -> bool:
-    """Whether this code runs for joblib or in a pool of processes, so that others do the same work beside it."""
+    """Check whether this code runs in a worker of joblib or of a process pool."""
     return get_active_backend()[0].nesting_level > 0 or multiprocessing.current_process().daemon
 
 
 def loader_workers(requested: int) -> int:
-    """How many worker processes a `torch.utils.data.DataLoader` may have here.
+    """Return the number of worker processes that a `DataLoader` may use.
 
     Parameters
     ----------
     requested : int
-        What the user wants.
+        Number that the user requested.
 
     Returns
     -------
     int
-        0 inside a worker: a daemon may not have children, and the cores are taken. 0 too where processes are not
-        forked: what a fit has stored cannot be sent to others.
+        0 inside a worker, because a daemon may not have children and the cores are in
+        use. Also 0 if processes are not forked, because the stored rows of a fit cannot
+        be pickled.
     """
-    is_fork = multiprocessing.get_context().get_start_method() == "fork"  # else rows would have to be pickled
+    is_fork = multiprocessing.get_context().get_start_method() == "fork"  # otherwise, rows would be pickled
     return requested if is_fork and not in_worker() else 0
 
 
 @contextlib.contextmanager
 def bounded_threads() -> Iterator[None]:
-    """Give torch one thread, in workers that would take all cores each or hang; put back what was there afterwards.
+    """Limit torch to one thread in workers that would each use all cores, or hang.
 
-    Everywhere else, nothing is changed.
+    The number of threads is restored afterwards. In other code, nothing changes.
 
     Notes
     -----
-    With OpenMP a number of threads belongs to the thread that sets it: the main thread and the other workers keep
-    theirs. But a thread that uses torch for the first time takes the number that was set last, by whomever. A worker
-    that begins while another one is bounded therefore finds 1, and would leave that 1 behind as what it had found. So
-    all workers leave what the first of them found.
+    With OpenMP, the number of threads belongs to the thread that sets it, so the main
+    thread and other workers are not affected. However, a thread that uses torch for the
+    first time takes the number that was set last by any thread. A worker that starts
+    while another one is limited would find 1 and restore 1. Therefore all workers
+    restore the number that the first of them found.
     """
     _Process.has_run = True
     if getattr(_THIS_THREAD, "is_bounded", False) or not (_takes_all_cores() or _Process.is_forked):
@@ -108,7 +112,7 @@ def bounded_threads() -> Iterator[None]:
     try:
         yield
     finally:
-        if os.getpid() == process:  # a child has forgotten it, and has one thread
+        if os.getpid() == process:  # a child process has reset the state and has one thread
             _THIS_THREAD.is_bounded = False
             with _Bounded.lock:
                 _Bounded.n_workers -= 1
@@ -116,9 +120,9 @@ def bounded_threads() -> Iterator[None]:
 
 
 def _takes_all_cores() -> bool:
-    """Whether this is a worker whose number of threads nobody has thought of.
+    """Check whether this is a worker whose number of threads was not limited.
 
-    The tasks of a loky process run in its main thread, and it is no daemon.
+    The tasks of a loky process run in its main thread, and the process is not a daemon.
     """
     if get_active_backend()[0].nesting_level == 0:
         return False

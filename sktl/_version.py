@@ -1,3 +1,3 @@
-"""The version of sktl, for all floors of the house."""
+"""Version of sktl."""
 
 __version__ = "0.1.0"

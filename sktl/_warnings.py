@@ -1,4 +1,4 @@
-"""Warnings that name the line of the user's program that they are about, however deep inside they arise."""
+"""Warnings that are attributed to the line of the user's code that caused them."""
 
 import sys
 import threading
@@ -9,21 +9,21 @@ from concurrent.futures import ThreadPoolExecutor
 from types import FrameType
 from typing import Any, NamedTuple
 
-# Packages whose frames stand between the user's line and the one that warns: sktl, what calls it, what it calls with a
-# function of its own, and what Python itself puts between a function and its caller.
+# Packages whose frames can be between the user's line and the warning: sktl, its
+# callers, packages that call functions of sktl, and modules of Python itself.
 _BETWEEN = frozenset(
     {
         *("sktl", "sklearn", "skorch", "joblib", "torch", "torchvision", "numpy", "scipy", "pandas", "polars", "dask"),
         *("distributed", "concurrent", "threading", "contextlib", "functools", "multiprocessing", "copy", "runpy"),
     }
 )
-_AROUND = frozenset({"sktl", "sklearn"})  # in a worker process, whose outermost frames are no lines of the user's
+_AROUND = frozenset({"sktl", "sklearn"})  # for worker processes, whose outermost frames are not the user's code
 
 _FOLLOWED = threading.local()
 
 
 class Place(NamedTuple):
-    """A line of a program, with the warnings that it has given already."""
+    """Line of a program, with the registry of its warnings."""
 
     filename: str
     lineno: int
@@ -32,17 +32,17 @@ class Place(NamedTuple):
 
 
 def warn(message: str, category: type[Warning]) -> None:
-    """Warn of something that the user's program does.
+    """Issue a warning for the line of the user's code that caused it.
 
-    `warnings.warn` counts frames, which differ from caller to caller; `skip_file_prefixes` is not there before Python
-    3.12.
+    The ``stacklevel`` of `warnings.warn` would depend on the caller, and
+    ``skip_file_prefixes`` requires Python 3.12.
 
     Parameters
     ----------
     message : str
-        What is wrong and what to do.
+        Text of the warning: what is wrong and what to do.
     category : type
-        A warning of `sktl.exceptions`.
+        Class of the warning in `sktl.exceptions`.
     """
     frame = sys._getframe(1)
     where = _first_place(frame, _BETWEEN) or getattr(_FOLLOWED, "place", None) or _first_place(frame, _AROUND)
@@ -51,14 +51,14 @@ def warn(message: str, category: type[Warning]) -> None:
 
 
 def worker_threads(n_threads: int) -> ThreadPoolExecutor:
-    """A pool of threads whose warnings name the line of the user's program that they work for."""
+    """Return a thread pool whose warnings are attributed to the user's current line."""
     frame = sys._getframe(1)
     place = _first_place(frame, _BETWEEN) or getattr(_FOLLOWED, "place", None)
     return ThreadPoolExecutor(n_threads, "sktl", initializer=setattr, initargs=(_FOLLOWED, "place", place))
 
 
 def _first_place(frame: "FrameType | None", passed_over: Collection[str]) -> "Place | None":
-    """The innermost frame that is of none of some packages."""
+    """Return the innermost frame that belongs to none of the given packages."""
     while frame is not None:
         if _package(frame) not in passed_over:
             return _place_of(frame)
@@ -67,7 +67,7 @@ def _first_place(frame: "FrameType | None", passed_over: Collection[str]) -> "Pl
 
 
 def _package(frame: FrameType) -> str:
-    """The package that a frame's code is of; of what is run by ``python -m`` as well."""
+    """Return the package of a frame's code, also under ``python -m``."""
     spec = frame.f_globals.get("__spec__")
     name = frame.f_globals.get("__name__") if spec is None else spec.name
     return str(name).partition(".")[0]
@@ -79,23 +79,25 @@ def _place_of(frame: FrameType) -> Place:
     return Place(frame.f_code.co_filename, frame.f_lineno, module, registry)
 
 
-# What was told inside a search, by the search or the like that the user has called; the last for workers.
+# Facts that were already reported, by the search or other loop that the user called; the last one for workers.
 _TOLD: "weakref.WeakKeyDictionary[Any, set[str]]" = weakref.WeakKeyDictionary()
 _TOLD_IN_WORKER: set[str] = set()
 _LOOPS = ("sklearn.model_selection", "sklearn.ensemble", "joblib")
 
 
 def was_told(facts: Iterable[str]) -> bool:
-    """Whether the search, cross-validation or ensemble that this fit is a part of was told all of this before.
+    """Check whether the enclosing search has reported these facts before.
 
-    It does not go by Python's filters, which are others in a notebook, in a test and in a worker. It goes by the
-    outermost loop, whatever classes of the user's stand between that one and the fit: an estimator that is searched or
-    cross-validated twice is told once. In a worker, which does not know whose it is, a fact is told once.
+    A search is any cross-validation or ensemble. The check does not depend on Python's
+    filters, which differ between notebooks, tests and workers. Facts are recorded for
+    the outermost loop, so that an estimator that is searched or cross-validated twice
+    reports them once. In a worker, which does not know its loop, each fact is reported
+    once.
 
     Parameters
     ----------
     facts : iterable of str
-        What a warning says: its text, or each of the things that it lists.
+        Content of a warning: its text, or each of the items that it lists.
     """
     loop = None
     frame: FrameType | None = sys._getframe(1)
@@ -107,7 +109,7 @@ def was_told(facts: Iterable[str]) -> bool:
         return False
     owner, facts = _owner(loop), set(facts)
     told = _TOLD_IN_WORKER if owner is None else _TOLD.setdefault(owner, set())
-    if owner is not None:  # by threads of this search, which ends here
+    if owner is not None:  # reported by threads of this search, which ends here
         told |= facts & _TOLD_IN_WORKER
         _TOLD_IN_WORKER.difference_update(facts)
     is_known = facts <= told
@@ -116,7 +118,7 @@ def was_told(facts: Iterable[str]) -> bool:
 
 
 def _owner(loop: "FrameType | None") -> Any:
-    """The estimator that a loop is about, which joblib's do not know: the one that called it."""
+    """Return the estimator that started a loop, which joblib's frames do not know."""
     while loop is not None and _package(loop) in _BETWEEN:
         for thing in (loop.f_locals.get("self"), loop.f_locals.get("estimator")):
             if hasattr(thing, "fit") and isinstance(thing, Hashable):

@@ -36,9 +36,14 @@ def test_a_device_is_taken_at_its_word(machine, device):
 @pytest.mark.parametrize(
     ("device", "cuda", "forked", "words"),
     [
-        ("gpu", True, False, r"device='gpu' is no torch device\. Use 'auto'"),
-        ("cuda", False, False, r"device='cuda' was asked for, but torch sees no CUDA device\. Use device='auto'"),
-        ("cuda:0", True, True, r"device='cuda:0' cannot be used in a forked worker.*n_jobs=1"),
+        ("gpu", True, False, r"device='gpu' is not a torch device\. Use 'auto'"),
+        (
+            "cuda",
+            False,
+            False,
+            r"device='cuda' is not available, because torch finds no CUDA device\. Use device='auto'",
+        ),
+        ("cuda:0", True, True, r"device='cuda:0' cannot be used in a forked process.*n_jobs=1"),
     ],
 )
 def test_what_cannot_be_had(machine, device, cuda, forked, words):

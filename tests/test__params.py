@@ -111,7 +111,7 @@ def test_pickles_note_the_version():
 def test_a_state_that_is_not_understood(noted, named):
     """The error names the version that pickled it and this one, and what was missing."""
     with pytest.raises(
-        InputError, match=rf"^This Broken was pickled by {named}, and sktl {__version__} cannot"
+        InputError, match=rf"^This Broken was pickled with {named} and cannot be loaded with sktl {__version__} "
     ) as info:
         Broken.__new__(Broken).__setstate__({"color": "red", **noted})
     assert isinstance(info.value.__cause__, KeyError)

@@ -173,8 +173,8 @@ def footprints(models: Mapping[str, Any], X: Any, n_repeats: int = 5) -> dict[st
 def _milliseconds(estimators: Sequence[Any], X: Any, n_repeats: int) -> list[float]:
     runs = [model.predict if hasattr(model, "predict") else model.transform for model in estimators]
     refuse_single(X)
-    n_pictures = _num_samples(X)
-    if not n_pictures:
+    n_images = _num_samples(X)
+    if not n_images:
         raise InputError("X is empty. Pass at least one image to measure the prediction time.")
     seconds: list[list[float]] = [[] for _ in runs]
     with bypassed_caches():
@@ -185,7 +185,7 @@ def _milliseconds(estimators: Sequence[Any], X: Any, n_repeats: int) -> list[flo
                 start = time.perf_counter()
                 run(X)
                 taken.append(time.perf_counter() - start)
-    return [1000 * float(np.median(taken)) / n_pictures for taken in seconds]
+    return [1000 * float(np.median(taken)) / n_images for taken in seconds]
 
 
 def network_counts(estimator: Any) -> Counts | tuple[None, None, None]:

@@ -78,21 +78,21 @@ def source_distance(owner: Any, images: Images) -> "float | None":
     images : Images
         At least two images.
     """
-    (pictures,) = FrozenPrefix(PrefixSpec(owner.backbone_, ()), Runtime.of(owner)).run(images)
+    (pixels,) = FrozenPrefix(PrefixSpec(owner.backbone_, ()), Runtime.of(owner)).run(images)
     with bounded_threads():
-        shift = norm_shift(owner.backbone_, pictures, owner.device)
+        shift = norm_shift(owner.backbone_, pixels, owner.device)
     return None if shift is None else shift.distance
 
 
 @torch.no_grad()
-def norm_shift(backbone: Backbone, pictures: np.ndarray, device: "str | torch.device" = "cpu") -> "NormShift | None":
+def norm_shift(backbone: Backbone, images: np.ndarray, device: "str | torch.device" = "cpu") -> "NormShift | None":
     """Compare channel means with the running means of batch normalization layers.
 
     Parameters
     ----------
     backbone : Backbone
         Network with pretrained weights.
-    pictures : ndarray of shape (n, height, width, n_channels), uint8
+    images : ndarray of shape (n, height, width, n_channels), uint8
         At least two preprocessed images.
     device : str or torch.device, default="cpu"
         Device that runs the network.
@@ -134,13 +134,13 @@ def norm_shift(backbone: Backbone, pictures: np.ndarray, device: "str | torch.de
     hooks = [norm.register_forward_pre_hook(note(path)) for path, norm in norms.items()]
     normalization = Normalization(backbone.preprocessing).to(device)
     try:
-        for start in range(0, len(pictures), _AT_ONCE):
-            graph(normalization(torch.from_numpy(pictures[start : start + _AT_ONCE]).to(device)))
+        for start in range(0, len(images), _AT_ONCE):
+            graph(normalization(torch.from_numpy(images[start : start + _AT_ONCE]).to(device)))
     finally:
         for hook in hooks:
             hook.remove()
     # A layer that runs several times, or over tokens, does not have one mean per image.
-    means = {path: torch.cat(parts) for path, parts in seen.items() if sum(map(len, parts)) == len(pictures)}
+    means = {path: torch.cat(parts) for path, parts in seen.items() if sum(map(len, parts)) == len(images)}
     if not means:
         return None
     return NormShift(list(means), np.array([_shift(norms[path], parts) for path, parts in means.items()]))

@@ -37,10 +37,10 @@ def hold_out(
         If no training rows or no validation rows would remain.
     """
     if table.groups is not None:
-        is_judged = _split_groups(table.groups, strata, fraction, seed, by)
-        return table.take(np.flatnonzero(~is_judged)), table.take(np.flatnonzero(is_judged))
-    pictures = digests(table.images)
-    _, first, group = np.unique(pictures, return_index=True, return_inverse=True)
+        is_held = _split_groups(table.groups, strata, fraction, seed, by)
+        return table.take(np.flatnonzero(~is_held)), table.take(np.flatnonzero(is_held))
+    contents = digests(table.images)
+    _, first, group = np.unique(contents, return_index=True, return_inverse=True)
     n_valid = int(np.ceil(fraction * len(first)))
     if n_valid >= len(first):
         raise InputError(
@@ -48,11 +48,11 @@ def hold_out(
             f"smaller validation_fraction, {_way_out(by)}."
         )
     if strata is None:
-        _, judging = train_test_split(np.arange(len(first)), test_size=n_valid, random_state=seed)
+        _, held = train_test_split(np.arange(len(first)), test_size=n_valid, random_state=seed)
     else:
-        judging = _stratified_split(strata[first], n_valid, seed, by)
-    is_judged = np.isin(group, judging)
-    return table.take(np.flatnonzero(~is_judged)), table.take(np.flatnonzero(is_judged))
+        held = _stratified_split(strata[first], n_valid, seed, by)
+    is_held = np.isin(group, held)
+    return table.take(np.flatnonzero(~is_held)), table.take(np.flatnonzero(is_held))
 
 
 def _way_out(by: str) -> str:
@@ -63,13 +63,13 @@ def _way_out(by: str) -> str:
 def _split_groups(groups: np.ndarray, strata: "np.ndarray | None", fraction: float, seed: int, by: str) -> np.ndarray:
     """Return the mask of the validation rows, which are whole groups."""
     n_groups = check_several(groups)
-    is_judged = choose_groups(groups, strata, fraction, seed)
-    if is_judged is None:
+    is_held = choose_groups(groups, strata, fraction, seed)
+    if is_held is None:
         raise InputError(
             f"{by} holds out whole groups, but each of the {n_groups} groups has a class that no other group has. Use "
             f"several groups per class, {_way_out(by)}."
         )
-    return is_judged
+    return is_held
 
 
 def _stratified_split(strata: np.ndarray, n_valid: int, seed: int, by: str = "early_stopping=True") -> np.ndarray:

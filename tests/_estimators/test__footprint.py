@@ -323,7 +323,7 @@ def test_one_footprint_reads_as_well():
     """What `footprint` gives shows itself as a table, as several do, and stays a tuple of numbers."""
     cost = Footprint(11_000_000, 10_000_000, 48_000_000, None, 12.345)
     title, _, *_, headings, row = repr(cost).splitlines()
-    assert title == "What one image costs, and what is kept"
+    assert title == "Footprint: cost per image and size"
     assert headings.split() == ["parameters", "not", "zero", "bytes", "multiply-accumulates", "ms", "per", "image"]
     assert row.split() == ["11,000,000", "10,000,000", "48,000,000", "-", "12.3"]
     assert '<td style="text-align: right">48,000,000</td>' in cost._repr_html_()

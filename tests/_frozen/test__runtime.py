@@ -76,7 +76,7 @@ def test_settings_that_exclude_each_other_say_the_way_out(settings, way_out, mon
 
 def test_a_device_that_is_not_there_is_an_error_at_once():
     """It is not found out in the middle of a job."""
-    with pytest.raises(ValueError, match="is no torch device"):
+    with pytest.raises(ValueError, match="is not a torch device"):
         Runtime(device="gpu")
 
 
