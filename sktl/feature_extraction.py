@@ -136,7 +136,7 @@ class PretrainedFeatureExtractor(CallbackSupportMixin, TransformerMixin, Estimat
 
     See Also
     --------
-    FineTunedClassifier : Fine-tune a pretrained network for image classification.
+    sktl.FineTunedClassifier : Fine-tune a pretrained network for image classification.
     sktl.backbones.describe_backbone : List the stages of a network.
     sktl.preprocessing.PixelRowsToImages : Reshape rows of pixels to images.
 

@@ -85,9 +85,9 @@ def lr_range_test(estimator, X, y, *, sample_weight=None, lr_min=1e-6, lr_max=1.
     sample_weight : array-like of shape (n_samples,), default=None
         Weights of the rows. A weight of zero leaves a row out.
     lr_min : float, default=1e-06
-        Learning rate of the first step. It should be too small to change the loss.
+        Learning rate of the first step, at which the loss should not change yet.
     lr_max : float, default=1.0
-        Learning rate of the last step. It should be so large that the loss diverges.
+        Learning rate of the last step, at which the loss should diverge.
     n_steps : int, default=100
         Number of steps, at least 20. More steps give a smoother curve and take longer.
 
