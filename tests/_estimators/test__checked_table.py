@@ -320,7 +320,7 @@ def test_what_cannot_be_read_is_left_out(digits, door):
 @pytest.mark.parametrize("half", [{"X_val": [1]}, {"y_val": [1]}])
 def test_half_a_validation_set_is_none(half):
     """The error asks for both; with both it is a table of its own, without groups."""
-    with pytest.raises(InputError, match=r"X_val and y_val must be passed together\. Got only X_val\."):
+    with pytest.raises(InputError, match=rf"X_val and y_val must be passed together\. Got only {next(iter(half))}\."):
         _ = FitInput([0], [0], **half).has_validation
     whole = FitInput([0], [0], [2], [1], [3], [4], groups=[5])
     assert whole.has_validation
