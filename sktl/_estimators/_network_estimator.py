@@ -44,7 +44,7 @@ from sktl.exceptions import InputError
 _PREDICTED_TOGETHER = 512  # images per chunk, to bound memory
 
 # Parameters of skorch's nets that sktl sets itself.
-_NOT_THE_USERS = {"module", "criterion", "train_split", "max_epochs", "warm_start"}
+_RESERVED = {"module", "criterion", "train_split", "max_epochs", "warm_start"}
 
 
 NETWORK_CONSTRAINTS: dict = {
@@ -374,7 +374,7 @@ def check_net_params(estimator: Any) -> None:
             "net_params['callbacks'] must be a list; sktl's own callbacks cannot be disabled. "
             f"Got {net_params['callbacks']!r} instead."
         )
-    taken = sorted(net_params.keys() & _NOT_THE_USERS)
+    taken = sorted(net_params.keys() & _RESERVED)
     if taken:
         raise InputError(f"net_params may not set {taken}; use the parameters of {type(estimator).__name__} instead.")
 

@@ -131,9 +131,7 @@ class ClassCoding(TargetCoding):
                     f"{bad[0]} instead."
                 )
         mass = np.bincount(index, weights=weight, minlength=self.n_outputs)
-        if (
-            self.class_weight == "balanced"
-        ):  # from the weights of the rows: two rows of weight 1 count as one of weight 2
+        if self.class_weight == "balanced":  # two rows of weight 1 count as one of weight 2
             class_weight = 1 / np.where(mass > 0, mass, mass[mass > 0].mean())
         else:
             with shortened_errors():
