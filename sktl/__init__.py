@@ -22,7 +22,7 @@ __all__ = [
     "clear_caches",
 ]
 
-# Modules are imported when a name is first used: feature extraction does not load the training code.
+# Modules are imported on first use: feature extraction does not load training code.
 _ROOMS = {
     "DistilledClassifier": "distillation",
     "DistilledRegressor": "distillation",

@@ -72,7 +72,7 @@ class Randomness:
 @contextlib.contextmanager
 def _turn() -> Iterator[None]:
     if _Turn.now is not None and _Turn.mine.get() is _Turn.now:
-        # The thread whose turn it is must not wait for its helpers, which it may be waiting for already.
+        # This thread must not wait for its helpers, whose results it may need.
         with contextlib.nullcontext() if _Turn.thread == threading.get_ident() else _HELPERS:
             yield
         return

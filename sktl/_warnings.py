@@ -79,7 +79,7 @@ def _place_of(frame: FrameType) -> Place:
     return Place(frame.f_code.co_filename, frame.f_lineno, module, registry)
 
 
-# Facts that were already reported, by the search or other loop that the user called; the last one for workers.
+# Facts that were already reported, by the loop that the user called, and in workers.
 _TOLD: "weakref.WeakKeyDictionary[Any, set[str]]" = weakref.WeakKeyDictionary()
 _TOLD_IN_WORKER: set[str] = set()
 _LOOPS = ("sklearn.model_selection", "sklearn.ensemble", "joblib")

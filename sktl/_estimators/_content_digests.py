@@ -39,7 +39,7 @@ def beside_digests(X: Any, image_column: Any) -> list[bytes]:
     """Digest each row of a table without its image column."""
     names = list(X.columns) if hasattr(X, "columns") else list(range(X.shape[1]))
     columns = [_column(X, number) for number, name in enumerate(names) if name != image_column]
-    # A row without a digest gets a new one each time, so that it is never taken for another row.
+    # A row without a digest gets a unique one, so that it is never mistaken for another.
     return [content_digest(cells) or uuid.uuid4().bytes for cells in zip(*columns, strict=True)]
 
 

@@ -80,7 +80,7 @@ def find_fitted(estimator: Any, wanted: str | type) -> FittedPart | None:
     if isinstance(estimator, FrozenEstimator):  # it exposes the attributes of its estimator
         return find_fitted(estimator.estimator, wanted)
     if _has(estimator, wanted):
-        # The network, image format and settings of a selector are in the extractor that it chose.
+        # The network and settings of a selector are in the extractor that it chose.
         extractor = getattr(estimator, "extractor_", estimator) if wanted == "backbone_" else estimator
         return FittedPart(extractor if _has(extractor, wanted) else estimator)
     first = next(_find_each(_in_turn(estimator), wanted), None)
@@ -133,7 +133,7 @@ def _find_each(parts: Iterable[FittedPart], wanted: str | type) -> Iterator[Fitt
 
 def _in_turn(estimator: Any) -> Iterator[FittedPart]:
     """Yield the parts of which the first match counts."""
-    # The "estimator_" of an ensemble is the unfitted estimator that it clones, in which nothing is found.
+    # The "estimator_" of an ensemble is unfitted, so that nothing is found in it.
     for name in ("best_estimator_", "regressor_", "estimator_"):
         if hasattr(estimator, name):
             yield FittedPart(getattr(estimator, name))

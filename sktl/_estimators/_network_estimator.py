@@ -175,7 +175,7 @@ class NetworkEstimator(TakesNetwork, CallbackSupportMixin, Estimator):
 
     def _augmentation(self, seed):
         """Return the augmentation of the training images."""
-        # With an int as random_state, all folds and candidates of a search share the views.
+        # With an int as random_state, folds and candidates of a search share views.
         seed = int(self.random_state) if isinstance(self.random_state, Integral) else seed
         return make_augmentation(self.augment, seed=seed, backbone=self.backbone_)
 

@@ -171,7 +171,7 @@ def lr_range_test(estimator, X, y, *, sample_weight=None, lr_min=1e-6, lr_max=1.
             ) from error
     loss = np.array(recorder.losses_)
     width = max(1.0, _WIDTH * n_steps)
-    # Without clipping, smoothing would spread a divergence by many powers of ten to earlier steps.
+    # Without clipping, smoothing would spread a divergence to earlier steps.
     smoothed = gaussian_filter1d(np.minimum(loss, _EXPLODED * loss[:_WARM_UP].mean()), width, mode="reflect")
     lr = rates[: len(loss)]
     suggestion = _steepest_fall(lr, loss, smoothed, width)
