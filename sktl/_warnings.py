@@ -22,7 +22,7 @@ _AROUND = frozenset({"sktl", "sklearn"})  # for worker processes, whose outermos
 _FOLLOWED = threading.local()
 
 
-class Place(NamedTuple):
+class SourceLine(NamedTuple):
     """Line of a program, with the registry of its warnings."""
 
     filename: str
@@ -45,23 +45,23 @@ def warn(message: str, category: type[Warning]) -> None:
         Class of the warning in `sktl.exceptions`.
     """
     frame = sys._getframe(1)
-    where = _first_place(frame, _BETWEEN) or getattr(_FOLLOWED, "place", None) or _first_place(frame, _AROUND)
-    where = where or _place_of(frame)
+    where = _first_line(frame, _BETWEEN) or getattr(_FOLLOWED, "line", None) or _first_line(frame, _AROUND)
+    where = where or _line_of(frame)
     warnings.warn_explicit(message, category, *where)
 
 
 def worker_threads(n_threads: int) -> ThreadPoolExecutor:
     """Return a thread pool whose warnings are attributed to the user's current line."""
     frame = sys._getframe(1)
-    place = _first_place(frame, _BETWEEN) or getattr(_FOLLOWED, "place", None)
-    return ThreadPoolExecutor(n_threads, "sktl", initializer=setattr, initargs=(_FOLLOWED, "place", place))
+    line = _first_line(frame, _BETWEEN) or getattr(_FOLLOWED, "line", None)
+    return ThreadPoolExecutor(n_threads, "sktl", initializer=setattr, initargs=(_FOLLOWED, "line", line))
 
 
-def _first_place(frame: "FrameType | None", passed_over: Collection[str]) -> "Place | None":
+def _first_line(frame: "FrameType | None", passed_over: Collection[str]) -> "SourceLine | None":
     """Return the innermost frame that belongs to none of the given packages."""
     while frame is not None:
         if _package(frame) not in passed_over:
-            return _place_of(frame)
+            return _line_of(frame)
         frame = frame.f_back
     return None
 
@@ -73,10 +73,10 @@ def _package(frame: FrameType) -> str:
     return str(name).partition(".")[0]
 
 
-def _place_of(frame: FrameType) -> Place:
+def _line_of(frame: FrameType) -> SourceLine:
     module = str(frame.f_globals.get("__name__") or "<string>")
     registry = frame.f_globals.setdefault("__warningregistry__", {})
-    return Place(frame.f_code.co_filename, frame.f_lineno, module, registry)
+    return SourceLine(frame.f_code.co_filename, frame.f_lineno, module, registry)
 
 
 # Facts that were already reported, by the loop that the user called, and in workers.
