@@ -1,4 +1,4 @@
-"""What sktl has to know of a network by name."""
+"""Base class of the network architectures that sktl knows by name."""
 
 from abc import ABC, abstractmethod
 from pathlib import Path
@@ -10,22 +10,24 @@ from sktl.backbones._weights_files import StateDict
 
 
 class Architecture(ABC):
-    """A network by its name.
+    """A network architecture that is known by its name.
 
     Attributes
     ----------
     name : str
-        The name a user gives.
+        Name of the architecture, as the user gives it.
     published : tuple of str
-        Names of its published weights; empty where there are none.
+        Names of its published weights. Empty without any.
     default : str or None
-        The best of them.
+        Name of the best published weights.
     swept : bool
-        Whether ``tests/backbones/check_all_models.py`` has compared it with its graph.
+        Whether ``tests/backbones/check_all_models.py`` compared the network with its
+        graph.
     caveat : str or None
-        In what the weights were trained on pictures that no `Preprocessing` gives; the user then has to choose one.
+        Training preprocessing that `Preprocessing` cannot express. If given, the user
+        has to choose the preprocessing.
     classifies : bool
-        Whether its source head gives one number for each class.
+        Whether the original head is a classifier.
     """
 
     name: str
@@ -37,16 +39,23 @@ class Architecture(ABC):
 
     @abstractmethod
     def build(self, state: StateDict | None, preprocessing: Preprocessing) -> nn.Module:
-        """The network with random weights, such that ``state`` will fit; without one, such pictures will."""
+        """Return the network with random weights, in the shapes of ``state``.
+
+        Without ``state``, its shapes are those for the images of ``preprocessing``.
+        """
 
     @abstractmethod
     def fetch(self, weights: str) -> StateDict:
-        """The published weights of that name."""
+        """Return the published weights of this name."""
 
     @abstractmethod
     def preprocessing(self, weights: str | None, path: Path | None = None) -> Preprocessing:
-        """How the weights want their pictures: a file of a published name as those weights, else as the default."""
+        """Return the preprocessing of the weights.
+
+        If the name of a weights file is that of published weights, it is theirs; for
+        other files and random weights, it is that of the default weights.
+        """
 
     def adjust(self, state: StateDict) -> StateDict:
-        """Bring the keys of a weights file up to date."""
+        """Convert the names of old weights files to current ones."""
         return state

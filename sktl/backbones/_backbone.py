@@ -1,4 +1,4 @@
-"""A network without its classifier: what can be asked of it, and where it can be cut."""
+"""Pretrained networks that can be cut into stages."""
 
 from collections.abc import Callable, Mapping, Sequence
 from difflib import get_close_matches
@@ -14,42 +14,46 @@ from sktl.backbones._preprocessing import Preprocessing
 from sktl.backbones._stages import Stage, depth_error
 from sktl.exceptions import BackboneError
 
-_WITH_TENSORS = ("call_module", "get_attr")  # the operations of a graph that may have parameters
+_WITH_TENSORS = ("call_module", "get_attr")  # graph operations that may have parameters
 
 
 class Backbone:
-    """A pretrained network that can be cut, made by `load_backbone` and never changed afterwards.
+    """A pretrained network that can be cut into a frozen prefix and a trainable rest.
+
+    Created by `sktl.backbones.load_backbone`. It is immutable.
 
     Parameters
     ----------
     module : nn.Module
-        The network with its source head, which becomes this object's own: it is put in eval mode and its parameters
-        stop asking for gradients.
+        The network with its original head. It is not copied, but put in evaluation mode
+        without gradients.
     name : str
-        What it is called.
+        Name of the network.
     preprocessing : Preprocessing
-        What its pictures need.
+        Preprocessing of the images.
     in_channels : int, default=3
-        Channels of its pictures.
+        Number of channels of the network's input.
     stage_ends : mapping of str to str, default=None
-        The stages' names, in order, and the layer that each ends with; the network then ends with the last of them.
-        None finds them in the graph.
+        Names of the stages, in order, mapped to the last layer of each. The network
+        then ends with the last stage. If None, the stages are found in its graph.
     has_classifier : bool, default=False
-        Whether the source head gives one number for each class of what the network has learnt from.
+        Whether the original head predicts the classes of the pretraining dataset.
 
     Attributes
     ----------
     stages : tuple of Stage
-        The places where it can be cut, in order, without the source head.
+        The stages, in order. The original head does not belong to any stage.
     layers : tuple of str
-        Every activation it can give, named as in
-        `torchvision.models.feature_extraction.create_feature_extractor`: the path of the layer, with ``_1``, ``_2``, …
-        appended where a layer is used again (``"layer1.0.relu"`` is the first use, ``"layer1.0.relu_1"`` the second).
+        Names of all activations, as in
+        `torchvision.models.feature_extraction.create_feature_extractor`: the path of
+        the layer, followed by ``_1``, ``_2``, … if a layer is used several times
+        (``"layer1.0.relu"`` is the first use, ``"layer1.0.relu_1"`` the second).
 
     Notes
     -----
-    Wherever a layer is asked for, the name of a stage means the stage's output, and the path of a module that
-    consists of several layers (``"layer1.0"``) the last of them.
+    Methods that take a layer also accept the name of a stage, which means the output of
+    the stage, and the path of a module with several layers (``"layer1.0"``), which
+    means the output of its last layer.
 
     Examples
     --------
@@ -63,7 +67,7 @@ class Backbone:
     (2, 64, 16, 16)
     """
 
-    has_classifier = False  # of one that an earlier version pickled, without saying
+    has_classifier = False  # default for pickles of earlier versions
 
     def __init__(
         self,
@@ -87,25 +91,25 @@ class Backbone:
         return f"<Backbone {self.name}: {len(self.stages)} stages, {self.in_channels} channels>"
 
     def __sklearn_clone__(self) -> "Backbone":
-        # It is never changed, so that the candidates of a grid search share it, its graph and its fingerprints.
+        # It is immutable, so the candidates of a grid search share its graph.
         return self
 
     def __getstate__(self) -> dict[str, Any]:
-        # The graph is read from the module again where it is needed: it pickles badly, and reading takes milliseconds.
+        # The graph is traced again when needed, which takes milliseconds.
         kept = ("name", "preprocessing", "in_channels", "has_classifier", "module", "_given_ends", "_fingerprints")
         return {name: getattr(self, name) for name in kept}
 
     @cached_once
     def _root(self) -> nn.Module:
-        """The network that graphs refer to: it shares the weights, and nothing in it works in place."""
+        """The network of the graphs: it shares the weights, without in-place layers."""
         self._check_eval()
         return _graph.shadow(self.module, torch.Tensor.detach)
 
     def _check_eval(self) -> None:
         if any(module.training for module in self.module.modules()):
             raise BackboneError(
-                f"The network of {self.name!r} is in training mode, in which its output depends on the batch. "
-                "Call backbone.module.eval(); to train a part of it, take a copy with backbone.cut()."
+                f"The network of {self.name!r} is in training mode, in which its output depends on the batch. Call "
+                "backbone.module.eval(). To train a part of the network, use the copy returned by backbone.cut()."
             )
 
     @cached_once
@@ -113,7 +117,7 @@ class Backbone:
         from sktl.backbones import _tracing  # loads torchvision
 
         graph = _tracing.trace(self._root)
-        if self._given_ends is not None:  # what follows the last stage may not fit it any more
+        if self._given_ends is not None:  # later layers may not fit the last stage
             nodes = {node.meta["layer"]: node for node in graph.nodes}
             graph = _graph.extract(graph, self._find_layer(list(self._given_ends.values())[-1], nodes))
         shape = (1, self.in_channels, *self.preprocessing.crop_shape)
@@ -122,9 +126,9 @@ class Backbone:
         except Exception as error:
             reason = next(iter(str(error).splitlines()), type(error).__name__)
             raise BackboneError(
-                f"The network {self.name!r} cannot take pictures of (channels, height, width) = {shape[1:]}: {reason}. "
-                "Give it the size it wants with preprocessing={'resize_size': ..., 'crop_size': ...} and the channels "
-                "with in_channels=."
+                f"The network {self.name!r} cannot process images of shape (channels, height, width) = {shape[1:]}: "
+                f"{reason}. Set the size with preprocessing={{'resize_size': ..., 'crop_size': ...}} and the number of "
+                "channels with in_channels=..."
             ) from error
         _graph.remove_mutation(graph, self._root)
         return graph
@@ -140,8 +144,8 @@ class Backbone:
         ends = dict(_stages.find_stages(self._full_graph, self._root))
         if not ends:
             raise BackboneError(
-                f"The network {self.name!r} cannot be cut: there is no point in front of its last layer through which "
-                "all data flows as one tensor."
+                f"The network {self.name!r} cannot be split into stages, because its data never flows through a single "
+                "tensor before the last layer."
             )
         return ends
 
@@ -151,7 +155,7 @@ class Backbone:
 
     @cached_once
     def stages(self) -> tuple[Stage, ...]:
-        """The places where the network can be cut."""
+        """The stages, in order."""
         stages = []
         earlier: set[fx.Node] = set()
         counted: set[int] = set()
@@ -175,7 +179,7 @@ class Backbone:
 
     @cached_once
     def stage_parts(self) -> dict[str, tuple[str, ...]]:
-        """The paths of the modules, and of the tensors outside of modules, that each stage is the first to use."""
+        """Paths of the modules and free tensors that each stage is the first to use."""
         parts: dict[str, tuple[str, ...]] = {}
         earlier: set[fx.Node] = set()
         seen: set[str] = set()
@@ -189,17 +193,17 @@ class Backbone:
 
     @property
     def layers(self) -> tuple[str, ...]:
-        """The names of all activations, in the order in which they are computed."""
+        """Names of all activations, in the order in which they are computed."""
         return tuple(self._nodes)
 
     def _find(self, layer: str) -> fx.Node:
-        """The node that a layer's name means."""
+        """Return the node of a stage or layer."""
         if layer in self._stage_ends:
             return self._stage_ends[layer]
         return self._find_layer(layer, self._nodes)
 
     def _find_layer(self, layer: str, nodes: Mapping[str, fx.Node]) -> fx.Node:
-        """The node of that name, or the last one inside the module of that name."""
+        """Return the node of this name, or the last one inside this module."""
         if layer in nodes:
             return nodes[layer]
         inside = [node for name, node in nodes.items() if name.startswith(f"{layer}.")] if layer else []
@@ -207,36 +211,36 @@ class Backbone:
             return inside[-1]
         nearest = get_close_matches(str(layer), [*self._stage_ends, *self._nodes], n=3)
         raise BackboneError(
-            f"{layer!r} is no layer of {self.name!r}."
+            f"{layer!r} is not a layer of {self.name!r}."
             + (f" Did you mean {' or '.join(map(repr, nearest))}?" if nearest else "")
             + f" Its stages are {list(self._stage_ends)}; Backbone.layers lists all layers."
         )
 
     def stage_index(self, freeze_depth: "int | str") -> int:
-        """How many stages ``freeze_depth`` freezes.
+        """Return the number of stages that ``freeze_depth`` freezes.
 
         Parameters
         ----------
         freeze_depth : int or str
-            A number of stages counted from the input, a negative number counted from the end (-1: all but the last),
-            ``"all"``, or the name of the last frozen stage.
+            Number of stages, counted from the input or, if negative, from the end;
+            ``"all"``; or the name of the last frozen stage.
 
         Returns
         -------
         int
-            From 0 to the number of stages.
+            Number of frozen stages, from 0 to the number of stages.
 
         Raises
         ------
         BackboneError
-            Where there is no such stage.
+            If the stage does not exist.
         """
         names = list(self._stage_ends)
         if freeze_depth == "all":
             return len(names)
         if isinstance(freeze_depth, str) and freeze_depth in names:
             return names.index(freeze_depth) + 1
-        # numpy's integers come from parameter grids; a bool is an integer to Python, and nobody means one here.
+        # NumPy integers come from parameter grids. A bool is an int in Python, too.
         if hasattr(freeze_depth, "__index__") and not isinstance(freeze_depth, bool):
             depth = int(freeze_depth)
             if -len(names) <= depth <= len(names):
@@ -244,56 +248,58 @@ class Backbone:
         raise depth_error(freeze_depth, self.name, names)
 
     def feature_graph(self, layers: "str | Sequence[str]") -> fx.GraphModule:
-        """The part of the network that computes some layers, and nothing behind the deepest of them.
+        """Return the part of the network that computes the given layers.
 
         Parameters
         ----------
         layers : str or sequence of str
-            Stages or layers.
+            Names of stages or layers. Nothing after the deepest one is computed.
 
         Returns
         -------
         torch.fx.GraphModule
-            Maps normalised pictures, a float tensor of shape (n, channels, height, width), to a tuple with one tensor
-            per layer. It shares the memory of the weights with this backbone, but may be moved or cast freely.
+            Maps normalized images, a float tensor of shape (n_samples, channels,
+            height, width), to a tuple with one tensor per layer. It shares its weights
+            with this backbone, but can be moved or cast independently.
 
         Raises
         ------
         BackboneError
-            Where a layer is unknown; the message names the nearest.
+            If ``layers`` is empty or a layer does not exist.
         """
         nodes = tuple(self._find(layer) for layer in ((layers,) if isinstance(layers, str) else layers))
         if not nodes:
-            raise BackboneError("layers is empty. Name at least one stage or layer.")
+            raise BackboneError("layers is empty. Pass at least one stage or layer.")
         return self._part(_graph.extract(self._full_graph, nodes), torch.Tensor.detach)
 
     def cut(
         self, freeze_depth: "int | str", *, head: bool = True, taps: Sequence[str] = ()
     ) -> tuple[fx.GraphModule, fx.GraphModule]:
-        """Cut the network behind its first stages: ``rest(prefix(x))`` is ``module(x)``.
+        """Split the network in two, such that ``rest(prefix(x))`` equals ``module(x)``.
 
         Parameters
         ----------
         freeze_depth : int or str
-            The number of stages in the prefix, in any form that `stage_index` understands.
+            Number of stages in the prefix, as in `stage_index`.
         head : bool, default=True
-            Whether the rest ends with the source's head; without it, it ends with the last stage.
+            Whether the rest includes the original head or ends with the last stage.
         taps : sequence of str, default=()
-            Stages or layers of the rest whose output it gives as well.
+            Names of stages or layers of the rest to return as well.
 
         Returns
         -------
         prefix : torch.fx.GraphModule
-            Maps normalised pictures (n, channels, height, width) to the output of the last frozen stage. It shares the
-            memory of its weights with this backbone.
+            Maps normalized images of shape (n_samples, channels, height, width) to the
+            output of its last stage. It shares its weights with this backbone.
         rest : torch.fx.GraphModule
-            Maps that to the network's output; with taps to a tuple of their outputs and, at its end, the network's.
-            Its weights are a copy of its own, ready to be trained.
+            Maps the output of the prefix to that of the network. With ``taps``, it
+            returns a tuple of their outputs followed by that of the network. Its
+            weights are a trainable copy.
 
         Raises
         ------
         BackboneError
-            Where there is no such stage, or a tap does not lie behind the cut.
+            If the stage does not exist, or a tap does not belong to the rest.
         """
         depth = self.stage_index(freeze_depth)
         stage_ends = list(self._stage_ends.values())
@@ -306,15 +312,15 @@ class Backbone:
         behind = [tap for tap, node in zip(taps, ends, strict=True) if node not in inside]
         if behind:
             raise BackboneError(
-                f"{behind} of {self.name!r} are no part of the rest, which ends with {self.stages[-1].name!r}. Name "
-                "layers of its stages."
+                f"The layers {behind} of {self.name!r} come after its last stage, {self.stages[-1].name!r}. Use layers "
+                "of its stages instead."
             )
         frozen = _graph.ancestors([start])
         before = [tap for tap, node in zip(taps, ends, strict=True) if node in frozen]
         if before:
             raise BackboneError(
-                f"{before} of {self.name!r} lie in the first {depth} stages, in front of the cut at "
-                f"freeze_depth={freeze_depth!r}. Freeze less, or name layers behind it."
+                f"The layers {before} of {self.name!r} belong to the first {depth} stages, which are frozen with "
+                f"freeze_depth={freeze_depth!r}. Freeze fewer stages, or use layers of later stages."
             )
         rest = self._part(
             _graph.extract(self._full_graph, (*ends, end) if taps else end, start=start), torch.Tensor.clone
@@ -324,32 +330,29 @@ class Backbone:
         return prefix, rest
 
     def with_weights(self, state: Mapping[str, torch.Tensor]) -> "Backbone":
-        """The same network with other values in some of its tensors, after training for example.
+        """Return the network with new values for some of its tensors.
 
         Parameters
         ----------
         state : mapping of str to Tensor
-            New values by name, as in ``module.state_dict()``; they are copied. The ``state_dict()`` of a rest that
-            `cut` gave is one.
+            New values by name, as in ``module.state_dict()``, such as the
+            ``state_dict()`` of a trained rest returned by `cut`. The values are copied.
+            A tensor with several names is only replaced under the given names.
 
         Returns
         -------
         Backbone
-            It shares the memory of all other tensors with this one, and its graph, which is not read again. A layer
-            that no replaced tensor takes part in keeps its fingerprint, and with it what a cache holds of it.
+            A network that shares the graph and all other tensors with this one. Layers
+            that do not depend on a new value keep their fingerprints, so that their
+            cached outputs stay valid.
 
         Raises
         ------
         BackboneError
-            Where a name is unknown or a shape is another.
-
-        Notes
-        -----
-        A tensor that has several names is replaced only under those given. A layer that runs in several places (in a
-        frozen stage and behind it) is one layer, and so changes in all of them.
+            If a name is unknown or a shape differs.
         """
-        _ = self.stages, self._channel_axes  # read here, once for all networks that come from this one
-        # The graph knows tensors that the network has no name for: constants of its forward pass, which nothing trains.
+        _ = self.stages, self._channel_axes  # computed once for all networks derived from this one
+        # The graph also has unnamed tensors: constants of the forward pass.
         named = dict(self.module.named_parameters(remove_duplicate=False))
         named |= dict(self.module.named_buffers(remove_duplicate=False))  # type: ignore[arg-type]
         constants = {str(node.target) for node in self._full_graph.nodes if node.op == "get_attr"} - named.keys()
@@ -359,7 +362,7 @@ class Backbone:
         changed = _graph.readers(self._full_graph, self._root, tensors)
         other = object.__new__(type(self))
         vars(other).update(vars(self))
-        vars(other).pop("body", None)  # it has the values of before
+        vars(other).pop("body", None)  # it has the old values
         other.module = _graph.with_tensors(self.module, tensors)
         other._root = _graph.with_tensors(self._root, {name: tensor.detach() for name, tensor in tensors.items()})
         other._fingerprints = {
@@ -371,22 +374,22 @@ class Backbone:
 
     @cached_once
     def body(self) -> "Backbone":
-        """The network without its source head, of which nothing is left that takes room."""
+        """The network without its original head, whose modules are removed."""
         return self if self._given_ends is not None else up_to(self, len(self._stage_ends))
 
     def with_modules(self, rest: fx.GraphModule) -> "Backbone":
-        """The network with other layers behind a cut, and without its source head.
+        """Return the network with new layers after a cut and without its original head.
 
         Parameters
         ----------
         rest : torch.fx.GraphModule
-            What `cut` gave, with ``head=False``; since then its layers may have become smaller, or sequences of others.
-            What they are is copied.
+            A rest returned by `cut` with ``head=False``, whose layers may have been
+            replaced since then, such as by smaller ones. They are copied.
 
         Returns
         -------
         Backbone
-            Its stages have the names and ends of this one's; it shares the memory of all other layers with this one.
+            A network with the same stage names and ends that shares all other layers.
         """
         own: nn.Module = _graph.shadow(rest, lambda tensor: tensor.detach().cpu().clone())
         paths = [str(node.target) for node in rest.graph.nodes if node.op in _WITH_TENSORS]
@@ -397,25 +400,24 @@ class Backbone:
         self._check_eval()
         part = Part(self._root, graph).eval()
         own = _graph.shadow(part, tensor)
-        # A graph that knows its module, which knows its graph, is a circle that would keep gigabytes of weights
-        # until Python's next large collection.
+        # Without this, a reference cycle keeps gigabytes of weights in memory.
         for module in (part, own):
             module.graph.owning_module = None
         return own
 
     def fingerprint(self, layer: str) -> str:
-        """Digest of the network up to ``layer``: equal for equal networks, different if one weight differs.
+        """Return a digest that is equal for equal networks up to a layer.
 
         Parameters
         ----------
         layer : str
-            A stage or a layer.
+            Name of a stage or layer.
 
         Returns
         -------
         str
-            32 hexadecimal digits, the same in every process. Where a layer of your own cannot be read as a graph, they
-            are those of this object and its copies alone.
+            32 hexadecimal digits, the same in every process, unless a custom layer
+            cannot be traced: they are then unique to this object and its copies.
         """
         node = self._find(layer)
         key = node.meta["layer"]
@@ -424,42 +426,44 @@ class Backbone:
         return self._fingerprints[key]
 
     def channel_axis(self, layer: str) -> int:
-        """The axis of ``layer``'s output that holds the channels.
+        """Return the channel axis of the output of a layer.
 
         Parameters
         ----------
         layer : str
-            A stage or a layer.
+            Name of a stage or layer.
 
         Returns
         -------
         int
-            1 for (n, channels, height, width), -1 where the channels come last, as in (n, tokens, channels).
+            1 for outputs of shape (n_samples, channels, height, width), -1 if the
+            channels come last, as in (n_samples, n_tokens, channels).
         """
         return self._channel_axes[self._find(layer)]
 
     def has_cls_token(self, layer: str) -> bool:
-        """Whether the first token of ``layer``'s output is a learnt class token, not a place in the image.
+        """Check whether the first token of the output of a layer is a class token.
 
         Parameters
         ----------
         layer : str
-            A stage or a layer.
+            Name of a stage or layer.
 
         Returns
         -------
         bool
-            False for all but outputs of shape (n, tokens, channels).
+            Always False for outputs that are not of shape (n_samples, n_tokens,
+            channels).
         """
         return _layout.has_class_token(self._find(layer), self._root)
 
     def output_shape(self, layer: str) -> tuple[int, ...]:
-        """Shape of ``layer``'s output for one picture, without the batch axis.
+        """Return the shape of the output of a layer, without the batch axis.
 
         Parameters
         ----------
         layer : str
-            A stage or a layer.
+            Name of a stage or layer.
 
         Returns
         -------
@@ -468,28 +472,29 @@ class Backbone:
         return self._find(layer).meta["shape"][1:]
 
     def macs(self, layer: str) -> int:
-        """Multiply-accumulates per picture up to and including ``layer``.
+        """Return the number of multiply-accumulates per image up to a layer.
 
         Parameters
         ----------
         layer : str
-            A stage or a layer.
+            Name of a stage or layer, which is included.
 
         Returns
         -------
         int
-            Of convolutions, linear layers and attention; what is done element by element is not counted.
+            Number for convolutions, linear layers and attention, without elementwise
+            operations.
         """
         return sum(node.meta.get("macs", 0) for node in _graph.ancestors([self._find(layer)]))
 
 
 def whole_graph(backbone: Backbone) -> fx.GraphModule:
-    """The whole network with the head of its source as its graph computes it; it shares the memory of its weights."""
+    """Return the traced network with its original head, sharing its weights."""
     graph = backbone._full_graph
     return backbone._part(_graph.extract(graph, _graph.output_node(graph)), torch.Tensor.detach)
 
 
 def up_to(backbone: Backbone, n_stages: int) -> Backbone:
-    """The network that ends with one of its stages, the last of this number; what is behind it takes no room."""
+    """Return the network that ends with its ``n_stages``-th stage."""
     ends = dict(list(backbone._stage_ends.items())[:n_stages])
     return _changed_layers.ending(backbone, backbone._full_graph, ends)

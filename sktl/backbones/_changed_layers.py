@@ -1,4 +1,4 @@
-"""Networks made from another one: with other layers at some paths, or up to one of its stages."""
+"""Networks derived from another one: with other layers, or cut off after a stage."""
 
 from collections.abc import Mapping
 from typing import Any, TypeVar
@@ -9,20 +9,23 @@ from torch import fx, nn
 from sktl.backbones import _graph
 from sktl.exceptions import BackboneError
 
-BackboneT = TypeVar("BackboneT", bound=Any)  # a Backbone, whose module imports this one
+BackboneT = TypeVar("BackboneT", bound=Any)  # a Backbone; importing it would be circular
 
 
 def rebuilt(backbone: BackboneT, parts: Mapping[str, Any], stage_ends: Mapping[str, fx.Node]) -> BackboneT:
-    """The network with other modules and tensors at some paths; its graph is read anew where it is needed.
+    """Return the network with other modules and tensors at some paths.
+
+    The graph is traced again when needed. ``stage_ends`` keeps the stages as they are:
+    if a layer was split in two, both still belong to its stage.
 
     Parameters
     ----------
     backbone : Backbone
-        Whose other layers it shares.
+        The network whose other layers are shared.
     parts : mapping of str to Module or Tensor
-        What is new, by its path.
+        The new modules and tensors by path.
     stage_ends : mapping of str to Node
-        The stages, which stay what they are: a layer that has become two is still one of its block.
+        The last node of each stage.
     """
     module = _graph.shadow(backbone.module, torch.Tensor.detach)
     for path, part in parts.items():
@@ -38,16 +41,18 @@ def rebuilt(backbone: BackboneT, parts: Mapping[str, Any], stage_ends: Mapping[s
 
 
 def ending(backbone: BackboneT, graph: fx.Graph, stage_ends: Mapping[str, fx.Node]) -> BackboneT:
-    """The network that ends with one of its stages; of the modules behind it nothing is left that takes room.
+    """Return the network that ends with the last of ``stage_ends``.
+
+    Later modules are replaced with ``nn.Identity`` to free their memory.
 
     Parameters
     ----------
     backbone : Backbone
-        Whose layers it shares.
+        The network whose layers are shared.
     graph : Graph
-        Of the whole network.
+        Graph of the whole network.
     stage_ends : mapping of str to Node
-        Its stages that are left, one at least.
+        The last node of each remaining stage, at least one.
     """
     inside = _graph.ancestors([list(stage_ends.values())[-1]])
     used = {str(node.target) for node in inside}
@@ -56,23 +61,23 @@ def ending(backbone: BackboneT, graph: fx.Graph, stage_ends: Mapping[str, fx.Nod
 
 
 def new_value(backbone: Any, name: str, value: torch.Tensor) -> torch.Tensor:
-    """A copy of ``value`` in the form of the tensor that it replaces in a network.
+    """Return a copy of ``value`` with the dtype and layout of the tensor it replaces.
 
     Raises
     ------
     BackboneError
-        Where there is no tensor of this name, or it has another shape.
+        If the network has no tensor of this name, or the shape differs.
     """
     try:
         owner, leaf = _graph.slot(backbone.module, name)
     except KeyError:
         raise BackboneError(
-            f"{name!r} is no tensor of {backbone.name!r}. Use names of backbone.module.state_dict()."
+            f"{name!r} is not a tensor of {backbone.name!r}. Use names of backbone.module.state_dict()."
         ) from None
     old = getattr(owner, leaf)
     if old.shape != value.shape:
         raise BackboneError(
-            f"{name!r} of {backbone.name!r} has the shape {tuple(old.shape)}, but the new value {tuple(value.shape)}. "
-            "Give a tensor of the same shape."
+            f"The new value of {name!r} must have the shape of the tensor in {backbone.name!r}, {tuple(old.shape)}. Got "
+            f"shape {tuple(value.shape)} instead."
         )
     return torch.empty_like(old, requires_grad=False).copy_(value.detach())

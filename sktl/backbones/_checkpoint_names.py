@@ -1,4 +1,4 @@
-"""The names in a checkpoint, and those of the network in it."""
+"""Extraction of a network's state dict from a checkpoint."""
 
 from collections.abc import Callable, Iterator, Sequence
 
@@ -9,9 +9,9 @@ from sktl.exceptions import WeightsMismatchError
 
 StateDict = dict[str, Tensor]
 
-# What torch.compile, FSDP and activation checkpointing put into names wherever they wrap a layer.
+# Inserted into names by torch.compile, FSDP and activation checkpointing.
 _INFIXES = ("_orig_mod.", "_fsdp_wrapped_module.", "_checkpoint_wrapped_module.")
-_N_ANCHORS = 3  # names by which a prefix is looked for: those of the first layer
+_N_ANCHORS = 3  # first names of the network, by which prefixes are found
 
 
 def named_as(
@@ -21,39 +21,40 @@ def named_as(
     *,
     origin: str = "the checkpoint",
 ) -> StateDict:
-    """The part of a checkpoint that has a network's names, without what stands in front of them.
+    """Return the part of a checkpoint with a network's names, without their prefix.
 
-    DataParallel (``module.``), torch.compile (``_orig_mod.``), Lightning and other training programs (``model.``,
-    ``backbone.``, ``encoder.``) put names of their own in front of the network's, and the weights of other parts beside
-    them. Where no part has all the names, the one that has most of them is returned, so that an error can say what is
-    wrong with it.
+    DataParallel (``module.``), torch.compile (``_orig_mod.``), Lightning and other
+    training programs (``model.``, ``backbone.``, ``encoder.``) add prefixes to the
+    names and save the weights of other modules as well. If no part has all the names,
+    the best match is returned, so that the error can name the difference.
 
     Parameters
     ----------
     state : dict of str to Tensor
-        What is in the file.
+        Content of the file.
     expected : sequence of str
-        The names of the network.
+        Names of the network.
     adjust : callable
-        Brings the names of old files up to date.
+        Function that converts the names of old files.
     origin : str, default="the checkpoint"
-        The file, for the error's message.
+        File name for the error message.
 
     Returns
     -------
     dict of str to Tensor
-        With names adjusted.
+        The weights by their converted names.
 
     Raises
     ------
     WeightsMismatchError
-        If several parts have all the names, and different numbers: the file does not say which one is meant.
+        If several parts have all the names but different values, so that it is
+        ambiguous which one is meant.
     """
     whole = adjust(state)
     if not _n_wrong(whole, expected):
         return whole
     clean = {_without_infixes(name): tensor for name, tensor in state.items() if name != "n_averaged"}
-    # A moving average comes last: what was trained is what a checkpoint is of.
+    # Moving averages come last: the trained weights take precedence.
     prefixes = sorted(_prefixes(clean, expected), key=lambda prefix: (_is_average(prefix), len(prefix)))
     parts = {
         prefix: adjust({name[len(prefix) :]: clean[name] for name in clean if name.startswith(prefix)})
@@ -64,19 +65,19 @@ def named_as(
 
 
 def _is_average(prefix: str) -> bool:
-    """Whether a moving average of another part stands behind it, as MoCo names one too."""
+    """Check whether a prefix is that of a moving average (of MoCo, too)."""
     return "ema" in prefix.lower() or prefix.endswith("encoder_k.")
 
 
 def _check_one_fits(parts: dict[str, StateDict], expected: Sequence[str], origin: str) -> None:
-    """Refuse a file in which several parts have all the names, unless they are the same or averages of one."""
+    """Raise an error if several parts fit that are neither equal nor averages."""
     fitting = [prefix for prefix, part in parts.items() if not _n_wrong(part, expected)]
     fitting = [prefix for prefix in fitting if not _is_average(prefix)] or fitting
     if any(_differ(parts[fitting[0]], parts[prefix]) for prefix in fitting[1:]):
         raise WeightsMismatchError(
-            f"weights={origin!r} hold several networks with the same names, behind {', '.join(map(repr, fitting))}. "
-            "Save the one that is meant alone: torch.save({name: tensor for name, tensor in state_dict.items() if "
-            f"name.startswith({fitting[0]!r})}}, path)."
+            f"weights={origin!r} contains several networks with the same names and the prefixes "
+            f"{', '.join(map(repr, fitting))}. Save only one of them: torch.save({{name: tensor for name, tensor in "
+            f"state_dict.items() if name.startswith({fitting[0]!r})}}, path)."
         )
 
 
@@ -92,7 +93,7 @@ def _without_infixes(name: str) -> str:
 
 
 def _prefixes(state: StateDict, expected: Sequence[str]) -> Iterator[str]:
-    """What may stand in front of the network's names."""
+    """Yield the possible prefixes of the network's names."""
     found = [
         name[: len(name) - len(anchor)]
         for anchor in expected[:_N_ANCHORS]
@@ -103,7 +104,10 @@ def _prefixes(state: StateDict, expected: Sequence[str]) -> Iterator[str]:
 
 
 def _n_wrong(state: StateDict, expected: Sequence[str]) -> int:
-    """How many names are missing or too many, but for counts that norms keep and for the head, which may be absent."""
+    """Count missing and unexpected names.
+
+    The head may be missing, and the batch counts of batch normalization do not count.
+    """
     names = {name for name in expected if not name.endswith("num_batches_tracked")}
     given = {name for name in state if not name.endswith("num_batches_tracked")}
     last = expected[-1].rpartition(".")[0] if expected else ""

@@ -1,4 +1,4 @@
-"""A backbone's stages as a table."""
+"""Tables of the stages of a backbone."""
 
 from collections.abc import Mapping
 from os import PathLike
@@ -20,31 +20,34 @@ def describe_backbone(
     preprocessing: "Preprocessing | Mapping[str, Any] | None" = None,
     random_state: "int | np.random.RandomState | None" = 0,
 ) -> "BackboneTable":
-    """Show where a network can be cut, and what each stage costs.
+    """Describe the stages of a network: shapes, parameters and computational cost.
 
     Parameters
     ----------
     backbone : str, nn.Module, Backbone or fitted estimator
-        As for `load_backbone`.
+        The network, as in `sktl.backbones.load_backbone`.
     weights : str, path or None, default=None
-        As for `load_backbone`. None downloads nothing, and the table is that of the default weights, except where
-        weights come with a picture size of their own (``"IMAGENET1K_SWAG_E2E_V1"``): name these.
+        Weights of a backbone given by name, as in `sktl.backbones.load_backbone`. None
+        downloads nothing and describes the network for the images of its default
+        weights. Pass the name of weights that use another image size, such as
+        ``"IMAGENET1K_SWAG_E2E_V1"``.
     in_channels : int, default=3
-        As for `load_backbone`.
+        Number of channels of the network's input.
     preprocessing : Preprocessing, dict or None, default=None
-        As for `load_backbone`; the size of the pictures decides the shapes and the multiply-accumulates.
+        Preprocessing of the images, as in `sktl.backbones.load_backbone`. The output
+        shapes and the multiply-accumulates depend on the size of the images.
     random_state : int, RandomState or None, default=0
-        As for `load_backbone`.
+        Seed of the random weights. Only used if ``weights=None``.
 
     Returns
     -------
     BackboneTable
-        Prints as a table; ``to_dict()`` and ``to_frame()`` give its columns.
+        Prints as a table; ``to_dict()`` and ``to_frame()`` return its columns.
 
     Raises
     ------
     BackboneError
-        Where the network is unknown or cannot be read.
+        If the network does not exist or cannot be traced.
 
     Examples
     --------
@@ -64,10 +67,12 @@ def describe_backbone(
 
 
 class BackboneTable(ReadableTable):
-    """The stages of a backbone, one per row; made by `describe_backbone`.
+    """Table of the stages of a backbone, one per row.
 
-    The columns are ``number`` (what ``layers=`` of an estimator takes for this stage, as it takes its name), ``stage``,
-    ``n_layers`` (how many it consists of), ``output_shape``, ``parameters`` (how many) and ``share_of_macs`` (0 to 1).
+    Created by `sktl.backbones.describe_backbone`. The columns are ``number`` (number of
+    the stage, which the ``layers`` parameter of an estimator accepts instead of the
+    name), ``stage`` (its name), ``n_layers`` (number of layers), ``output_shape``,
+    ``parameters`` (number of parameters) and ``share_of_macs`` (from 0 to 1).
 
     Parameters
     ----------
@@ -81,7 +86,7 @@ class BackboneTable(ReadableTable):
         macs = sum(stage.macs for stage in stages)
         super().__init__(
             f"{backbone.name}: {len(stages)} stages, {sum(stage.n_parameters for stage in stages):,} parameters, "
-            f"{macs / 1e6:,.1f} million multiply-accumulates (MACs) per {height} x {width} picture",
+            f"{macs / 1e6:,.1f} million multiply-accumulates (MACs) per {height} x {width} image",
             {
                 "number": range(len(stages)),
                 "stage": [stage.name for stage in stages],

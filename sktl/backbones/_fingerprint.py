@@ -1,4 +1,4 @@
-"""A digest of what a network computes: equal for equal networks, in any process; different if one weight differs."""
+"""Fingerprint of what a network computes, the same in every process."""
 
 import enum
 import functools
@@ -14,28 +14,29 @@ from torch import fx, nn
 
 from sktl.backbones import _graph
 
-# Part of every digest, so that a change of what is digested makes old digests invalid.
+# Part of every digest. Increase it to invalidate old digests.
 _VERSION = b"2"
 
-# Packages whose layers and functions are known by their names and public settings. Of anything else that the graph does
-# not look into, the code, closures and attributes may matter.
+# Packages whose layers and functions are identified by name and public settings. The
+# output of any other untraced code may depend on its source, closures and attributes.
 _KNOWN = {"torch", "torchvision", "timm", "math", "operator", "_operator", "builtins"}
 
 _PLAIN = (bool, int, float, complex, str, bytes, type(None), type(...), torch.dtype, torch.device, torch.Size)
 
 
 def fingerprint(graph: fx.Graph, root: nn.Module) -> str:
-    """Digest the operations of ``graph``, their settings and every weight they use.
+    """Return a digest of the operations of a graph, their settings and their weights.
 
-    Names play no part: two networks that compute the same in the same way have the same fingerprint. Where a layer of
-    your own cannot be read as a graph, what it computes is not known, and each call gives another fingerprint.
+    Names are ignored: two networks that compute the same in the same way have the same
+    fingerprint. If a custom layer cannot be traced, its computation is unknown and each
+    call returns a different fingerprint.
 
     Parameters
     ----------
     graph : torch.fx.Graph
-        The part of the network to digest, with nothing unused in it.
+        The part of the network to digest, without unused nodes.
     root : nn.Module
-        The network it refers to.
+        The network that was traced.
 
     Returns
     -------
@@ -54,7 +55,7 @@ def fingerprint(graph: fx.Graph, root: nn.Module) -> str:
 
 
 def _target(node: fx.Node, root: nn.Module) -> Iterator[str | torch.Tensor]:
-    """What a node does: its operation, and what is behind its target."""
+    """Yield the operation of a node and its target."""
     yield node.op
     if node.op == "call_module":
         yield from _module(root.get_submodule(str(node.target)))
@@ -67,14 +68,14 @@ def _target(node: fx.Node, root: nn.Module) -> Iterator[str | torch.Tensor]:
 
 
 def _module(module: nn.Module) -> Iterator[str | torch.Tensor]:
-    """A module's class, its settings (stride, epsilon, …), its tensors and its children."""
+    """Yield a module's class, settings (stride, epsilon, …), tensors and children."""
     yield _name(type(module))
     for name, value in sorted(vars(module).items()):
         if not name.startswith("_") and name != "training":
             yield name
             yield from _plain(value, {})
     for name, tensor in chain(module.named_parameters(recurse=False), module.named_buffers(recurse=False)):
-        if name != "num_batches_tracked":  # read in training only
+        if name != "num_batches_tracked":  # only read during training
             yield name
             yield from _tensor(tensor)
     for name, child in module.named_children():
@@ -83,7 +84,7 @@ def _module(module: nn.Module) -> Iterator[str | torch.Tensor]:
 
 
 def _plain(value: Any, number: dict[fx.Node, str]) -> Iterator[str | torch.Tensor]:
-    """A value as text that is the same in every process: never an address in memory."""
+    """Yield a value as text, the same in every process (no memory addresses)."""
     if isinstance(value, fx.Node):
         yield "node " + number[value]
     elif isinstance(value, torch.Tensor):
@@ -113,12 +114,13 @@ def _plain(value: Any, number: dict[fx.Node, str]) -> Iterator[str | torch.Tenso
 
 
 def _name(thing: Any) -> str:
-    """The name of a class or function of a known package; of anything else one that no other network shares.
+    """Return the name of a class or function of a known package, or else a unique text.
 
-    A cache forgets such a network with its `Backbone`, and so never takes one for another.
+    With a unique text, a cache never confuses two networks.
     """
     module, name, path = (str(getattr(thing, key, "")) for key in ("__module__", "__name__", "__qualname__"))
-    # torch makes some functions, max_pool2d for one, inside another function; they are known if they can be imported.
+    # Some torch functions, such as max_pool2d, are defined inside another function. They
+    # are known if they can be imported.
     is_importable = "<" not in path or getattr(sys.modules.get(module), name, None) is thing
     if path and is_importable and module.partition(".")[0] in _KNOWN:
         return f"{module}.{path} {name}"
@@ -131,5 +133,8 @@ def _tensor(tensor: torch.Tensor) -> Iterator[str | torch.Tensor]:
 
 
 def _bytes(tensor: torch.Tensor) -> Any:
-    """The memory of a tensor of any dtype (NumPy has no bfloat16), without a copy where it lies in one piece."""
+    """Return the memory of a tensor of any dtype, without a copy if it is contiguous.
+
+    NumPy has no bfloat16.
+    """
     return tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy()

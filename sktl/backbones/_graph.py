@@ -1,12 +1,12 @@
-"""A network as a graph: find where it can be cut, take a part of it out.
+"""Operations on the graph of a network: cut points, parts, tensors.
 
-Every function here is a pure function of a `torch.fx.Graph`. `sktl.backbones._tracing` makes the
-graph and writes what is known about a node into its ``meta``:
+All functions are pure functions of a `torch.fx.Graph`. `sktl.backbones._tracing`
+creates the graph and stores in the ``meta`` of each node:
 
 ``layer``
-    Its name, as `torchvision.models.feature_extraction.create_feature_extractor` gives it.
+    Its name, as in `torchvision.models.feature_extraction.create_feature_extractor`.
 ``shape``
-    The shape of its output for one image, where that is one tensor; ``None`` otherwise.
+    The shape of its output for one image, or None if the output is not a tensor.
 ``macs``
     Its multiply-accumulates for that image.
 """
@@ -38,16 +38,16 @@ _OUT_OF_PLACE: dict[Any, Any] = {
 
 
 def shadow(module: ModuleT, tensor: Callable[[torch.Tensor], torch.Tensor]) -> ModuleT:
-    """A structural copy of ``module`` in which each parameter and buffer ``t`` is ``tensor(t)``.
+    """Return a structural copy of ``module`` with each parameter or buffer mapped.
 
-    With ``torch.Tensor.detach`` the copy shares its memory with the original, while moving or casting the copy leaves
-    the original alone.
+    With ``torch.Tensor.detach``, the copy shares memory with the original, while moving
+    or casting the copy does not change the original.
     """
     memo: dict[int, Any] = {}
     for old in chain(module.parameters(), module.buffers()):
         new = tensor(old)
         memo[id(old)] = nn.Parameter(new, requires_grad=False) if isinstance(old, nn.Parameter) else new
-    # Most of what a module holds is empty: a dozen dicts of hooks. To copy them here takes a third off the time.
+    # Modules have a dozen empty dicts of hooks. Copying them here saves a third of the time.
     for part in module.modules():
         for value in vars(part).values():
             if type(value) in _CONTAINERS and not value:
@@ -56,12 +56,12 @@ def shadow(module: ModuleT, tensor: Callable[[torch.Tensor], torch.Tensor]) -> M
 
 
 def slot(root: nn.Module, name: str) -> tuple[nn.Module, str]:
-    """The module of ``root`` that holds the parameter or buffer ``name``, and what it is called there.
+    """Return the module that owns a parameter or buffer, and its name there.
 
     Raises
     ------
     KeyError
-        Where ``root`` has no such tensor.
+        If ``root`` has no such tensor.
     """
     path, _, leaf = name.rpartition(".")
     try:
@@ -74,7 +74,7 @@ def slot(root: nn.Module, name: str) -> tuple[nn.Module, str]:
 
 
 def with_tensors(module: ModuleT, tensors: Mapping[str, torch.Tensor]) -> ModuleT:
-    """A structural copy of ``module`` that holds ``tensors`` at their names and shares all others with it."""
+    """Return a copy of ``module`` with new ``tensors`` that shares all others."""
     new = shadow(module, torch.Tensor.detach)
     for name, tensor in tensors.items():
         owner, leaf = slot(new, name)
@@ -86,19 +86,19 @@ def with_tensors(module: ModuleT, tensors: Mapping[str, torch.Tensor]) -> Module
 
 
 def remove_mutation(graph: fx.Graph, root: nn.Module) -> None:
-    """Rewrite in-place operations so that no node changes another node's output; results stay the same.
+    """Replace in-place operations, so that no node changes the output of another one.
 
-    What an operation on a view does to the tensor behind the view is lost; `load_backbone` looks for that.
-
-    Needs ``measure`` to have run: ``n += 1`` on a number is no mutation, on a tensor it is. ``inplace`` is switched
-    off in the modules of ``root``, which therefore has to be a copy of ours.
+    The results stay the same, except that changes of a tensor through a view are lost;
+    `load_backbone` checks for these. ``measure`` must have run before: ``n += 1`` only
+    is a mutation if ``n`` is a tensor. ``inplace`` is set to False in the modules of
+    ``root``, which must be a copy.
     """
     order = {node: position for position, node in enumerate(graph.nodes)}
     for node in graph.nodes:
         changed = node.kwargs.get("out") or next(iter(node.args), None)
         if not isinstance(changed, fx.Node) or changed.meta.get("shape") is None or not _make_out_of_place(node, root):
             continue
-        # Whoever read the changed tensor afterwards saw the new values, and has to go on seeing them.
+        # Later readers of the changed tensor must still see the new values.
         for user in list(changed.users):
             if order[user] > order[node]:
                 user.replace_input_with(changed, node)
@@ -109,7 +109,7 @@ def remove_mutation(graph: fx.Graph, root: nn.Module) -> None:
 
 
 def _make_out_of_place(node: fx.Node, root: nn.Module) -> bool:
-    """Turn ``node`` into its out-of-place counterpart; whether it was in-place and has one."""
+    """Make an in-place ``node`` out-of-place, and return whether that succeeded."""
     target = node.target
     if isinstance(node.kwargs.get("out"), fx.Node):
         node.kwargs = {name: value for name, value in node.kwargs.items() if name != "out"}
@@ -135,7 +135,7 @@ def _make_out_of_place(node: fx.Node, root: nn.Module) -> bool:
 
 
 def _switch_inplace_argument_off(node: fx.Node) -> bool:
-    """``relu(x, inplace=True)`` becomes ``relu(x, inplace=False)``; whether there was such an argument."""
+    """Replace ``inplace=True`` by False in a call, and return whether it was there."""
     try:
         bound = inspect.signature(node.target).bind(*node.args, **node.kwargs)  # type: ignore[arg-type]
     except (TypeError, ValueError):  # a builtin without a signature
@@ -148,10 +148,10 @@ def _switch_inplace_argument_off(node: fx.Node) -> bool:
 
 
 def cut_points(graph: fx.Graph) -> list[fx.Node]:
-    """The nodes, in order, after which everything that is still needed is that one node's tensor.
+    """Return the nodes, in order, whose output alone determines all later nodes.
 
-    What does not depend on the image (a class token, a table of positions) may be read again behind the cut and does
-    not count; a size that was read from the image's tensor does.
+    Values that do not depend on the image (class token, position embeddings) may be
+    read again after the cut. A size read from the image's tensor may not.
     """
     nodes = list(graph.nodes)
     last_use = {source: position for position, node in enumerate(nodes) for source in node.all_input_nodes}
@@ -170,7 +170,7 @@ def cut_points(graph: fx.Graph) -> list[fx.Node]:
 
 
 def ancestors(nodes: Iterable[fx.Node], stop: fx.Node | None = None) -> set[fx.Node]:
-    """``nodes`` and all they are computed from, looking no further back than ``stop``."""
+    """Return ``nodes`` and everything they are computed from, back to ``stop``."""
     found: set[fx.Node] = set()
     waiting = list(nodes)
     while waiting:
@@ -183,7 +183,7 @@ def ancestors(nodes: Iterable[fx.Node], stop: fx.Node | None = None) -> set[fx.N
 
 
 def extract(graph: fx.Graph, outputs: fx.Node | tuple[fx.Node, ...], start: fx.Node | None = None) -> fx.Graph:
-    """The part of ``graph`` that computes ``outputs`` from ``start`` (default: from the image), and nothing else."""
+    """Return the part of ``graph`` from ``start`` (or the image) to ``outputs``."""
     wanted = outputs if isinstance(outputs, tuple) else (outputs,)
     needed = ancestors(wanted, stop=start)
     part = fx.Graph()
@@ -199,18 +199,18 @@ def extract(graph: fx.Graph, outputs: fx.Node | tuple[fx.Node, ...], start: fx.N
 
 
 def output_node(graph: fx.Graph) -> fx.Node:
-    """The node whose value the graph returns (the first one where it returns several)."""
+    """Return the node whose value the graph returns, or the first one of several."""
     return next(iter(next(iter(reversed(graph.nodes))).all_input_nodes))
 
 
 def attribute(path: str, root: nn.Module) -> Any:
-    """The module or tensor of ``root`` at a path, such as the tensor that a ``get_attr`` node reads."""
+    """Return the module or tensor of ``root`` at a path."""
     owner, _, name = path.rpartition(".")
     return getattr(root.get_submodule(owner), name)
 
 
 def parameters(nodes: Iterable[fx.Node], root: nn.Module) -> Iterator[nn.Parameter]:
-    """The parameters that ``nodes`` use, once for each use."""
+    """Yield the parameters that ``nodes`` use, once for each use."""
     for node in nodes:
         if node.op == "call_module":
             yield from root.get_submodule(str(node.target)).parameters()
@@ -219,7 +219,7 @@ def parameters(nodes: Iterable[fx.Node], root: nn.Module) -> Iterator[nn.Paramet
 
 
 def readers(graph: fx.Graph, root: nn.Module, names: Iterable[str]) -> set[fx.Node]:
-    """The nodes that read one of the parameters and buffers ``names`` of ``root``."""
+    """Return the nodes that read any of the parameters and buffers ``names``."""
     slots = {slot(root, name) for name in names}
     owners = {owner for owner, _ in slots}
     found = set()
@@ -235,14 +235,14 @@ def readers(graph: fx.Graph, root: nn.Module, names: Iterable[str]) -> set[fx.No
 
 
 def module_path(node: fx.Node) -> str:
-    """The path of the module in which ``node`` runs; ``""`` for the outermost ``forward``."""
+    """Return the path of the module in which ``node`` runs, ``""`` for the root."""
     if node.op == "call_module":
         return str(node.target)
     return str(node.target if node.op == "get_attr" else node.meta["layer"]).rpartition(".")[0]
 
 
 def tensor_nodes(graph: fx.Graph) -> Iterator[fx.Node]:
-    """The nodes whose value is one tensor that depends on the image, in order; the image itself is none of them."""
+    """Yield the nodes whose value is a single tensor computed from the image."""
     from_image: set[fx.Node] = set()
     for node in graph.nodes:
         if node.op == "placeholder" or not from_image.isdisjoint(node.all_input_nodes):

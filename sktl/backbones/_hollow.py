@@ -1,4 +1,4 @@
-"""Networks emptied to be pickled beside what was in them, and filled again."""
+"""Networks without the values of their weights, for pickling these separately."""
 
 from collections.abc import Iterable, Mapping
 from typing import Any, TypeVar
@@ -11,32 +11,36 @@ BackboneT = TypeVar("BackboneT", bound=Any)  # a Backbone
 
 
 def hollow(backbone: BackboneT, names: Iterable[str]) -> BackboneT:
-    """The same network with some tensors that take no room and hold nothing, to be pickled beside their values.
+    """Return the network with some tensors replaced by placeholders without memory.
 
-    It is not to be run before `fill` has given it its values again, and keeps the fingerprints of the whole one.
+    It is pickled separately from the values. It cannot run until `fill` has restored
+    them, and keeps the fingerprints of the full network.
     """
     own = backbone.module.state_dict()
     return _with(backbone, {name: hollow_tensor(own[name]) for name in names if name in own})
 
 
 def fill(backbone: BackboneT, state: Mapping[str, torch.Tensor]) -> BackboneT:
-    """What `hollow` emptied, with the values again that it had."""
+    """Return the network with the values that `hollow` removed."""
     own = backbone.module.state_dict()
     return _with(backbone, {name: value.detach().cpu().clone() for name, value in state.items() if name in own})
 
 
 def hollow_tensor(tensor: torch.Tensor) -> torch.Tensor:
-    """Zeros of the same shape and type that are one number in memory."""
+    """Return zeros of the same shape and dtype that share a single number in memory."""
     return tensor.new_zeros(()).expand(tensor.shape)
 
 
 def is_hollow(tensor: torch.Tensor) -> bool:
-    """Whether it is what `hollow_tensor` made of several numbers, or of one: then it makes no difference."""
+    """Check whether a tensor was made by `hollow_tensor`.
+
+    For tensors with a single element, the result is always False.
+    """
     return tensor.numel() != 1 and not any(tensor.stride())
 
 
 def _with(backbone: BackboneT, tensors: Mapping[str, torch.Tensor]) -> BackboneT:
-    """Another network of the same graph and name, which is still to be read."""
+    """Return a network with other tensors, without its cached graph."""
     other = object.__new__(type(backbone))
     vars(other).update(backbone.__getstate__())
     other.module = _graph.with_tensors(backbone.module, tensors)

@@ -1,4 +1,4 @@
-"""Pictures with another number of channels than the network was made for."""
+"""Adaptation of networks to images with another number of channels."""
 
 import contextlib
 import copy
@@ -15,48 +15,52 @@ from sktl.exceptions import BackboneError
 
 
 def check_in_channels(in_channels: Any) -> int:
-    """``in_channels`` as an int, whoever's integer it is.
+    """Return ``in_channels`` as an int.
 
     Raises
     ------
     BackboneError
-        Where it is none, or less than 1.
+        If it is not an integer of at least 1.
     """
     with contextlib.suppress(TypeError):
         if operator.index(in_channels) >= 1:
             return operator.index(in_channels)
-    raise BackboneError(f"in_channels={in_channels!r} is no number of channels. Use 1 (grey), 3 (RGB) or another.")
+    raise BackboneError(f"The 'in_channels' parameter must be an integer of at least 1. Got {in_channels!r} instead.")
 
 
 def adapt_input(
     module: nn.Module, in_channels: int, preprocessing: Preprocessing, source: Preprocessing
 ) -> Preprocessing:
-    """Change ``module`` in place so that it takes ``in_channels``, and say how pictures are normalised for it.
+    """Adapt ``module`` to ``in_channels`` in place and return the preprocessing to use.
 
     One channel
-        is turned into the source's three by a 1 x 1 convolution in front of the first layer, which also undoes the
-        grey normalisation and applies the source's own: a grey picture gives exactly what it gives as RGB. (Summing
-        the kernels over RGB would be nearly the same and differ wherever the means of the channels do.)
+        A 1 x 1 convolution before the first layer turns it into the original three
+        channels. It also undoes the grayscale normalization and applies the original
+        one, so that a grayscale image gives exactly the same output as its RGB version.
+        (Summing the kernels over RGB would differ if the channels have different
+        means.)
     Any other number
-        repeats the kernels of the first convolution in turn, rescaled so that the sum over the channels keeps its size.
+        The kernels of the first convolution are repeated in turn and rescaled, so that
+        the sum over the channels keeps its magnitude.
 
-    A network whose first convolution takes ``in_channels`` already, or that has none, is left alone.
+    A network without convolutions, or whose first convolution already takes
+    ``in_channels``, is not changed.
 
     Parameters
     ----------
     module : nn.Module
-        The network, ours to change.
+        The network, modified in place.
     in_channels : int
-        Channels of the pictures to come.
+        Number of channels of the images.
     preprocessing : Preprocessing
-        What the user asked for, or what belongs to the weights.
+        Preprocessing to use: chosen by the user or that of the weights.
     source : Preprocessing
-        What belongs to the weights.
+        Preprocessing of the weights.
 
     Raises
     ------
     BackboneError
-        Where the first convolution cannot be adapted.
+        If the first convolution cannot be adapted.
     """
     if in_channels == len(source.mean):
         return preprocessing.for_channels(in_channels)
@@ -66,11 +70,11 @@ def adapt_input(
         return preprocessing.for_channels(in_channels)
     if not isinstance(convolution, nn.Conv2d) or convolution.groups != 1 or convolution.in_channels != len(source.mean):
         raise BackboneError(
-            f"in_channels={in_channels}: this network has no plain first convolution of {len(source.mean)} channels "
-            f"that could be adapted. Use in_channels={len(source.mean)}."
+            f"in_channels={in_channels} is not supported by this network, because its first convolution is grouped or "
+            f"does not have {len(source.mean)} input channels. Use in_channels={len(source.mean)}."
         )
     if getattr(module, "transform_input", False):
-        # GoogLeNet and Inception renormalise the picture channel by channel, from ImageNet's values to these.
+        # GoogLeNet and Inception renormalize each channel from ImageNet's values to these.
         module.transform_input = False  # type: ignore[assignment]
         ours = replace(source, mean=(0.5, 0.5, 0.5), std=(0.5, 0.5, 0.5))
         preprocessing = ours if preprocessing == source else preprocessing
@@ -89,7 +93,7 @@ def adapt_input(
 
 
 def _first_convolution(module: nn.Module) -> str | None:
-    """Path of the convolution that is computed first."""
+    """Return the path of the convolution that is computed first."""
     from sktl.backbones import _tracing  # loads torchvision
 
     for node in _tracing.trace(module).nodes:
@@ -101,7 +105,10 @@ def _first_convolution(module: nn.Module) -> str | None:
 
 
 def _grey_to_rgb(grey: Preprocessing, rgb: Preprocessing) -> nn.Conv2d:
-    """Normalised grey to normalised RGB: ``(x * grey_std + grey_mean - rgb_mean) / rgb_std`` for each channel."""
+    """Return a layer from normalized grayscale to normalized RGB.
+
+    It computes ``(x * grey_std + grey_mean - rgb_mean) / rgb_std`` for each channel.
+    """
     layer = nn.Conv2d(1, len(rgb.mean), kernel_size=1)
     mean, std = torch.tensor(rgb.mean), torch.tensor(rgb.std)
     layer.weight = nn.Parameter((grey.std[0] / std).reshape(-1, 1, 1, 1))

@@ -1,4 +1,4 @@
-"""Which axis of a layer's output holds the channels, and whether its first token is a class token."""
+"""Channel axes and class tokens of the outputs of layers."""
 
 from math import prod
 from typing import Any
@@ -15,23 +15,25 @@ _CHANNELS_LAST_FUNCTIONS = {"linear", "layer_norm", "rms_norm", "multi_head_atte
 
 
 def channel_axes(graph: fx.Graph, root: nn.Module) -> dict[fx.Node, int]:
-    """The channel axis of every measured node: mostly 1, and -1 where it is the last of three or more.
+    """Return the channel axis of every measured node.
 
-    A convolution or a batch norm has its channels on axis 1, a linear layer or a layer norm on the last one; a
-    permutation moves them, a reshape is followed by their number, and everything else keeps them where they were.
+    It is -1 if it is the last of three or more axes, and 1 in most other cases.
+    Convolutions and batch normalization have their channels on axis 1, linear layers
+    and layer normalization on the last axis. Permutations move the axis, reshapes are
+    followed by the number of channels, and all other operations keep it.
     """
     axes: dict[fx.Node, int] = {}
     for node in graph.nodes:
         sources = [argument for argument in node.all_input_nodes if argument in axes]
         if node.op != "placeholder" and not sources:
             continue  # it does not depend on the image
-        # Of several inputs the largest is the one that carries the image (a class token is smaller than what it joins,
-        # and comes before it).
+        # The largest of several inputs carries the image. A class token is smaller than
+        # the tokens that it is joined with, and comes before them.
         source = max(reversed(sources), key=_size, default=None)
         shape = node.meta.get("shape")
         if shape is not None and len(shape) > 1:
             axes[node] = _axis(node, root, source, axes)
-        elif source is not None:  # a tuple of tensors (attention's output and weights): handed on to its items
+        elif source is not None:  # a tuple of tensors (output and weights of attention)
             axes[node] = axes[source]
     return {node: -1 if _is_last(node, axis) else axis for node, axis in axes.items()}
 
@@ -63,7 +65,10 @@ def _axis(node: fx.Node, root: nn.Module, source: fx.Node | None, axes: dict[fx.
 
 
 def _axis_by_kind(node: fx.Node, root: nn.Module, rank: int) -> int | None:
-    """What the kind of layer says, if it says anything; a closed block with a convolution is taken as one."""
+    """Return the channel axis that the kind of layer implies, or None.
+
+    A module that is not traced counts as a convolution if it contains one.
+    """
     if node.op == "placeholder":
         return 1
     if node.op == "call_module":
@@ -82,12 +87,12 @@ def _axis_by_kind(node: fx.Node, root: nn.Module, rank: int) -> int | None:
 
 
 def _permutation(node: fx.Node, root: nn.Module, rank: int) -> list[int] | None:
-    """For each axis of the output the axis of the input it was, where ``node`` is a permutation."""
+    """Return the input axis of each output axis if ``node`` is a permutation."""
     if node.op == "call_module":
         module = root.get_submodule(str(node.target))
         dims: Any = (
             module.dims if type(module).__name__ == "Permute" else None
-        )  # torchvision's; imported it would be heavy
+        )  # of torchvision, which is slow to import
         return None if dims is None else [axis % rank for axis in dims]
     name = node.target if isinstance(node.target, str) else getattr(node.target, "__name__", "")
     arguments: tuple[Any, ...] = (*node.args[1:], *node.kwargs.values())
@@ -103,9 +108,10 @@ def _permutation(node: fx.Node, root: nn.Module, rank: int) -> list[int] | None:
 
 
 def _follow(before: tuple[int, ...], axis: int, after: tuple[int, ...]) -> int:
-    """Where an axis went in an operation that keeps the order of the elements, such as a reshape.
+    """Follow an axis through an operation that keeps the order, such as a reshape.
 
-    What lies inside it or around it is as large as before; a split axis is followed by one of its parts.
+    The sizes before and after the axis do not change. A split axis is followed by one
+    of its parts.
     """
     if len(before) == len(after):
         return axis
@@ -116,9 +122,10 @@ def _follow(before: tuple[int, ...], axis: int, after: tuple[int, ...]) -> int:
 
 
 def has_class_token(node: fx.Node, root: nn.Module) -> bool:
-    """Whether the first of the tokens that ``node`` gives, of shape (n, tokens, channels), is a learnt class token.
+    """Check whether the first token of ``node`` is a learned class token.
 
-    It is where one learnt token was put in front of the image's tokens and none was taken away since.
+    This requires an output of shape (n_samples, n_tokens, channels), a learned token
+    prepended to the tokens of the image, and no token removed afterwards.
     """
     shape = node.meta["shape"]
     if shape is None or len(shape) != 3:
@@ -128,13 +135,13 @@ def has_class_token(node: fx.Node, root: nn.Module) -> bool:
         getattr(joined.target, "__name__", "") in ("cat", "concat", "concatenate")
         and joined.meta["shape"] is not None
         and joined.meta["shape"][1] == shape[1]
-        and _is_learnt_token(joined.args[0], root)
+        and _is_learned_token(joined.args[0], root)
         for joined in past
     )
 
 
-def _is_learnt_token(parts: Any, root: nn.Module) -> bool:
-    """Whether the first of the joined ``parts`` is a parameter of shape (1, 1, channels), repeated per image."""
+def _is_learned_token(parts: Any, root: nn.Module) -> bool:
+    """Check whether the first of ``parts`` is a parameter of shape (1, 1, channels)."""
     if not isinstance(parts, (tuple, list)) or not isinstance(parts[0], fx.Node):
         return False
     node = parts[0]

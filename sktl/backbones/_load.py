@@ -1,4 +1,4 @@
-"""From what a user names to a `Backbone`."""
+"""Loading of backbones from names, files and modules."""
 
 import copy
 from collections import OrderedDict
@@ -29,7 +29,7 @@ from sktl.backbones._registry import find_architecture
 from sktl.backbones._weights_files import StateDict
 from sktl.exceptions import BackboneError, WeightsMismatchError
 
-# Loaded networks, the most recently used last. Each may be hundreds of megabytes.
+# Loaded networks, most recently used last. Each may take hundreds of megabytes.
 _MEMO: OrderedDict[Hashable, Backbone] = OrderedDict()
 _MEMO_SIZE = 4
 _MEMO_BYTES = 2**30  # of all but the last one
@@ -51,46 +51,60 @@ def load_backbone(
     Parameters
     ----------
     backbone : str, nn.Module, Backbone or fitted estimator
-        A name from `list_backbones`, ``"timm:<name>"`` for one of timm, a network of your own, which is copied (hooks
-        that you registered on it are not), or a `Backbone`, which is returned as it is, as is that of an estimator of
-        sktl.
+        The pretrained network: a name listed by `sktl.backbones.list_backbones`, a timm
+        model as ``"timm:<name>"``, or your own network, which is copied without the
+        hooks that you registered and left unchanged. A `Backbone`, or that of a fitted
+        sktl estimator, is returned as it is.
     weights : str, path or None, default="default"
-        ``"default"`` takes the best published weights, a published name (``"IMAGENET1K_V1"``) those, a path a local
-        file, and None random ones. A file may be ``.safetensors`` or what `torch.save` has written (``.pt``, ``.pth``,
-        ``.bin``, ``.ckpt``, ``.pth.tar``), of which only tensors are read: a state dict, alone or in a checkpoint, its
-        names behind those of a training program (``module.``, ``model.``, ``backbone.``) or not. It may have a source
-        head of another size, or none: then the network ends in front of it. For a network of your own, ``"default"``
-        and None are the weights it has, and a path is loaded into the copy. A `Backbone` has its own.
+        Weights of a backbone given by name. ``"default"`` takes the best published
+        ones, a string such as ``"IMAGENET1K_V1"`` takes published weights by name, a
+        path loads a local file, and None initializes the network at random.
+
+        A file may be in safetensors format or written by `torch.save` (``.pt``,
+        ``.pth``, ``.bin``, ``.ckpt``, ``.pth.tar``). It contains a state dict, possibly
+        inside a training checkpoint, and only tensors are read from it. Prefixes of the
+        names, such as ``module.``, ``model.`` or ``backbone.``, are removed. The head
+        in the file may have another number of classes. If the file has no head, the
+        network ends before its head.
+
+        For your own network, ``"default"`` and None keep its weights, and a path is
+        loaded into the copy. A `Backbone` keeps its weights.
     in_channels : int, default=3
-        Channels of the pictures. The first convolution is adapted to any number but 3; for one channel, so that a
-        grey picture gives exactly what it gives as RGB.
+        Number of channels of the network's input: 3 for color, 1 for grayscale, more
+        for multispectral images. The first convolution is adapted to numbers other than
+        3. With one channel, a grayscale image gives exactly the same output as its RGB
+        version.
     preprocessing : Preprocessing, dict or None, default=None
-        How pictures are resized, cropped and normalised. None takes what belongs to the weights; for a file, what
-        belongs to the published weights of that file name, or to the default ones; for a network of your own, 256,
-        224 and ImageNet's mean and standard deviation. A dict changes some of it.
+        Size, crop, interpolation, mean and standard deviation used to prepare the
+        images. None uses the preprocessing of the weights: for a file, that of the
+        published weights with the same file name or else of the default ones; for your
+        own network, the defaults of `sktl.backbones.Preprocessing`. A dict replaces
+        some of the values.
     random_state : int, RandomState or None, default=None
-        Seeds random weights. The global generators of torch are not touched.
+        Seed of the random weights. Only used if ``weights=None``. The global generators
+        of torch are not changed.
 
     Returns
     -------
     Backbone
-        In eval mode, its parameters not asking for gradients. The same object is returned for the same name and
-        settings while it is among the four most recently used, so it must not be changed.
+        The network in evaluation mode, with parameters that do not require gradients.
+        The same object is returned for the same name and settings while it is among the
+        four most recently used ones, so it must not be modified.
 
     Raises
     ------
     BackboneError
-        Where the name, the published weights, the preprocessing or in_channels are not understood, where they
-        contradict a `Backbone`, or where a network cannot be read as a graph.
+        If the name, the published weights, ``preprocessing`` or ``in_channels`` are
+        invalid or contradict a given `Backbone`, or if the network cannot be traced.
     FileNotFoundError
-        Where ``weights`` is a path and there is no such file.
+        If ``weights`` is the path of a file that does not exist.
     MissingDependencyError
-        Where the name starts with ``timm:`` and timm is not installed.
+        If the name starts with ``timm:`` and timm is not installed.
     WeightsDownloadError
-        Where published weights did not arrive.
+        If published weights cannot be downloaded.
     WeightsMismatchError
-        Where a file cannot be read, is no state dict or that of another network, or where weights are NaN, infinite or
-        too large to compute with.
+        If a file cannot be read, does not contain a state dict or belongs to another
+        network, or if weights are NaN, infinite or too large to compute with.
 
     Examples
     --------
@@ -112,8 +126,8 @@ def load_backbone(
     name, path = _resolve_weights(architecture, weights)
     if architecture.caveat and preprocessing is None and (name or path):
         raise BackboneError(
-            f"backbone={backbone!r}: its weights were trained with {architecture.caveat}. To use them all the same, "
-            "say so with preprocessing={} (the size and normalisation of the weights) or one of your own."
+            f"The weights of backbone={backbone!r} were trained with {architecture.caveat}. To use them anyway, pass "
+            "preprocessing={} for the size and normalization of the weights, or your own preprocessing."
         )
     default = architecture.preprocessing(name, path)
     wanted = check_preprocessing(preprocessing, default)
@@ -122,7 +136,7 @@ def load_backbone(
         if key in _MEMO:
             _MEMO.move_to_end(key)
             return _MEMO[key]
-    seed = 0  # of what is drawn and then replaced by the file's
+    seed = 0  # for values that the weights replace
     if name is None and path is None:
         with shortened_errors():
             seed = check_random_state(random_state).randint(2**31)
@@ -145,10 +159,10 @@ def load_backbone(
 
 
 def _is_unchanged(path: Path, key: tuple) -> bool:
-    """Whether a file is what it was: one that is written while it is read may be neither that nor what it is now."""
+    """Check whether a file is still the one that was read, and not being written."""
     try:
         return _weights_files.file_digest(path) in key
-    except WeightsMismatchError:  # it is gone, and what was read of it is whole
+    except WeightsMismatchError:  # deleted meanwhile
         return False
 
 
@@ -164,26 +178,27 @@ def _n_bytes(backbone: Backbone) -> int:
 
 
 def _no_network(backbone: Any) -> BackboneError:
-    """What is wrong with something that names no network."""
+    """Return the error for a ``backbone`` of an unsupported type."""
     is_class = isinstance(backbone, type)
     return BackboneError(
         f"backbone={backbone!r} is of type {type(backbone).__name__}. Use a name from sktl.backbones.list_backbones(), "
-        "an nn.Module, a Backbone, or a fitted estimator of sktl"
-        + (f"; a class is none until it is called: {backbone.__name__}(...)." if is_class else ".")
+        "an nn.Module, a Backbone, or a fitted sktl estimator"
+        + (f". Pass an instance instead of the class: {backbone.__name__}(...)." if is_class else ".")
     )
 
 
 def _resolve_weights(
     architecture: Architecture, weights: "str | PathLike[str] | None"
 ) -> "tuple[str | None, Path | None]":
-    """``weights`` as a published name, or as a path, or as neither (random)."""
+    """Return ``weights`` as a published name or as a path, or neither if random."""
     if weights is None:
         return None, None
     if isinstance(weights, str):
         if weights.lower() == "default":
             if architecture.default is None:
                 raise BackboneError(
-                    f"No weights are published for backbone={architecture.name!r}. Use weights=None or a file."
+                    f"No weights are published for backbone={architecture.name!r}. Use weights=None or the path of a "
+                    "weights file."
                 )
             return architecture.default, None
         if weights in architecture.published:
@@ -200,19 +215,19 @@ def _memo_key(
     preprocessing: Preprocessing,
     random_state: Any,
 ) -> tuple | None:
-    """What determines a loaded network; None where nothing does (random weights without a fixed seed)."""
+    """Return the key of a loaded network, or None if random without a fixed seed."""
     if name is None and path is None:
         if not isinstance(random_state, (int, np.integer)):
             return None
         return backbone, int(random_state), in_channels, preprocessing
     if path is None:
         return backbone, name, in_channels, preprocessing
-    # A file that was written again is another one, though its size and times may be those of before.
+    # The content counts: a rewritten file may have the same size and times.
     return backbone, _weights_files.file_digest(path), path.name, in_channels, preprocessing
 
 
 def _read_state(architecture: Architecture, name: str | None, path: Path | None) -> "StateDict | None":
-    """The weights; None where they are to be random."""
+    """Return the weights, or None if they are random."""
     if path is not None:
         return _weights_files.read_state_dict(path)
     return architecture.adjust(architecture.fetch(name)) if name is not None else None
@@ -221,7 +236,7 @@ def _read_state(architecture: Architecture, name: str | None, path: Path | None)
 def _build(
     architecture: Architecture, state: "StateDict | None", preprocessing: Preprocessing, path: Path | None, origin: str
 ) -> tuple[nn.Module, bool]:
-    """The network with these weights, and whether it has a head that has learnt something."""
+    """Return the network with these weights, and whether its head is pretrained."""
     if state is None:
         return architecture.build(None, preprocessing), False
     if path is not None:
@@ -229,18 +244,18 @@ def _build(
         state = named_as(state, names, architecture.adjust, origin=origin)
     module = _empty(architecture, state, preprocessing)
     has_head = _weights.load_state_dict(module, state, origin=origin)
-    if any(tensor.is_meta for tensor in chain(module.parameters(), module.buffers())):  # not all of it is in the file
+    if any(tensor.is_meta for tensor in chain(module.parameters(), module.buffers())):  # the file lacks some tensors
         module = architecture.build(state, preprocessing)
         has_head = _weights.load_state_dict(module, state, origin=origin)
     return module, has_head
 
 
 def _empty(architecture: Architecture, state: StateDict, preprocessing: Preprocessing) -> nn.Module:
-    """The network into which a state dict will be loaded."""
+    """Return the network into which a state dict will be loaded."""
     try:
-        with torch.device("meta"):  # drawing random weights that the file replaces takes longer than reading it
+        with torch.device("meta"):  # initializing at random takes longer than reading the file
             return architecture.build(state, preprocessing)
-    except RuntimeError:  # a network that computes with tensors while it is built
+    except RuntimeError:  # the constructor computes with tensors
         return architecture.build(state, preprocessing)
 
 
@@ -250,27 +265,27 @@ def _check_agreement(
     in_channels: int,
     preprocessing: "Preprocessing | Mapping[str, Any] | None",
 ) -> None:
-    """Refuse settings that a network which is loaded already would pass over in silence."""
+    """Raise an error for settings that a loaded network would ignore silently."""
     if not _own_weights(weights):
         raise BackboneError(
-            f"weights={str(weights)!r}, but the network given is loaded already and has its weights. "
-            "Use weights='default', or give load_backbone the network's name and these weights."
+            f"weights={str(weights)!r} cannot be loaded into the given network, which already has weights. Use "
+            "weights='default', or pass the name of the network and these weights to sktl.backbones.load_backbone."
         )
     if in_channels != backbone.in_channels:
         raise BackboneError(
-            f"in_channels={in_channels!r}, but the network given sees {backbone.in_channels} channels. "
-            f"Use in_channels={backbone.in_channels}."
+            f"in_channels={in_channels!r}, but the given network has {backbone.in_channels} input channels. Use "
+            f"in_channels={backbone.in_channels}."
         )
     if check_preprocessing(preprocessing, backbone.preprocessing) != backbone.preprocessing:
         raise BackboneError(
-            f"preprocessing={preprocessing!r} is not that of the network given, which is loaded already. "
-            "Give it to sktl.backbones.load_backbone together with the network's name, or to the estimator whose "
-            "network this is."
+            f"preprocessing={preprocessing!r} differs from that of the given network. Pass it to "
+            "sktl.backbones.load_backbone together with the name of the network, or to the estimator that contains "
+            "this network."
         )
 
 
 def _own_weights(weights: "str | PathLike[str] | None") -> bool:
-    """Whether ``weights`` means those that a network, given as one, has."""
+    """Check whether ``weights`` means the current weights of a given network."""
     return weights is None or (isinstance(weights, str) and weights.lower() == "default")
 
 
@@ -280,17 +295,17 @@ def _own(
     in_channels: int,
     preprocessing: "Preprocessing | Mapping[str, Any] | None",
 ) -> Backbone:
-    """A network of the user's own: copied, without the hooks that look at it."""
+    """Return a copy of the user's own network, without the user's hooks."""
     name, default = type(module).__name__, Preprocessing()
     path = None
     if weights is not None and not _own_weights(weights):
-        choices = "'default' or None for the weights that it has"
+        choices = "'default' or None to keep the weights of the network"
         path = _weights_files.as_weights_path(weights, backbone=name, choices=choices)
     copied = without_tracing(copy.deepcopy(module)).cpu().float().eval()
     for layer in copied.modules():
         for hooks in (layer._forward_hooks, layer._forward_pre_hooks, layer._backward_hooks, layer._backward_pre_hooks):
             for number, hook in list(hooks.items()):
-                # torch's own hooks (spectral norm, weight norm, pruning) compute the weights and belong to the network.
+                # Hooks of torch (spectral norm, weight norm, pruning) compute weights.
                 if not (getattr(hook, "__module__", None) or type(hook).__module__).startswith("torch."):
                     del hooks[number]
     if path is not None:
@@ -307,22 +322,25 @@ def _own(
 
 
 def _check_graph(backbone: Backbone) -> None:
-    """Refuse a network that computes something else than its graph, which knows no memory shared by two tensors."""
+    """Raise an error if the network and its traced graph give different outputs.
+
+    The graph does not represent memory that two tensors share.
+    """
     part = whole_graph(backbone)
     generator = torch.Generator().manual_seed(0)
-    picture = torch.randn(1, backbone.in_channels, *backbone.preprocessing.crop_shape, generator=generator)
+    image = torch.randn(1, backbone.in_channels, *backbone.preprocessing.crop_shape, generator=generator)
     results = []
     for network in (backbone.module, part):
-        with Randomness(0).drawn_from(), torch.no_grad():  # some networks draw numbers in eval mode too
-            results.append(next(filter(torch.is_tensor, tree_leaves(network(picture.clone()))), None))
+        with Randomness(0).drawn_from(), torch.no_grad():  # some networks are random in eval mode, too
+            results.append(next(filter(torch.is_tensor, tree_leaves(network(image.clone()))), None))
     expected, found = results
-    if expected is None or found is None:  # an output of a class of its own, in which no tensor can be found
+    if expected is None or found is None:  # no tensor found in an output of a custom class
         return
     rounding = 1e-5 * expected.abs().max().item()
     if expected.shape != found.shape or not torch.allclose(found, expected, rtol=0, atol=rounding, equal_nan=True):
         raise BackboneError(
-            f"The network {backbone.name!r} computes something else than the graph that was read from it, probably "
-            "because it changes a part of a tensor through a view (x.view(n, -1).mul_(2), x[:, :2].mul_(3)). "
-            "Write it without in-place operations on views (x = x * 2). Where forward() compares type(module), write "
-            "isinstance(module, ...): while a network is read, its modules are of subclasses."
+            f"The network {backbone.name!r} and its traced graph give different outputs, probably because forward() "
+            "changes a tensor through a view (x.view(n, -1).mul_(2), x[:, :2].mul_(3)). Replace in-place operations on "
+            "views (x = x * 2). If forward() compares type(module), use isinstance(module, ...) instead, because "
+            "tracing replaces the classes of modules with subclasses."
         )

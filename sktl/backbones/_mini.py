@@ -1,6 +1,6 @@
-"""The packaged backbone ``sktl_mini``: its network and how its pictures are prepared.
+"""The packaged backbone ``sktl_mini``: network and preprocessing.
 
-The weights lie beside this file in ``sktl_mini.safetensors``, their story in ``sktl_mini.md``;
+The weights are in ``sktl_mini.safetensors`` and described in ``sktl_mini.md``.
 ``tools/train_sktl_mini.py`` trains such a network.
 """
 
@@ -8,7 +8,7 @@ from torch import Tensor, nn
 
 from sktl.backbones._preprocessing import Preprocessing
 
-#: Pictures are shown whole (no margin is cropped away): small glyphs often touch their border.
+#: Images are not cropped, because small glyphs often touch the border.
 MINI_PREPROCESSING = Preprocessing(
     resize_size=64,
     crop_size=64,
@@ -18,12 +18,12 @@ MINI_PREPROCESSING = Preprocessing(
     antialias=True,
 )
 
-#: The width of the source head, which predicts the leading principal components of the teachers' features.
+#: Width of the original head, which predicts principal components of teacher features.
 N_COMPONENTS = 256
 
 
 class ResidualBlock(nn.Module):
-    """Two 3 x 3 convolutions beside a shortcut.
+    """Residual block of two 3 x 3 convolutions.
 
     Parameters
     ----------
@@ -55,11 +55,12 @@ class ResidualBlock(nn.Module):
 
 
 class SktlMini(nn.Module):
-    """A residual network of four blocks, 1.8 million parameters and 61 million multiply-accumulates at 64 x 64.
+    """Residual network of four blocks with 1.8 million parameters.
 
-    It halves the sides four times and ends wide (512 channels), because what a linear model reads is the average over
-    the last stage. Widths are multiples of 16, which is what CPU convolutions are blocked by; the only expensive
-    resolution, layer1's, is kept narrow inside.
+    It takes 61 million multiply-accumulates at 64 x 64. It halves the resolution four
+    times and ends with 512 channels, because a linear model reads the average of the
+    last stage. Widths are multiples of 16, the block size of CPU convolutions. The only
+    expensive resolution, that of layer1, is kept narrow inside the block.
     """
 
     def __init__(self) -> None:
@@ -78,21 +79,22 @@ class SktlMini(nn.Module):
         self.fc = nn.Linear(512, N_COMPONENTS)
 
     def forward(self, x: Tensor) -> Tensor:
-        """Map normalised pictures (n, 3, h, w) to the teachers' principal components (n, 256)."""
+        """Map normalized images (n, 3, h, w) to principal components (n, 256)."""
         x = self.stem(x)
         x = self.layer4(self.layer3(self.layer2(self.layer1(x))))
         return self.fc(self.flatten(self.avgpool(x)))
 
 
 def sktl_mini() -> nn.Module:
-    """Build the ``sktl_mini`` network with random weights.
+    """Return the ``sktl_mini`` network with random weights.
 
     Returns
     -------
     module : nn.Module
-        With children ``stem``, ``layer1`` to ``layer4``, ``avgpool``, ``flatten`` and the source head ``fc``. It takes
-        float pictures (n, 3, h, w) of any size, normalised as ``MINI_PREPROCESSING`` says (made for 64 x 64), and
-        gives (n, 256).
+        Network with children ``stem``, ``layer1`` to ``layer4``, ``avgpool``,
+        ``flatten`` and the original head ``fc``. It maps float images of shape (n, 3,
+        h, w), normalized as in ``MINI_PREPROCESSING``, to shape (n, 256). It accepts
+        any size, but was designed for 64 x 64.
 
     Examples
     --------

@@ -1,4 +1,4 @@
-"""How a picture becomes what a network was trained on: resized, cropped, normalised."""
+"""Preprocessing of images: resizing, cropping and normalization."""
 
 import math
 import operator
@@ -21,43 +21,50 @@ _RESAMPLING = {
     "lanczos": Image.Resampling.LANCZOS,
 }
 
-# From here on the resized picture is not built as a whole: a 1 x 5000 picture would become 256 x 1,280,000.
+# Aspect ratio above which only the crop is resized: a 1 x 5000 image would become
+# 256 x 1,280,000.
 _EXTREME_ASPECT = 16
-_WIDEST_FILTER = 3  # pixels that Lanczos looks at to each side, where nothing shrinks
+_WIDEST_FILTER = 3  # radius of the Lanczos filter in pixels, without shrinking
 
 
 @dataclass(frozen=True)
 class Preprocessing:
-    """What is done to every picture before the network sees it.
+    """Size, crop, interpolation, mean and standard deviation used to prepare images.
 
-    The shorter side is resized to ``resize_size``, the centre of ``crop_size`` is cut out (with a black border where
-    the picture is smaller), the values are scaled to 0-1, and ``mean`` is taken off before dividing by ``std``.
+    The shorter side of an image is resized to ``resize_size``, the center of
+    ``crop_size`` is cropped (with a black border if the image is smaller), the values
+    are scaled to the range from 0 to 1, ``mean`` is subtracted and the result is
+    divided by ``std``.
 
     Parameters
     ----------
     resize_size : int, default=256
         Length of the shorter side after resizing, in pixels.
     crop_size : int or (int, int), default=224
-        Side or (height, width) of the centre that the network sees, in pixels.
+        Side length or (height, width) of the center crop, in pixels.
     interpolation : str, default="bilinear"
-        ``"nearest"``, ``"bilinear"``, ``"bicubic"``, ``"box"``, ``"hamming"`` or ``"lanczos"``.
+        Interpolation method: ``"nearest"``, ``"bilinear"``, ``"bicubic"``, ``"box"``,
+        ``"hamming"`` or ``"lanczos"``.
     mean : tuple of float, default=(0.485, 0.456, 0.406)
-        Mean per channel of values in 0-1; ImageNet's.
+        Mean of each channel, for values between 0 and 1. By default, that of ImageNet.
     std : tuple of float, default=(0.229, 0.224, 0.225)
-        Standard deviation per channel of values in 0-1; ImageNet's.
+        Standard deviation of each channel, for values between 0 and 1. By default, that
+        of ImageNet.
     antialias : bool, default=True
-        Whether shrinking averages over all pixels. Only True is offered: it is what the weights were trained on.
+        Whether to apply antialiasing when shrinking. Only True is supported, because
+        pretrained weights expect antialiased images.
 
     Raises
     ------
     BackboneError
-        Where a value makes no sense.
+        If a value is invalid.
 
     Examples
     --------
     >>> import numpy as np
     >>> from sktl.backbones import Preprocessing
-    >>> Preprocessing(resize_size=32, crop_size=28).apply(np.zeros((40, 60, 3), np.uint8)).shape
+    >>> preprocessing = Preprocessing(resize_size=32, crop_size=28)
+    >>> preprocessing.apply(np.zeros((40, 60, 3), np.uint8)).shape
     (28, 28, 3)
     """
 
@@ -70,9 +77,9 @@ class Preprocessing:
 
     def __post_init__(self) -> None:
         def fail(problem: str) -> NoReturn:
-            raise BackboneError(f"preprocessing: {problem} (in {self!r}).")
+            raise BackboneError(f"Invalid preprocessing: {problem}. Got {self!r} instead.")
 
-        # Lists come from dicts and JSON, integers from NumPy; a frozen dataclass has to be hashable.
+        # Lists come from dicts and JSON, integers from NumPy. The dataclass is hashable.
         try:
             crop = self.crop_size
             cleaned = {
@@ -83,46 +90,48 @@ class Preprocessing:
             }
         except (TypeError, ValueError):
             fail(
-                "resize_size is an integer (the shorter side), crop_size one or (height, width), "
-                "mean and std are tuples with one number per channel"
+                "resize_size must be an integer (the shorter side), crop_size an integer or (height, width), and mean "
+                "and std tuples with one number per channel"
             )
         for name, value in cleaned.items():
             object.__setattr__(self, name, value)
         if self.resize_size < 1 or min(self.crop_shape, default=0) < 1 or len(self.crop_shape) != 2:
-            fail("resize_size and crop_size have to be at least 1 pixel; crop_size is one side or (height, width)")
+            fail("resize_size and crop_size must be at least 1 pixel, and crop_size one side length or (height, width)")
         if self.interpolation not in list(_RESAMPLING):
-            fail(f"interpolation={self.interpolation!r} is unknown; use one of {sorted(_RESAMPLING)}")
+            fail(f"interpolation={self.interpolation!r} is unknown, it must be one of {sorted(_RESAMPLING)}")
         if len(self.mean) != len(self.std) or not all(0 < value < math.inf for value in self.std):
-            fail("mean and std need one value per channel each, and std positive ones")
+            fail("mean and std must have one value per channel, and std must be positive and finite")
         if not self.antialias:
-            fail("antialias=False is not offered; pretrained weights expect antialiased pictures")
+            fail("antialias=False is not supported, because pretrained weights expect antialiased images")
 
     @property
     def crop_shape(self) -> tuple[int, int]:
-        """(height, width) of what the network sees."""
+        """Height and width of the crop."""
         return (self.crop_size, self.crop_size) if isinstance(self.crop_size, int) else self.crop_size
 
     @property
     def key(self) -> str:
-        """A string that names everything that decides what the network sees."""
+        """String that identifies all settings."""
         return "|".join(f"{field.name}={getattr(self, field.name)!r}" for field in fields(self))
 
     @property
     def pixels_key(self) -> str:
-        """A string that names everything that decides what `apply` gives: all but ``mean`` and ``std``."""
+        """String that identifies all settings except ``mean`` and ``std``."""
         return replace(self, mean=(), std=()).key
 
     def for_channels(self, n_channels: int) -> "Preprocessing":
-        """The same for pictures of another number of channels.
+        """Return the preprocessing of images with another number of channels.
 
         Parameters
         ----------
         n_channels : int
-            One channel takes the averages of ``mean`` and of ``std``; any other number repeats their values in turn.
+            Number of channels. For one channel, ``mean`` and ``std`` are averaged. For
+            any other number, their values are repeated in turn.
 
         Returns
         -------
         Preprocessing
+            The adapted preprocessing.
         """
         if n_channels == len(self.mean):
             return self
@@ -135,29 +144,31 @@ class Preprocessing:
         return replace(self, mean=repeated(self.mean), std=repeated(self.std))
 
     def apply(self, picture: NDArray[np.uint8]) -> NDArray[np.uint8]:
-        """Resize and crop one picture, bit for bit as torchvision's presets do with a PIL image.
+        """Resize and crop an image.
 
-        (Beyond an aspect ratio of 16, up to rounding, because there only the crop is computed.)
+        The result is bit-identical to that of torchvision's presets on a PIL image,
+        except for aspect ratios above 16, for which it is equal up to rounding.
 
         Parameters
         ----------
         picture : ndarray of shape (height, width, channels) and dtype uint8
-            The picture, of any number of channels.
+            The image, with any number of channels.
 
         Returns
         -------
         ndarray of shape (crop height, crop width, channels) and dtype uint8
+            The resized and cropped image.
         """
         n_channels = picture.shape[2]
         if n_channels == 3:
             return np.asarray(self._resize_and_crop(Image.fromarray(picture)))
-        # PIL knows 1 and 3 channels; any other number is a stack of grey pictures.
+        # PIL supports 1 and 3 channels. Other images are resized channel by channel.
         planes = [Image.fromarray(np.ascontiguousarray(picture[:, :, channel])) for channel in range(n_channels)]
         return np.stack([np.asarray(self._resize_and_crop(plane)) for plane in planes], axis=2)
 
     def _resize_and_crop(self, image: Image.Image) -> Image.Image:
         short, long = sorted(image.size)
-        # torchvision truncates the longer side; a rounded one would shift every pixel.
+        # torchvision truncates the longer side. Rounding it would shift every pixel.
         new_long = int(self.resize_size * long / short)
         width, height = (self.resize_size, new_long) if image.width <= image.height else (new_long, self.resize_size)
         crop_height, crop_width = self.crop_shape
@@ -169,10 +180,11 @@ class Preprocessing:
         return image.crop((left, top, left + crop_width, top + crop_height))
 
     def _resize_only_the_crop(self, image: Image.Image, size: tuple[int, int], offset: tuple[int, int]) -> Image.Image:
-        """What would be cut out of ``image`` resized to ``size`` at ``offset``, equal to that up to rounding.
+        """Return the crop of ``image`` resized to ``size``, without resizing all of it.
 
-        PIL's filter looks at the pixels around the box too. Columns go before rows, as PIL does it in one call; rows
-        that no pixel of the crop comes from are cut off before, or each of two million would get all columns.
+        PIL's filter also reads the pixels around the box. Columns are resized before
+        rows, as PIL does in one call. Rows that do not contribute to the crop are cut
+        off first, since there may be millions of them.
         """
         (width, height), (left, top), (crop_height, crop_width) = size, offset, self.crop_shape
         x_min, x_max = max(left, 0), min(left + crop_width, width)
@@ -192,19 +204,22 @@ class Preprocessing:
 
 
 def _crop_offset(size: int, crop: int) -> int:
-    """Where a centre crop starts, negative where it starts in the padding; rounded as torchvision rounds."""
+    """Return the start of a center crop, rounded as in torchvision.
+
+    It is negative if the crop starts in the padding.
+    """
     return round((size - crop) / 2.0) if size >= crop else -((crop - size) // 2)
 
 
 def check_preprocessing(
     preprocessing: "Preprocessing | Mapping[str, Any] | None", default: Preprocessing
 ) -> Preprocessing:
-    """The preprocessing a user means: theirs, theirs laid over the ``default``, or the default.
+    """Return the given preprocessing, with missing settings taken from ``default``.
 
     Raises
     ------
     BackboneError
-        Where it is something else, or a dict with unknown keys.
+        If it is of another type, or a dict with unknown keys.
     """
     if preprocessing is None:
         return default
@@ -213,7 +228,7 @@ def check_preprocessing(
     names = [field.name for field in fields(Preprocessing)]
     if not isinstance(preprocessing, Mapping) or not set(preprocessing) <= set(names):
         raise BackboneError(
-            f"preprocessing={preprocessing!r} is not understood. Use None (what belongs to the weights), a "
+            f"preprocessing={preprocessing!r} is invalid. Use None for the preprocessing of the weights, a "
             f"sktl.backbones.Preprocessing, or a dict with some of the keys {names}."
         )
     return replace(default, **preprocessing)

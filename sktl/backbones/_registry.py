@@ -1,4 +1,4 @@
-"""The backbones by name."""
+"""Registry of the backbones by name."""
 
 import fnmatch
 from difflib import get_close_matches
@@ -14,12 +14,12 @@ from sktl.exceptions import BackboneError
 
 
 class _Mini(Architecture):
-    """The small backbone that is part of the package."""
+    """The small backbone that ships with sktl."""
 
     name = "sktl_mini"
     published = ("SKTL_V1",)
     default = "SKTL_V1"
-    classifies = False  # its head gives the principal components of other networks' features
+    classifies = False  # its head predicts principal components of other networks' features
 
     def build(self, state: StateDict | None, preprocessing: Preprocessing) -> nn.Module:
         return _mini.sktl_mini()
@@ -32,14 +32,14 @@ class _Mini(Architecture):
 
 
 def find_architecture(name: str) -> Architecture:
-    """The architecture of that name.
+    """Return the architecture of this name.
 
     Raises
     ------
     BackboneError
-        Where there is none; the message names the nearest.
+        If the name is unknown; the message suggests similar names.
     MissingDependencyError
-        Where the name starts with ``timm:`` and timm is not installed.
+        If the name starts with ``timm:`` and timm is not installed.
     """
     if name == _Mini.name:
         return _Mini()
@@ -53,27 +53,29 @@ def find_architecture(name: str) -> Architecture:
     raise BackboneError(
         f"backbone={name!r} is unknown."
         + (f" Did you mean {' or '.join(map(repr, nearest))}?" if nearest else "")
-        + " sktl.backbones.list_backbones() lists all; 'timm:<name>' takes one of timm; an nn.Module works too."
+        + " Use a name listed by sktl.backbones.list_backbones(), 'timm:<name>' for a timm model, or an nn.Module."
     )
 
 
 def list_backbones(pattern: str | None = None) -> list[str]:
-    """The names that ``backbone=`` understands.
+    """Return the names of the available backbones.
 
     Parameters
     ----------
     pattern : str, default=None
-        A shell pattern such as ``"resnet*"``. Names of timm are listed where it starts with ``"timm:"``.
+        Shell-style pattern of the names to return, such as ``"resnet*"``. A pattern
+        that starts with ``"timm:"`` selects models of timm. If None, the names of all
+        backbones except those of timm are returned.
 
     Returns
     -------
     list of str
-        In alphabetical order, ``"sktl_mini"`` first.
+        ``"sktl_mini"``, followed by all other names in alphabetical order.
 
     Raises
     ------
     MissingDependencyError
-        Where timm's names are asked for and timm is not installed.
+        If the pattern starts with ``"timm:"`` and timm is not installed.
 
     Examples
     --------

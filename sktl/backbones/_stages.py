@@ -1,10 +1,12 @@
-"""Where a network can be cut, read from its graph.
+"""Stages of a network, found in its graph.
 
-A *stage* ends at a point through which all data flows as one tensor. There are many such points; they are grouped by
-the network's own top-level blocks, found by walking into whatever module holds nearly all of its layers
-(``features``, ``trunk_output``, ``encoder.layers``). Bare layers in front of the first block are the ``stem``, bare
-layers behind a block belong to it, and a network of bare layers only (VGG) is grouped by its pooling. What follows
-the last stage is the source's head: global pooling, flattening, classifier.
+A *stage* ends at a point through which all data flows as one tensor. Most networks have
+many such points. They are grouped by the network's own top-level blocks, which are
+found by descending into the module that contains nearly all layers (``features``,
+``trunk_output``, ``encoder.layers``). Single layers before the first block form the
+``stem``, and single layers after a block belong to that block. A network without blocks
+(VGG) is grouped by its pooling layers. Everything after the last stage is the original
+head: global pooling, flattening, classifier.
 """
 
 from collections import Counter
@@ -18,7 +20,7 @@ from torch import fx, nn
 from sktl.backbones import _graph
 from sktl.exceptions import BackboneError
 
-# A module that holds this share of the layers *is* the network, and its children are the blocks.
+# A module with this share of the layers *is* the network: its children are the blocks.
 _NEARLY_ALL = 0.85
 
 _ADAPTIVE_POOLING = (nn.AdaptiveAvgPool2d, nn.AdaptiveMaxPool2d)
@@ -27,25 +29,27 @@ _POOLING = (nn.AvgPool2d, nn.MaxPool2d, *_ADAPTIVE_POOLING)
 
 @dataclass(frozen=True)
 class Stage:
-    """One of the ordered places where a backbone can be cut.
+    """A stage of a backbone, after which the backbone can be cut.
 
     Parameters
     ----------
     name : str
-        The network's own name of the block, for example ``"layer1"`` or ``"features.3"``.
+        Name of the stage: the network's own name of the block, such as ``"layer1"`` or
+        ``"features.3"``.
     node : str
-        The layer whose output is the stage's output.
+        Name of the layer whose output is the output of the stage.
     layers : tuple of str
-        All layers of the stage, in the order in which they are computed.
+        Names of all layers of the stage, in the order in which they are computed.
     output_shape : tuple of int
         Shape of the output for one image, without the batch axis.
     channel_axis : int
-        The axis of a batch of outputs that holds the channels: 1 for (n, channels, height, width), -1 where they
-        come last.
+        Channel axis of a batch of outputs: 1 for (n_samples, channels, height, width),
+        -1 if the channels come last.
     n_parameters : int
-        Number of parameters in it; one that an earlier stage uses too is counted there.
+        Number of parameters. A parameter shared with an earlier stage is only counted
+        there.
     macs : int
-        Multiply-accumulates per picture.
+        Multiply-accumulates per image.
     """
 
     name: str
@@ -58,14 +62,14 @@ class Stage:
 
 
 def find_stages(graph: fx.Graph, root: nn.Module) -> list[tuple[str, fx.Node]]:
-    """The stages' names and last nodes, in order.
+    """Return the names and last nodes of the stages, in order.
 
     Parameters
     ----------
     graph : torch.fx.Graph
-        A measured graph without mutation.
+        A measured graph without in-place operations.
     root : nn.Module
-        The network it was read from.
+        The network that was traced.
     """
     nodes = list(graph.nodes)
     weights = _weighted_layers(graph, root)
@@ -76,7 +80,7 @@ def find_stages(graph: fx.Graph, root: nn.Module) -> list[tuple[str, fx.Node]]:
 
 
 def _weighted_layers(graph: fx.Graph, root: nn.Module) -> Counter[fx.Node]:
-    """How many layers with a weight matrix or kernel each node stands for."""
+    """Count the layers with a weight matrix or kernel that each node runs."""
     weights = Counter(
         {node: sum(weight.ndim > 1 for weight in _graph.parameters([node], root)) for node in graph.nodes}
     )
@@ -84,7 +88,7 @@ def _weighted_layers(graph: fx.Graph, root: nn.Module) -> Counter[fx.Node]:
 
 
 def _child(node: fx.Node, container: str) -> str | None:
-    """Path of the direct child of ``container`` in which ``node`` runs, if it runs in one."""
+    """Return the path of the direct child of ``container`` in which ``node`` runs."""
     path = _graph.module_path(node)
     if container:
         if not path.startswith(container + "."):
@@ -95,7 +99,7 @@ def _child(node: fx.Node, container: str) -> str | None:
 
 
 def _container(weights: Counter[fx.Node], root: nn.Module, share: float) -> str:
-    """The innermost module that holds at least ``share`` of the weighted layers and is made of modules itself."""
+    """Return the innermost composite module with at least ``share`` of the layers."""
     container = ""
     while True:
         children: Counter[str | None] = Counter()
@@ -112,7 +116,7 @@ def _is_bare(path: str, root: nn.Module) -> bool:
 
 
 def _body(nodes: list[fx.Node], cuts: list[fx.Node], weights: Counter[fx.Node], root: nn.Module) -> list[fx.Node]:
-    """The nodes up to the last cut in front of the source's head."""
+    """Return the nodes up to the last cut point before the original head."""
     order = {node: position for position, node in enumerate(nodes)}
     last_weighted = max(weights, key=order.__getitem__, default=nodes[-1])
     pooled = _global_pooling(cuts, root)
@@ -120,19 +124,19 @@ def _body(nodes: list[fx.Node], cuts: list[fx.Node], weights: Counter[fx.Node], 
     container = _container(weights, root, share=1.0)
     head = _child(last_weighted, container)
     if pooled is not None and head is not None and _child(pooled, container) == head:
-        # The classifier does its own pooling (SqueezeNet, MaxViT): it starts where its module does.
+        # The head includes the pooling (SqueezeNet, MaxViT): it starts with its module.
         in_head = [node for node in nodes if _child(node, container) == head]
         if sum(weights[node] for node in in_head) < (1 - _NEARLY_ALL) * weights.total():
             end = min(end, order[in_head[0]])
     if not any(order[cut] < end and _has_weights(nodes[: order[cut] + 1], weights) for cut in cuts):
-        # No layer in front of the pooling (a perceptron): all but the last weighted layer is the body.
+        # No layer before the pooling (MLP): the body is all but the last weighted layer.
         end = order[last_weighted]
     last = max((order[cut] for cut in cuts if order[cut] < end), default=-1)
     return nodes[: last + 1]
 
 
 def _global_pooling(cuts: list[fx.Node], root: nn.Module) -> fx.Node | None:
-    """The first cut at which an image has lost its positions for good."""
+    """Return the first cut point after which no spatial positions are left."""
     for position, cut in enumerate(cuts):
         module = root.get_submodule(str(cut.target)) if cut.op == "call_module" else None
         adaptive = isinstance(module, _ADAPTIVE_POOLING) or "adaptive" in getattr(cut.target, "__name__", "")
@@ -154,7 +158,7 @@ def _has_weights(nodes: list[fx.Node], weights: Counter[fx.Node]) -> bool:
 def _group(
     body: list[fx.Node], cuts: set[fx.Node], weights: Counter[fx.Node], root: nn.Module
 ) -> list[tuple[str, fx.Node]]:
-    """Give every node of the body to a block; a stage ends at the last cut in its block."""
+    """Assign nodes to blocks; a stage ends at the last cut point of its block."""
     in_body = Counter({node: weights[node] for node in body if weights[node]})
     container = _container(in_body, root, share=_NEARLY_ALL)
     blocks = _blocks(body, container, root) or _blocks_of_bare_layers(body, in_body, root)
@@ -164,7 +168,7 @@ def _group(
     weighted = False
     for node in body:
         weighted = weighted or node is first_weighted
-        if weighted and node in cuts:  # a cut in front of all weights freezes nothing
+        if weighted and node in cuts:  # a cut before all weights freezes nothing
             number = block_of[node]
             ends[number] = (blocks[number][0], node)
     seen: Counter[str] = Counter()
@@ -176,7 +180,7 @@ def _group(
 
 
 def _blocks(body: list[fx.Node], container: str, root: nn.Module) -> list[tuple[str, list[fx.Node]]]:
-    """The blocks by the container's children that are made of modules; empty where there is none."""
+    """Return the blocks: the composite children of the container. Empty without any."""
     blocks: list[tuple[str, list[fx.Node]]] = [("stem", [])]
     inside = None
     for node in body:
@@ -192,7 +196,11 @@ def _blocks(body: list[fx.Node], container: str, root: nn.Module) -> list[tuple[
 def _blocks_of_bare_layers(
     body: list[fx.Node], weights: Counter[fx.Node], root: nn.Module
 ) -> list[tuple[str, list[fx.Node]]]:
-    """The blocks of a network without any: each ends with a pooling, or holds one weighted layer if none pools."""
+    """Return the blocks of a network of single layers.
+
+    Each block ends with a pooling layer, or has one weighted layer if the network has
+    no pooling.
+    """
     pools = {
         node
         for node in body
@@ -211,22 +219,22 @@ def _blocks_of_bare_layers(
 def depth_error(
     freeze_depth: object, network: str, names: Sequence[str], words: Sequence[str] = ("all",)
 ) -> BackboneError:
-    """The error for a depth that there is not, with all that it may be.
+    """Return the error for an invalid ``freeze_depth``, with all valid values.
 
     Parameters
     ----------
     freeze_depth : object
-        What was given.
+        The value that was passed.
     network : str
-        The name of the network.
+        Name of the network.
     names : sequence of str
-        Its stages.
+        Names of its stages.
     words : sequence of str, default=("all",)
-        What it may be beside a number and a stage.
+        Strings that are valid besides the names of the stages.
     """
     close = get_close_matches(str(freeze_depth), [*words, *names], 1)
     return BackboneError(
-        f"freeze_depth={freeze_depth!r} is no depth of {network!r}."
+        f"freeze_depth={freeze_depth!r} is invalid for {network!r}."
         + (f" Did you mean {close[0]!r}?" if close else "")
         + f" Use an integer from {-len(names)} to {len(names)}, {', '.join(map(repr, words))}, or the name of a stage: "
         f"{list(names)}."

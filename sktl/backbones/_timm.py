@@ -1,4 +1,4 @@
-"""Backbones of timm, by the name ``"timm:<name>"``."""
+"""Backbones of timm, named ``"timm:<name>"``."""
 
 from pathlib import Path
 from typing import Any
@@ -20,14 +20,14 @@ def _timm() -> Any:
 
 
 def list_names(pattern: str) -> list[str]:
-    """timm's names that match ``"timm:<pattern>"``, with the prefix."""
+    """Return the prefixed names of timm models that match ``"timm:<pattern>"``."""
     return [_PREFIX + name for name in _timm().list_models(pattern.removeprefix(_PREFIX))]
 
 
 class Timm(Architecture):
-    """A model of timm; a tag after the name (``"timm:resnet50.a1_in1k"``) chooses among its published weights."""
+    """A timm model; a tag in its name (``"timm:resnet50.a1_in1k"``) selects weights."""
 
-    swept = False  # there are more than a thousand, other ones in every version
+    swept = False  # more than a thousand, different in each version
 
     def __init__(self, name: str) -> None:
         timm = _timm()
@@ -35,8 +35,8 @@ class Timm(Architecture):
         self._model = name.removeprefix(_PREFIX)
         if not timm.is_model(self._model):
             raise BackboneError(
-                f"backbone={name!r}: timm {timm.__version__} has no such model. "
-                "sktl.backbones.list_backbones('timm:*') lists all it has."
+                f"backbone={name!r} is not a model of timm {timm.__version__}. Use a name listed by "
+                "sktl.backbones.list_backbones('timm:*')."
             )
         self._config = timm.get_pretrained_cfg(self._model)
         self.classifies = getattr(self._config, "num_classes", 0) > 0
@@ -45,7 +45,7 @@ class Timm(Architecture):
         self.default = "DEFAULT" if has_weights else None
         crop_mode = getattr(self._config, "crop_mode", None) or "center"
         if crop_mode != "center":
-            self.caveat = f"timm's crop_mode={crop_mode!r}, while sktl resizes the shorter side and crops the centre"
+            self.caveat = f"timm's crop_mode={crop_mode!r}, while sktl resizes the shorter side and crops the center"
 
     def build(self, state: StateDict | None, preprocessing: Preprocessing) -> nn.Module:
         return _timm().create_model(self._model, pretrained=False)

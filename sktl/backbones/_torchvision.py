@@ -17,12 +17,12 @@ from sktl.backbones._weights_files import StateDict
 
 @cache
 def list_names() -> tuple[str, ...]:
-    """torchvision's names of its classification models."""
+    """Return the names of torchvision's classification models."""
     return tuple(sorted(torchvision.models.list_models(module=torchvision.models)))
 
 
 class Torchvision(Architecture):
-    """Any classification model of torchvision."""
+    """A classification model of torchvision."""
 
     def __init__(self, name: str) -> None:
         self.name = name
@@ -34,11 +34,11 @@ class Torchvision(Architecture):
     def build(self, state: StateDict | None, preprocessing: Preprocessing) -> nn.Module:
         settings: dict[str, Any] = {}
         if self.name in ("googlenet", "inception_v3"):
-            # The published weights expect ImageNet's normalisation to be undone inside. The auxiliary classifiers
-            # only serve training from scratch.
+            # The published weights need transform_input. Auxiliary classifiers are only
+            # useful for training from scratch.
             settings = {"aux_logits": False, "init_weights": state is None, "transform_input": state is not None}
         if self.name.startswith("vit_"):
-            # A vision transformer takes one image size: that for which it has positions.
+            # A vision transformer has position embeddings for a single image size.
             settings = {"image_size": preprocessing.crop_shape[0] if state is None else _image_size(state)}
         return torchvision.models.get_model(self.name, weights=None, **settings)
 
@@ -72,15 +72,18 @@ class Torchvision(Architecture):
 
 
 def _image_size(vit: StateDict) -> int:
-    """The image size of a vision transformer, from its positions: one for each patch and one for the class token."""
+    """Return the image size of a vision transformer from its position embeddings.
+
+    There is one embedding per patch and one for the class token.
+    """
     try:
         n_patches = vit["encoder.pos_embedding"].shape[1] - 1
         return round(n_patches**0.5) * vit["conv_proj.weight"].shape[-1]
-    except (LookupError, AttributeError):  # another network's file, which loading will say better
+    except (LookupError, AttributeError):  # file of another network: loading raises the error
         return 224
 
 
 def _modern_densenet_keys(state: StateDict) -> StateDict:
-    """DenseNet's files are older than its module names: ``norm.1`` is ``norm1`` now."""
+    """Rename the keys of old DenseNet files, in which ``norm1`` is ``norm.1``."""
     pattern = re.compile(r"(denselayer\d+\.(?:norm|conv))\.([12])\.")
     return {pattern.sub(r"\1\2.", key): tensor for key, tensor in state.items()}

@@ -1,6 +1,6 @@
-"""From a network to its graph, with every layer's name, shape and cost.
+"""Tracing of networks: graphs with the name, shape and cost of each layer.
 
-This module imports torchvision and is imported when a network is first read, not with sktl.
+This module imports torchvision and is only imported when a network is traced.
 """
 
 import contextlib
@@ -22,18 +22,19 @@ from sktl._locks import Lock
 from sktl.backbones._graph import shadow
 from sktl.exceptions import BackboneError
 
-# torchvision's feature extraction does not look into its own building blocks; neither do we, so that names agree.
+# torchvision's feature extraction does not trace its own building blocks. We do not
+# either, so that names agree.
 _LEAF_MODULES = [ops for ops in vars(torchvision.ops).values() if inspect.isclass(ops) and issubclass(ops, nn.Module)]
 
-# The functions that a graph keeps as one node are wrapped where they stand, for the process: never two at a time.
+# Functions that stay a single node are patched for the whole process: one at a time.
 _TRACING = Lock()
 
 
 class _Tracer(NodePathTracer):
-    """Torchvision's tracer, told which modules to leave closed and able to say which one it failed in."""
+    """Tracer of torchvision with opaque modules, which records the failing module."""
 
     def __init__(self, opaque: set[str]) -> None:
-        # timm keeps a list of what cannot be traced in its networks, which may come by name or as a user's own.
+        # timm lists its modules and functions that cannot be traced.
         timm = sys.modules.get("timm.models")
         super().__init__(
             autowrap_modules=(math, torchvision.ops),
@@ -55,10 +56,11 @@ class _Tracer(NodePathTracer):
             raise
 
     def trace(self, root: Any, concrete_args: Any = None) -> fx.Graph:
-        """The graph of ``root``, of which the other threads of the process notice nothing.
+        """Return the graph of ``root`` without affecting other threads.
 
-        torch.fx's own method, but that it replaces ``__call__`` and ``__getattr__`` of `torch.nn.Module`, through
-        which all networks of the process then run, and here the modules of ``root`` alone have other ones.
+        Like the method of torch.fx, except that the latter patches ``__call__`` and
+        ``__getattr__`` of `torch.nn.Module` for all networks of the process, while this
+        one only replaces the classes of the modules of ``root``.
         """
         self.root = root
         self.root_module_name = root._get_name()
@@ -72,12 +74,12 @@ class _Tracer(NodePathTracer):
             if isinstance(value, constants)
         }
         forward = type(root).forward
-        # Wrapped, a function does what it did for all that are not traced.
+        # A patched function still works for networks that are not traced.
         with _fx._Patcher() as patcher, _watched(root, self, patcher), _said_to_dynamo():
             _fx._patch_wrapped_functions(patcher)
             for scope in (forward.__globals__, *(vars(module) for module in self._autowrap_search)):
                 _fx._autowrap_check(patcher, scope, self._autowrap_function_ids)
-            # The image is the only input: a further argument of `forward` keeps its default and is no placeholder.
+            # The image is the only input. Other arguments of `forward` keep their defaults.
             image = self.create_proxy("placeholder", "x", (), {})
             self.create_node("output", "output", (self.create_arg(forward(root, image)),), {})
         return self.graph
@@ -85,7 +87,7 @@ class _Tracer(NodePathTracer):
 
 @contextlib.contextmanager
 def _watched(root: nn.Module, tracer: _Tracer, patcher: Any) -> Iterator[None]:
-    """Let a tracer know of the calls and parameters of a network: its modules have other classes meanwhile."""
+    """Replace the classes of modules to report calls and parameters to ``tracer``."""
     proxies: dict = {}
 
     def call(kind: Any, module: nn.Module, *args: Any, **kwargs: Any) -> Any:
@@ -102,11 +104,11 @@ def _watched(root: nn.Module, tracer: _Tracer, patcher: Any) -> Iterator[None]:
             "__getattr__": lambda module, name: get(kind, module, name),
         }
         own |= {"__module__": kind.__module__, "__qualname__": kind.__qualname__}
-        # It becomes a subclass only when it is there: some classes keep a list of theirs, or demand something of each.
+        # The base is set afterwards, since some classes register or check subclasses.
         subclass = type.__new__(type(kind), kind.__name__, (nn.Module,), own)
         try:
             subclass.__bases__ = (kind,)
-        except TypeError:  # it has slots
+        except TypeError:  # the class has slots
             return type(kind.__name__, (kind,), own)
         return subclass
 
@@ -122,21 +124,21 @@ def _watched(root: nn.Module, tracer: _Tracer, patcher: Any) -> Iterator[None]:
 
 
 def _said_to_dynamo() -> contextlib.AbstractContextManager:
-    """Have what torch.compile has made refuse to be traced, and so be one node; where torch knows that by thread."""
+    """Make compiled code a single node, if torch supports it per thread."""
     context = getattr(_fx, "_is_fx_tracing_context", None)
     return context(True) if context is not None else contextlib.nullcontext()
 
 
 def trace(module: nn.Module) -> fx.Graph:
-    """The graph of ``module``'s forward pass, as it is in its present mode.
+    """Return the graph of ``module``'s forward pass in its current mode.
 
-    A submodule whose own ``forward`` cannot be traced (it branches on values, say) becomes one node, and so keeps
-    working; only where the outermost ``forward`` is such a one is there no graph.
+    A submodule whose ``forward`` cannot be traced, such as one that branches on values,
+    becomes a single node.
 
     Raises
     ------
     BackboneError
-        Where ``module.forward`` itself cannot be traced.
+        If ``module.forward`` itself cannot be traced.
     """
     opaque: set[str] = set()
     while True:
@@ -148,10 +150,9 @@ def trace(module: nn.Module) -> fx.Graph:
         except Exception as error:
             if tracer.culprit is None:
                 raise BackboneError(
-                    f"The network {type(module).__name__} cannot be read as a graph, because its own forward() "
-                    f"does what torch.fx cannot follow ({type(error).__name__}: {str(error).splitlines()[0]}). "
-                    "Move the part that depends on values into a submodule, which is then taken as one layer, or "
-                    "write the network as an nn.Sequential of its blocks."
+                    f"The network {type(module).__name__} cannot be traced by torch.fx, because its forward() raised "
+                    f"{type(error).__name__}: {str(error).splitlines()[0]}. Move code that depends on values into a "
+                    "submodule, which then counts as one layer, or write the network as an nn.Sequential of its blocks."
                 ) from error
             opaque.add(tracer.culprit)
     for node in graph.nodes:
@@ -160,15 +161,16 @@ def trace(module: nn.Module) -> fx.Graph:
 
 
 class _Measurer(fx.Interpreter):
-    """Runs a graph and writes each node's shape and multiply-accumulates into its ``meta``."""
+    """Interpreter that stores the shape and multiply-accumulates of each node."""
 
     def _set_current_node(self, node: fx.Node) -> contextlib.AbstractContextManager:  # type: ignore[override]
-        # torch's own says for the process which node runs, which an export in another thread writes into its graph.
+        # torch records the current node globally, and an export in another thread would
+        # write it into its graph.
         return contextlib.nullcontext()
 
     def run_node(self, n: fx.Node) -> Any:
         counter = FlopCounterMode(display=False)
-        with _FlopCounterMode(counter):  # without its hooks, which all modules of the process would run
+        with _FlopCounterMode(counter):  # without its global module hooks
             result = super().run_node(n)
         n.meta["shape"] = tuple(result.shape) if isinstance(result, torch.Tensor) else None
         n.meta["macs"] = counter.get_total_flops() // 2
@@ -176,14 +178,14 @@ class _Measurer(fx.Interpreter):
 
 
 def measure(graph: fx.Graph, root: nn.Module, input_shape: tuple[int, ...]) -> None:
-    """Fill in every node's ``shape`` and ``macs``, without computing a value where the network allows it.
+    """Store the ``shape`` and ``macs`` of every node, if possible without computing.
 
     Parameters
     ----------
     graph : torch.fx.Graph
         A graph of ``root``.
     root : nn.Module
-        The network the graph refers to.
+        The network that was traced.
     input_shape : tuple of int
         (1, channels, height, width).
     """
@@ -195,5 +197,5 @@ def measure(graph: fx.Graph, root: nn.Module, input_shape: tuple[int, ...]) -> N
         try:
             _Measurer(shadow(root, meta), graph=graph).run(torch.empty(input_shape, device="meta"))
         except Exception:
-            # A layer that looks at values cannot run on shapes alone; one small real image will do.
+            # A layer that depends on values cannot run on meta tensors.
             _Measurer(root, graph=graph).run(torch.zeros(input_shape))

@@ -1,4 +1,4 @@
-"""State dicts: how published ones are fetched, and how they get into a network."""
+"""Download of published weights, and loading of state dicts into networks."""
 
 from collections.abc import Callable, Iterable, Mapping
 from http.client import HTTPException
@@ -13,56 +13,51 @@ from torch import Tensor, nn
 from sktl.backbones._weights_files import StateDict, as_state_dict
 from sktl.exceptions import WeightsDownloadError, WeightsMismatchError
 
-# Larger numbers have squares that float32 does not hold: no network has learnt them.
+# Squares of larger numbers overflow float32.
 _LARGEST = 1e18
 
 
 def fetch(download: Callable[[], Mapping[str, Tensor]], *, backbone: str, weights: str, url: str) -> StateDict:
-    """Run ``download`` and turn whatever goes wrong into one error that says what to do.
+    """Call ``download`` and raise a single error with instructions for all failures.
 
     Raises
     ------
     WeightsDownloadError
-        Where the weights did not arrive whole.
+        If the download fails or is incomplete.
     """
     try:
         return as_state_dict(download(), origin=url)
     except (OSError, HTTPException, RuntimeError, EOFError, UnpicklingError, SafetensorError) as error:
         if isinstance(error, HTTPError):
-            error.close()  # it is the server's answer too, with an open connection
+            error.close()  # it holds an open connection
         cached = Path(torch.hub.get_dir(), "checkpoints", url.rsplit("/", 1)[-1])
         if not isinstance(error, (OSError, HTTPException)) and cached.is_file():
             problem = (
-                f"are in the file {str(cached)!r}, which is broken ({type(error).__name__}). Delete it, and it is "
-                f"downloaded again from {url}"
+                f"cannot be read from the file {str(cached)!r}, which is corrupt ({type(error).__name__}). Delete the "
+                f"file to download it again from {url}"
             )
         else:
-            # torch's advice on a file that it cannot read is to let it run code: not to be passed on
-            reason = "the file is broken" if isinstance(error, UnpicklingError) else str(error)
-            problem = f"could not be had from {url} ({type(error).__name__}: {reason})"
+            # torch's message suggests letting the file run code, so it is not passed on.
+            reason = "the file is corrupt" if isinstance(error, UnpicklingError) else str(error)
+            problem = f"could not be downloaded from {url} ({type(error).__name__}: {reason})"
         raise WeightsDownloadError(
-            f"The weights {weights!r} of backbone={backbone!r} {problem}. Download that file where there is a network "
-            f"and pass its path, weights='/path/to/{url.rsplit('/', 1)[-1] or 'file.safetensors'}'; use "
-            "backbone='sktl_mini', which is part of sktl; or use weights=None for random weights."
+            f"The weights {weights!r} of backbone={backbone!r} {problem}. Without internet access, download the file "
+            f"elsewhere and pass its path, weights='/path/to/{url.rsplit('/', 1)[-1] or 'file.safetensors'}', use "
+            "backbone='sktl_mini', which ships with sktl, or use weights=None for random weights."
         ) from error
 
 
 def load_state_dict(module: nn.Module, state: StateDict, *, origin: str) -> bool:
-    """Load ``state`` into ``module``, whose source head may be another one in the file, or none.
+    """Load ``state`` into ``module`` and return whether the network has its head.
 
-    A file with another number of classes gives the head that size; a file without a head leaves the network without
-    one (the last layer becomes an identity), for there is nothing to put there but noise.
-
-    Returns
-    -------
-    bool
-        Whether the network has its head.
+    The head is adapted to the number of classes in ``state``. If ``state`` has no head,
+    the last layer becomes an identity, since random values would be noise.
 
     Raises
     ------
     WeightsMismatchError
-        Where keys are missing or unexpected or shapes differ anywhere but in the head, integers stand where floats
-        belong, or numbers are none to compute with.
+        If keys, shapes or dtypes do not match outside the head, or values are not
+        finite.
     """
     has_head = _fit_head(module, state)
     expected = module.state_dict()
@@ -86,14 +81,14 @@ def load_state_dict(module: nn.Module, state: StateDict, *, origin: str) -> bool
             for kind, keys in (
                 ("missing", missing),
                 ("unexpected", unexpected),
-                ("of another shape", misshaped),
-                ("of another dtype", retyped),
+                ("with another shape", misshaped),
+                ("with another dtype", retyped),
             )
             if keys
         ]
         raise WeightsMismatchError(
-            f"weights={origin!r} do not fit {type(module).__name__}: {', '.join(problems)}. "
-            "Use the backbone= that the file was made for, or another file."
+            f"weights={origin!r} do not match the network {type(module).__name__}: {', '.join(problems)}. Use the "
+            "backbone that the weights were trained for, or another file."
         )
     state = {key: state[key].reshape(tensor.shape) for key, tensor in expected.items() if key in state}
     parameters = {key for key, _ in module.named_parameters()}
@@ -105,12 +100,12 @@ def load_state_dict(module: nn.Module, state: StateDict, *, origin: str) -> bool
 
 
 def check_numbers(tensors: Iterable[tuple[str, Tensor]], *, whose: str) -> None:
-    """Refuse weights that give no numbers.
+    """Raise an error for weights that cannot be computed with.
 
     Raises
     ------
     WeightsMismatchError
-        If one of them is NaN, infinite or beyond what float32 can compute with, or a variance is negative.
+        If a value is NaN, infinite or too large for float32, or a variance is negative.
     """
     for name, tensor in tensors:
         if not tensor.is_floating_point() or not tensor.numel() or tensor.is_meta:
@@ -119,15 +114,18 @@ def check_numbers(tensors: Iterable[tuple[str, Tensor]], *, whose: str) -> None:
         lowest = 0.0 if name.endswith("running_var") else -_LARGEST
         if not (lowest <= low and high <= _LARGEST):
             is_number = high - low < float("inf")
-            found = f"numbers from {low:.3g} to {high:.3g}" if is_number else "NaN or infinity"
+            found = f"values from {low:.3g} to {high:.3g}" if is_number else "NaN or infinite values"
             raise WeightsMismatchError(
-                f"{whose}: the tensor {name!r} has {found}, with which nothing can be computed. Training may have "
-                "diverged, or the file is damaged: use other weights."
+                f"{whose}: the tensor {name!r} has {found}, so that the network has no meaningful output. Training may "
+                "have diverged, or the file may be corrupt. Use other weights."
             )
 
 
 def is_statistic(name: str) -> bool:
-    """Whether a buffer is what a norm has learnt; others, such as masks, may hold infinity on purpose."""
+    """Check whether a buffer is a running mean or variance.
+
+    Other buffers, such as masks, may contain infinity on purpose.
+    """
     return name.rpartition(".")[2] in ("running_mean", "running_var")
 
 
@@ -136,7 +134,7 @@ def _first_few(keys: list[str], n: int = 3) -> str:
 
 
 def _fit_head(module: nn.Module, state: StateDict) -> bool:
-    """Make the last layer of ``module`` what it is in ``state``: of another size, or absent. Whether there is one."""
+    """Adapt the last layer of ``module`` to ``state``; return whether it is a head."""
     path, head = _last_layer(module)
     if not isinstance(head, (nn.Linear, nn.Conv2d)):
         return False
@@ -157,7 +155,7 @@ def _fit_head(module: nn.Module, state: StateDict) -> bool:
 
 
 def _last_layer(module: nn.Module) -> tuple[str, nn.Module | None]:
-    """Path and module of the last layer that has weights of its own."""
+    """Return the path and the module of the last layer with its own weights."""
     weighted = [
         (path, layer)
         for path, layer in module.named_modules()

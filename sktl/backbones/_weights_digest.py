@@ -1,4 +1,4 @@
-"""Whose weights a network has: by their values, whatever it is called and wherever it came from."""
+"""Digest of the weights of a network, independent of its name and origin."""
 
 from collections.abc import Iterator
 from itertools import chain
@@ -12,20 +12,21 @@ from sktl.backbones._backbone import Backbone
 
 
 def weights_digest(backbone: Backbone) -> str:
-    """Digest the weights of all stages, by which they are known again.
+    """Return a digest of the weights of all stages.
 
-    Unlike `Backbone.fingerprint` it does not depend on how this version of torch writes the layers down, so that it may
-    stand in a table of what was measured. It is the same for gray images, seen as RGB ones are.
+    Unlike `Backbone.fingerprint`, it does not depend on how this version of torch
+    represents the layers, so it can be stored in a table of measurements. A network
+    adapted to grayscale images has the same digest.
 
     Parameters
     ----------
     backbone : Backbone
-        With or without its source head.
+        A network with or without its original head.
 
     Returns
     -------
     str
-        32 hexadecimal digits, other ones if a number is another or a stage is missing.
+        32 hexadecimal digits, which differ if a value differs or a stage is missing.
     """
     digest = xxhash.xxh3_128(b"weights 1")
     for path in chain.from_iterable(backbone.stage_parts.values()):
@@ -37,7 +38,7 @@ def weights_digest(backbone: Backbone) -> str:
 
 
 def _tensors(path: str, backbone: Backbone) -> Iterator[torch.Tensor]:
-    """The tensors at a path, without the counts that norms keep in training, and what makes RGB of gray."""
+    """Yield the tensors at a path, without batch counts and the grayscale adapter."""
     part = _graph.attribute(path, backbone.module)
     named = part.state_dict(prefix=f"{path}.") if isinstance(part, nn.Module) else {path: part}
     kept = (name for name in named if not name.endswith("num_batches_tracked") and ".grey_to_rgb." not in name)

@@ -1,4 +1,7 @@
-"""Weights files: their paths, and what is in them. Nothing here runs code, and nothing is read that cannot be held."""
+"""Weights files: paths and content.
+
+Reading a file never runs code, and its size is checked before it is read.
+"""
 
 import json
 import os
@@ -27,8 +30,8 @@ StateDict = dict[str, Tensor]
 
 SUFFIXES = (".safetensors", ".pt", ".pth", ".bin", ".ckpt", ".pt.tar", ".pth.tar")
 
-# Where training programs keep the state dict of the network in a checkpoint. Of several the first one counts: what was
-# trained before its moving average.
+# Keys under which training programs store the state dict in a checkpoint. The first
+# one takes precedence: trained weights before their moving average.
 _WRAPPERS = (
     *(
         "state_dict",
@@ -45,33 +48,35 @@ _WRAPPERS = (
     *("state_dict_ema", "model_ema", "ema_state_dict", "ema_model", "ema"),
 )
 
-_SLACK = 2**26  # bytes that a compressed archive may hold in any case
-_MOST_TIMES = 10  # its own size that it may hold: weights hardly become smaller
+_SLACK = 2**26  # bytes that any compressed archive may contain
+_MOST_TIMES = 10  # largest compression ratio: weights are hardly compressible
 
 _SAVE = (
-    "Save the weights alone: torch.save(model.state_dict(), path), or "
+    "Save only the weights with torch.save(model.state_dict(), path) or "
     "safetensors.torch.save_file(model.state_dict(), path)."
 )
 
-# Digests of files by what the system says of them, the most recently used last.
+# Digests of files by their identity, most recently used last.
 _DIGESTS: OrderedDict[tuple, bytes] = OrderedDict()
 _DIGESTS_SIZE = 64
 _DIGESTS_LOCK = Lock()
 register_store("digests of weights files", _DIGESTS.clear, _DIGESTS_LOCK)
-_TICK = 2.0  # seconds in which a file may be written twice and have the same times: the coarsest file systems
+_TICK = 2.0  # resolution of the coarsest file systems in seconds
 
 
 def as_weights_path(weights: "str | PathLike[str]", *, backbone: str, choices: str) -> Path:
-    """The weights file that ``weights`` names; ``choices`` tells what else could have been meant.
+    """Return ``weights`` as the path of a weights file.
+
+    ``choices`` describes the other valid values for the error message.
 
     Raises
     ------
     BackboneError
         If it is neither a published name nor the path of a weights file.
     FileNotFoundError
-        If it looks like a path and there is no such file.
+        If it is a path and the file does not exist.
     WeightsMismatchError
-        If it is a path that cannot be opened, or that of something else than a file.
+        If the path cannot be opened or is not a file.
     """
     text = os.fspath(weights)
     try:
@@ -81,33 +86,35 @@ def as_weights_path(weights: "str | PathLike[str]", *, backbone: str, choices: s
     if not is_weights_name(path.name):
         raise BackboneError(
             f"weights={text!r} is unknown for backbone={backbone!r}. Use {choices}, "
-            f"or the path of a file {', '.join(SUFFIXES)}."
+            f"or the path of a weights file ({', '.join(SUFFIXES)})."
         )
     try:
         mode = os.stat(path).st_mode
     except (FileNotFoundError, NotADirectoryError):
-        raise FileNotFoundError(shortened(f"weights={text!r}: there is no such file.")) from None
-    except (OSError, ValueError) as error:  # too long for the system, a NUL in it, a folder that may not be entered
-        raise WeightsMismatchError(f"weights={text!r}: this path cannot be opened ({_reason(error)}).") from error
+        raise FileNotFoundError(shortened(f"weights={text!r}: the file does not exist.")) from None
+    except (OSError, ValueError) as error:  # too long, with a NUL, or not permitted
+        raise WeightsMismatchError(f"weights={text!r} cannot be opened ({_reason(error)}).") from error
     if stat.S_ISDIR(mode):
-        raise WeightsMismatchError(f"weights={text!r} is a folder. Give the path of a weights file.")
+        raise WeightsMismatchError(f"weights={text!r} is a directory. Pass the path of a weights file instead.")
     if not stat.S_ISREG(mode):
-        raise WeightsMismatchError(f"weights={text!r} is not a regular file but a pipe, a socket or a device.")
+        raise WeightsMismatchError(
+            f"weights={text!r} is not a regular file, but a pipe, socket or device. Pass the path of a weights file instead."
+        )
     return path
 
 
 def is_weights_name(name: str) -> bool:
-    """Whether a file of this name may hold weights."""
+    """Check whether a file of this name may contain weights."""
     return name.lower().endswith(SUFFIXES)
 
 
 def file_digest(path: Path) -> bytes:
-    """What stands for the content of a file, which is read once, as long as the system says that it is the same.
+    """Return a digest of the content of a file, which is cached while it is unchanged.
 
     Raises
     ------
     WeightsMismatchError
-        If it cannot be read.
+        If the file cannot be read.
     """
     try:
         with path.open("rb") as file:
@@ -129,7 +136,7 @@ def file_digest(path: Path) -> bytes:
 
 
 def _identity(file: BinaryIO) -> tuple:
-    """What changes whenever a file does: of the times, ctime cannot be set by a program that copies files."""
+    """Return what changes with the file; copying programs cannot set its ctime."""
     state = os.fstat(file.fileno())
     return state.st_dev, state.st_ino, state.st_size, state.st_mtime_ns, state.st_ctime_ns
 
@@ -142,17 +149,18 @@ def _digest(file: BinaryIO) -> bytes:
 
 
 def read_state_dict(path: Path) -> StateDict:
-    """Read a weights file; floating-point tensors come back as float32.
+    """Return the state dict in a weights file, with floating-point tensors as float32.
 
     Parameters
     ----------
     path : Path
-        A ``.safetensors`` file, or one of `torch.save`, of which nothing but tensors and containers is read.
+        A ``.safetensors`` file or a file written by `torch.save`. Only tensors and
+        containers are read from it.
 
     Raises
     ------
     WeightsMismatchError
-        If the file is no state dict.
+        If the file does not contain a state dict.
     """
     try:
         with path.open("rb") as file:
@@ -165,25 +173,25 @@ def read_state_dict(path: Path) -> StateDict:
         raise
     except OSError as error:
         raise _unreadable(path, error) from error
-    except Exception as error:  # a damaged file may make its reader fail anywhere
+    except Exception as error:  # corrupt files may cause any error
         raise WeightsMismatchError(
-            f"weights={str(path)!r} cannot be read as a state dict ({type(error).__name__}: {_first_words(error)}). It "
-            f"may be broken, or hold a whole pickled model, which would run code when it is read. {_SAVE}"
+            f"weights={str(path)!r} cannot be read as a state dict ({type(error).__name__}: {_first_words(error)}). The "
+            f"file may be corrupt, or contain a pickled model, which is not loaded because it could run code. {_SAVE}"
         ) from error
     return as_state_dict(content, origin=str(path))
 
 
 def _first_words(error: Exception) -> str:
-    """What a reader says, without torch's advice to let the file run code."""
+    """Return the reader's message, without torch's advice to let the file run code."""
     unknown = re.search(r"Unsupported (?:global|class|operand)[:\s]+(?:GLOBAL )?([\w.]+\.\w+)", str(error))
     if unknown:
-        return f"it holds {unknown[1]}, and only tensors, numbers and containers of them are read"
+        return f"it contains {unknown[1]}, but only tensors, numbers and containers of them are loaded"
     line = next(iter(str(error).splitlines()), "")
-    return line.split("Weights only load failed")[0].strip().rstrip(".")[:120] or "not what it should be"
+    return line.split("Weights only load failed")[0].strip().rstrip(".")[:120] or "unknown format"
 
 
 def _check_sizes(file: BinaryIO, path: Path) -> None:
-    """Refuse a file that says of itself that it holds much more than its own size, before it is read."""
+    """Raise an error if a file declares much more content than its size allows."""
     n_bytes = os.fstat(file.fileno()).st_size
     if path.suffix.lower() == ".safetensors":
         declared = _safetensors_bytes(file, n_bytes)
@@ -197,7 +205,7 @@ def _check_sizes(file: BinaryIO, path: Path) -> None:
 
 
 def _safetensors_bytes(file: BinaryIO, n_bytes: int) -> int:
-    """Where the data of the last tensor ends, by the header."""
+    """Return the end of the data of the last tensor according to the header."""
     (n_header,) = struct.unpack("<Q", file.read(8))
     if n_header > n_bytes - 8:
         return int(8 + n_header)
@@ -209,8 +217,8 @@ def _safetensors_bytes(file: BinaryIO, n_bytes: int) -> int:
 
 def _too_large(path: Path, declared: int, n_bytes: int) -> WeightsMismatchError:
     return WeightsMismatchError(
-        f"weights={str(path)!r} declares {declared:,} bytes of content, in a file of {n_bytes:,}: it is truncated, "
-        f"damaged, or made to fill the memory. {_SAVE}"
+        f"weights={str(path)!r} declares {declared:,} bytes of content, but the file has {n_bytes:,} bytes. It is "
+        f"truncated, corrupt, or malicious. {_SAVE}"
     )
 
 
@@ -223,20 +231,20 @@ def _reason(error: Exception) -> str:
 
 
 def as_state_dict(content: Any, *, origin: str) -> StateDict:
-    """Unwrap what training programs wrap around a state dict, and cast to float32.
+    """Return the state dict in a checkpoint, cast to float32.
 
-    The tensors are copies: those of a file may be windows into it, and would change when it is written again.
+    The tensors are copies, since those of a memory-mapped file would change with it.
 
     Raises
     ------
     WeightsMismatchError
-        If there is no state dict, or a tensor in it that no file has to hold.
+        If the content has no state dict, or a tensor that is not dense.
     """
     tensors = _unwrapped(content)
     if tensors is None:
         raise WeightsMismatchError(
-            f"weights={origin!r} holds something else than a state dict, which maps names to tensors{_found(content)}. "
-            "Save it with torch.save(model.state_dict(), path)."
+            f"weights={origin!r} must contain a state dict, which maps names to tensors{_found(content)}. Save one with "
+            "torch.save(model.state_dict(), path)."
         )
     for name, tensor in tensors.items():
         _check_tensor(name, tensor, origin)
@@ -247,7 +255,7 @@ def as_state_dict(content: Any, *, origin: str) -> StateDict:
 
 
 def _unwrapped(content: Any) -> "Mapping[str, Tensor] | None":
-    """The first state dict in what a file holds, by the names that training programs give it."""
+    """Return the first state dict in the content of a file, or None."""
     if not isinstance(content, Mapping):
         return None
     if content and all(isinstance(key, str) and isinstance(value, Tensor) for key, value in content.items()):
@@ -258,18 +266,18 @@ def _unwrapped(content: Any) -> "Mapping[str, Tensor] | None":
 
 
 def _found(content: Any) -> str:
-    """What a file holds in place of a state dict."""
+    """Describe the content of a file that is not a state dict."""
     if not isinstance(content, Mapping):
-        return f", but a {type(content).__name__}"
+        return f", but contains a {type(content).__name__}"
     other = [str(key) for key, value in content.items() if not isinstance(value, Tensor)]
-    return f", but a dict with {', '.join(map(repr, other[:5]))}" if other else ", but an empty dict"
+    return f", but contains a dict with {', '.join(map(repr, other[:5]))}" if other else ", but contains an empty dict"
 
 
 def _check_tensor(name: str, tensor: Tensor, origin: str) -> None:
-    """Refuse what is no plain table of numbers, such as a view that repeats one number a billion times."""
+    """Raise an error for a tensor that is not dense, such as an expanded view."""
     is_plain = tensor.layout == torch.strided and not (tensor.is_quantized or tensor.is_meta or tensor.is_complex())
     if not is_plain or tensor.numel() * tensor.element_size() > tensor.untyped_storage().nbytes():
         raise WeightsMismatchError(
-            f"weights={origin!r}: the tensor {name!r} is sparse, quantized, complex, or a view that repeats its "
-            "numbers. Save plain tensors: tensor.to_dense().contiguous()."
+            f"weights={origin!r}: the tensor {name!r} is sparse, quantized, complex, or a view that repeats its values. "
+            "Save dense tensors instead: tensor.to_dense().contiguous()."
         )

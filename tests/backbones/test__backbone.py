@@ -136,7 +136,7 @@ def test_stage_index_refuses(resnet, freeze_depth):
 def test_unknown_layers(resnet, layer, near):
     """The message names the nearest layers."""
     for ask in (resnet.feature_graph, resnet.fingerprint, resnet.channel_axis, resnet.output_shape, resnet.macs):
-        with pytest.raises(BackboneError, match=f"is no layer of 'resnet18'.*{near}"):
+        with pytest.raises(BackboneError, match=f"is not a layer of 'resnet18'.*{near}"):
             ask(layer)
 
 
@@ -181,15 +181,17 @@ def test_gradients_come_back_through_taps(resnet):
 @pytest.mark.parametrize(("freeze_depth", "tap"), [(2, "layer1"), (2, "layer1.0.relu"), ("all", "layer4"), (1, "stem")])
 def test_taps_in_front_of_the_cut(resnet, freeze_depth, tap):
     """What is frozen, the last frozen stage too, cannot be tapped: the error names the layer and the depth."""
-    with pytest.raises(BackboneError, match=rf"\['{tap}'\] of 'resnet18' lie in the first .*Freeze less"):
+    with pytest.raises(
+        BackboneError, match=rf"The layers \['{tap}'\] of 'resnet18' belong to the first .*Freeze fewer stages"
+    ):
         resnet.cut(freeze_depth, taps=["fc", tap])
-    with pytest.raises(BackboneError, match="'layer9' is no layer of 'resnet18'"):
+    with pytest.raises(BackboneError, match="'layer9' is not a layer of 'resnet18'"):
         resnet.cut(0, taps=["layer9"])
 
 
 def test_taps_behind_the_end(resnet):
     """Without its head the rest has no classifier that could be tapped."""
-    with pytest.raises(BackboneError, match=r"\['fc'\] of 'resnet18' are no part of the rest, which"):
+    with pytest.raises(BackboneError, match=r"\['fc'\] of 'resnet18' come after its last stage, 'layer4'\."):
         resnet.cut(2, head=False, taps=["layer4", "fc"])
 
 
@@ -363,8 +365,8 @@ def test_with_weights_takes_other_dtypes_and_keeps_its_own(resnet):
 @pytest.mark.parametrize(
     ("state", "message"),
     [
-        ({"layer9.weight": torch.zeros(1)}, "'layer9.weight' is no tensor of 'resnet18'"),
-        ({"conv1": torch.zeros(1)}, "'conv1' is no tensor"),
+        ({"layer9.weight": torch.zeros(1)}, "'layer9.weight' is not a tensor of 'resnet18'"),
+        ({"conv1": torch.zeros(1)}, "'conv1' is not a tensor"),
         ({"fc.bias": torch.zeros(7)}, r"'fc.bias' .*\(1000,\).*\(7,\)"),
     ],
 )

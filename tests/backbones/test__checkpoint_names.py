@@ -50,7 +50,9 @@ def test_several_networks_of_the_same_names(prefixes):
     """None of them is taken for the others, whatever their order, unless they are the same."""
     state = sktl_mini().state_dict()
     other = {name: tensor + 1 for name, tensor in state.items()}
-    with pytest.raises(WeightsMismatchError, match=rf"(?s)^weights='file'.*'{prefixes[0]}', '{prefixes[1]}'.*alone"):
+    with pytest.raises(
+        WeightsMismatchError, match=rf"(?s)^weights='file'.*the prefixes '{prefixes[0]}', '{prefixes[1]}'.*only one"
+    ):
         named_as({**prefixed(prefixes[0], other), **prefixed(prefixes[1], state)}, EXPECTED, dict, origin="file")
     again = {name: tensor.clone() for name, tensor in state.items()}
     same = {**prefixed(prefixes[0], again), **prefixed(prefixes[1], state)}

@@ -6,7 +6,7 @@ from sktl.backbones import describe_backbone, load_backbone
 from sktl.exceptions import BackboneError
 
 TEXT = """\
-resnet18: 5 stages, 11,176,512 parameters, 1,813.6 million multiply-accumulates (MACs) per 224 x 224 picture
+resnet18: 5 stages, 11,176,512 parameters, 1,813.6 million multiply-accumulates (MACs) per 224 x 224 image
 
 layers=  stage   n_layers   output shape  parameters  share of MACs
       0  stem           4   64 x 56 x 56       9,536           6.5%

@@ -142,7 +142,7 @@ def test_for_channels():
 )  # fmt: skip
 def test_values_that_make_no_sense(wrong):
     """Each is refused with the whole preprocessing shown."""
-    with pytest.raises(BackboneError, match=r"preprocessing: .*Preprocessing\(resize_size="):
+    with pytest.raises(BackboneError, match=r"^Invalid preprocessing: .*Got Preprocessing\(resize_size=.* instead\.$"):
         Preprocessing(**wrong)
 
 

@@ -57,7 +57,9 @@ def test_another_way_to_crop(mode, monkeypatch, tmp_path):
     path = tmp_path / "weights.pt"
     torch.save(timm.create_model("test_vit", pretrained=False, pretrained_cfg=config).state_dict(), path)
     for weights in ("default", path):
-        with pytest.raises(BackboneError, match=rf"'timm:test_vit': .*crop_mode='{mode}'.*preprocessing={{}}"):
+        with pytest.raises(
+            BackboneError, match=rf"backbone='timm:test_vit' were .*crop_mode='{mode}'.*preprocessing={{}}"
+        ):
             load_backbone("timm:test_vit", weights=weights)
     crop_shape = load_backbone("timm:test_vit", weights=path, preprocessing={}).preprocessing.crop_shape
     assert crop_shape == config.input_size[1:]

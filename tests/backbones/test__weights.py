@@ -55,11 +55,11 @@ def test_a_file_without_a_head():
         (lambda state: state.update({f"extra{i}": torch.zeros(1) for i in range(5)}), r"5 unexpected .*extra2; …\)"),
         (
             lambda state: state.update({"1.bias": torch.zeros(7)}),
-            r"1 of another shape \(1\.bias is \(7,\), not \(4,\)\)",
+            r"1 with another shape \(1\.bias is \(7,\), not \(4,\)\)",
         ),
         (
             lambda state: state.update({"0.weight": state["0.weight"].long()}),
-            r"1 of another dtype \(0\.weight is int64, not float32\)",
+            r"1 with another dtype \(0\.weight is int64, not float32\)",
         ),
         (lambda state: state.update({"3.bias": state["3.bias"] > 0}), r"3\.bias is bool, not float32"),
         (lambda state: state.update({"3.weight": torch.zeros(3, 9)}), r"3\.weight is \(3, 9\), not \(3, 4\)"),
@@ -76,11 +76,11 @@ def test_a_file_of_another_network(change, message):
 @pytest.mark.parametrize(
     ("name", "value", "found"),
     [
-        ("0.weight", float("nan"), "has NaN or infinity"),
-        ("1.running_mean", float("inf"), "has NaN or infinity"),
-        ("3.bias", -float("inf"), "has NaN or infinity"),
-        ("0.bias", 1e38, r"has numbers from .* to 1e\+38"),
-        ("1.running_var", -1.0, "has numbers from -1 to"),
+        ("0.weight", float("nan"), "has NaN or infinite values"),
+        ("1.running_mean", float("inf"), "has NaN or infinite values"),
+        ("3.bias", -float("inf"), "has NaN or infinite values"),
+        ("0.bias", 1e38, r"has values from .* to 1e\+38"),
+        ("1.running_var", -1.0, "has values from -1 to"),
     ],
 )
 def test_numbers_that_give_none(tmp_path, name, value, found):
@@ -118,7 +118,9 @@ def test_a_broken_file_in_the_cache(tmp_path, monkeypatch, content):
     path = tmp_path / "hub" / "checkpoints" / "resnet18-f37072fd.pth"
     path.parent.mkdir(parents=True)
     path.write_bytes(content)
-    with pytest.raises(WeightsDownloadError, match=r"f37072fd\.pth', which is broken \(\w+\)\. Delete it") as raised:
+    with pytest.raises(
+        WeightsDownloadError, match=r"f37072fd\.pth', which is corrupt \(\w+\)\. Delete the file"
+    ) as raised:
         load_backbone("resnet18")
     assert str(path) in str(raised.value)
     assert "weights_only" not in str(raised.value)
@@ -131,6 +133,6 @@ def test_a_broken_file_elsewhere(error):
     def download():
         raise error
 
-    with pytest.raises(WeightsDownloadError, match=r"had from https://host/x") as raised:
+    with pytest.raises(WeightsDownloadError, match=r"downloaded from https://host/x \(") as raised:
         _weights.fetch(download, backbone="timm:x", weights="DEFAULT", url="https://host/x")
     assert "weights_only" not in str(raised.value)

@@ -65,7 +65,7 @@ def test_a_malicious_pickle_does_nothing(tmp_path, save):
         torch.save(malicious, path, _use_new_zipfile_serialization=False)
     else:
         torch.save({**network().state_dict(), "more": malicious} if "dict" in save else malicious, path)
-    with pytest.raises(WeightsMismatchError, match="would run code"):
+    with pytest.raises(WeightsMismatchError, match="not loaded because it could run code"):
         _weights_files.read_state_dict(path)
     assert not victim.exists()
     pickle.loads(pickle.dumps(malicious))
@@ -78,7 +78,7 @@ def test_what_a_training_program_keeps_beside_the_weights(tmp_path, is_zip):
     path = tmp_path / "epoch.ckpt"
     content = {"state_dict": network().state_dict(), "hyper_parameters": argparse.Namespace(lr=0.1)}
     torch.save(content, path, _use_new_zipfile_serialization=is_zip)
-    with pytest.raises(WeightsMismatchError, match=r"it holds argparse\.Namespace, .*Save the weights alone"):
+    with pytest.raises(WeightsMismatchError, match=r"it contains argparse\.Namespace, .*Save only the weights"):
         _weights_files.read_state_dict(path)
 
 
@@ -106,7 +106,7 @@ def test_something_else_than_a_state_dict(tmp_path, content):
     """A file of harmless contents that map no names to tensors is refused."""
     path = tmp_path / "weights.pt"
     torch.save(content, path)
-    with pytest.raises(WeightsMismatchError, match="something else than a state dict"):
+    with pytest.raises(WeightsMismatchError, match="must contain a state dict"):
         _weights_files.read_state_dict(path)
 
 
@@ -124,8 +124,8 @@ def test_as_weights_path(tmp_path):
 PATHS = {
     "too long": ("x" * 100_000 + ".pt", "cannot be opened"),
     "NUL": ("a\0b.pt", "cannot be opened"),
-    "folder": ("folder.pt", "is a folder"),
-    "pipe": ("pipe.pt", "is not a regular file but a pipe"),
+    "folder": ("folder.pt", "is a directory"),
+    "pipe": ("pipe.pt", "is not a regular file, but a pipe"),
     "no home": ("~nobody-of-this-name/a.pt", "weights="),
 }
 
@@ -192,7 +192,7 @@ def test_what_would_fill_the_memory(tmp_path):
     with zipfile.ZipFile(path) as archive, zipfile.ZipFile(bomb, "w", zipfile.ZIP_DEFLATED, compresslevel=1) as packed:
         for entry in archive.infolist():
             packed.writestr(entry.filename, archive.read(entry))
-    with pytest.raises(WeightsMismatchError, match=r"bomb\.pt' declares 100,0.* bytes of content, in a file of"):
+    with pytest.raises(WeightsMismatchError, match=r"bomb\.pt' declares 100,0.* bytes of content, but the file has"):
         _weights_files.read_state_dict(bomb)
     torch.save({"many": torch.zeros(1).expand(10**6, 10**6)}, path)
     with pytest.raises(WeightsMismatchError, match=r"the tensor 'many' is .*a view that repeats"):
@@ -200,7 +200,7 @@ def test_what_would_fill_the_memory(tmp_path):
     path = tmp_path / "weights.safetensors"
     save_file({"a": torch.zeros(10)}, path)
     path.write_bytes(path.read_bytes()[:-8])
-    with pytest.raises(WeightsMismatchError, match=r"declares .* it is truncated"):
+    with pytest.raises(WeightsMismatchError, match=r"declares .* It is truncated"):
         _weights_files.read_state_dict(path)
 
 

@@ -97,7 +97,8 @@ def test_the_loss_is_hintons(rows, make, alpha, temperature):
 def test_each_part_keeps_its_share(rows, make, n_labelled):
     """Rows without labels add to the teacher's part alone; the labels' part is a mean over those that have one.
 
-    So it is with weights, and in a validation set, whatever the share of labels in each.
+    So it is with weights, and in a validation set, whatever the share of labels in
+    each.
     """
     X, y = rows
     weight = np.random.default_rng(0).uniform(0.5, 2, 30)
@@ -162,9 +163,9 @@ def test_knowledge_that_cannot_reach_the_student(rows, make, network, kind):
     if kind not in ("feature", "attention"):
         return
     for layers, match in [
-        ([("layer3", "layer2")], r"\['layer2'\] of 'sktl_mini' lie in the first 4 stages.*Freeze less"),
-        ([("layer3", "layer9")], r"'layer9' is no layer of 'sktl_mini'"),
-        ([("layer9", "layer4")], r"'layer9' is no layer of 'sktl_mini'"),
+        ([("layer3", "layer2")], r"\['layer2'\] of 'sktl_mini' belong to the first 4 stages.*Freeze fewer stages"),
+        ([("layer3", "layer9")], r"'layer9' is not a layer of 'sktl_mini'"),
+        ([("layer9", "layer4")], r"'layer9' is not a layer of 'sktl_mini'"),
     ]:
         with pytest.raises(BackboneError, match=match):
             make(network, knowledge=kind, freeze_depth=-1, layers=layers).fit(*rows)

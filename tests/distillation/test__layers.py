@@ -82,8 +82,8 @@ def test_pairs_by_name(networks, layers):
         ([], ValueError, r"'layers' parameter must be 'auto' or a list of one or more pairs .*Got \[\] instead\.$"),
         ([("layer3",)], ValueError, r"list of one or more pairs .*Got \[\('layer3',\)\] instead\.$"),
         (["layer3"], ValueError, r"list of one or more pairs .*Got \['layer3'\] instead\.$"),
-        ([("layer9", "layer4")], BackboneError, "'layer9' is no layer of 'resnet18'"),
-        ([("layer4", "layer9")], BackboneError, "'layer9' is no layer of 'sktl_mini'"),
+        ([("layer9", "layer4")], BackboneError, "'layer9' is not a layer of 'resnet18'"),
+        ([("layer4", "layer9")], BackboneError, "'layer9' is not a layer of 'sktl_mini'"),
     ],
 )
 def test_pairs_that_are_none(networks, layers, error, match):

@@ -97,7 +97,7 @@ def test_in_a_search(table):
 def test_elsewhere_there_is_no_auto(table):
     """A student has no pretraining to keep as a rule; the error says what it takes."""
     X, y = table
-    with pytest.raises(BackboneError, match="freeze_depth='auto' is no depth"):
+    with pytest.raises(BackboneError, match="freeze_depth='auto' is invalid"):
         DistilledClassifier(FineTunedClassifier(max_epochs=0), freeze_depth="auto", max_epochs=0).fit(X[:30], y[:30])
 
 

@@ -145,7 +145,7 @@ CASES = {
     "cache, a list": (lambda: PretrainedFeatureExtractor(cache=MANY).fit(X), "The 'cache' parameter", "instead."),
     "weights, a path": (lambda: fine(weights=f"{LONG}.pth").fit(X, Y), "weights='xxx", "(File name too long)."),
     "image_shape": (lambda: PixelRowsToImages(np.arange(10**5)).fit(X), "The 'image_shape' parameter", "instead."),
-    "backbones": (lambda: BackboneSelector([LONG]).fit(X, Y), "backbone='xxx", "works too."),
+    "backbones": (lambda: BackboneSelector([LONG]).fit(X, Y), "backbone='xxx", "or an nn.Module."),
     # labels, targets and weights
     "class_weight, key": (lambda: fine(class_weight={"a": 1}).fit(X, TEXT), "The classes, ['0xxx", "class_weight"),
     "class_weight, value": (
@@ -192,11 +192,11 @@ CASES = {
     ),
     "cells": (lambda: fine().fit(pd.DataFrame([[LONG, LONG]] * 8), Y), "X has 2 columns", "[['image']]."),
     # functions
-    "load_backbone": (lambda: load_backbone(LONG), "backbone='xxx", "works too."),
-    "describe_backbone": (lambda: describe_backbone(LONG), "backbone='xxx", "works too."),
+    "load_backbone": (lambda: load_backbone(LONG), "backbone='xxx", "or an nn.Module."),
+    "describe_backbone": (lambda: describe_backbone(LONG), "backbone='xxx", "or an nn.Module."),
     "seed": (lambda: load_backbone("sktl_mini", weights=None, random_state=LONG), "'xxx", "instance"),
     "layer": (lambda: load_backbone("sktl_mini").output_shape(LONG), "'xxx", "Backbone.layers lists all layers."),
-    "Preprocessing": (lambda: Preprocessing(mean=(0.5,) * 10**5), "preprocessing: ", ")."),
+    "Preprocessing": (lambda: Preprocessing(mean=(0.5,) * 10**5), "Invalid preprocessing: ", ") instead."),
     "lr_range_test": (lambda: lr_range_test(fine(), X, Y, n_steps=LONG), "The 'n_steps' parameter", "instead."),
     "score's parameter": (lambda: scores.probe_score(X, Y, task=LONG), "The 'task' parameter", "instead."),
     "features": (lambda: scores.logme_score([[LONG]] * 8, Y), "could not convert string", ""),
