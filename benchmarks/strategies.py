@@ -23,7 +23,7 @@ from sktl._estimators._auto_depth import strategy_params
 from sktl.backbones._backbone import up_to
 from sktl.exceptions import TransferWarning
 from sktl.selection import StrategyAdvice, recommend_strategy
-from sktl.selection._strategy_advice import _small_pictures
+from sktl.selection._strategy_advice import _small_images
 
 WAYS = ("freeze_all", "earlier_layer", "last_stages", "train_all", "no_transfer")
 N_TEST = 1000
@@ -45,7 +45,7 @@ def sets() -> dict[str, tuple[Table, Table]]:
 
 def pixels(own: PretrainedFeatureExtractor, train: Table, test: Table) -> float:
     """Accuracy of a linear model that sees small pictures and no network."""
-    small = [_small_pictures(own, own._fit(X)) for X in (train[0], test[0])]
+    small = [_small_images(own, own._fit(X)) for X in (train[0], test[0])]
     probe = make_pipeline(StandardScaler(), LogisticRegression(C=1 / 30, max_iter=1000))
     return probe.fit(small[0], train[1]).score(small[1], test[1])
 

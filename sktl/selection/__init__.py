@@ -1,4 +1,4 @@
-"""Choosing before training: how well features of pretrained networks fit to a task."""
+"""Selection of backbones, layers and transfer strategies before training."""
 
 from sktl.selection._class_separability import gbc_score, h_score, transrate_score
 from sktl.selection._domain_distance import DomainDistance, domain_distance

@@ -1,4 +1,4 @@
-"""Scores of how classes lie in the space of the features: H-score, TransRate and GBC."""
+"""Scores of the separability of classes: H-score, TransRate and GBC."""
 
 from numbers import Integral, Real
 
@@ -7,9 +7,9 @@ from sklearn.utils._param_validation import Interval, StrOptions
 
 from sktl._params import validate_params
 from sktl.selection._principal_components import energies, principal_components, spectrum
-from sktl.selection._validation import Labels, centred, check_labels, unit_scale
+from sktl.selection._validation import Labels, centered, check_labels, unit_scale
 
-_LEAST_VARIANCE = 1e-4  # of a class along a direction, as a share of the mean variance of all rows
+_LEAST_VARIANCE = 1e-4  # minimum variance of a class, relative to the mean variance of all rows
 
 
 @validate_params(
@@ -17,57 +17,69 @@ _LEAST_VARIANCE = 1e-4  # of a class along a direction, as a share of the mean v
     prefer_skip_nested_validation=True,
 )
 def h_score(features, y, *, shrinkage: bool = True) -> float:
-    """H-score: how much of the features' variance is between the classes, all directions counting alike.
+    """Compute the H-score of features for a classification task.
+
+    The H-score is the share of the variance of the features that is between classes,
+    summed over all directions.
 
     Parameters
     ----------
-    features : array-like of shape (n, n_features)
-        What a pretrained network makes of each picture.
-    y : array-like of shape (n,)
+    features : array-like of shape (n_samples, n_features)
+        Features of the images from a pretrained network.
+    y : array-like of shape (n_samples,)
         Labels of at least two classes.
     shrinkage : bool, default=True
-        Whether the covariance is estimated with the shrinkage of Ledoit and Wolf, as there are usually few rows for so
-        many features. False is the original with a pseudo-inverse.
+        Whether to estimate the covariance with Ledoit-Wolf shrinkage, which is more
+        reliable if there are few rows for the number of features. False computes the
+        original score with a pseudo-inverse.
 
     Returns
     -------
     score : float
-        Greater is better, from 0 to ``min(n_classes - 1, n_features)``.
+        Score from 0 to ``min(n_classes - 1, n_features)``. Greater is better.
 
     Raises
     ------
     InputError
-        Where features or y have missing values or do not fit together, or y has one class only or values that are no
-        classes.
+        If ``features`` or ``y`` have missing values or different lengths, or ``y`` has
+        only one class or numbers that are not integers.
 
     See Also
     --------
-    logme_score : As fast, and for regression too.
+    logme_score : Score of the same speed that also supports regression.
 
     Notes
     -----
-    ``trace(cov(X)⁻¹ · cov(means))`` where ``means`` has in each row the mean of its class. With shrinkage
-    ``cov(X)`` becomes ``(1 - a)·cov(X) + a·trace(cov(X))/n_features·I`` and the second covariance is multiplied by
-    ``1 - a``; a is that of `sklearn.covariance.ledoit_wolf`. Both covariances are divided by n (programs that divide
-    one of them by n - 1 give ``n / (n - 1)`` times this). Neither the scale nor, without shrinkage, any invertible
-    linear map of the features matters; with it, rotations do not.
+    The score is ``trace(cov(X)⁻¹ · cov(means))`` with the class mean of each row in
+    ``means`` [1]_. With shrinkage, ``cov(X)`` is replaced with
+    ``(1 - a)·cov(X) + a·trace(cov(X))/n_features·I``, and the second covariance is
+    multiplied by ``1 - a``, with ``a`` from `sklearn.covariance.ledoit_wolf` [2]_ [3]_.
+    Both covariances are divided by n. Implementations that divide one of them by n - 1
+    return ``n / (n - 1)`` times this score. The score is invariant to scaling and
+    rotation of the features and, without shrinkage, to any invertible linear map.
 
-    Without shrinkage the score is ``n_classes - 1`` for any features that are linearly independent, as they are where
-    there are fewer rows than features: it says nothing then. Near that it is still much too high for features that are
-    noise. Directions whose singular value is below about 1e-7 of the largest are lost in rounding, so that features of
-    very different scales get less than that. Constant features give 0. A class with a single row counts by its distance
-    from the others, and each of several equal rows is one more row.
+    Without shrinkage, the score is ``n_classes - 1`` for all linearly independent
+    features, which includes most features with fewer rows than columns. It is
+    uninformative in this case, and much too high for noise in similar cases. Directions
+    with singular values below about 1e-7 of the largest one are lost to rounding, which
+    lowers the score of features with very different scales. Constant features score 0.
+    A class with a single row contributes its distance from the other classes. Duplicate
+    rows count separately.
 
-    It assumes that classes differ in their means and have one covariance. It misleads for classes that consist of
-    several clusters, and with shrinkage for features whose covariance is nearly a multiple of the identity: the
-    estimate takes it for one, and what is between the classes for noise.
+    The score assumes that classes differ in their means and share a covariance. It is
+    misleading for classes with several clusters and, with shrinkage, for features whose
+    covariance is almost a multiple of the identity, since differences between classes
+    are then attributed to noise.
 
     References
     ----------
-    Bao et al., "An Information-Theoretic Approach to Transferability in Task Transfer Learning", ICIP 2019, the
-    definition of the H-score; Ibrahim, Ponomareva and Mazumder, "Newer is not always better: Rethinking transferability
-    metrics, their peculiarities, stability and performance", ECML PKDD 2022, the shrinkage-based one; Ledoit and Wolf,
-    "A Well-Conditioned Estimator for Large-Dimensional Covariance Matrices", 2004.
+    .. [1] Bao et al., "An Information-Theoretic Approach to Transferability in Task
+           Transfer Learning", ICIP 2019.
+    .. [2] Ibrahim, Ponomareva and Mazumder, "Newer is not always better: Rethinking
+           transferability metrics, their peculiarities, stability and performance",
+           ECML PKDD 2022.
+    .. [3] Ledoit and Wolf, "A Well-Conditioned Estimator for Large-Dimensional
+           Covariance Matrices", 2004.
 
     Examples
     --------
@@ -80,7 +92,7 @@ def h_score(features, y, *, shrinkage: bool = True) -> float:
     1.192
     """
     X, labels = check_labels(features, y)
-    Z = centred(unit_scale(X)[0])
+    Z = centered(unit_scale(X)[0])
     n, n_features = Z.shape
     found = spectrum(Z, labels.one_hot())
     between = (np.square(found.projections) / labels.counts).sum(axis=1)  # share of each direction, from 0 to 1
@@ -93,24 +105,24 @@ def h_score(features, y, *, shrinkage: bool = True) -> float:
 
 
 def _ledoit_wolf(Z: np.ndarray, variances: np.ndarray) -> float:
-    """How much to shrink a covariance, 0 to 1: Ledoit and Wolf's estimate, from its eigenvalues.
+    """Return the Ledoit-Wolf shrinkage of a covariance from its eigenvalues.
 
     Parameters
     ----------
-    Z : ndarray of shape (n, n_features)
-        Centred features.
+    Z : ndarray of shape (n_samples, n_features)
+        Centered features.
     variances : ndarray of shape (rank,)
-        Eigenvalues of their covariance that are not 0.
+        Nonzero eigenvalues of their covariance.
 
     Returns
     -------
     amount : float
-        That of `sklearn.covariance.ledoit_wolf_shrinkage`, without the covariance itself.
+        As `sklearn.covariance.ledoit_wolf_shrinkage`, without computing the covariance.
     """
     n, n_features = Z.shape
     squares = np.square(variances).sum()
-    distance = squares - variances.sum() ** 2 / n_features  # from the covariance to the multiple of the identity
-    noise = (np.square(np.square(Z).sum(axis=1)).mean() - squares) / n  # of the estimate of the covariance
+    distance = squares - variances.sum() ** 2 / n_features  # of the covariance from a multiple of the identity
+    noise = (np.square(np.square(Z).sum(axis=1)).mean() - squares) / n  # variance of the estimated covariance
     return float(min(noise, distance) / distance) if distance > 1e-15 * squares else 0.0
 
 
@@ -124,52 +136,61 @@ def _ledoit_wolf(Z: np.ndarray, variances: np.ndarray) -> float:
     prefer_skip_nested_validation=True,
 )
 def transrate_score(features, y, *, epsilon: float = 1e-4, normalize: bool = False) -> float:
-    """TransRate: how many nats a row's features say about its class, by the length of a code for them.
+    """Compute the TransRate of features for a classification task.
+
+    TransRate estimates how many nats of information the features contain about the
+    class, from the length of a code for the features.
 
     Parameters
     ----------
-    features : array-like of shape (n, n_features)
-        What a pretrained network makes of each picture.
-    y : array-like of shape (n,)
+    features : array-like of shape (n_samples, n_features)
+        Features of the images from a pretrained network.
+    y : array-like of shape (n_samples,)
         Labels of at least two classes.
     epsilon : float, default=1e-4
-        The distortion that the code allows, in the square of the features' unit.
+        Distortion of the code, in squared units of the features. Greater values are
+        more reliable if there are few rows per class.
     normalize : bool, default=False
-        Whether each row is divided by its length, once all are centred, as the authors' experiments have it. Then the
-        scale of the features does not matter.
+        Whether to divide each row by its norm after centering, as in the authors'
+        experiments. The score then does not depend on the scale of the features.
 
     Returns
     -------
     score : float
-        Greater is better, at least 0.
+        Score of at least 0. Greater is better.
 
     Raises
     ------
     InputError
-        Where features or y have missing values or do not fit together, or y has one class only or values that are no
-        classes.
+        If ``features`` or ``y`` have missing values or different lengths, or ``y`` has
+        only one class or numbers that are not integers.
 
     See Also
     --------
-    h_score : Without a unit, and the better choice for few rows.
+    h_score : Scale-invariant score that is more reliable for few rows.
 
     Notes
     -----
-    ``R(Z) - sum over classes of n_c/n · R(Z_c)`` with the coding rate ``R(Z) = log det(I + ZᵀZ / (n·epsilon)) / 2`` of
-    the centred features Z. The program in the paper takes the mean over the classes instead of ``n_c/n``, which is the
-    same for classes of equal size. Rotations of the features do not matter. Their scale does: larger ones get higher
-    scores, those much below ``sqrt(epsilon)`` get 0, so that features of different networks are compared with
-    ``normalize=True`` only.
+    The score is ``R(Z) - sum over classes of n_c/n · R(Z_c)`` with the coding rate
+    ``R(Z) = log det(I + ZᵀZ / (n·epsilon)) / 2`` of the centered features ``Z`` [1]_.
+    The algorithm in the paper uses the mean over the classes instead of ``n_c/n``,
+    which is equal for classes of equal size. The score is invariant to rotations of the
+    features, but not to their scale: larger features score higher, and features much
+    smaller than ``sqrt(epsilon)`` score 0. To compare different networks, use
+    ``normalize=True``.
 
-    Constant features give 0. A class with a single row is one direction to code. Copies of all rows change nothing.
+    Constant features score 0. A class with a single row is coded as one direction.
+    Duplicating all rows does not change the score.
 
-    It assumes that a class is a Gaussian. It misleads where classes have fewer rows than there are features: each then
-    has directions of its own by chance, and features that are noise, which have the most directions, score highest. A
-    greater epsilon, such as 0.1 with ``normalize=True``, mends a part of that. More features score higher, too.
+    The score assumes Gaussian classes. It is misleading if classes have fewer rows than
+    features: each class then has its own directions by chance, and noise, which has the
+    most directions, scores highest. A greater epsilon, such as 0.1 with
+    ``normalize=True``, reduces this effect. The score also increases with the number of
+    features.
 
     References
     ----------
-    Huang et al., "Frustratingly Easy Transferability Estimation", ICML 2022, the definition of TransRate.
+    .. [1] Huang et al., "Frustratingly Easy Transferability Estimation", ICML 2022.
 
     Examples
     --------
@@ -181,10 +202,10 @@ def transrate_score(features, y, *, epsilon: float = 1e-4, normalize: bool = Fal
     """
     X, labels = check_labels(features, y)
     X, scale = unit_scale(X)
-    Z = centred(X)
+    Z = centered(X)
     if normalize:
         lengths = np.linalg.norm(Z, axis=1, keepdims=True)
-        # A row at the mean has no direction but that of its rounding error.
+        # The direction of a row at the mean would be that of its rounding error.
         Z, scale = np.divide(Z, lengths, out=np.zeros_like(Z), where=lengths > 1e-12 * lengths.max()), 1.0
     unit = 2 * np.log(scale) - np.log(epsilon)
     within = sum(len(rows) / len(Z) * _coding_rate(rows, unit) for rows in _by_class(Z, labels))
@@ -192,7 +213,7 @@ def transrate_score(features, y, *, epsilon: float = 1e-4, normalize: bool = Fal
 
 
 def _coding_rate(Z: np.ndarray, unit: float) -> float:
-    """``log det(I + exp(unit)/n · ZᵀZ) / 2``, also where the exponential would overflow or vanish."""
+    """Return ``log det(I + exp(unit)/n · ZᵀZ) / 2`` without overflow."""
     found = energies(Z)
     return 0.5 * float(np.logaddexp(0.0, np.log(found / len(Z)) + unit).sum())
 
@@ -207,51 +228,61 @@ def _coding_rate(Z: np.ndarray, unit: float) -> float:
     prefer_skip_nested_validation=True,
 )
 def gbc_score(features, y, *, covariance: str = "spherical", n_components: int | None = 64) -> float:
-    """GBC: how little the classes overlap, each taken as a Gaussian.
+    """Compute the Gaussian Bhattacharyya coefficient (GBC) of features and classes.
+
+    GBC is the negative overlap of the classes, each modeled as a Gaussian.
 
     Parameters
     ----------
-    features : array-like of shape (n, n_features)
-        What a pretrained network makes of each picture.
-    y : array-like of shape (n,)
+    features : array-like of shape (n_samples, n_features)
+        Features of the images from a pretrained network.
+    y : array-like of shape (n_samples,)
         Labels of at least two classes.
     covariance : {"spherical", "diagonal"}, default="spherical"
-        Whether a class has one variance, or one along each direction.
+        Covariance of each class: a single variance, or one variance per direction.
     n_components : int or None, default=64
-        Features that are more are replaced by so many principal components. None takes all features.
+        Number of principal components that replace the features if there are more
+        features. None uses all features.
 
     Returns
     -------
     score : float
-        Greater is better, from ``-n_classes · (n_classes - 1)``, where all classes are the same, to 0.
+        Score from ``-n_classes · (n_classes - 1)`` for identical classes to 0. Greater
+        is better.
 
     Raises
     ------
     InputError
-        Where features or y have missing values or do not fit together, or y has one class only or values that are no
-        classes.
+        If ``features`` or ``y`` have missing values or different lengths, or ``y`` has
+        only one class or numbers that are not integers.
 
     See Also
     --------
-    h_score : Does not come to an end at 0 for classes that are far from each other.
+    h_score : Score that does not saturate for well-separated classes.
 
     Notes
     -----
-    Minus the sum over all ordered pairs of classes of ``exp(-D)``, with Bhattacharyya's distance
-    ``D = (m1 - m2)ᵀ S⁻¹ (m1 - m2) / 8 + log(det S / sqrt(det S1 · det S2)) / 2`` and ``S = (S1 + S2) / 2``. The scale
-    of the features does not matter; with one variance, neither do rotations.
+    The score is minus the sum of ``exp(-D)`` over all ordered pairs of classes, with
+    the Bhattacharyya distance
+    ``D = (m1 - m2)ᵀ S⁻¹ (m1 - m2) / 8 + log(det S / sqrt(det S1 · det S2)) / 2`` and
+    ``S = (S1 + S2) / 2`` [1]_. The score is invariant to the scale of the features and,
+    for spherical covariances, to rotations.
 
-    No variance is less than 1e-4 of the mean variance of all rows; the authors' program has 1e-4 itself, which depends
-    on the unit. With one variance for each class it counts the second term once, not once for each direction as the
-    determinants have it. A class with a single row, which has no variance, is given the mean one within classes.
+    Variances are at least 1e-4 of the mean variance of all rows. The authors'
+    implementation uses an absolute minimum of 1e-4, which depends on the unit. For
+    spherical covariances, it also counts the second term once instead of once per
+    direction, as the determinants require. A class with a single row gets the mean
+    variance within classes.
 
-    Constant features give the least score; features that separate all classes widely give 0, whichever they are.
-    Copies of all rows change nothing. It assumes that a class is one cluster, and it misleads for classes of a few rows
-    each, whose variances are too small by chance.
+    Constant features have the lowest score. All features that separate the classes well
+    score 0. Duplicating all rows does not change the score. The score assumes that each
+    class is a single cluster. It is misleading for classes of a few rows, whose
+    variances are underestimated.
 
     References
     ----------
-    Pándy et al., "Transferability Estimation using Bhattacharyya Class Separability", CVPR 2022, the definition of GBC.
+    .. [1] Pándy et al., "Transferability Estimation using Bhattacharyya Class
+           Separability", CVPR 2022.
 
     Examples
     --------
@@ -262,13 +293,13 @@ def gbc_score(features, y, *, covariance: str = "spherical", n_components: int |
     -0.33
     """
     X, labels = check_labels(features, y)
-    Z = centred(unit_scale(X)[0])
+    Z = centered(unit_scale(X)[0])
     if n_components is not None and Z.shape[1] > n_components:
         Z = principal_components(Z, n_components)
     total = np.square(Z).mean() if Z.size else 0.0
     if total == 0:
         return float(-len(labels.counts) * (len(labels.counts) - 1))
-    # In units of the mean variance; the square root first, as the variance of tiny components would vanish.
+    # In units of the mean variance. Dividing before squaring avoids underflow.
     rows = _by_class(Z / np.sqrt(total), labels)
     means = np.stack([group.mean(axis=0) for group in rows])
     variances = np.stack([group.var(axis=0) for group in rows])
@@ -283,7 +314,10 @@ def gbc_score(features, y, *, covariance: str = "spherical", n_components: int |
 
 
 def _coefficients(i: int, means: np.ndarray, variances: np.ndarray) -> np.ndarray:
-    """Bhattacharyya's coefficients of class i and all classes before it, twice: once in each order."""
+    """Return twice the Bhattacharyya coefficients of class i and all earlier classes.
+
+    Twice, because the pairs are ordered.
+    """
     both = (variances[:i] + variances[i]) / 2
     distance = (np.square(means[:i] - means[i]) / both).sum(axis=1) / 8
     distance += (np.log(both) - (np.log(variances[:i]) + np.log(variances[i])) / 2).sum(axis=1) / 2
@@ -291,5 +325,5 @@ def _coefficients(i: int, means: np.ndarray, variances: np.ndarray) -> np.ndarra
 
 
 def _by_class(Z: np.ndarray, labels: Labels) -> list[np.ndarray]:
-    """The rows of each class."""
+    """Return the rows of each class."""
     return np.split(Z[np.argsort(labels.codes, kind="stable")], np.cumsum(labels.counts)[:-1])

@@ -1,4 +1,4 @@
-"""How near the user's pictures are to those that a network learnt from."""
+"""Distance of images from the pretraining images of a network."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -17,34 +17,38 @@ from sktl._estimators._norm_shift import near_line, source_distance
 from sktl._params import validate_params
 from sktl.backbones import Preprocessing
 from sktl.exceptions import InputError
-from sktl.selection._extractors import SETTINGS_CONSTRAINTS, class_layer, read_pictures, run_layers
+from sktl.selection._extractors import SETTINGS_CONSTRAINTS, class_layer, read_images, run_layers
 
 
 @dataclass(frozen=True, repr=False)
 class DomainDistance:
-    """How near pictures are to those that a network learnt from; made by `domain_distance`.
+    """Distance of images from the pretraining images of a network.
+
+    Created by `sktl.selection.domain_distance`.
 
     Parameters
     ----------
     backbone : str
-        The name of the network.
+        Name of the network.
     n_pictures : int
-        How many pictures were looked at.
+        Number of images that were used.
     distance : float or None
-        How far the means of the network's channels are from those that its batch norms keep from its training, in
-        standard deviations; None where it has no batch norms that have learnt statistics.
+        Distance between the channel means of these images and those of the pretraining
+        images, in standard deviations. None if the network has no batch normalization
+        layers with pretrained statistics.
     confidence : float or None
-        The mean of the highest probability that a published classifier gives to a picture; None for other networks, and
-        for weights without a classifier.
+        Mean of the highest class probability that a published classifier predicts for
+        each image. None for networks or weights without a published classifier.
     line : float or None, default=None
-        The distance below which pictures are of a known kind, where that was measured for these very weights: 0.42 for
-        ``sktl_mini``, 0.25 and 0.32 for the MobileNetV2 and the MobileNetV3-Small of the project's benchmarks. None for
-        all others, such as a network that was fine-tuned or truncated.
+        Threshold below which images count as similar to the pretraining images. It was
+        measured for a few weights only: 0.42 for ``sktl_mini``, 0.25 and 0.32 for the
+        MobileNetV2 and the MobileNetV3-Small of the project's benchmarks. None for all
+        others, such as networks that were fine-tuned or truncated.
 
     Attributes
     ----------
     is_near : bool or None
-        Whether the distance is below the line; None without either.
+        Whether the distance is below the threshold. None if one of them is unknown.
     """
 
     backbone: str
@@ -55,24 +59,22 @@ class DomainDistance:
 
     @property
     def is_near(self) -> "bool | None":
-        """Whether the pictures are of a kind that the network knows."""
+        """True if the images are similar to the pretraining images, None if unknown."""
         return None if self.distance is None or self.line is None else self.distance < self.line
 
     def __repr__(self) -> str:
-        lines = [f"{self.n_pictures} pictures, as {self.backbone} sees them"]
+        lines = [f"Distance of {self.n_pictures} images from the pretraining images of {self.backbone}"]
         if self.distance is None:
-            lines.append(
-                "distance: unknown, for the network has no batch norms with learnt statistics that can be read"
-            )
+            lines.append("distance: unknown (the network has no batch normalization layers with pretrained statistics)")
         else:
-            verdict = "of another kind than those it learnt from"
+            verdict = "different from the pretraining images"
             if self.is_near is not False:
-                known = "like those it learnt from"
-                unknown = "nobody has measured what is near for these weights: compare it with images that you know"
+                known = "similar to the pretraining images"
+                unknown = "no threshold is known for these weights: compare with the distance of familiar images"
                 verdict = known if self.is_near else unknown
             lines.append(f"distance: {self.distance:.2f} standard deviations ({verdict})")
         if self.confidence is not None:
-            lines.append(f"confidence of its classifier: {self.confidence:.2f}")
+            lines.append(f"confidence of the classifier: {self.confidence:.2f}")
         return "\n".join(lines)
 
 
@@ -102,76 +104,91 @@ def domain_distance(
     max_samples: int = 256,
     random_state: "int | np.random.RandomState | None" = 0,
 ) -> DomainDistance:
-    """Measure how near pictures are to those that a network learnt from. No labels, and no source pictures, are needed.
+    """Measure the distance of images from the pretraining images of a network.
+
+    Neither labels nor the pretraining images are needed.
 
     Parameters
     ----------
-    X : array-like of pictures
-        Paths, pictures, a batch array or rows of pixels, see the user guide. Two at least.
+    X : array-like of images
+        Paths, images, a batch array or rows of pixels; see the user guide. At least two
+        images are required.
     backbone : str, Module, Backbone or estimator, default="sktl_mini"
-        The network: a name, a network of your own, a `Backbone`, or an estimator that has one: an extractor or another
-        estimator of sktl, fitted or not, or a fitted pipeline or search with one in it. A fitted one reads the images
-        as it has learnt to.
+        The pretrained network: a name listed by `sktl.backbones.list_backbones`, a timm
+        model as ``"timm:<name>"``, your own network, or an estimator that contains one,
+        such as a sktl estimator, or a fitted pipeline or search. A fitted estimator
+        reads the images as in its `fit`.
     weights : str, path-like or None, default="default"
-        The weights of a network that is given by its name; this and the parameters down to ``n_jobs`` are those of
-        `sktl.PretrainedFeatureExtractor`. An estimator has settings of its own.
+        Weights of a backbone given by name. ``"default"`` takes the best published
+        ones, a string such as ``"IMAGENET1K_V1"`` takes published weights by name, a
+        path loads a local state dict (``.safetensors``, ``.pt``, ``.ckpt``, ...), and
+        None initializes the network at random. This parameter and those down to
+        ``n_jobs`` cannot be set if ``backbone`` is an estimator, whose own settings are
+        used.
     in_channels : int, default=3
-        Channels that the network sees.
+        Number of channels of the network's input.
     image_shape : tuple of (height, width) or (height, width, channels), default=None
-        Shape of the images where ``X`` holds flat rows of pixels.
+        Shape of each image if ``X`` holds flat rows of pixels.
     channels : {"auto", "first", "last"}, default="auto"
-        Where the channel axis of arrays is.
+        Position of the channel axis in arrays.
     preprocessing : Preprocessing or dict, default=None
-        Size, crop, interpolation, mean and standard deviation; None takes what belongs to the weights.
+        Size, crop, interpolation, mean and standard deviation used to prepare the
+        images. None uses the preprocessing of the weights.
     engine : {"auto", "torch", "onnxruntime"}, default="auto"
         What runs the network.
     precision : {"float32", "bfloat16", "float16"}, default="float32"
-        Numerics of the network.
+        Floating-point precision of the network.
     batch_size : int or "auto", default="auto"
-        Images that go through the network at once.
+        Number of images that go through the network at once.
     cache : "auto", path-like or None, default="auto"
-        Where the network's outputs are kept.
+        Where to keep the outputs of the network.
     device : str or torch.device, default="auto"
-        ``"auto"`` (CUDA where there is one), ``"cpu"``, ``"cuda"``, ``"cuda:1"``.
+        Device that runs the network, such as ``"cpu"``, ``"cuda"`` or ``"cuda:1"``.
+        ``"auto"`` uses CUDA if available and the CPU otherwise.
     n_jobs : int, default=None
-        Threads that read and decode images; None takes as many as torch uses.
+        Number of threads that read and decode images. None uses as many as torch does.
     max_samples : int, default=256
-        How many pictures are looked at, at most.
+        Maximum number of images to use, drawn at random.
     random_state : int, RandomState instance or None, default=0
-        Which ones.
+        Seed of the random subset of images. Pass an int for reproducible results.
 
     Returns
     -------
     DomainDistance
-        Prints as a sentence; ``distance`` and ``confidence`` are its numbers.
+        The distance and the confidence of the classifier. It prints as a short summary.
 
     Raises
     ------
     InputError
-        Where there are fewer than two pictures.
+        If there are fewer than two images, or settings are passed with an estimator.
     ImageError
-        Where a picture cannot be read.
+        If ``X`` does not contain images, or an image cannot be read.
     BackboneError
-        Where there is no such network.
+        If the network does not exist.
 
     Notes
     -----
-    While a network learns, its batch norms keep the mean and variance of each of their channels. The distance is the
-    root mean square, over the channels of the later norms, of the difference between the mean on these pictures and the
-    kept one, in units of the kept standard deviation; what few pictures differ by chance is taken off.
+    During training, batch normalization layers keep a running mean and variance of each
+    channel. The distance is the root mean square, over the channels of the later
+    layers, of the difference between the mean on the given images and the running mean,
+    in units of the running standard deviation. The expected contribution of chance,
+    which is large for few images, is subtracted.
 
-    It says whether the *pictures* are of a known kind, and nothing about whether the *labels* depend on what the
-    network looks at: defects on known objects are near, and may be as hard as anything. Networks cannot be compared by
-    it, for each knows other pictures; nor can those be judged that have no batch norms (VGG, vision transformers). Of a
-    network with random weights it means nothing. A classifier can be certain and wrong: confidence orders less well
-    than the distance, and is there as a second opinion.
+    The distance tells whether the *images* are similar to the pretraining images. It
+    does not tell whether the *labels* depend on features that the network extracts:
+    images of defects on known objects have a small distance and can be as hard as any
+    others. Distances of different networks cannot be compared, because each was trained
+    on other images. Networks without batch normalization (VGG, vision transformers)
+    have no distance, and that of a network with random weights is meaningless. Since a
+    classifier can be confident and wrong, the confidence orders images less reliably
+    than the distance and serves as a second opinion.
 
     References
     ----------
-    .. [1] Li, Wang, Shi, Hou and Liu, "Adaptive Batch Normalization for practical domain adaptation", Pattern
-       Recognition 2018.
-    .. [2] Hendrycks and Gimpel, "A Baseline for Detecting Misclassified and Out-of-Distribution Examples in Neural
-       Networks", ICLR 2017.
+    .. [1] Li, Wang, Shi, Hou and Liu, "Adaptive Batch Normalization for practical
+           domain adaptation", Pattern Recognition 2018.
+    .. [2] Hendrycks and Gimpel, "A Baseline for Detecting Misclassified and
+           Out-of-Distribution Examples in Neural Networks", ICLR 2017.
 
     Examples
     --------
@@ -182,9 +199,9 @@ def domain_distance(
     False
     """
     settings = locals()
-    extractor, images = read_pictures(X, backbone, settings)
+    extractor, images = read_images(X, backbone, settings)
     if len(images) < 2:
-        raise InputError(f"X has {len(images)} picture, which has no variance. Give at least two.")
+        raise InputError(f"X must contain at least 2 images, because one has no variance. Got {len(images)} instead.")
     some = np.sort(check_random_state(random_state).permutation(len(images))[:max_samples])
     images = images.take(some)
     distance = None if has_random_weights(extractor) else source_distance(extractor, images)

@@ -1,4 +1,4 @@
-"""A network, and the pictures as it reads them."""
+"""Extractors for the networks and estimators that are passed to selection functions."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -18,7 +18,7 @@ from sktl.backbones import Backbone
 from sktl.exceptions import InputError
 from sktl.feature_extraction import PretrainedFeatureExtractor
 
-# What a function that takes a network takes with it, as `PretrainedFeatureExtractor` does.
+# Parameters that functions share with `PretrainedFeatureExtractor`.
 SETTINGS = (
     *("weights", "in_channels", "image_shape", "channels", "preprocessing"),
     *(name for name in RUNTIME_CONSTRAINTS if name != "on_error"),
@@ -27,26 +27,28 @@ _CONSTRAINTS = PretrainedFeatureExtractor._parameter_constraints
 SETTINGS_CONSTRAINTS: dict = {name: _CONSTRAINTS[name] for name in SETTINGS}
 
 
-def read_pictures(
+def read_images(
     X: Any, backbone: Any, settings: "Mapping[str, Any] | None" = None
 ) -> tuple[PretrainedFeatureExtractor, Images]:
-    """The network, and the pictures as it reads them; a fitted estimator reads them as it has learnt to.
+    """Return an extractor for ``backbone``, and the images as it reads them.
+
+    A fitted estimator reads the images as in its ``fit``.
 
     Parameters
     ----------
-    X : array-like of pictures
-        As they were given; of a fitted pipeline what its first step is given.
+    X : array-like of images
+        The images, or the input of the first step if ``backbone`` is a fitted pipeline.
     backbone : str, Module, Backbone or estimator
-        The network, or an estimator that has it: an extractor or another one of sktl, fitted or not, or a fitted
-        pipeline or search with one in it.
+        The network, or an estimator that contains it: an extractor or another sktl
+        estimator, fitted or not, or a fitted pipeline or search.
     settings : mapping, default=None
-        The parameters of the function that was called; of these, the ones in `SETTINGS` are those of a network that
-        is no estimator.
+        Parameters of the calling function. Those in `SETTINGS` apply to a network that
+        is not an estimator.
 
     Raises
     ------
     InputError
-        Where settings are given beside an estimator, which has its own.
+        If settings are passed with an estimator.
     """
     settings = {name: value for name, value in (settings or {}).items() if name in SETTINGS}
     if not hasattr(backbone, "get_params") or isinstance(backbone, Backbone | type):
@@ -56,8 +58,8 @@ def read_pictures(
     given = [name for name, value in settings.items() if value is not default[name] and value != default[name]]
     if given:
         raise InputError(
-            f"{given[0]}={settings[given[0]]!r} is given beside a {type(backbone).__name__}, which has settings of its "
-            f"own. {_where_to_set(backbone, given[0])}, or give the network alone."
+            f"{given[0]}={settings[given[0]]!r} cannot be passed with a {type(backbone).__name__}, which has its own "
+            f"settings. {_where_to_set(backbone, given[0])}, or pass the network instead of the estimator."
         )
     found = find_fitted(backbone, "backbone_")
     if found is not None:
@@ -70,10 +72,10 @@ def read_pictures(
 
 
 def _as_extractor(owner: Any) -> PretrainedFeatureExtractor:
-    """A fitted estimator's network with its settings, and with what it has learnt of pictures."""
+    """Return an extractor with the network, settings and format of an estimator."""
     if isinstance(owner, PretrainedFeatureExtractor):
         return owner
-    resolve_backbone(PretrainedFeatureExtractor(owner))  # refuses a network of integers
+    resolve_backbone(PretrainedFeatureExtractor(owner))  # raises an error for int8 networks
     extractor = _unfitted_extractor(owner).set_params(
         backbone=owner.backbone_, weights="default", preprocessing=None, in_channels=owner.backbone_.in_channels
     )
@@ -84,10 +86,10 @@ def _as_extractor(owner: Any) -> PretrainedFeatureExtractor:
 
 
 def _unfitted_extractor(estimator: Any) -> PretrainedFeatureExtractor:
-    """An extractor with the network and the settings that an estimator's parameters name."""
+    """Return an unfitted extractor with the network and settings of an estimator."""
     params = estimator.get_params(deep=False)
     network = network_parameter(estimator) if isinstance(estimator, TakesNetwork) else "backbone"
-    # A learner's batch_size is that of its training.
+    # The batch_size of a learner is for training.
     shared = {name: params[name] for name in SETTINGS if name in params and name != "batch_size"}
     if isinstance(estimator, PretrainedFeatureExtractor):
         return clone(estimator).set_params(backbone=estimator.backbone)
@@ -97,16 +99,17 @@ def _unfitted_extractor(estimator: Any) -> PretrainedFeatureExtractor:
 def fitted_extractor(
     backbone: Any, X: Any, common: "PretrainedFeatureExtractor | None" = None
 ) -> PretrainedFeatureExtractor:
-    """An extractor with this network, fitted to ``X``; a frozen one as it is.
+    """Return an extractor with this network, fitted to ``X``.
 
     Parameters
     ----------
     backbone : str, Module, Backbone or estimator
-        The network, or an extractor, which is cloned.
-    X : array-like of pictures
-        As they were given.
+        The network, or an extractor, which is cloned. A frozen extractor is returned as
+        it is.
+    X : array-like of images
+        The images.
     common : PretrainedFeatureExtractor, default=None
-        With the settings for a network that is no extractor.
+        Settings for a network that is not an extractor.
     """
     frozen = backbone.estimator if isinstance(backbone, FrozenEstimator) else None
     if isinstance(frozen, PretrainedFeatureExtractor):
@@ -121,25 +124,25 @@ def fitted_extractor(
 def _where_to_set(backbone: Any, name: str) -> str:
     if name in backbone.get_params(deep=False):
         return f"Use backbone.set_params({name}=...)"
-    return f"Set {name} of the estimator of sktl in it"
+    return f"Set {name} of the sktl estimator in it"
 
 
 def class_layer(extractor: PretrainedFeatureExtractor) -> "str | None":
-    """The layer of a fitted extractor's network that gives the logits of the classes that it learnt, if there is one.
+    """Return the layer with the logits of a published classifier, or None.
 
-    None for a network of the user's own, whose head may be no classifier, for random weights, and for a file of weights
-    without a head. That of ``sktl_mini`` gives principal components.
+    None for the user's own networks, random weights and weights files without a head.
+    The head of ``sktl_mini`` predicts principal components and does not count.
     """
     backbone = extractor.backbone_
     return backbone.layers[-1] if backbone.has_classifier else None
 
 
 def run_layers(extractor: PretrainedFeatureExtractor, layers: Sequence[str], images: Images) -> list[np.ndarray]:
-    """What each layer gives for the pictures; without layers the pictures as the network sees them.
+    """Return the output of each layer, or the preprocessed images without layers.
 
-    A picture that cannot be read is an error, whatever the extractor makes of it.
+    Unreadable images raise an error, whatever ``on_error`` the extractor has.
     """
-    # Images are large, are looked at once, and would push features out of the cache.
+    # Images are large and used once. They would evict features from the cache.
     cache = extractor.cache if layers else None
     runtime = Runtime.of(extractor, batch_size=extractor.batch_size, cache=cache)
     return FrozenPrefix(PrefixSpec(extractor.backbone_, layers), runtime).run(images)

@@ -1,4 +1,4 @@
-"""The yardstick of the scores: the accuracy of a linear model, cross-validated."""
+"""Cross-validated score of a linear model, the reference for all other scores."""
 
 import warnings
 from collections.abc import Iterator
@@ -38,58 +38,66 @@ _MAX_ITER = 1000
 def probe_score(
     features, y, *, task: Task = "auto", cv: Any = 5, C: float = 1.0, random_state=0, groups: Any = None
 ) -> float:
-    """Accuracy, or R², of a linear model on held-out rows.
+    """Compute the cross-validated accuracy or R² of a linear model of the features.
 
     Parameters
     ----------
-    features : array-like of shape (n, n_features)
-        What a pretrained network makes of each picture.
-    y : array-like of shape (n,) or (n, n_targets)
+    features : array-like of shape (n_samples, n_features)
+        Features of the images from a pretrained network.
+    y : array-like of shape (n_samples,) or (n_samples, n_targets)
         Labels or targets.
     task : {"auto", "classification", "regression"}, default="auto"
-        What y is. "auto" is a regression where y has several columns or numbers that are not whole; say "regression"
-        where the targets are whole numbers.
+        Type of ``y``. ``"auto"`` means regression if ``y`` has several columns or
+        numbers that are not integers. Use ``"regression"`` if the targets are integers.
     cv : int, cross-validation generator or iterable, default=5
-        Folds. A number gives shuffled ones with as many rows of each class as can be, and at most as many as rows.
+        Cross-validation splitting strategy. An integer is the number of shuffled,
+        stratified folds, at most the number of rows.
     C : float, default=1.0
-        Inverse strength of the penalty of the logistic regression. A regression chooses its own.
+        Inverse regularization strength of the logistic regression. The regularization
+        of regression models is selected automatically.
     random_state : int, RandomState instance or None, default=0
-        How rows are shuffled into folds, where cv is a number. None shuffles anew in each call.
-    groups : array-like of shape (n,), default=None
-        What each row belongs to, such as the subject or the original of near-copies: numbers or strings. A number for
-        cv gives folds with whole groups, at most as many as groups; a cross-validation generator is given them.
+        Seed of the shuffled folds. Only used if ``cv`` is an integer. Pass an int for
+        reproducible results.
+    groups : array-like of shape (n_samples,), default=None
+        Group label of each row of ``features``, such as the subject or the original of
+        near-copies. If ``cv`` is an integer, the rows of one group stay in the same
+        fold and there are at most as many folds as groups. A cross-validation generator
+        gets the groups.
 
     Returns
     -------
     score : float
-        Greater is better: the share of all held-out rows whose class is predicted, from 0 to 1, or the mean R² of the
-        targets over all held-out rows, at most 1.
+        Accuracy over all held-out rows, from 0 to 1, or mean R² of the targets over all
+        held-out rows, at most 1. Greater is better.
 
     Raises
     ------
     InputError
-        Where features, y or groups have missing values or do not fit together, or y has one class or value only, or
-        there is one group only.
+        If ``features``, ``y`` or ``groups`` have missing values or different lengths,
+        or there is only one class, value or group.
 
     See Also
     --------
-    logme_score : Without training.
+    logme_score : Score without training.
 
     Notes
     -----
-    Features are standardised by the rows that a model learns from; the models are `LogisticRegression` and `RidgeCV`.
-    A class with fewer rows than folds is in fewer folds, and one with a single row is never predicted when it is held
-    out; where one class is left to learn from, it is predicted. The scale of each feature does not matter.
+    Features are standardized with the training rows of each fold. The models are
+    `sklearn.linear_model.LogisticRegression` and `sklearn.linear_model.RidgeCV` [1]_. A
+    class with fewer rows than folds is in fewer folds, and a class with a single row is
+    never predicted correctly. If the training rows have only one class, it is
+    predicted. The score is invariant to the scale of each feature.
 
-    This is what the other scores try to foretell, so it is the surest of them and the slowest, and it is no more than
-    that: fine-tuning may change the order. Duplicate rows may be in two folds, and are known then, but for those of one
-    group.
+    All other scores estimate this one, so it is the most reliable and the slowest.
+    Fine-tuning may still change the ranking. Duplicate rows can be in different folds,
+    which makes the score too high, unless they belong to one group.
 
-    Constant features give about the share of the largest class, or an R² of about 0.
+    Constant features score about the share of the largest class, or an R² of about 0.
 
     References
     ----------
-    Alain and Bengio, "Understanding intermediate layers using linear classifier probes", ICLR workshop 2017.
+    .. [1] Alain and Bengio, "Understanding intermediate layers using linear classifier
+           probes", ICLR workshop 2017.
 
     Examples
     --------
@@ -106,10 +114,10 @@ def probe_score(
 def held_out_scores(
     features: Any, y: Any, *, task: Task, C: float, random_state: Any, cv: Any = 5, groups: Any = None
 ) -> np.ndarray:
-    """What each held-out row adds to `probe_score`, which is their mean; (n,), in the order of the rows.
+    """Return the contribution of each held-out row to `probe_score`, their mean.
 
-    A class that is predicted is 1 and another one 0; of numbers it is 1 less the squared error in units of the
-    variance, the mean of which is R².
+    For classes, it is 1 if the prediction is correct and 0 otherwise. For targets, it
+    is 1 minus the squared error relative to the variance, whose mean is R².
     """
     X, target = check_targets(features, y, task)
     X, _ = unit_scale(X)
@@ -125,8 +133,10 @@ def held_out_scores(
         folds = _folds(truth if is_classes else np.zeros(len(X)), int(cv), random)
     rows, held, predicted = [], [], []
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore", ConvergenceWarning)  # the accuracy has settled long before
-        warnings.filterwarnings("ignore", "The number of unique classes", UserWarning)  # so it is: few rows per class
+        warnings.simplefilter("ignore", ConvergenceWarning)  # the accuracy converges earlier
+        warnings.filterwarnings(
+            "ignore", "The number of unique classes", UserWarning
+        )  # few rows per class are expected
         for train, test in folds:
             rows.append(test)
             held.append(truth[test])
@@ -140,7 +150,7 @@ def held_out_scores(
 
 
 def _folds(codes: np.ndarray, n_folds: int, random: np.random.RandomState) -> Iterator[tuple[np.ndarray, np.ndarray]]:
-    """Rows to learn from and to hold out: each class is dealt out like cards, going on where the last one ended."""
+    """Yield training and held-out rows; each class is dealt out to folds in turn."""
     n = len(codes)
     shuffled = random.permutation(n)
     fold = np.empty(n, dtype=int)
@@ -150,9 +160,9 @@ def _folds(codes: np.ndarray, n_folds: int, random: np.random.RandomState) -> It
 
 
 def _model(truth: np.ndarray, is_classes: bool, C: float) -> BaseEstimator:
-    """What is fitted to these rows."""
+    """Return an unfitted model for these targets."""
     if not is_classes:
-        if len(truth) < 3:  # too few for the penalty to be chosen
+        if len(truth) < 3:  # too few to select the penalty
             return DummyRegressor()
         return make_pipeline(StandardScaler(), RidgeCV(alphas=np.logspace(-3, 5, 17)))
     if len(np.unique(truth)) == 1:

@@ -1,4 +1,4 @@
-"""LogME: how probable the labels are, given the features, under the best of all Bayesian linear models."""
+"""LogME score: the evidence of a Bayesian linear model of the labels."""
 
 from collections.abc import Callable
 from numbers import Integral
@@ -10,9 +10,9 @@ from sktl._params import validate_params
 from sktl.selection._principal_components import Spectrum, spectrum
 from sktl.selection._validation import Labels, Task, check_targets, unit_scale
 
-# The least variance of the noise, as a share of the target's mean square: no fit is taken to be better than that.
+# Minimum variance of the noise, relative to the mean square of the target.
 _LEAST_NOISE = 1e-8
-_GRID = 0.5  # step of log(alpha / beta): the evidence bends over a few units of it, so that no maximum is between
+_GRID = 0.5  # step of log(alpha / beta), small enough not to miss a maximum
 _GOLDEN = (5**0.5 - 1) / 2
 
 
@@ -26,68 +26,82 @@ _GOLDEN = (5**0.5 - 1) / 2
     prefer_skip_nested_validation=True,
 )
 def logme_score(features, y, *, task: Task = "auto", max_iter: int | None = None) -> float:
-    """LogME: the logarithm of the maximum evidence of a linear model of the labels.
+    """Compute the LogME score of features for classification or regression.
+
+    LogME is the logarithm of the maximum evidence of a Bayesian linear model of the
+    labels.
 
     Parameters
     ----------
-    features : array-like of shape (n, n_features)
-        What a pretrained network makes of each picture.
-    y : array-like of shape (n,) or (n, n_targets)
+    features : array-like of shape (n_samples, n_features)
+        Features of the images from a pretrained network.
+    y : array-like of shape (n_samples,) or (n_samples, n_targets)
         Labels or targets.
     task : {"auto", "classification", "regression"}, default="auto"
-        What y is. "auto" is a regression where y has several columns or numbers that are not whole; say "regression"
-        where the targets are whole numbers.
+        Type of ``y``. ``"auto"`` means regression if ``y`` has several columns or
+        numbers that are not integers. Use ``"regression"`` if the targets are integers.
     max_iter : int or None, default=None
-        None finds the maximum. A number takes at most so many of the authors' iterations: 11 gives the values of their
-        program, to compare with published ones.
+        Maximum number of iterations of the authors' algorithm. None finds the maximum
+        of the evidence instead. Use 11 to reproduce published values.
 
     Returns
     -------
     score : float
-        Greater is better. The logarithm of a density, per row, and so of any sign: it can only be compared for the
-        same y. With m the mean square of a target (for classes, the share of its rows) it lies between ``-log(2π·m)/2
-        - 1/2``, what features that say nothing give, and ``-log(2π·m·1e-8)/2``; the score is the mean over targets.
+        Logarithm of a density per row, of any sign. Greater is better. Only scores for
+        the same ``y`` can be compared. With ``m`` as the mean square of a target (for
+        classes, the share of the rows of the class), the score lies between
+        ``-log(2π·m)/2 - 1/2``, for features without information, and
+        ``-log(2π·m·1e-8)/2``. It is averaged over the targets.
 
     Raises
     ------
     InputError
-        Where features or y have missing values or do not fit together, or y has one class or value only.
+        If ``features`` or ``y`` have missing values or different lengths, or ``y`` has
+        only one class or value.
 
     Warnings
     --------
-    It is not an accuracy, and says nothing across sets of labels: it ranks features for one of them.
+    The score is not an accuracy and cannot be compared between different labels. It
+    ranks features for the same labels.
 
     See Also
     --------
-    h_score : As fast, for classes only.
-    probe_score : The accuracy of a linear model, which takes longer.
+    h_score : Score of the same speed for classification only.
+    probe_score : Accuracy of a linear model, which is slower.
 
     Notes
     -----
-    Each target (for classes, one for each class: 1 for its rows, 0 for all others) is modelled as ``y = X·w + noise``
-    with ``w ~ N(0, 1/alpha)`` and noise of variance ``1/beta``; the evidence is what remains when w is integrated out,
-    at its maximum over alpha and beta. It needs no held-out rows: a model that could fit anything is improbable.
-    Neither scale nor rotations of the features matter. As in the paper there is no intercept, so that features that are
-    centred score lower than the same ones before: compare features that are treated alike.
+    Each target (for classification, one indicator per class) is modeled as
+    ``y = X·w + noise`` with ``w ~ N(0, 1/alpha)`` and noise of variance ``1/beta``. The
+    evidence is the probability of the target after integrating out ``w``, maximized
+    over alpha and beta [1]_ [2]_. It needs no held-out rows, because a model that could
+    fit anything has low evidence. The score is invariant to the scale and rotations of
+    the features. As in the paper, the model has no intercept, so that centered features
+    score lower than uncentered ones: only compare features that are preprocessed in the
+    same way.
 
-    For given ``alpha/beta`` the best beta is known in closed form, so that one number is left to be found: by a grid
-    over all magnitudes, and golden sections around its best point. The authors' iterations approach the same maximum,
-    but their program ends them after 11: where there are fewer rows than features, or labels that have nothing to do
-    with them, it stays up to 0.1 below. Its iterations depend on the scale of the features.
+    For a given ``alpha/beta``, the best beta is known in closed form. The ratio is
+    found by a grid search over all magnitudes, followed by a golden-section search. The
+    authors' iterations approach the same maximum, but their implementation stops after
+    11. With fewer rows than features, or labels that do not depend on the features, it
+    is up to 0.1 below the maximum. Its iterations depend on the scale of the features.
 
-    Where features fit a target exactly, its density would be infinite. The variance of the noise is therefore at least
-    1e-8 of the target's mean square; of two features that fit exactly, the one that needs fewer or larger directions
-    is the better one still. Constant features serve as an intercept, zeros give the least score. A class with a single
-    row is a target as any other, and each of several equal rows is evidence.
+    If features fit a target exactly, its density would be infinite. The variance of the
+    noise is therefore at least 1e-8 of the mean square of the target. Of two exact
+    fits, the one with fewer or larger directions still scores higher. Constant features
+    act as an intercept, and zeros have the lowest score. A class with a single row is a
+    target like any other, and duplicate rows count separately.
 
-    It assumes that labels are linear in the features: what a deeper fine-tuning would change is not seen. It misleads
-    with few rows, where many features fit them all.
+    The score assumes that labels are linear in the features, so it does not account for
+    the changes of a deeper fine-tuning. It is misleading for few rows, which many
+    features fit.
 
     References
     ----------
-    You, Liu, Wang and Long, "LogME: Practical Assessment of Pre-trained Models for Transfer Learning", ICML 2021,
-    algorithm 1; You et al., "Ranking and Tuning Pre-trained Models: A New Paradigm for Exploiting
-    Model Hubs", JMLR 2022, arXiv 2110.10545.
+    .. [1] You, Liu, Wang and Long, "LogME: Practical Assessment of Pre-trained Models
+           for Transfer Learning", ICML 2021, algorithm 1.
+    .. [2] You et al., "Ranking and Tuning Pre-trained Models: A New Paradigm for
+           Exploiting Model Hubs", JMLR 2022, arXiv 2110.10545.
 
     Examples
     --------
@@ -108,43 +122,43 @@ def logme_score(features, y, *, task: Task = "auto", max_iter: int | None = None
         units = np.abs(target).max(axis=0)
         found, squares = spectrum(X, target / units), np.square(target / units).sum(axis=0)
     if max_iter is not None:
-        scale, units = np.clip(scale, 1e-30, 1e30), np.clip(units, 1e-30, 1e30)  # no square is to overflow on the way
+        scale, units = np.clip(scale, 1e-30, 1e30), np.clip(units, 1e-30, 1e30)  # avoids overflow
         found = Spectrum(found.energies * scale**2, found.projections * units)
         return float(_published(found, squares * units**2, len(X), max_iter).mean())
-    # The density of a target in another unit is divided by that unit.
+    # Rescaling a target divides its density by the unit.
     return float(np.mean(_evidence(found, squares, len(X)) - np.log(units)))
 
 
 def _evidence(found: Spectrum, squares: np.ndarray, n: int) -> np.ndarray:
-    """Maximum over alpha and beta of the log evidence per row.
+    """Return the log evidence per row, maximized over alpha and beta.
 
     Parameters
     ----------
     found : Spectrum
-        Of the features and the targets.
+        Spectrum of the features and the targets.
     squares : ndarray of shape (n_targets,)
-        Sum of the squares of each target.
+        Sum of squares of each target.
     n : int
         Number of rows.
 
     Returns
     -------
     evidence : ndarray of shape (n_targets,)
-        That of each target.
+        Log evidence of each target.
     """
     energies, parts, outside = found.energies, np.square(found.projections), _outside(found, squares)
     least = _LEAST_NOISE * squares / n
-    nothing = -0.5 * np.log(2 * np.pi * squares / n) - 0.5  # alpha is infinite: the features are left alone
+    nothing = -0.5 * np.log(2 * np.pi * squares / n) - 0.5  # infinite alpha: the features are not used
     if not len(energies):
         return nothing
 
     def judged(residual: np.ndarray, log_kept: np.ndarray) -> np.ndarray:
-        """With the best beta; of each direction the share ``kept`` stays unexplained."""
+        """Return the evidence for the best beta; ``exp(log_kept)`` is unexplained."""
         noise = np.maximum((residual + outside) / n, least)
         return -0.5 * np.log(2 * np.pi * noise) - (residual + outside) / (2 * n * noise) + log_kept / (2 * n)
 
     def evidence(log_ratio: np.ndarray) -> np.ndarray:
-        """For log(alpha / beta) of shape (n_targets,)."""
+        """Return the evidence for log(alpha / beta) of shape (n_targets,)."""
         kept = 1 / (1 + energies[:, None] / np.exp(log_ratio))
         return judged((kept * parts).sum(axis=0), np.log(kept).sum(axis=0))
 
@@ -156,35 +170,37 @@ def _evidence(found: Spectrum, squares: np.ndarray, n: int) -> np.ndarray:
 
 
 def _outside(found: Spectrum, squares: np.ndarray) -> np.ndarray:
-    """Of the square of each target what no direction of the features can say."""
+    """Return the part of the sum of squares that features cannot explain."""
     return np.clip(squares - np.square(found.projections).sum(axis=0), 0, None)
 
 
 def _published(found: Spectrum, squares: np.ndarray, n: int, max_iter: int) -> np.ndarray:
-    """Evidence where the authors' program ends: at a fixed point or before, with 1e-5 added to two denominators.
+    """Return the evidence of the authors' implementation.
+
+    It stops early or at a fixed point, and adds 1e-5 to two denominators.
 
     Parameters
     ----------
     found : Spectrum
-        Of the features and the targets, in their own units.
+        Spectrum of the features and the targets, in their original units.
     squares : ndarray of shape (n_targets,)
-        Sum of the squares of each target.
+        Sum of squares of each target.
     n : int
         Number of rows.
     max_iter : int
-        Steps at most.
+        Maximum number of iterations.
 
     Returns
     -------
     evidence : ndarray of shape (n_targets,)
-        That of each target.
+        Log evidence of each target.
     """
     energies, evidence = found.energies, []
     for parts, outside in zip(np.square(found.projections).T, _outside(found, squares), strict=True):
         ratio, moved, n_iter = 1.0, np.inf, 0
         while n_iter < max_iter and moved > 1e-3:
-            used = (energies / (energies + ratio)).sum()  # directions, in effect
-            length = (energies * parts / (energies + ratio) ** 2).sum()  # square of the weights
+            used = (energies / (energies + ratio)).sum()  # effective number of directions
+            length = (energies * parts / (energies + ratio) ** 2).sum()  # squared norm of the weights
             residual = (parts / (1 + energies / ratio) ** 2).sum() + outside
             alpha, beta = max(used, 1e-99) / (length + 1e-5), max(n - used, 1e-16) / (residual + 1e-5)
             new = float(np.clip(alpha / beta, 1e-60, 1e60))
@@ -195,23 +211,23 @@ def _published(found: Spectrum, squares: np.ndarray, n: int, max_iter: int) -> n
 
 
 def _golden(function: Callable[[np.ndarray], np.ndarray], low: np.ndarray, high: np.ndarray) -> np.ndarray:
-    """Greatest value of functions between two points each, where they have one maximum; all in step.
+    """Return the maxima of functions by golden-section search, vectorized.
 
     Parameters
     ----------
     function : callable
-        From points to values, both of shape (n,).
+        Function from points to values, both of shape (n,), with one maximum each.
     low, high : ndarray of shape (n,)
-        Between which points to search.
+        Bounds of the search.
 
     Returns
     -------
     greatest : ndarray of shape (n,)
-        The values.
+        Maximum values.
     """
     left, right = high - _GOLDEN * (high - low), low + _GOLDEN * (high - low)
     at_left, at_right = function(left), function(right)
-    for _ in range(30):  # the maximum is flat: a millionth of the way off in the point is 1e-12 in the value
+    for _ in range(30):  # the value converges faster than the point: 1e-12 for an error of 1e-6
         rises = at_left < at_right
         low, high = np.where(rises, left, low), np.where(rises, high, right)
         point = np.where(rises, low + _GOLDEN * (high - low), high - _GOLDEN * (high - low))

@@ -1,4 +1,4 @@
-"""What a table of features looks like along its principal directions, by the smaller of its two Gram matrices."""
+"""Principal components of features, by the smaller of the two Gram matrices."""
 
 from typing import NamedTuple
 
@@ -7,14 +7,14 @@ from scipy import sparse
 
 
 class Spectrum(NamedTuple):
-    """The thin singular value decomposition ``X = U · diag(s) · Vᵀ``, as far as the scores need it.
+    """The parts of a thin singular value decomposition ``X = U · diag(s) · Vᵀ``.
 
     Attributes
     ----------
     energies : ndarray of shape (rank,)
-        Squares of the singular values, the largest first.
+        Squared singular values in descending order.
     projections : ndarray of shape (rank, n_columns)
-        ``Uᵀ · Y`` of the columns that were asked for.
+        ``Uᵀ · Y`` for the columns of ``Y``.
     """
 
     energies: np.ndarray
@@ -26,10 +26,10 @@ def spectrum(X: np.ndarray, Y: np.ndarray | sparse.csr_array) -> Spectrum:
 
     Parameters
     ----------
-    X : ndarray of shape (n, n_features)
-        Features, of magnitudes near 1.
-    Y : ndarray or sparse array of shape (n, n_columns)
-        What is projected on the left singular vectors.
+    X : ndarray of shape (n_samples, n_features)
+        Features with magnitudes near 1.
+    Y : ndarray or sparse array of shape (n_samples, n_columns)
+        Columns to project on the left singular vectors.
 
     Returns
     -------
@@ -38,9 +38,10 @@ def spectrum(X: np.ndarray, Y: np.ndarray | sparse.csr_array) -> Spectrum:
 
     Notes
     -----
-    The eigenvectors of the smaller Gram matrix cost ``min(n, n_features)³``, the matrix itself ``n · n_features ·
-    min(n, n_features)``; a full decomposition costs up to ``max(n, n_features)³``. The price is that directions whose
-    singular value is below about 1e-7 of the largest are lost in rounding, and are left out.
+    The eigenvectors of the smaller Gram matrix cost ``min(n, n_features)³`` and the
+    matrix ``n · n_features · min(n, n_features)``, while a full decomposition costs up
+    to ``max(n, n_features)³``. However, directions with singular values below about
+    1e-7 of the largest one are lost to rounding and omitted.
     """
     energies, vectors = _eigen(X)
     if X.shape[0] < X.shape[1]:  # the vectors are U
@@ -49,23 +50,23 @@ def spectrum(X: np.ndarray, Y: np.ndarray | sparse.csr_array) -> Spectrum:
 
 
 def principal_components(Z: np.ndarray, n_components: int | float) -> np.ndarray:
-    """Coordinates of rows along their principal directions.
+    """Return the coordinates of rows along their principal directions.
 
     Parameters
     ----------
-    Z : ndarray of shape (n, n_features)
-        Centred features, of magnitudes near 1.
+    Z : ndarray of shape (n_samples, n_features)
+        Centered features with magnitudes near 1.
     n_components : int or float
-        How many directions at most, or the share of the variance that those kept must have, as in `PCA`.
+        Maximum number of directions, or the share of the variance to keep, as in `PCA`.
 
     Returns
     -------
-    coordinates : ndarray of shape (n, n_kept)
-        The first one varies most. Without any variance there are no columns.
+    coordinates : ndarray of shape (n_samples, n_kept)
+        Coordinates in descending order of variance; no columns without any variance.
     """
     energies, vectors = _eigen(Z)
     if isinstance(n_components, float):
-        # The last direction that is needed is the first at which the share is reached, rounding apart.
+        # The last direction is the first one that reaches the share, up to rounding.
         share = np.cumsum(energies) / energies.sum() if len(energies) else energies
         n_components = int(np.searchsorted(share, n_components - 1e-12)) + 1
     vectors = vectors[:, :n_components]
@@ -73,7 +74,7 @@ def principal_components(Z: np.ndarray, n_components: int | float) -> np.ndarray
 
 
 def energies(Z: np.ndarray) -> np.ndarray:
-    """Squares of the singular values that are not lost in rounding, the largest first."""
+    """Return the squared singular values above rounding errors, in descending order."""
     return _kept(np.linalg.eigvalsh(_gram(Z)), max(Z.shape))[::-1]
 
 
@@ -88,5 +89,5 @@ def _gram(X: np.ndarray) -> np.ndarray:
 
 
 def _kept(values: np.ndarray, size: int) -> np.ndarray:
-    """Of ascending eigenvalues those above their rounding errors."""
+    """Return the ascending eigenvalues that are above their rounding errors."""
     return values[values > values[-1] * size * np.finfo(float).eps] if values[-1] > 0 else values[:0]

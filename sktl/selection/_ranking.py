@@ -1,4 +1,4 @@
-"""What is known of the candidates, as they come in and as a table."""
+"""Candidates of a `BackboneSelector`, and their ranking."""
 
 from collections.abc import Sequence
 from itertools import chain, count
@@ -8,7 +8,7 @@ from sktl._table import ReadableTable, alike, counted
 
 
 class Candidate(NamedTuple):
-    """A layer of a network, and what is known of it: numbers, that outlive the network."""
+    """A layer of a network with its score and cost."""
 
     backbone: str
     layer: str
@@ -19,21 +19,23 @@ class Candidate(NamedTuple):
     macs: int | None
 
     def order(self) -> tuple[float, int]:
-        """What candidates are sorted by: of equal ones the cheaper comes first."""
+        """Return the sort key: best score first, then the cheaper layer."""
         return -self.score, self.macs or 0
 
 
 class CandidateScores:
-    """The candidates that have come in, and of their extractors the best one only: a network is large.
+    """Scored candidates and the extractor of the best one.
+
+    Other extractors are not kept, because networks are large.
 
     Attributes
     ----------
     candidates : list of Candidate
-        In the order in which they came.
+        The candidates in the order in which they were added.
     extractor : PretrainedFeatureExtractor or None
-        That of the best one.
+        The extractor of the best candidate.
     failures : tuple of (Images, dict of int to ImageError) or None
-        The pictures as the first network has read them, and which of them cannot be read.
+        Images as read for the first network, and the errors of unreadable ones.
     """
 
     def __init__(self) -> None:
@@ -42,38 +44,41 @@ class CandidateScores:
         self.failures: Any = None
 
     def add(self, candidate: Candidate, extractor: Any) -> None:
-        """One more; of equal ones the first stays the best."""
+        """Add a candidate. Of equal candidates, the first one stays the best."""
         if all(candidate.order() < other.order() for other in self.candidates):
             self.extractor = extractor
         self.candidates.append(candidate)
 
     def free_name(self, name: str) -> str:
-        """The name of a network, with a number where another network has it already."""
+        """Return the name of a network, with a number if it is already used."""
         taken = {candidate.backbone for candidate in self.candidates}
         return next(free for free in chain([name], (f"{name} ({n})" for n in count(2))) if free not in taken)
 
 
 class BackboneRanking(ReadableTable):
-    """The candidates of a `BackboneSelector`, the best one first: its ``ranking_``, which is not made by hand.
+    """Table of the candidates of a `BackboneSelector`, best first.
 
-    It prints as a table, in a notebook too. ``to_dict()`` and ``to_frame()`` give its columns: ``backbone``, ``layer``,
-    ``score``, ``seconds`` (to score it, with its share of the network's pass over the pictures), ``n_features``,
-    ``parameters`` and ``macs`` (of the network up to that layer, for one picture).
+    Available as the attribute ``ranking_`` of a fitted
+    `sktl.selection.BackboneSelector`. It prints as a table, also in notebooks.
+    ``to_dict()`` and ``to_frame()`` return its columns: ``backbone``, ``layer``,
+    ``score``, ``seconds`` (time for scoring, including a share of the pass over the
+    images), ``n_features``, and ``parameters`` and ``macs`` (parameters, and
+    multiply-accumulates per image, of the network up to the layer).
 
     Parameters
     ----------
     candidates : sequence of Candidate
-        In any order.
+        The candidates in any order.
     score : str
-        What the score is called.
+        Name of the score.
     """
 
     def __init__(self, candidates: Sequence[Candidate], *, score: str) -> None:
         candidates = sorted(candidates, key=Candidate.order)
         best = candidates[0]
         super().__init__(
-            f"{best.backbone}, layer {best.layer}, is the best of {len(candidates)} by {score}, which ranks and is no "
-            "accuracy",
+            f"{best.backbone}, layer {best.layer}, is the best of {len(candidates)} candidates by {score} (a score for "
+            "ranking, not an accuracy)",
             {name: [getattr(candidate, name) for candidate in candidates] for name in Candidate._fields},
             ["backbone", "layer", score, "seconds", "features", "parameters", "multiply-accumulates"],
             [str, str, alike([candidate.score for candidate in candidates], 4), "{:.2f}".format, *[counted] * 3],

@@ -1,4 +1,4 @@
-"""The scores by name: those of features and labels, and those of the answers of a network's own head."""
+"""Scores of `BackboneSelector` by name."""
 
 from collections.abc import Callable
 from functools import partial
@@ -17,7 +17,7 @@ SCORES: dict[str, Callable[..., float]] = {
     "logme": logme_score,
     "h_score": h_score,
     "nleep": nleep_score,
-    "transrate": partial(transrate_score, normalize=True),  # networks have scales of their own
+    "transrate": partial(transrate_score, normalize=True),  # the scale differs between networks
     "gbc": gbc_score,
     "probe": probe_score,
 }
@@ -35,15 +35,15 @@ HEAD_SCORES: dict[str, Callable[..., float]] = {"leep": _leep_of_logits, "nce": 
 
 
 def has_parameter(function: Callable[..., float], name: str) -> bool:
-    """Whether a score has a parameter of that name, which no `functools.partial` has bound already."""
+    """Check whether a score has a parameter that no `functools.partial` has bound."""
     try:
         return name in signature(function).parameters and name not in getattr(function, "keywords", {})
-    except (TypeError, ValueError):  # of what is written in C there may be no signature
+    except (TypeError, ValueError):  # a function in C without a signature
         return False
 
 
 def score_name(score_func: "str | Callable[..., float]") -> str:
-    """What a score is called: the name that was given, or that of the function, also inside a `functools.partial`."""
+    """Return the name of a score or function, also inside a `functools.partial`."""
     if isinstance(score_func, str):
         return score_func
     function = getattr(score_func, "func", score_func)

@@ -1,4 +1,4 @@
-"""Which network, and which of its layers: ranked by one pass over the pictures, before anything is trained."""
+"""Selection of the backbone and layer whose features best fit the labels."""
 
 import copy
 import time
@@ -34,66 +34,66 @@ from sktl.selection._validation import draw_rows
 
 
 class BackboneSelector(CallbackSupportMixin, TransformerMixin, Estimator):
-    """Find the network and the layer whose features suit the pictures and labels best, and give these features.
+    """Select the backbone and the layer whose features best fit the labels.
 
-    Each network sees each picture once; all of its layers are judged by what that pass
-    gives. No network is trained.
+    Each network runs once per image, and all of its layers are scored in this single
+    pass. No network is trained. `transform` returns the features of the best candidate.
 
     Read more in the user guide, page "Choosing".
 
     Parameters
     ----------
     backbones : str, Module, Backbone, estimator, list of these, or dict of str to these, default="sktl_mini"
-        The networks to compare: whatever `sktl.PretrainedFeatureExtractor` takes as its
-        ``backbone``, or such an extractor where a network has weights or settings of
-        its own. It is cloned and fitted; a `FrozenEstimator` around a fitted one is
-        used as it is. The keys of a dict are the names in the ranking; in a list the
-        networks' own names are, with a number behind the second of one name:
-        ``"resnet18"``, ``"resnet18 (2)"``.
+        The networks to compare. Each one is passed to `sktl.PretrainedFeatureExtractor`
+        as its ``backbone``, or is such an extractor with its own weights and settings,
+        which is cloned and fitted. A fitted extractor inside a
+        `sklearn.frozen.FrozenEstimator` is used as it is. The keys of a dict are the
+        names in the ranking. The networks of a list are ranked under their own names,
+        with a number if a name is repeated: ``"resnet18"``, ``"resnet18 (2)"``.
     layers : "all", int, str, or list of int and str, default="all"
-        The layers of each network that are candidates, each by itself: all of its
-        stages, or these stages by their numbers (-1 is the last one) or layers by their
-        names. An extractor whose own ``layers`` are not the default -1 has these as its
-        candidates instead, each by itself as well.
+        The layers to compare: all stages of each network, or stages by number (-1 is
+        the last one) and layers by name. Each layer is a separate candidate. An
+        extractor whose ``layers`` differ from its default of -1 is compared with these
+        layers instead.
     score_func : str or callable, default="logme"
-        How well features suit labels: ``"logme"``, ``"h_score"``, ``"nleep"``,
-        ``"transrate"``, ``"gbc"`` or ``"probe"``, see the functions of
-        `sktl.selection`; or a function of features of shape (n, n_features) and ``y``
-        that gives a finite number, a greater one for better features. ``"leep"`` and
-        ``"nce"`` look at the classes that the network's own head sees in the pictures.
-        They judge the network as a whole, so that its last stage is its one candidate
-        (``layers`` "all" or -1), and want published classifiers only.
+        Score of how well features fit the labels: ``"logme"``, ``"h_score"``,
+        ``"nleep"``, ``"transrate"``, ``"gbc"`` or ``"probe"``, as in the functions of
+        `sktl.selection`, or a function ``score_func(features, y)`` that takes features
+        of shape (n_samples, n_features) and returns a finite value. Greater is better.
+        ``"leep"`` and ``"nce"`` score the class predictions of the pretrained head.
+        They require published classifiers, and the last stage is the only candidate of
+        each network (``layers="all"`` or -1).
     task : {"auto", "classification", "regression"}, default="auto"
-        What ``y`` is. "auto" is a regression where y has several columns or numbers
-        that are not whole; say "regression" where the targets are whole numbers, with
-        ``"logme"``, ``"probe"``, or a function of your own: it is handed on to a
-        function that has a parameter ``task``.
+        Type of ``y``. ``"auto"`` means regression if ``y`` has several columns or
+        numbers that are not integers. Use ``"regression"`` if the targets are integers.
+        Regression is supported by ``"logme"``, ``"probe"`` and your own functions,
+        which get the value if they have a parameter ``task``.
     extractor : PretrainedFeatureExtractor, default=None
-        Whose settings (layers, pooling, engine, cache, image_shape, verbose ...) hold
-        for all networks that are given without an extractor of their own. None takes
-        the default ones.
+        Extractor whose settings (``layers``, ``pooling``, ``engine``, ``cache``,
+        ``image_shape``, ``verbose``, ...) apply to all networks that are not given as
+        an extractor. None uses the default settings.
     on_error : {"raise", "nan"}, default="raise"
-        What to do if images cannot be read. "raise" is an error that names them. With
-        "nan", here or in an extractor, `fit` leaves their rows out, with one warning,
-        and `transform` gives rows of NaN for them.
+        What to do if an image cannot be read. ``"raise"`` raises an error that lists
+        the unreadable images. ``"nan"``, set here or in an extractor, leaves them out
+        of `fit` with one warning and returns rows of NaN from `transform`.
     max_samples : int, default=None
-        How many pictures are looked at, drawn in the shares of the classes; None looks
-        at all.
+        Maximum number of images to use for scoring, drawn at random and stratified by
+        class. None uses all images.
     random_state : int, RandomState instance or None, default=None
-        Which pictures are drawn, and the seed of scores that draw: of functions that
-        have a parameter ``random_state``. Without either, nothing is drawn.
+        Seed of the random subset of images, and of scores that have a parameter
+        ``random_state``. Pass an int for reproducible results.
 
     Attributes
     ----------
     ranking_ : BackboneRanking
-        The candidates, the best one first: a table to print.
+        Table of the candidates, best first.
     extractor_ : PretrainedFeatureExtractor
-        The best one, fitted.
+        The fitted extractor of the best candidate.
     backbone_ : Backbone
-        Its network, so that a fitted selector can be the ``backbone`` of other
-        estimators.
+        The network of the best candidate. A fitted selector can be passed as the
+        ``backbone`` of other estimators.
     layers_ : list of str
-        Its layer.
+        The layer of the best candidate.
     image_format_ : ImageFormat
         Format of the images seen during `fit`: kind, image shape, channel axis and
         value range.
@@ -106,33 +106,33 @@ class BackboneSelector(CallbackSupportMixin, TransformerMixin, Estimator):
     Raises
     ------
     InputError
-        From `fit`, where there is no candidate, fewer than two classes, a score that is
-        no finite number, a network that gives NaN, or, for ``"leep"`` and ``"nce"``, a
-        network without a published classifier.
+        From `fit`, if there is no candidate or only one class, a score or a network
+        returns NaN or infinite values or, for ``"leep"`` and ``"nce"``, a network has
+        no published classifier.
     BackboneError
-        From `fit`, where a network or a layer is unknown.
+        From `fit`, if a network or a layer does not exist.
     ImageError
-        From `fit` and `transform`, where a picture cannot be read.
+        If ``X`` does not contain images, or an image cannot be read.
 
     See Also
     --------
-    sktl.PretrainedFeatureExtractor : The features of one network.
-    sktl.inspection.LayerProbeDisplay : A linear model on each stage of one network, drawn.
+    sktl.PretrainedFeatureExtractor : Features of one network.
+    sktl.inspection.LayerProbeDisplay : Scores of a linear model on each stage of a network.
 
     Notes
     -----
-    A score ranks; it is no accuracy. Two candidates whose scores are close may come in
-    the other order once a model is trained on them, and scores of different kinds, or
-    of different pictures, cannot be compared.
+    A score ranks candidates and is not an accuracy. Candidates with similar scores may
+    rank in another order after training. Scores of different functions or on different
+    images cannot be compared.
 
-    What was ranked is in the cache of the extractors, as far as that goes: `transform`
-    of the same pictures runs no network then. Of the networks themselves only the best
-    so far is kept in memory, beside the one that is looked at (and the four that
-    `sktl.backbones.load_backbone` remembers by their names).
+    The features of all candidates are cached by their extractors, as far as the cache
+    permits, so that `transform` runs no network for the same images. In memory, only
+    the best network so far and the current one are kept, in addition to the four
+    networks that `sktl.backbones.load_backbone` caches by name.
 
-    Callbacks of scikit-learn (`set_callbacks`) hear of one task for each network, and
-    in it of the pass over the pictures. One that asks to stop ends the ranking there:
-    it has the networks so far.
+    Callbacks of scikit-learn (`set_callbacks`) receive one task per network, with the
+    pass over the images as its subtasks. If a callback requests a stop, the ranking
+    contains the networks that were scored so far.
 
     References
     ----------
@@ -150,15 +150,16 @@ class BackboneSelector(CallbackSupportMixin, TransformerMixin, Estimator):
     >>> from sktl.selection import BackboneSelector
     >>> X, y = load_digits(return_X_y=True)
     >>> X = X / 16  # 0-16 to 0-1
-    >>> pipe = make_pipeline(BackboneSelector(), StandardScaler(), LogisticRegression(C=0.1))
-    >>> bool(pipe.fit(X[:300], y[:300]).score(X[300:500], y[300:500]) > 0.8)
-    True
+    >>> classifier = LogisticRegression(C=0.1)
+    >>> pipe = make_pipeline(BackboneSelector(), StandardScaler(), classifier)
+    >>> round(pipe.fit(X[:300], y[:300]).score(X[300:500], y[300:500]), 1)
+    0.9
     >>> len(pipe[0].ranking_.to_dict()["layer"])
     5
     """
 
     _parameter_constraints: dict = {
-        "backbones": "no_validation",  # the extractor says what they may be
+        "backbones": "no_validation",  # validated by the extractor
         "layers": [str, Integral, list, tuple],
         "score_func": [StrOptions({*SCORES, *HEAD_SCORES}), callable],
         "task": [StrOptions({"auto", "classification", "regression"})],
@@ -192,28 +193,28 @@ class BackboneSelector(CallbackSupportMixin, TransformerMixin, Estimator):
     @with_callbacks
     @_fit_context(prefer_skip_nested_validation=True)
     def fit(self, X, y, groups=None):
-        """Rank the candidates.
+        """Score and rank the candidates.
 
         Parameters
         ----------
-        X : array-like of pictures
-            Paths, pictures, a batch array or rows of pixels, see the user guide.
-        y : array-like of shape (n_pictures,) or (n_pictures, n_targets)
-            Labels, or targets where the score knows what to do with numbers.
-        groups : array-like of shape (n_images,), default=None
-            What each image belongs to, such as the subject or the original of
-            near-copies: numbers or strings. A score that takes ``groups`` gets those of
-            its rows: "probe" keeps a group in one fold. Not used by other scores.
+        X : array-like of images
+            Paths, images, a batch array or rows of pixels; see the user guide.
+        y : array-like of shape (n_samples,) or (n_samples, n_targets)
+            Labels of the images, or their targets if the score supports regression.
+        groups : array-like of shape (n_samples,), default=None
+            Group label of each row of ``X``, such as the subject or the original of
+            near-copies. Only used by scores that have a parameter ``groups``:
+            ``"probe"`` keeps the rows of one group in the same fold.
 
         Returns
         -------
         self : BackboneSelector
-            The fitted selector.
+            The fitted estimator.
         """
         if y is None:
             raise InputError(
-                f"This {type(self).__name__} estimator requires y to be passed, but the target y is None. Features are "
-                "judged by how well they suit labels."
+                f"This {type(self).__name__} estimator requires y to be passed, but the target y is None. The features "
+                "are scored by how well they fit the labels."
             )
         refuse_single(X)
         with shortened_errors():
@@ -231,7 +232,7 @@ class BackboneSelector(CallbackSupportMixin, TransformerMixin, Estimator):
             step.call_on_fit_task_begin(estimator=self, X=X, y=y)
             self._rank(name, backbone, sample, judge, scored, CallbackProgress(self, step, X, y))
             if step.call_on_fit_task_end(estimator=self, X=X, y=y):
-                break  # a callback may ask for it
+                break  # a callback requested a stop
         if scored.failures:
             warn_left_out(*scored.failures)
         self.ranking_ = BackboneRanking(scored.candidates, score=score_name(self.score_func))
@@ -240,49 +241,47 @@ class BackboneSelector(CallbackSupportMixin, TransformerMixin, Estimator):
         return self
 
     def transform(self, X):
-        """Features of the pictures, of the best candidate.
+        """Compute the features of the best candidate.
 
         Parameters
         ----------
-        X : array-like of pictures
-            Pictures of the kind that `fit` has seen.
+        X : array-like of images
+            Images of the same kind as in `fit`.
 
         Returns
         -------
-        features : ndarray of shape (n_pictures, n_features), float32
-            One row per picture.
+        features : ndarray of shape (n_samples, n_features), float32
+            One row per image.
         """
         check_is_fitted(self, "extractor_")
-        # Not by its transform, which would wrap them in a table where the selector itself was told not to.
+        # Not extractor_.transform, whose output format may differ from the selector's.
         return joined_features(self.extractor_, check_images(self.extractor_, X, reset=False))
 
     def get_feature_names_out(self, input_features=None):
-        """Names of the features, as the extractor names them.
+        """Get output feature names for transformation.
 
         Parameters
         ----------
         input_features : array-like of str, default=None
-            Ignored; here for scikit-learn's API.
+            Not used, present here for API consistency by convention.
 
         Returns
         -------
         names : ndarray of shape (n_features,), dtype object
-            One name per column of what `transform` returns.
+            Names of the columns that `transform` returns.
         """
         check_is_fitted(self, "extractor_")
         return self.extractor_.get_feature_names_out()
 
-    # What the extractor has not learnt, the selector has not.
+    # Properties, so that an attribute that the extractor lacks is missing here, too.
     backbone_ = property(attrgetter("extractor_.backbone_"), doc="The network of the best candidate.")
-    layers_ = property(attrgetter("extractor_.layers_"), doc="Its layer, in a list.")
-    image_format_ = property(attrgetter("extractor_.image_format_"), doc="What `fit` learnt about ``X``.")
-    n_features_in_ = property(attrgetter("extractor_.n_features_in_"), doc="Number of columns, of a table of pixels.")
-    feature_names_in_ = property(
-        attrgetter("extractor_.feature_names_in_"), doc="Names of columns, where ``X`` has some."
-    )
+    layers_ = property(attrgetter("extractor_.layers_"), doc="The layer of the best candidate.")
+    image_format_ = property(attrgetter("extractor_.image_format_"), doc="Format of the images seen during `fit`.")
+    n_features_in_ = property(attrgetter("extractor_.n_features_in_"), doc="Number of columns seen during `fit`.")
+    feature_names_in_ = property(attrgetter("extractor_.feature_names_in_"), doc="Names of columns seen during `fit`.")
 
     def _make_judge(self, random_state):
-        """What judges features and labels; a score that draws has the same seed for all candidates."""
+        """Return the score function with its settings and a seed for all candidates."""
         is_own = callable(self.score_func)
         function = self.score_func if is_own else {**SCORES, **HEAD_SCORES}[self.score_func]
         settings = {}
@@ -292,29 +291,35 @@ class BackboneSelector(CallbackSupportMixin, TransformerMixin, Estimator):
             settings["task"] = self.task
         elif self.task == "regression" and not is_own:
             raise InputError(
-                f"task='regression', and score_func={self.score_func!r} knows classes only. Use 'logme' or 'probe'."
+                f"score_func={self.score_func!r} does not support task='regression'. Use 'logme' or 'probe' instead."
             )
         return partial(function, **settings)
 
     def _networks(self):
-        """The networks to compare, each with its name where it was given one."""
+        """Return the networks to compare, with their names or None."""
         if isinstance(self.backbones, Mapping):
             named = list(self.backbones.items())
         else:
             several = self.backbones if isinstance(self.backbones, list | tuple) else [self.backbones]
             named = [(None, backbone) for backbone in several]
         if not named:
-            raise InputError(f"backbones={self.backbones!r} names no network. Give at least one.")
+            raise InputError(
+                "The 'backbones' parameter of BackboneSelector must contain at least one network. Got "
+                f"{self.backbones!r} instead."
+            )
         return named
 
     def _rank(self, name, backbone, sample, judge, scored, progress):
-        """Judge the layers of one network, all of them by one pass; what is left of it is what ``scored`` keeps."""
+        """Score the layers of one network in one pass and add them to ``scored``."""
         X, y, groups, rows = sample
         extractor = fitted_extractor(backbone, X, self.extractor)
         if self.on_error == "nan" and extractor.on_error == "raise":
-            extractor = copy.copy(extractor).set_params(on_error="nan")  # a frozen one is the user's
+            extractor = copy.copy(extractor).set_params(on_error="nan")  # do not modify a frozen one
         if extractor.pooling == "none":
-            raise InputError("pooling='none' gives arrays, and scores judge rows. Use 'avg', or 'flatten'.")
+            raise InputError(
+                "pooling='none' is not supported, because scores need one row of features per image. Use 'avg' or "
+                "'flatten' instead."
+            )
         name = scored.free_name(extractor.backbone_.name) if name is None else str(name)
         layers, head = self._layers(extractor, name)
         images = check_images(extractor, X, reset=False).take(rows)
@@ -338,38 +343,38 @@ class BackboneSelector(CallbackSupportMixin, TransformerMixin, Estimator):
             scored.add(Candidate(name, layer, score, seconds, table.shape[1], parameters, macs), one)
 
     def _layers(self, extractor, name):
-        """The names of the layers that are candidates, and of the one whose answers are judged in their place."""
-        layers = self.layers if extractor.layers == -1 else extractor.layers  # nobody chose it: it is the default
+        """Return the candidate layers, and the pretrained head if it is scored."""
+        layers = self.layers if extractor.layers == -1 else extractor.layers  # -1 is the default
         if not callable(self.score_func) and self.score_func in HEAD_SCORES:
             if layers not in ("all", -1):
                 raise InputError(
-                    f"score_func={self.score_func!r} judges a network as a whole, by the answers of its own head, and "
-                    f"not its layers={layers!r}. Use layers='all' or -1: the last stage is the candidate then."
+                    f"score_func={self.score_func!r} scores the predictions of the pretrained head and does not support "
+                    f"layers={layers!r}. Use layers='all' or -1, for which the last stage is the only candidate."
                 )
             head = class_layer(extractor)
             if head is None:
                 raise InputError(
-                    f"score_func={self.score_func!r} needs the answers of a published classifier, and {name} has none "
-                    "(random weights, a network of your own, or a file of weights without a head). "
-                    "Leave this network out, or use a score of features, such as 'logme'."
+                    f"score_func={self.score_func!r} needs a published classifier, but {name} has none (random weights, "
+                    "your own network, or a weights file without a head). Remove this network, or use a score of "
+                    "features, such as 'logme'."
                 )
             return [extractor.backbone_.stages[-1].name], [head]
         stages = [stage.name for stage in extractor.backbone_.stages]
         return _with_layers(extractor, stages if layers == "all" else layers).layers_, []
 
     def _score(self, features, y, judge, whose):
-        """The score of the features, a number."""
+        """Return the score of the features."""
         lacking = ~np.isfinite(features).all(axis=1)
         if lacking.any():
             raise InputError(
-                f"{whose}, gives NaN or infinity for {lacking.sum()} of {len(y)} pictures, all of which could be read: "
-                "it is the network. Leave it out, or compute it with precision='float32'."
+                f"The features of {whose}, are NaN or infinite for {lacking.sum()} of {len(y)} images, although all of "
+                "these images could be read. Remove this network, or use precision='float32'."
             )
         score = float(judge(features.astype(np.float64), y))
         if not np.isfinite(score):
             raise InputError(
-                f"score_func={score_name(self.score_func)} gave {score} for {features.shape[1]} features of {len(y)} "
-                f"pictures ({whose}). A score has to be a finite number."
+                f"score_func={score_name(self.score_func)} must return a finite value. Got {score} for "
+                f"{features.shape[1]} features of {len(y)} images ({whose}) instead."
             )
         return score
 
@@ -383,7 +388,7 @@ class BackboneSelector(CallbackSupportMixin, TransformerMixin, Estimator):
 
 
 def _with_layers(extractor: PretrainedFeatureExtractor, layers: Any) -> PretrainedFeatureExtractor:
-    """The same fitted extractor with other layers."""
+    """Return the same fitted extractor with other layers."""
     other = copy.copy(extractor)
     other.layers = layers
     other.layers_ = name_layers(other.backbone_, layers, other.pooling)

@@ -1,4 +1,4 @@
-"""Which way to use a network, before anything is trained: freeze it, train its end, train all of it, or leave it."""
+"""Recommendation of how to use a pretrained network, before anything is trained."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -28,70 +28,76 @@ from sktl.backbones import Preprocessing
 from sktl.backbones._backbone import up_to
 from sktl.exceptions import InputError, TransferWarning
 from sktl.feature_extraction import PretrainedFeatureExtractor
-from sktl.selection._extractors import SETTINGS_CONSTRAINTS, read_pictures, run_layers
+from sktl.selection._extractors import SETTINGS_CONSTRAINTS, read_images, run_layers
 from sktl.selection._linear_probe import held_out_scores
 from sktl.selection._logme import logme_score
 from sktl.selection._validation import Labels, Task, as_target, draw_rows
 
-_WORTH_IT = 0.05  # of what pixels get wrong; a network of which it is not known that it saves less may be of use
-_N_STAGES = 5  # whose features are looked at
-_SIDE = 16  # of the small pictures that a model of pixels sees
-_AT_ONCE = 256  # pictures, as large as the network sees them
+_WORTH_IT = 0.05  # share of the errors of the pixel model that useful features avoid
+_N_STAGES = 5  # maximum number of stages whose features are scored
+_SIDE = 16  # side length of the small images of the pixel model
+_AT_ONCE = 256  # number of full-size images in memory
 
 _NETWORK = ("weights", "preprocessing")
 _SETTINGS = ("in_channels", "image_shape", "channels", *SHARED_PARAMETERS)
 
 _TITLES = {
-    "freeze_all": "Freeze all stages, and train a head on what they give",
-    "earlier_layer": "Freeze all, and train a head on what an earlier stage gives",
-    "last_stages": "Fine-tune the last stages, and freeze those before",
-    "train_all": "Train all stages, at a tenth of the rate",
-    "no_transfer": "Do not transfer: the network sees no more than the pixels say",
+    "freeze_all": "Freeze all stages and train a head on the last one",
+    "earlier_layer": "Freeze all stages and train a head on an earlier one",
+    "last_stages": "Freeze the first stages and fine-tune the last ones",
+    "train_all": "Fine-tune all stages with a tenth of the learning rate",
+    "no_transfer": "Do not transfer: the features are not better than pixels",
 }
 _CELLS = {
     ("little", "similar"): "freeze all",
-    ("little", "different"): "an earlier stage, or the last ones",
-    ("much", "similar"): "the last stages",
-    ("much", "different"): "the last stages",
+    ("little", "different"): "use an earlier stage, or fine-tune the last ones",
+    ("much", "similar"): "fine-tune the last stages",
+    ("much", "different"): "fine-tune the last stages",
 }
 
 
 @dataclass(frozen=True, repr=False)
 class StrategyAdvice:
-    """How to use a pretrained network for some pictures and labels; made by `recommend_strategy`.
+    """Recommended way to use a pretrained network for given images and labels.
 
-    It prints as a page of its own, in a notebook too.
+    Created by `sktl.selection.recommend_strategy`. It prints as a report, also in
+    notebooks.
 
     Parameters
     ----------
     strategy : {"freeze_all", "earlier_layer", "last_stages", "train_all", "no_transfer"}
-        What to do.
+        The recommended strategy.
     params : dict
-        The parameters that do it: ``FineTunedClassifier(**advice.params)``, or `FineTunedRegressor` for numbers. Those
-        of "no_transfer" train all of the network, from random weights where it has a name: that takes many pictures,
-        and a model of the pixels may do better.
+        Parameters that carry out the strategy:
+        ``FineTunedClassifier(**advice.params)``, or `sktl.FineTunedRegressor` for
+        regression. Those of ``"no_transfer"`` train the whole network, from random
+        weights if the backbone is given by name. This takes many images, and a model of
+        the pixels may be better.
     backbone : str
-        The name of the network.
+        Name of the network.
     n_pictures : int
-        How many different ones there are.
+        Number of distinct images.
     n_classes : int or None
-        How many classes they have; None for a regression.
+        Number of classes. None for regression.
     amount : {"little", "much"}
-        Whether there are fewer than 100 pictures of each class on average; of a regression, fewer than 1,000.
+        Amount of data. It is little with fewer than 100 images per class on average, or
+        fewer than 1,000 images for regression.
     domain : {"similar", "different", "unknown"}
-        Whether the pictures are of a kind that the network knows, by `domain_distance`; unknown for weights whose line
-        nobody has measured.
+        Whether the images are similar to the pretraining images, by `domain_distance`.
+        Unknown for weights without a measured threshold.
     distance : float or None
-        From what it learnt from, in standard deviations; None where it cannot be told.
+        Distance from the pretraining images, in standard deviations. None if it cannot
+        be measured.
     logme : dict of str to float
-        How well the features of some stages suit the labels, by `logme_score`, the last stage last.
+        `logme_score` of the features of each stage, with the last stage at the end.
     probes : dict of str to float
-        The accuracy, or R², of a linear model on held-out pictures, with the features of the last stage and of the
-        best one, by `probe_score`.
+        `probe_score` of the features of the best and the last stage: the accuracy or R²
+        of a linear model on held-out images.
     pixels : float
-        The same with nothing but the pixels of the picture, 16 × 16.
+        The same score of the pixels of the images, reduced to 16 × 16.
     line : float or None, default=None
-        The distance below which the pictures are similar; None where nobody has measured it for these weights.
+        Threshold of the distance below which images count as similar. None if it was
+        not measured for these weights.
     """
 
     strategy: str
@@ -108,14 +114,14 @@ class StrategyAdvice:
     line: "float | None" = None
 
     def __repr__(self) -> str:
-        rows = [["", "similar pictures", "different pictures"], *self._cells()]
+        rows = [["", "similar images", "different images"], *self._cells()]
         widths = [max(len(row[column]) for row in rows) for column in range(3)]
         table = ["  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows]
         lines = [fill(f"- {line}", 80, subsequent_indent="  ") for line in self._evidence()]
         return "\n".join([self._title(), self._call(), "", *table, "", *lines])
 
     def _repr_html_(self) -> str:
-        head, *rows = [["", "similar pictures", "different pictures"], *self._cells()]
+        head, *rows = [["", "similar images", "different images"], *self._cells()]
         cells = "".join(
             f"<tr><th>{escape(row[0])}</th>" + "".join(f"<td>{_marked(cell)}</td>" for cell in row[1:]) + "</tr>"
             for row in rows
@@ -131,12 +137,12 @@ class StrategyAdvice:
         return _TITLES[self.strategy]
 
     def _call(self) -> str:
-        """The estimator, as one would write it."""
+        """Return the code of the recommended estimator."""
         kind = "Regressor" if self.n_classes is None else "Classifier"
         return f"FineTuned{kind}({', '.join(f'{name}={_written(value)}' for name, value in self.params.items())})"
 
     def _cells(self) -> list[list[str]]:
-        """The table, with an arrow where the pictures are."""
+        """Return the rows of the table, with an arrow in the cell of the images."""
         return [
             [
                 f"{amount} data",
@@ -149,24 +155,26 @@ class StrategyAdvice:
         ]
 
     def _evidence(self) -> list[str]:
-        """What the advice goes by, as sentences."""
-        score = "R²" if self.n_classes is None else "accuracy"
-        much = f"{self.amount} data (much is {MUCH if self.n_classes else 10 * MUCH:,} or more)"
+        """Return the reasons for the advice, one per line."""
+        score = "R²" if self.n_classes is None else "Accuracy"
+        much = f"{self.amount} data (much data is {MUCH if self.n_classes else 10 * MUCH:,} or more)"
         each = ""
         if self.n_classes is not None:
-            each = f", {self.n_pictures / self.n_classes:.3g} of each of {self.n_classes} classes on average"
-        lines = [f"{self.n_pictures:,} pictures{each}: {much}"]
+            each = f", on average {self.n_pictures / self.n_classes:.3g} in each of {self.n_classes} classes"
+        lines = [f"{self.n_pictures:,} images{each}: {much}"]
         if self.distance is None:
-            lines.append(f"how near they are to what {self.backbone} learnt from cannot be told: unknown")
+            lines.append(f"Distance from the pretraining images of {self.backbone}: cannot be measured, unknown domain")
         else:
-            where = "nobody has measured what is similar for these weights"
-            where = where if self.line is None else f"similar is below {self.line}"
-            from_there = f"{self.distance:.2f} standard deviations from what {self.backbone} learnt from"
-            lines.append(f"{from_there} ({where}): {self.domain}")
+            where = "no threshold is known for these weights"
+            where = where if self.line is None else f"similar images are below {self.line}"
+            from_there = (
+                f"Distance from the pretraining images of {self.backbone}: {self.distance:.2f} standard deviations"
+            )
+            lines.append(f"{from_there}, {self.domain} domain ({where})")
         fits = ", ".join(f"{stage} {value:.3f}" for stage, value in self.logme.items())
         lines.append(f"LogME of the features of each stage: {fits}")
         reached = ", ".join(f"{value:.2f} with {stage}" for stage, value in self.probes.items())
-        lines.append(f"{score} of a linear model on held-out pictures: {reached}, {self.pixels:.2f} with pixels alone")
+        lines.append(f"{score} of a linear model on held-out images: {reached}, {self.pixels:.2f} with pixels only")
         return lines
 
 
@@ -201,94 +209,116 @@ def recommend_strategy(
     random_state: "int | np.random.RandomState | None" = 0,
     groups: Any = None,
 ) -> StrategyAdvice:
-    """Recommend how a pretrained network is best used for pictures and labels. Only linear models are trained for that.
+    """Recommend how to use a pretrained network for given images and labels.
+
+    Only linear models are trained to find the recommendation.
 
     Parameters
     ----------
-    X : array-like of pictures
-        Paths, pictures, a batch array or rows of pixels, see the user guide. Two at least.
-    y : array-like of shape (n_pictures,) or (n_pictures, n_targets)
-        Labels, or targets of a regression.
+    X : array-like of images
+        Paths, images, a batch array or rows of pixels; see the user guide. At least two
+        images are required.
+    y : array-like of shape (n_samples,) or (n_samples, n_targets)
+        Labels or targets of the images.
     backbone : str, Module, Backbone or estimator, default="sktl_mini"
-        The network: a name, a network of your own, a `Backbone`, or an estimator that has one: an extractor or another
-        estimator of sktl, fitted or not, or a fitted pipeline or search with one in it. A fitted one reads the images
-        as it has learnt to. Its layers and its pooling play no part.
+        The pretrained network: a name listed by `sktl.backbones.list_backbones`, a timm
+        model as ``"timm:<name>"``, your own network, or an estimator that contains one,
+        such as a sktl estimator, or a fitted pipeline or search. A fitted estimator
+        reads the images as in its `fit`. Its ``layers`` and ``pooling`` are ignored.
     weights : str, path-like or None, default="default"
-        The weights of a network that is given by its name; this and the parameters down to ``n_jobs`` are those of
-        `sktl.PretrainedFeatureExtractor`. An estimator has settings of its own.
+        Weights of a backbone given by name. ``"default"`` takes the best published
+        ones, a string such as ``"IMAGENET1K_V1"`` takes published weights by name, a
+        path loads a local state dict (``.safetensors``, ``.pt``, ``.ckpt``, ...), and
+        None initializes the network at random. This parameter and those down to
+        ``n_jobs`` cannot be set if ``backbone`` is an estimator, whose own settings are
+        used.
     in_channels : int, default=3
-        Channels that the network sees.
+        Number of channels of the network's input.
     image_shape : tuple of (height, width) or (height, width, channels), default=None
-        Shape of the images where ``X`` holds flat rows of pixels.
+        Shape of each image if ``X`` holds flat rows of pixels.
     channels : {"auto", "first", "last"}, default="auto"
-        Where the channel axis of arrays is.
+        Position of the channel axis in arrays.
     preprocessing : Preprocessing or dict, default=None
-        Size, crop, interpolation, mean and standard deviation; None takes what belongs to the weights.
+        Size, crop, interpolation, mean and standard deviation used to prepare the
+        images. None uses the preprocessing of the weights.
     engine : {"auto", "torch", "onnxruntime"}, default="auto"
         What runs the network.
     precision : {"float32", "bfloat16", "float16"}, default="float32"
-        Numerics of the network.
+        Floating-point precision of the network.
     batch_size : int or "auto", default="auto"
-        Images that go through the network at once.
+        Number of images that go through the network at once.
     cache : "auto", path-like or None, default="auto"
-        Where the network's outputs are kept.
+        Where to keep the outputs of the network.
     device : str or torch.device, default="auto"
-        ``"auto"`` (CUDA where there is one), ``"cpu"``, ``"cuda"``, ``"cuda:1"``.
+        Device that runs the network, such as ``"cpu"``, ``"cuda"`` or ``"cuda:1"``.
+        ``"auto"`` uses CUDA if available and the CPU otherwise.
     n_jobs : int, default=None
-        Threads that read and decode images; None takes as many as torch uses.
+        Number of threads that read and decode images. None uses as many as torch does.
     task : {"auto", "classification", "regression"}, default="auto"
-        What y is. "auto" is a regression where y has several columns or numbers that are not whole.
+        Type of ``y``. ``"auto"`` means regression if ``y`` has several columns or
+        numbers that are not integers. Use ``"regression"`` if the targets are integers.
     max_samples : int, default=1000
-        How many pictures are looked at, at most, drawn in the shares of the classes. All are read and counted, copies
-        once, as a fit has them: neither copies nor the order of the rows make a difference.
+        Maximum number of images whose features are scored, drawn at random and
+        stratified by class. All images are read and counted, with duplicates counted
+        once as in a fit. Neither duplicates nor the order of the rows change the
+        result.
     random_state : int, RandomState instance or None, default=0
-        Which ones, and how they are shuffled into folds.
-    groups : array-like of shape (n_images,), default=None
-        What each image belongs to, such as the subject or the original of near-copies: numbers or strings. Linear
-        models are evaluated on groups that they have not learned from.
+        Seed of the random subset of images and of the folds. Pass an int for
+        reproducible results.
+    groups : array-like of shape (n_samples,), default=None
+        Group label of each row of ``X``, such as the subject or the original of
+        near-copies. Linear models are evaluated on groups that they were not trained
+        on.
 
     Returns
     -------
     StrategyAdvice
-        Prints as a page; ``params`` are ready for `sktl.FineTunedClassifier`.
+        The recommendation. It prints as a report; its ``params`` are those of a
+        `sktl.FineTunedClassifier` or `sktl.FineTunedRegressor`.
 
     Raises
     ------
     InputError
-        Where y has missing values, or one class or value only; where groups has missing values, or one group only;
-        where the weights are random, for then there is nothing to transfer.
+        If ``y`` has missing values or only one class or value, ``groups`` has missing
+        values or only one group, the weights are random, or settings are passed with an
+        estimator.
     ImageError
-        Where a picture cannot be read.
+        If ``X`` does not contain images, or an image cannot be read.
     BackboneError
-        Where there is no such network.
+        If the network does not exist.
 
     Warns
     -----
     TransferWarning
-        Where features are no better than pixels: a linear model of the pixels is right on as many held-out pictures,
-        or more, and there are enough of them to say that the network's features do not save one in twenty of its
-        errors.
+        If the features are not better than pixels: a linear model of the pixels is at
+        least as accurate on held-out images, and there are enough of them to conclude
+        that the features do not avoid one in twenty of its errors.
 
     See Also
     --------
-    BackboneSelector : Which network, and which of its layers.
-    domain_distance : How near the pictures are to what it knows.
+    BackboneSelector : Select a network and one of its layers.
+    domain_distance : Distance of images from the pretraining images.
 
     Notes
     -----
-    The cells of the table are much and little data (100 pictures of each class on average), and pictures that are
-    similar to those that the network learnt from, or different, by `domain_distance`. What stands in a cell was
-    measured; the user guide has the figures, and says how often another strategy was better. Where little data are
-    different, LogME decides between the features of an earlier stage and fine-tuning; where it is unknown whether
-    they are, between those and the last stage's. ``"train_all"`` stands in no cell. Lines drawn on a few sets of
-    pictures are rules of thumb: where time allows, search over ``freeze_depth``.
+    The strategy depends on the amount of data (little or much, with 100 images per
+    class on average as the limit) and on whether the images are similar to the
+    pretraining images or different, by `domain_distance` [1]_ [2]_. The strategy of
+    each case is the best one in our measurements; the user guide shows the results, and
+    how often another strategy was better. With little data of a different domain, LogME
+    decides between the features of an earlier stage and fine-tuning; if the domain is
+    unknown, between the features of an earlier stage and those of the last one.
+    ``"train_all"`` is never recommended. Since these limits were measured on a few
+    datasets, they are rules of thumb: if time permits, search over ``freeze_depth``.
 
-    A regression has no classes: 1,000 pictures are much. No regression was measured.
+    For regression, at least 1,000 images count as much data. No regression was
+    measured.
 
     References
     ----------
-    .. [1] Yosinski, Clune, Bengio and Lipson, "How transferable are features in deep neural networks?", NIPS 2014.
-    .. [2] Karpathy, "CS231n: Transfer Learning", course notes, Stanford: the table.
+    .. [1] Yosinski, Clune, Bengio and Lipson, "How transferable are features in deep
+           neural networks?", NIPS 2014.
+    .. [2] Karpathy, "CS231n: Transfer Learning", course notes, Stanford.
 
     Examples
     --------
@@ -302,9 +332,11 @@ def recommend_strategy(
     >>> model = FineTunedClassifier(**advice.params).fit(X[:200] / 16, y[:200])
     """
     settings = locals()
-    extractor, images = read_pictures(X, backbone, settings)
+    extractor, images = read_images(X, backbone, settings)
     if has_random_weights(extractor):
-        raise InputError("weights=None is a network with random weights, from which there is nothing to transfer.")
+        raise InputError(
+            "The network has random weights (weights=None), so there is nothing to transfer. Use pretrained weights."
+        )
     table, n_classes = _different(images, y, task, groups)
     return _advise(extractor, table, n_classes, max_samples, check_random_state(random_state))
 
@@ -316,7 +348,7 @@ def _advise(
     max_samples: int,
     random: np.random.RandomState,
 ) -> StrategyAdvice:
-    """Look at different images and their encoded targets."""
+    """Return the recommendation for distinct images and their encoded targets."""
     situation = assess_situation(extractor, table.images, n_classes)
     known: dict = {"task": "regression" if n_classes is None else "classification"}
     rows = draw_rows(table.y, max_samples, random=random, **known)
@@ -327,7 +359,7 @@ def _advise(
     known |= {"C": 1 / PROBE_PENALTY, "random_state": seed, "groups": groups}
     best, last = max(logme, key=logme.__getitem__), list(logme)[-1]
     probes = {stage: held_out_scores(tables[stage], y, **known) for stage in dict.fromkeys([best, last])}
-    pixels = held_out_scores(_small_pictures(extractor, images), y, **known)
+    pixels = held_out_scores(_small_images(extractor, images), y, **known)
 
     strategy = _decide(situation, best == last, max(probes.values(), key=np.mean), pixels, groups)
     return StrategyAdvice(
@@ -347,9 +379,9 @@ def _advise(
 
 
 def _different(images: Images, y: Any, task: Task, groups: Any) -> tuple[LabeledImages, "int | None"]:
-    """Rows as a fit has them, copies once and in an order of their own, with codes or numbers; and n_classes."""
+    """Return the distinct rows in a fixed order with encoded targets, and n_classes."""
     if y is None:
-        raise InputError("y=None: the advice depends on what is to be learnt. Give a label for each picture.")
+        raise InputError("y must have a label or target for each image, because the advice depends on it. Got y=None.")
     y = as_targets(y)
     check_consistent_length(range(len(images)), y)
     target = as_target(y, task)
@@ -366,21 +398,25 @@ def _decide(
     pixels: np.ndarray,
     groups: "np.ndarray | None" = None,
 ) -> str:
-    """The strategy, by the cell and by what linear models of features and of pixels reach on each held-out picture."""
+    """Return the strategy, given the scores of each held-out image.
+
+    ``features`` and ``pixels`` are those of linear models of features and of pixels.
+    """
     gain = features - pixels
     group = np.arange(len(gain)) if groups is None else in_order(groups)
-    # Of few pictures chance decides which model is right more often; that both are right of all proves little, so that
-    # one is counted of which only one of them is. What chance draws is groups, if there are some.
+    # Standard error of the mean gain. It has a lower bound, as if the models differed on
+    # one image, because agreement on a few images proves little. Groups, if given, are
+    # the independent units.
     of_groups = np.bincount(group, weights=gain - gain.mean())
     error = np.sqrt(np.square(of_groups).sum() + np.square(len(gain) / len(of_groups))) / len(gain)
-    # Nothing is known where nothing is ever right, as with one picture of each class; and little where all but all is,
-    # as of a rare class: what pixels get wrong is what there is to gain.
+    # Features can only avoid the errors of the pixel model, which are few for a rare
+    # class. No conclusion is possible if it is never right (one image per class).
     worth_it = _WORTH_IT * (1 - max(0.0, pixels.mean()))
     if pixels.any() and gain.mean() <= 0 and gain.mean() + 2 * error < worth_it:
         warn(
-            f"A linear model of {_SIDE} x {_SIDE} pixels reaches {pixels.mean():.2f} on held-out pictures, and one of "
-            f"the network's features {features.mean():.2f}: transfer looks useless here. Try another network, or a "
-            "model of your pictures alone.",
+            f"The features of the network are not better than pixels. On held-out images, a linear model of {_SIDE} x "
+            f"{_SIDE} pixels scores {pixels.mean():.2f}, and one of the features {features.mean():.2f}. Try another "
+            "network, or train a model without transfer.",
             TransferWarning,
         )
         return "no_transfer"
@@ -389,24 +425,24 @@ def _decide(
 
 
 def _params(strategy: str, extractor: PretrainedFeatureExtractor, best: str) -> dict[str, Any]:
-    """What carries the strategy out with the extractor's network and settings, as far as they are not default ones."""
+    """Return the non-default parameters of an estimator for the strategy."""
     backbone = extractor.backbone_
     params = strategy_params(strategy, len(backbone.stages))
     default = PretrainedFeatureExtractor().get_params()
     own = {name: getattr(extractor, name) for name in (*_NETWORK, *_SETTINGS)}
     own = {name: value for name, value in own.items() if value is not default[name] and value != default[name]}
-    # A fitted estimator would lend nothing once a search has cloned it.
+    # The backbone, because a search clones a fitted estimator to an unfitted one.
     own["backbone"] = backbone if hasattr(extractor.backbone, "get_params") else extractor.backbone
     if strategy == "earlier_layer":
         own = {name: value for name, value in own.items() if name not in _NETWORK}
         own["backbone"] = up_to(backbone, backbone.stage_index(best))
     if strategy == "no_transfer" and not isinstance(extractor.backbone, str):
-        del params["weights"]  # a network that is given has its own
+        del params["weights"]  # only valid for a name
     return {"backbone": own.pop("backbone")} | own | params
 
 
 def _stage_features(extractor: PretrainedFeatureExtractor, images: Images) -> dict[str, np.ndarray]:
-    """What the last stage gives for each picture, and up to four of those before it, pooled; by one pass."""
+    """Return the pooled features of the last stage and up to four earlier ones."""
     stages = [stage.name for stage in extractor.backbone_.stages]
     late = stages[len(stages) // 3 :]
     chosen = [late[i] for i in np.unique(np.linspace(0, len(late) - 1, _N_STAGES).round().astype(int))]
@@ -414,8 +450,8 @@ def _stage_features(extractor: PretrainedFeatureExtractor, images: Images) -> di
     return {stage: table.astype(np.float64) for stage, table in zip(chosen, tables, strict=True)}
 
 
-def _small_pictures(extractor: PretrainedFeatureExtractor, images: Images) -> np.ndarray:
-    """The pictures as rows of pixels, as much of them as the network sees."""
+def _small_images(extractor: PretrainedFeatureExtractor, images: Images) -> np.ndarray:
+    """Return the images as rows of pixels, cropped as for the network."""
     rows = []
     for start in range(0, len(images), _AT_ONCE):
         block = images.take(np.arange(start, min(start + _AT_ONCE, len(images))))
@@ -426,10 +462,10 @@ def _small_pictures(extractor: PretrainedFeatureExtractor, images: Images) -> np
 
 
 def _written(value: Any) -> str:
-    """A parameter as one would write it; of a network, which is pages long, its kind."""
+    """Return the code of a parameter; a network is abbreviated."""
     return f"{type(value).__name__}(...)" if isinstance(value, nn.Module) else repr(value)
 
 
 def _marked(cell: str) -> str:
-    """A cell of the table, in bold where the pictures are."""
+    """Return a cell of the table as HTML, in bold if it is that of the given images."""
     return f"<b>{escape(cell)}</b>" if cell.startswith("→") else escape(cell)

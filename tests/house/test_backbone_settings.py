@@ -95,10 +95,12 @@ def test_settings_or_an_estimator(name, digits, tmp_path):
     pipe = make_pipeline(FunctionTransformer(), clone(learner)).fit(X, y)
     assert function(X, y, FrozenEstimator(pipe)) == pytest.approx(found, rel=1e-5)
     with pytest.raises(
-        InputError, match=r"^weights=.* beside a PretrainedFeatureExtractor, which has settings of its own"
+        InputError, match=r"^weights=.* cannot be passed with a PretrainedFeatureExtractor, which has its own settings"
     ):
         function(X, y, extractor, weights=weights)
-    with pytest.raises(InputError, match=r"beside a Pipeline, .*\. Set device of the estimator of sktl in it, or"):
+    with pytest.raises(
+        InputError, match=r"cannot be passed with a Pipeline, .*\. Set device of the sktl estimator in it, or"
+    ):
         function(X, y, pipe, device="cpu")
     with pytest.raises(ValueError, match="'engine' parameter"):
         function(X, y, engine="fast")

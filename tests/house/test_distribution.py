@@ -102,7 +102,7 @@ def test_the_terms_are_the_same_everywhere(metadata, wheel, root):
     for file in files:
         assert f":: ../{file}" in page  # included, so that it cannot say anything else
     assert "sktl_mini.md" in metadata.get_payload().rpartition("BSD-3-Clause")[2]
-    for heading in ("## Terms", "## What it learnt from", "## How it was trained"):  # what the page includes
+    for heading in ("## Terms", "## Training data", "## How it was trained"):  # what the page includes
         assert card.count(f"\n{heading}\n") == 1
 
 

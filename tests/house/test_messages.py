@@ -200,7 +200,7 @@ CASES = {
     "lr_range_test": (lambda: lr_range_test(fine(), X, Y, n_steps=LONG), "The 'n_steps' parameter", "instead."),
     "score's parameter": (lambda: scores.probe_score(X, Y, task=LONG), "The 'task' parameter", "instead."),
     "features": (lambda: scores.logme_score([[LONG]] * 8, Y), "could not convert string", ""),
-    "classes of a score": (lambda: scores.h_score(X, [LONG] * 8), "y has one class only, 'xxx", "two classes."),
+    "classes of a score": (lambda: scores.h_score(X, [LONG] * 8), "y has only one class, 'xxx", "two classes."),
     # displays
     "an estimator": (lambda: TrainingCurveDisplay.from_estimator(LONG), "xxx", "is not an estimator instance."),
     "method": (lambda: EmbeddingDisplay.from_features(X, method=LONG), "method='xxx", "with fit_transform."),

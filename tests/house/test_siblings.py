@@ -149,9 +149,9 @@ FAMILIES = {
     "functions that take a network": Family(
         [domain_distance, recommend_strategy],
         {
-            "backbone": "^The network: a name, .* A fitted one reads the images as it has learnt to.",
-            "max_samples": "^How many (pictures|images) are looked at, at most",
-            "random_state": "^Which ones",
+            "backbone": r"^The pretrained network: a name .* A fitted estimator reads the images as in its `fit`\.",
+            "max_samples": "^Maximum number of images .* drawn at random",
+            "random_state": r"^Seed of the random subset of images.* Pass an int for reproducible results\.$",
         },
         ("max_samples",),
     ),
@@ -160,7 +160,7 @@ FAMILIES = {
         {
             "y": "^Labels (or targets|of at least two classes).$",
             "n_components": "None",
-            "random_state": "in each call.$",
+            "random_state": r"^Seed of the .* Pass an int for reproducible results\.$",
         },
         ("y", "n_components"),
     ),

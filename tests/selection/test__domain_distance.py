@@ -47,7 +47,7 @@ def test_the_distance(digits):
     assert found.distance == pytest.approx(norm_shift(reader.fit(X).backbone_, pictures).distance, rel=0.02)
     assert found.n_pictures == 40
     assert (found.confidence, found.is_near) == (None, None)
-    assert "compare it with" in repr(found)
+    assert "compare with the distance of familiar images" in repr(found)
     assert domain_distance(X).confidence is None
     fitted = domain_distance(X, FineTunedClassifier(max_epochs=0).fit(X, y))
     assert fitted.distance == pytest.approx(domain_distance(X).distance)
@@ -82,8 +82,8 @@ def test_near_and_far(shared_data):
         found[style] = domain_distance(paths, reader)
     assert found["photo"].is_near
     assert not found["sketch"].is_near
-    assert "like those it learnt from" in repr(found["photo"])
-    assert "of another kind" in repr(found["sketch"])
+    assert "similar to the pretraining images" in repr(found["photo"])
+    assert "different from the pretraining images" in repr(found["sketch"])
     classes = PretrainedFeatureExtractor("mobilenet_v3_small", weights=weights, layers="classifier.3")
     logits = torch.from_numpy(classes.fit_transform(paths))
     assert found["sketch"].confidence == pytest.approx(logits.softmax(1).max(1).values.mean().item(), rel=1e-4)
@@ -92,7 +92,7 @@ def test_near_and_far(shared_data):
 def test_what_cannot_be_measured(digits, tmp_path):
     """One picture has no variance; a broken one is named."""
     X, _ = digits
-    with pytest.raises(ValueError, match="Give at least two"):
+    with pytest.raises(ValueError, match="must contain at least 2 images, .* Got 1 instead"):
         domain_distance(X[:1])
     (tmp_path / "broken.png").write_bytes(b"no picture")
     with pytest.raises(ImageError, match=r"broken\.png"):
@@ -116,10 +116,10 @@ def test_the_line_belongs_to_the_weights(digits):
     for backbone in (tuned, short):
         found = domain_distance(X, backbone)
         assert (found.backbone, found.line, found.is_near) == ("sktl_mini", None, None)
-        assert "nobody has measured what is near for these weights" in repr(found)
+        assert "no threshold is known for these weights: compare" in repr(found)
         advice = recommend_strategy(X, y, backbone)
         assert (advice.domain, advice.line) == ("unknown", None)
-        assert "nobody has measured what is similar for these weights" in " ".join(repr(advice).split())
+        assert "no threshold is known for these weights" in " ".join(repr(advice).split())
     assert recommend_strategy(X, y).line == 0.42
 
 
@@ -135,7 +135,7 @@ def test_a_file_without_a_head_has_no_classes(digits, tmp_path):
     assert domain_distance(X[:4], load_backbone("squeezenet1_1", weights=tmp_path / "whole.pt")).confidence > 0
     assert domain_distance(X[:4], body).confidence is None
     for score in ("leep", "nce"):
-        with pytest.raises(InputError, match=r"squeezenet1_1 has none \(.*a file of weights without a head\)"):
+        with pytest.raises(InputError, match=r"squeezenet1_1 has none \(.*a weights file without a head\)"):
             BackboneSelector(body, score_func=score).fit(X, y)
 
 

@@ -9,15 +9,15 @@ from sklearn.frozen import FrozenEstimator
 from sktl import FineTunedClassifier, PretrainedFeatureExtractor
 from sktl._estimators._backbone_parameter import has_random_weights
 from sktl.exceptions import ImageError
-from sktl.selection._extractors import class_layer, fitted_extractor, read_pictures, run_layers
+from sktl.selection._extractors import class_layer, fitted_extractor, read_images, run_layers
 
 
 def test_a_fitted_extractor_is_used_as_it_is(digits):
     """By itself where a function takes it, and inside a FrozenEstimator everywhere; any other one is cloned."""
     X, _ = digits
     fitted = PretrainedFeatureExtractor(pooling="max").fit(X)
-    assert read_pictures(X, fitted)[0] is fitted
-    assert read_pictures(X, FrozenEstimator(fitted))[0] is fitted
+    assert read_images(X, fitted)[0] is fitted
+    assert read_images(X, FrozenEstimator(fitted))[0] is fitted
     assert fitted_extractor(FrozenEstimator(fitted), X) is fitted
     other = fitted_extractor(fitted, X)
     assert other is not fitted
@@ -40,7 +40,7 @@ def test_other_networks_get_an_extractor(digits):
 def test_what_runs(digits, tmp_path):
     """Layers are as the extractor would give them, without layers there are pictures, and a broken one is an error."""
     X, _ = digits
-    extractor, images = read_pictures(X, PretrainedFeatureExtractor(engine="torch"))  # two engines round differently
+    extractor, images = read_images(X, PretrainedFeatureExtractor(engine="torch"))  # two engines round differently
     early, late = run_layers(extractor, ["layer1", "layer4"], images)
     np.testing.assert_array_equal(late, extractor.transform(X))
     assert early.shape == (30, extractor.backbone_.output_shape("layer1")[0])
@@ -48,7 +48,7 @@ def test_what_runs(digits, tmp_path):
     assert pictures.shape == (30, *extractor.backbone_.preprocessing.crop_shape, 3)
     assert pictures.dtype == np.uint8
     (tmp_path / "broken.png").write_bytes(b"no picture")
-    lenient, broken = read_pictures([str(tmp_path / "broken.png")], PretrainedFeatureExtractor(on_error="nan"))
+    lenient, broken = read_images([str(tmp_path / "broken.png")], PretrainedFeatureExtractor(on_error="nan"))
     with pytest.raises(ImageError, match=r"broken\.png"):
         run_layers(lenient, ["layer4"], broken)
 

@@ -74,9 +74,12 @@ def test_leep_takes_probabilities_in_half_precision():
 @pytest.mark.parametrize(
     ("row", "message"),
     [
-        ([2.0, -1.0, 0.0], r"no probability in 1 of 4 rows: row 1 has the least entry -1 and the sum 1.*softmax"),
-        ([1.5, 0.5, 0.5], "row 1 has the least entry 0.5 and the sum 2.5"),
-        ([0.0, 0.0, 0.0], "the sum 0"),
+        (
+            [2.0, -1.0, 0.0],
+            r"Got 1 of 4 rows that do not, such as row 1 with a minimum of -1 and a sum of 1\..*softmax",
+        ),
+        ([1.5, 0.5, 0.5], "row 1 with a minimum of 0.5 and a sum of 2.5"),
+        ([0.0, 0.0, 0.0], "a minimum of 0 and a sum of 0"),
         ([np.nan, 0.5, 0.5], "source_probabilities has NaN"),
     ],
 )
@@ -115,11 +118,11 @@ def test_nce_by_hand():
 @pytest.mark.parametrize(
     ("source", "y", "message"),
     [
-        ([1, 2, 3], [0, 0, 1, 1], "source_labels has 3 rows and y has 4"),
+        ([1, 2, 3], [0, 0, 1, 1], r"source_labels and y must have the same length\. Got 3 rows and 4 labels"),
         ([1.0, 2.0, np.nan, 1.0], [0, 0, 1, 1], "source_labels has 1 missing values"),
-        ([1, 2, 3, 3], [4, 4, 4, 4], "y has one class only"),
+        ([1, 2, 3, 3], [4, 4, 4, 4], "y has only one class"),
         (np.eye(4), [0, 0, 1, 1], "1d array"),
-        (np.array(["a", 1, 2, "a"], object), [0, 0, 1, 1], r"source_labels mixes labels of types .*int.*str.* strings"),
+        (np.array(["a", 1, 2, "a"], object), [0, 0, 1, 1], r"source_labels has labels of types .*int.*str.* strings"),
     ],
 )
 def test_nce_refuses(source, y, message):

@@ -44,7 +44,9 @@ def test_the_table():
         "macs": [1234567, 100],
     }
     shown = repr(ranking)
-    assert shown.startswith("better, layer layer1, is the best of 2 by logme, which ranks and is no accuracy\n")
+    assert shown.startswith(
+        "better, layer layer1, is the best of 2 candidates by logme (a score for ranking, not an accuracy)\n"
+    )
     for text in ("1.235 ", "1,234,567", "multiply-accumulates", " logme "):
         assert text in shown
     assert "1,234,567" in ranking._repr_html_()

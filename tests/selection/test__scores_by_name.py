@@ -70,7 +70,7 @@ def test_degenerate_data(name, data):
 @pytest.mark.parametrize("name", SCORES)
 def test_one_class_is_an_error(name):
     """It says so, rather than to give a number."""
-    with pytest.raises(ValueError, match="y has one class only"):
+    with pytest.raises(ValueError, match="y has only one class"):
         SCORES[name](X, np.ones(120))
 
 
@@ -169,7 +169,7 @@ def test_regression():
         if name in ("logme", "probe"):
             assert SCORES[name](X, target) > SCORES[name](X[:, :3], target) > SCORES[name](np.ones((120, 1)), target)
         else:
-            with pytest.raises(ValueError, match=r"this score knows classes only.*logme_score or probe_score"):
+            with pytest.raises(ValueError, match=r"must have class labels for this score.*logme_score or probe_score"):
                 SCORES[name](X, target)
 
 

@@ -111,9 +111,9 @@ def test_a_score_of_ones_own(digits):
     selector.fit(X, labels)
     assert calls == [(np.float64, labels.tolist())] * 5
     assert selector.layers_ == ["stem"]
-    assert " by <lambda>, which ranks" in repr(selector.ranking_)
+    assert " by <lambda> (a score for ranking" in repr(selector.ranking_)
     for number in (np.nan, np.inf, -np.inf):
-        with pytest.raises(ValueError, match=f"gave {number} for 32 features of 60 pictures .sktl_mini, layer stem"):
+        with pytest.raises(ValueError, match=f"Got {number} for 32 features of 60 images .sktl_mini, layer stem"):
             selector.set_params(score_func=lambda features, y, number=number: number).fit(X, labels)
 
 
@@ -150,7 +150,7 @@ def test_rare_classes_are_in_the_sample(digits):
     assert np.bincount(seen[0]).tolist() == [4, 1, 1]
     assert np.bincount(seen[1].ravel()).tolist() == [4, 1, 1]
     assert seen[2].shape == (6, 2)
-    for labels, match in ((["a"] * 59 + [None], "1 missing"), (np.array(["a", 1] * 30, object), "mixes labels")):
+    for labels, match in ((["a"] * 59 + [None], "1 missing"), (np.array(["a", 1] * 30, object), "has labels of types")):
         with pytest.raises(ValueError, match=match):
             selector.fit(X, labels)
 
@@ -220,8 +220,8 @@ def test_pictures_that_cannot_be_read(tmp_path, digits, monkeypatch):
 @pytest.mark.parametrize(
     ("params", "error", "match"),
     [
-        ({"backbones": []}, ValueError, "names no network"),
-        ({"backbones": {}}, ValueError, "names no network"),
+        ({"backbones": []}, ValueError, "must contain at least one network"),
+        ({"backbones": {}}, ValueError, "must contain at least one network"),
         ({"backbones": "no_such_network"}, BackboneError, "no_such_network"),
         ({"layers": "layer9"}, BackboneError, "layer9"),
         ({"layers": -9}, BackboneError, "-9"),
@@ -230,9 +230,17 @@ def test_pictures_that_cannot_be_read(tmp_path, digits, monkeypatch):
         ({"extractor": LogisticRegression()}, ValueError, "extractor"),
         ({"max_samples": 1}, ValueError, "max_samples"),
         ({"task": "ranking"}, ValueError, "task"),
-        ({"task": "regression", "score_func": "gbc"}, ValueError, "'gbc' knows classes only. Use 'logme' or 'probe'"),
-        ({"score_func": "leep"}, ValueError, "'leep' needs the answers of a published classifier, and sktl_mini has"),
-        ({"score_func": "nce", "layers": "stem"}, ValueError, "as a whole.*not its layers='stem'. Use layers='all'"),
+        (
+            {"task": "regression", "score_func": "gbc"},
+            ValueError,
+            "'gbc' does not support task='regression'. Use 'logme' or 'probe'",
+        ),
+        ({"score_func": "leep"}, ValueError, "'leep' needs a published classifier, but sktl_mini has none"),
+        (
+            {"score_func": "nce", "layers": "stem"},
+            ValueError,
+            "pretrained head and does not support layers='stem'. Use layers='all'",
+        ),
         ({"backbones": FrozenEstimator(PretrainedFeatureExtractor())}, NotFittedError, "not fitted"),
     ],
 )
@@ -266,7 +274,7 @@ def test_a_module(digits):
     own, extractor = small_network()
     selector = BackboneSelector([own], extractor=extractor).fit(*digits)
     assert selector.transform(digits[0]).shape[0] == 60
-    with pytest.raises(ValueError, match=r"a published classifier, and .* has none"):
+    with pytest.raises(ValueError, match=r"a published classifier, but .* has none"):
         selector.set_params(score_func="nce").fit(*digits)
 
 
@@ -277,7 +285,7 @@ def test_a_network_that_gives_no_numbers(digits, monkeypatch):
     for on_error, looked_at in (("raise", "60"), ("nan", r"\d+")):
         extractor.set_params(on_error=on_error)
         with pytest.raises(
-            ValueError, match=r"own, layer 0, gives NaN or infinity for \d+ of " + looked_at + " pictures.*float32"
+            ValueError, match=r"own, layer 0, are NaN or infinite for \d+ of " + looked_at + " images.*float32"
         ):
             BackboneSelector({"own": own}, layers="0", extractor=extractor).fit(*digits)
 
@@ -458,10 +466,10 @@ def test_scores_of_the_heads_answers(digits, monkeypatch, n_run):
         ranking = selector.ranking_.to_dict()
         assert ranking["score"] == [pytest.approx(expected, rel=1e-6)]
         assert (ranking["layer"], ranking["n_features"]) == (["layer4"], [512])
-        assert f" by {score_func}," in repr(selector.ranking_)
+        assert f" by {score_func} (" in repr(selector.ranking_)
         np.testing.assert_array_equal(selector.transform(X), PretrainedFeatureExtractor().fit_transform(X))
     assert n_run[0] == len(X)
-    with pytest.raises(ValueError, match=r"not its layers=\[-1\]"):
+    with pytest.raises(ValueError, match=r"does not support layers=\[-1\]"):
         selector.set_params(backbones=PretrainedFeatureExtractor(layers=[-1])).fit(X, y)
 
 
@@ -484,5 +492,5 @@ def test_a_published_classifier(shared_data, score_func, score):
     assert found > -0.4
     assert selector.transform(paths[:2]).shape == (2, 576)
     random = PretrainedFeatureExtractor("mobilenet_v3_small", weights=None, random_state=0)
-    with pytest.raises(ValueError, match="published classifier, and mobilenet_v3_small has none"):
+    with pytest.raises(ValueError, match="published classifier, but mobilenet_v3_small has none"):
         BackboneSelector(random, score_func=score_func).fit(paths, y)

@@ -6,7 +6,7 @@ import pytest
 import torch
 from numpy.testing import assert_array_equal
 
-from sktl.selection._validation import Labels, centred, check_features, check_labels, check_targets, unit_scale
+from sktl.selection._validation import Labels, centered, check_features, check_labels, check_targets, unit_scale
 
 X = np.arange(8.0).reshape(4, 2)
 
@@ -73,21 +73,29 @@ NAN = np.where(np.eye(4, 2), np.nan, X)
 @pytest.mark.parametrize(
     ("features", "y", "message"),
     [
-        (np.zeros((4, 3, 2, 2)), [0, 1, 0, 1], r"features has shape \(4, 3, 2, 2\).*Pool.*mean\(axis=\(2, 3\)\)"),
+        (
+            np.zeros((4, 3, 2, 2)),
+            [0, 1, 0, 1],
+            r"features must be a table .* Got an array of shape \(4, 3, 2, 2\).*Pool.*mean\(axis=\(2, 3\)\)",
+        ),
         (X[:, 0], [0, 1, 0, 1], "Expected 2D array, got 1D array"),
         (X[:1], [0], "minimum of 2 is required"),
         (X[:, :0], [0, 1, 0, 1], r"0 feature\(s\)"),
-        (NAN, [0, 1, 0, 1], "features has NaN or infinity in 2 of 4 rows, the first of them row 0.*impute"),
-        (np.where(X == 5, np.inf, X), [0, 1, 0, 1], "infinity in 1 of 4 rows, the first of them row 2"),
-        (X, [0, 1, 0], "features has 4 rows and y has 3"),
-        (X, [3, 3, 3, 3], "y has one class only, '3'.*at least two classes"),
-        (X, ["a"] * 4, "y has one class only, 'a'"),
+        (NAN, [0, 1, 0, 1], "features has NaN or infinite values in 2 of 4 rows, starting with row 0.*impute"),
+        (np.where(X == 5, np.inf, X), [0, 1, 0, 1], "infinite values in 1 of 4 rows, starting with row 2"),
+        (X, [0, 1, 0], "features and y must have the same length. Got 4 rows and 3 labels"),
+        (X, [3, 3, 3, 3], "y has only one class, '3'.*at least two classes"),
+        (X, ["a"] * 4, "y has only one class, 'a'"),
         (X, [0, 1, np.nan, 1], "y has 1 missing values"),
         (X, np.array(["a", "b", np.nan, "a"], dtype=object), "y has 1 missing values"),
-        (X, ["a", "b", None, None], "y has 2 missing values. Leave these rows out"),
+        (X, ["a", "b", None, None], "y has 2 missing values. Remove these rows"),
         (X, pd.Series(["a", "b", pd.NA, "a"], dtype="string"), "y has 1 missing values"),
-        (X, np.array(["a", 1, 2, "a"], dtype=object), r"y mixes labels of types \['int', 'str'\]"),
-        (X, [0.5, 1, 2, 3], "no classes, such as 0.5.*logme_score or probe_score"),
+        (
+            X,
+            np.array(["a", 1, 2, "a"], dtype=object),
+            r"y has labels of types \['int', 'str'\], which cannot be sorted",
+        ),
+        (X, [0.5, 1, 2, 3], "Got numbers that are not integers, such as 0.5.*logme_score or probe_score"),
         (X, np.eye(4), "1d array"),
     ],
 )
@@ -102,7 +110,7 @@ def test_errors_of_classes(features, y, message):
     [
         ([2.5] * 4, r"the same value for all rows \(2.5\)"),
         (np.column_stack([[0.5, 1, 2, 3], [7.0] * 4]), r"the same value in column 1 for all rows \(7\)"),
-        ([0.5, 1, 2], "features has 4 rows and y has 3"),
+        ([0.5, 1, 2], "features and y must have the same length. Got 4 rows and 3 labels"),
         ([0.5, 1, 2, np.nan], "y has 1 missing values"),
         ([0.5, 1, 2, np.inf], "infinity"),
     ],
@@ -121,4 +129,4 @@ def test_scale_and_centre():
     assert_array_equal(unit_scale(np.zeros((2, 2)))[0], np.zeros((2, 2)))
     table = np.column_stack([np.full(7, 0.1), np.arange(7.0)])
     assert (table[:, 0] - table[:, 0].mean()).any()  # what rounding would leave
-    assert_array_equal(centred(table), np.column_stack([np.zeros(7), np.arange(7) - 3.0]))
+    assert_array_equal(centered(table), np.column_stack([np.zeros(7), np.arange(7) - 3.0]))
