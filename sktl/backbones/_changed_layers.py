@@ -77,7 +77,7 @@ def new_value(backbone: Any, name: str, value: torch.Tensor) -> torch.Tensor:
     old = getattr(owner, leaf)
     if old.shape != value.shape:
         raise BackboneError(
-            f"The new value of {name!r} must have the shape of the tensor in {backbone.name!r}, {tuple(old.shape)}. Got "
-            f"shape {tuple(value.shape)} instead."
+            f"The new value of {name!r} must have the shape of the tensor in {backbone.name!r}, {tuple(old.shape)}. "
+            f"Got shape {tuple(value.shape)} instead."
         )
     return torch.empty_like(old, requires_grad=False).copy_(value.detach())

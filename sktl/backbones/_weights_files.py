@@ -98,7 +98,8 @@ def as_weights_path(weights: "str | PathLike[str]", *, backbone: str, choices: s
         raise WeightsMismatchError(f"weights={text!r} is a directory. Pass the path of a weights file instead.")
     if not stat.S_ISREG(mode):
         raise WeightsMismatchError(
-            f"weights={text!r} is not a regular file, but a pipe, socket or device. Pass the path of a weights file instead."
+            f"weights={text!r} is not a regular file, but a pipe, socket or device. Pass the path of a weights file "
+            "instead."
         )
     return path
 
@@ -175,8 +176,9 @@ def read_state_dict(path: Path) -> StateDict:
         raise _unreadable(path, error) from error
     except Exception as error:  # corrupt files may cause any error
         raise WeightsMismatchError(
-            f"weights={str(path)!r} cannot be read as a state dict ({type(error).__name__}: {_first_words(error)}). The "
-            f"file may be corrupt, or contain a pickled model, which is not loaded because it could run code. {_SAVE}"
+            f"weights={str(path)!r} cannot be read as a state dict ({type(error).__name__}: {_first_words(error)}). "
+            f"The file may be corrupt, or contain a pickled model, which is not loaded because it could run code. "
+            f"{_SAVE}"
         ) from error
     return as_state_dict(content, origin=str(path))
 
@@ -243,8 +245,8 @@ def as_state_dict(content: Any, *, origin: str) -> StateDict:
     tensors = _unwrapped(content)
     if tensors is None:
         raise WeightsMismatchError(
-            f"weights={origin!r} must contain a state dict, which maps names to tensors{_found(content)}. Save one with "
-            "torch.save(model.state_dict(), path)."
+            f"weights={origin!r} must contain a state dict, which maps names to tensors{_found(content)}. Save one "
+            "with torch.save(model.state_dict(), path)."
         )
     for name, tensor in tensors.items():
         _check_tensor(name, tensor, origin)
@@ -278,6 +280,6 @@ def _check_tensor(name: str, tensor: Tensor, origin: str) -> None:
     is_plain = tensor.layout == torch.strided and not (tensor.is_quantized or tensor.is_meta or tensor.is_complex())
     if not is_plain or tensor.numel() * tensor.element_size() > tensor.untyped_storage().nbytes():
         raise WeightsMismatchError(
-            f"weights={origin!r}: the tensor {name!r} is sparse, quantized, complex, or a view that repeats its values. "
-            "Save dense tensors instead: tensor.to_dense().contiguous()."
+            f"weights={origin!r}: the tensor {name!r} is sparse, quantized, complex, or a view that repeats its "
+            "values. Save dense tensors instead: tensor.to_dense().contiguous()."
         )

@@ -87,7 +87,7 @@ def leep_score(source_probabilities, y) -> float:
         raise InputError(
             "The rows of source_probabilities must be nonnegative and sum to 1. Got "
             f"{off.sum()} of {len(P)} rows that do not, such as row {off.argmax()} with a minimum of "
-            f"{P[off.argmax()].min():g} and a sum of {sums[off.argmax()]:g}. Apply the softmax function to logits first."
+            f"{P[off.argmax()].min():g} and a sum of {sums[off.argmax()]:g}. Apply the softmax to logits first."
         )
     return _leep(P / sums[:, None], labels)
 

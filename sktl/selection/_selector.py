@@ -348,15 +348,16 @@ class BackboneSelector(CallbackSupportMixin, TransformerMixin, Estimator):
         if not callable(self.score_func) and self.score_func in HEAD_SCORES:
             if layers not in ("all", -1):
                 raise InputError(
-                    f"score_func={self.score_func!r} scores the predictions of the pretrained head and does not support "
-                    f"layers={layers!r}. Use layers='all' or -1, for which the last stage is the only candidate."
+                    f"score_func={self.score_func!r} scores the predictions of the pretrained head and does not "
+                    f"support layers={layers!r}. Use layers='all' or -1, for which the last stage is the only "
+                    "candidate."
                 )
             head = class_layer(extractor)
             if head is None:
                 raise InputError(
-                    f"score_func={self.score_func!r} needs a published classifier, but {name} has none (random weights, "
-                    "your own network, or a weights file without a head). Remove this network, or use a score of "
-                    "features, such as 'logme'."
+                    f"score_func={self.score_func!r} needs a published classifier, but {name} has none (random "
+                    "weights, your own network, or a weights file without a head). Remove this network, or use a score "
+                    "of features, such as 'logme'."
                 )
             return [extractor.backbone_.stages[-1].name], [head]
         stages = [stage.name for stage in extractor.backbone_.stages]

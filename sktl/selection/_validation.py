@@ -216,8 +216,8 @@ def _as_labels(y: np.ndarray) -> Labels:
     y = column_or_1d(y)
     if is_continuous(y):
         raise InputError(
-            f"y must have class labels for this score. Got numbers that are not integers, such as {_first_fraction(y)}. "
-            "Use logme_score or probe_score for regression, or bin y first."
+            f"y must have class labels for this score. Got numbers that are not integers, such as "
+            f"{_first_fraction(y)}. Use logme_score or probe_score for regression, or bin y first."
         )
     return encode(y, "y")
 

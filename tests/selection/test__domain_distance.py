@@ -92,7 +92,7 @@ def test_near_and_far(shared_data):
 def test_what_cannot_be_measured(digits, tmp_path):
     """One picture has no variance; a broken one is named."""
     X, _ = digits
-    with pytest.raises(ValueError, match="must contain at least 2 images, .* Got 1 instead"):
+    with pytest.raises(ValueError, match=r"must contain at least 2 images, .* Got 1 instead"):
         domain_distance(X[:1])
     (tmp_path / "broken.png").write_bytes(b"no picture")
     with pytest.raises(ImageError, match=r"broken\.png"):
