@@ -52,9 +52,9 @@ class BackboneSelector(CallbackSupportMixin, TransformerMixin, Estimator):
         with a number if a name is repeated: ``"resnet18"``, ``"resnet18 (2)"``.
     layers : "all", int, str, or list of int and str, default="all"
         The layers to compare: all stages of each network, or stages by number (-1 is
-        the last one) and layers by name. Each layer is a separate candidate. An
-        extractor whose ``layers`` differ from its default of -1 is compared with these
-        layers instead.
+        the last one) and layers by name. Each layer is a separate candidate. For an
+        extractor whose ``layers`` differ from the default of -1, these layers are
+        compared instead.
     score_func : str or callable, default="logme"
         Score of how well features fit the labels: ``"logme"``, ``"h_score"``,
         ``"nleep"``, ``"transrate"``, ``"gbc"`` or ``"probe"``, as in the functions of
@@ -121,9 +121,9 @@ class BackboneSelector(CallbackSupportMixin, TransformerMixin, Estimator):
 
     Notes
     -----
-    A score ranks candidates and is not an accuracy. Candidates with similar scores may
-    rank in another order after training. Scores of different functions or on different
-    images cannot be compared.
+    A score ranks candidates and is not an accuracy. The order of candidates with
+    similar scores may change after training. Scores of different functions or on
+    different images cannot be compared.
 
     The features of all candidates are cached by their extractors, as far as the cache
     permits, so that `transform` runs no network for the same images. In memory, only

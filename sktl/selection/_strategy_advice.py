@@ -80,7 +80,7 @@ class StrategyAdvice:
     n_classes : int or None
         Number of classes. None for regression.
     amount : {"little", "much"}
-        Amount of data. It is little with fewer than 100 images per class on average, or
+        Amount of data: ``"little"`` with fewer than 100 images per class on average, or
         fewer than 1,000 images for regression.
     domain : {"similar", "different", "unknown"}
         Whether the images are similar to the pretraining images, by `domain_distance`.
@@ -94,7 +94,7 @@ class StrategyAdvice:
         `probe_score` of the features of the best and the last stage: the accuracy or R²
         of a linear model on held-out images.
     pixels : float
-        The same score of the pixels of the images, reduced to 16 × 16.
+        The same score for the pixels of the images, reduced to 16 × 16.
     line : float or None, default=None
         Threshold of the distance below which images count as similar. None if it was
         not measured for these weights.
