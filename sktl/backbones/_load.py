@@ -53,8 +53,8 @@ def load_backbone(
     backbone : str, nn.Module, Backbone or fitted estimator
         The pretrained network: a name listed by `sktl.backbones.list_backbones`, a timm
         model as ``"timm:<name>"``, or your own network, which is copied without the
-        hooks that you registered and left unchanged. A `Backbone`, or that of a fitted
-        sktl estimator, is returned as it is.
+        hooks that you registered and left unchanged. A `sktl.backbones.Backbone`, or
+        that of a fitted sktl estimator, is returned as it is.
     weights : str, path or None, default="default"
         Weights of a backbone given by name. ``"default"`` takes the best published
         ones, a string such as ``"IMAGENET1K_V1"`` takes published weights by name, a
@@ -68,7 +68,7 @@ def load_backbone(
         network ends before its head.
 
         For your own network, ``"default"`` and None keep its weights, and a path is
-        loaded into the copy. A `Backbone` keeps its weights.
+        loaded into the copy. A backbone keeps its weights.
     in_channels : int, default=3
         Number of channels of the network's input: 3 for color, 1 for grayscale, more
         for multispectral images. The first convolution is adapted to numbers other than
@@ -95,7 +95,7 @@ def load_backbone(
     ------
     BackboneError
         If the name, the published weights, ``preprocessing`` or ``in_channels`` are
-        invalid or contradict a given `Backbone`, or if the network cannot be traced.
+        invalid or contradict a given backbone, or if the network cannot be traced.
     FileNotFoundError
         If ``weights`` is the path of a file that does not exist.
     MissingDependencyError

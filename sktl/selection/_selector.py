@@ -106,9 +106,9 @@ class BackboneSelector(CallbackSupportMixin, TransformerMixin, Estimator):
     Raises
     ------
     InputError
-        From `fit`, if there is no candidate or only one class, a score or a network
-        returns NaN or infinite values or, for ``"leep"`` and ``"nce"``, a network has
-        no published classifier.
+        From `fit`, if ``backbones`` is empty, ``y`` has only one class, a score or a
+        network returns NaN or infinite values or, for ``"leep"`` and ``"nce"``, a
+        network has no published classifier.
     BackboneError
         From `fit`, if a network or a layer does not exist.
     ImageError

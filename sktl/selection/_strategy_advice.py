@@ -83,16 +83,18 @@ class StrategyAdvice:
         Amount of data: ``"little"`` with fewer than 100 images per class on average, or
         fewer than 1,000 images for regression.
     domain : {"similar", "different", "unknown"}
-        Whether the images are similar to the pretraining images, by `domain_distance`.
-        Unknown for weights without a measured threshold.
+        Whether the images are similar to the pretraining images, by
+        `sktl.selection.domain_distance`. Unknown for weights without a measured
+        threshold.
     distance : float or None
         Distance from the pretraining images, in standard deviations. None if it cannot
         be measured.
     logme : dict of str to float
-        `logme_score` of the features of each stage, with the last stage at the end.
+        `sktl.selection.logme_score` of the features of each stage, with the last stage
+        at the end.
     probes : dict of str to float
-        `probe_score` of the features of the best and the last stage: the accuracy or R²
-        of a linear model on held-out images.
+        `sktl.selection.probe_score` of the features of the best and the last stage: the
+        accuracy or R² of a linear model on held-out images.
     pixels : float
         The same score for the pixels of the images, reduced to 16 × 16.
     line : float or None, default=None
@@ -303,13 +305,14 @@ def recommend_strategy(
     -----
     The strategy depends on the amount of data (little or much, with 100 images per
     class on average as the limit) and on whether the images are similar to the
-    pretraining images or different, by `domain_distance` [1]_ [2]_. The strategy of
-    each case is the best one in our measurements; the user guide shows the results, and
-    how often another strategy was better. With little data of a different domain, LogME
-    decides between the features of an earlier stage and fine-tuning; if the domain is
-    unknown, between the features of an earlier stage and those of the last one.
-    ``"train_all"`` is never recommended. Since these limits were measured on a few
-    datasets, they are rules of thumb: if time permits, search over ``freeze_depth``.
+    pretraining images or different, by `sktl.selection.domain_distance` [1]_ [2]_. The
+    strategy of each case is the best one in our measurements; the user guide shows the
+    results, and how often another strategy was better. With little data of a different
+    domain, LogME decides between the features of an earlier stage and fine-tuning; if
+    the domain is unknown, between the features of an earlier stage and those of the
+    last one. ``"train_all"`` is never recommended. Since these limits were measured on
+    a few datasets, they are rules of thumb: if time permits, search over
+    ``freeze_depth``.
 
     For regression, at least 1,000 images count as much data. No regression was
     measured.
