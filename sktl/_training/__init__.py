@@ -1,7 +1,10 @@
-"""The middle room of the cellar: training. Its rule: one loop trains every network, and no estimator is known here.
+"""Training of networks.
 
-It reads in this order: `_rest_network` (what is trained), `_dataset` and `_data` (what it is trained on), `_losses`,
-`_soft_targets`, `_head_probe` and `_objective` (what it is to learn), `_settings` (how), `_net` and `_skorch_net` (the
-net), `_schedules`, `_callbacks`, `_sparsity` and `_checkpoint` (what happens around its epochs), `_loop` (one
-training), `_trainer` (all of it).
+The rule of this package: one loop trains every network, and no estimator is imported.
+
+Reading order: `_rest_network` (what is trained), `_dataset` and `_data` (the training
+data), `_losses`, `_soft_targets`, `_head_probe` and `_objective` (the objective),
+`_settings` (the hyperparameters), `_net` and `_skorch_net` (the net), `_schedules`,
+`_callbacks`, `_sparsity` and `_checkpoint` (called around the epochs), `_loop` (one
+training run), `_trainer` (everything together).
 """

@@ -1,4 +1,4 @@
-"""What happens around the epochs of a fit."""
+"""Callbacks of the training loop."""
 
 import copy
 from typing import Any
@@ -10,11 +10,11 @@ from skorch.callbacks import Callback
 from sktl._training._schedules import SCHEDULES, set_learning_rates
 from sktl._training._skorch_net import StopTraining, TransferNet
 
-_FEW = 8  # rows that are kept of a batch
+_FEW = 8  # number of rows of a batch to keep
 
 
 class EpochNumber(Callback):
-    """Tell the rows which epoch it is, so that augmented pictures look different in each."""
+    """Set the epoch of the dataset, so that augmentation differs between epochs."""
 
     def on_epoch_begin(self, net, dataset_train=None, **kwargs):
         """Number the epochs from zero."""
@@ -22,16 +22,17 @@ class EpochNumber(Callback):
 
 
 class Schedule(Callback):
-    """Move all learning rates along a schedule, step by step, and note the head's in the history.
+    """Learning rate schedule, updated at each step and recorded in the history.
 
-    With a constant one the rates are left alone after the start, for a scheduler of the user's to move them.
+    A constant schedule sets the rates once, so that a scheduler passed by the user can
+    change them.
 
     Parameters
     ----------
     schedule : str
-        A name in `SCHEDULES`.
+        A key of `SCHEDULES`.
     n_before : int, default=0
-        Epochs of the schedule that an earlier training has been through.
+        Number of epochs of the schedule that an earlier training has completed.
     """
 
     def __init__(self, schedule, n_before=0):
@@ -39,12 +40,12 @@ class Schedule(Callback):
         self.n_before = n_before
 
     def on_train_begin(self, net, **kwargs):
-        """Start a new schedule, from the full rates."""
+        """Reset the schedule and the learning rates."""
         self.step_ = self.n_steps_ = 0
         set_learning_rates(net.optimizer_, 1.0)
 
     def on_epoch_begin(self, net, dataset_train=None, **kwargs):
-        """Count the steps of the whole fit."""
+        """Count the steps of the whole training and record the rate of the head."""
         if not self.n_steps_:
             n_batches = len(net.get_iterator(dataset_train, training=True))
             self.step_, self.n_steps_ = (self.n_before * n_batches, (self.n_before + net.max_epochs) * n_batches)
@@ -63,22 +64,23 @@ class Schedule(Callback):
 
 
 class GradualUnfreezing(Callback):
-    """Begin with the head alone, and let one more stage learn after every so many epochs, the last one first.
+    """Gradual unfreezing: train the head first, then one more stage every few epochs.
 
     Parameters
     ----------
     n_stages : int
-        Stages of the backbone.
+        Number of stages of the backbone.
     depth : int
-        How many of them stay frozen for good.
+        Number of stages that stay frozen.
     every : int
-        Epochs between two stages.
+        Number of epochs between two unfrozen stages.
     n_before : int, default=0
-        Epochs in the history that do not count.
+        Number of epochs in the history to ignore.
 
     References
     ----------
-    Howard and Ruder, "Universal Language Model Fine-tuning for Text Classification", ACL 2018, section 3.3.
+    Howard and Ruder, "Universal Language Model Fine-tuning for Text Classification",
+    ACL 2018, section 3.3.
     """
 
     def __init__(self, n_stages, depth, every, n_before=0):
@@ -88,9 +90,10 @@ class GradualUnfreezing(Callback):
         self.n_before = n_before
 
     def on_epoch_begin(self, net, **kwargs):
-        """Unfreeze what is due. What the optimizer does not know joins it; what it knows but is frozen stays as it is.
+        """Unfreeze the stages that are due and add their parameters to the optimizer.
 
-        A frozen parameter has no gradient, and without one no optimizer moves it, neither by momentum nor by decay.
+        Parameters that are frozen again stay in the optimizer. They have no gradient,
+        so neither momentum nor weight decay changes them.
         """
         epoch = len(net.history) - 1 - self.n_before
         n_frozen = max(self.depth, self.n_stages - epoch // self.every)
@@ -103,49 +106,53 @@ class GradualUnfreezing(Callback):
 
 
 class ValidScore(Callback):
-    """Note the score on the validation rows; of the untouched start as ``start`` of the history, with the loss."""
+    """Record the validation score of each epoch.
+
+    The loss and the score before training are stored as ``history.start``.
+    """
 
     def on_train_begin(self, net, **kwargs):
-        """Judge the start."""
-        if not net.history:  # a warm start's is the end of the training before it
+        """Evaluate the untrained network."""
+        if not net.history:  # a warm start continues the history, start included
             loss, score = judge(net)
             net.history.start = {"epoch": 0, "valid_loss": loss, "valid_score": score}
 
     def on_epoch_begin(self, net, **kwargs):
-        """Forget the last epoch's outputs."""
+        """Discard the outputs of the previous epoch."""
         self.seen_: list[tuple[np.ndarray, ...]] = []
 
     def on_batch_end(self, net, batch=None, training=False, y_pred=None, **kwargs):
-        """Keep the outputs of a validation batch."""
+        """Collect the outputs of a validation batch."""
         if not training:
             x, y = batch
             y_pred = y_pred[0] if isinstance(y_pred, tuple) else y_pred
-            # The score of the estimator knows no class weights, which are in "weight".
+            # The estimator's score ignores class weights, which "weight" includes.
             self.seen_.append(tuple(part.detach().cpu().numpy() for part in (y_pred, y, x["sample_weight"])))
 
     def on_epoch_end(self, net, **kwargs):
-        """Note the score of all of them."""
+        """Record the score of the collected outputs."""
         if self.seen_:
             net.history.record("valid_score", net.criterion_.score(*map(np.concatenate, zip(*self.seen_, strict=True))))
         self.seen_ = []
 
 
 class KeepBest(Callback):
-    """Stop when the validation loss gets no better, and put back the weights with which it was the best.
+    """Early stopping that restores the weights with the best validation loss.
 
-    The untouched start is judged too: where training only harms, nothing has changed in the end.
+    The untrained network counts as epoch 0. If training only makes the loss worse, the
+    initial weights are restored.
 
     Parameters
     ----------
     patience : int
-        Epochs without a better loss after which training stops.
+        Number of epochs without improvement after which training stops.
 
     Attributes
     ----------
     best_epoch_ : int
-        Number of the epoch after which the loss was the best; 0 is the start.
+        Number of the epoch with the best loss; 0 is the start.
     best_loss_ : float
-        That loss.
+        The best validation loss.
     """
 
     def __init__(self, patience):
@@ -154,30 +161,30 @@ class KeepBest(Callback):
         self._weights: Any = None
 
     def on_train_begin(self, net, **kwargs):
-        """Judge the start."""
+        """Evaluate the network before training."""
         self.best_loss_, self.best_epoch_, self.n_worse_ = float("inf"), len(net.history), 0
         self._weights = None
-        # `ValidScore` has judged the start of a first training.
+        # `ValidScore` has evaluated the untrained network already.
         start = None if net.history else getattr(net.history, "start", None)
         self._judge(net, start["valid_loss"] if start else judge(net)[0], self.best_epoch_)
 
     def on_epoch_end(self, net, **kwargs):
-        """Judge the epoch."""
+        """Compare the epoch with the best one and stop if the patience is exhausted."""
         self._judge(net, net.history[-1, "valid_loss"], len(net.history))
         if self.n_worse_ >= self.patience:
             raise StopTraining
 
     def on_train_end(self, net, **kwargs):
-        """Put the best weights back."""
+        """Restore the best weights."""
         self.restore(net)
 
     def restore(self, net: TransferNet) -> None:
-        """Put the best weights back; where Ctrl-C came before the start was judged, it is as it was."""
+        """Restore the best weights, if training got far enough to save any."""
         if self._weights is not None:
             net.put_back(self.best_epoch_, self._weights)
 
     def _judge(self, net: TransferNet, loss: float, epoch: int) -> None:
-        if loss < self.best_loss_ or self._weights is None:  # the start may give no number: it is what there is
+        if loss < self.best_loss_ or self._weights is None:  # the initial loss may be NaN
             self._weights = copy.deepcopy(net.module_.state_dict())
             self.best_loss_, self.best_epoch_, self.n_worse_ = min(float("inf"), loss), epoch, 0
         else:
@@ -185,14 +192,15 @@ class KeepBest(Callback):
 
 
 class LastGood(Callback):
-    """Put back the weights of the last good epoch where training diverged, or of the last whole one after Ctrl-C.
+    """Copies of the last good weights, to restore after a divergence or a Ctrl-C.
 
-    An epoch's loss is measured before its last step: weights are good when the next epoch's first loss says so.
+    The loss of an epoch is computed before its last optimizer step. Weights therefore
+    count as good only when the first loss of the next epoch is finite.
 
     Attributes
     ----------
     seen : Tensor or None
-        Activations of a few rows that were learnt from last.
+        Activations of a few rows of the last training batch.
     """
 
     def __init__(self):
@@ -203,61 +211,62 @@ class LastGood(Callback):
         self._is_unproven = False
 
     def on_train_begin(self, net, **kwargs):
-        """Begin with the start."""
+        """Save the initial weights."""
         net.kept_epoch_ = len(net.history)
         self._start = self._good = self._begun = self._now(net, len(net.history))
 
     def on_epoch_begin(self, net, **kwargs):
-        """Remember the weights, which may be good."""
+        """Save the weights; they are not yet known to be good."""
         self._begun = self._now(net, len(net.history) - 1)
         self._is_unproven = True
 
     def on_batch_end(self, net, batch=None, training=False, **kwargs):
-        """They are: their loss is a number."""
+        """Mark the saved weights as good, since their loss is finite."""
         if training:
             self.seen = batch[0]["x"][:_FEW]
         if training and self._is_unproven:
             self._good, self._is_unproven = self._begun, False
 
     def on_epoch_end(self, net, **kwargs):
-        """Look at what no later loss may speak of: what the last step made."""
+        """Check the weights after the last step, which no later loss may cover."""
         if not all(parameter.isfinite().all() for parameter in net.module_.parameters()):
-            raise net.divergence("The weights became no finite numbers")
+            raise net.divergence("Weights became NaN or infinite")
         net.kept_epoch_ = len(net.history)
 
     def restore(self, net: TransferNet) -> None:
-        """Put the last good ones back."""
+        """Restore the last good weights."""
         net.put_back(*self._good)
 
     def restart(self, net: TransferNet) -> None:
-        """Put those of the untouched start back."""
+        """Restore the initial weights."""
         net.put_back(*self._start)
 
     def rewind(self, net: TransferNet) -> None:
-        """Put back those of the last whole epoch, where another one has begun since."""
+        """Restore the weights of the last complete epoch if a new one has begun."""
         net.kept_epoch_ = len(net.history)
         if self._begun is not None and self._begun[0] == len(net.history):
             net.put_back(*self._begun)
 
     @staticmethod
     def _now(net: TransferNet, epoch: int) -> tuple[int, Any]:
-        """After how many epochs of the history the weights are what they are now."""
+        """Return an epoch of the history and a copy of the current weights."""
         return epoch, copy.deepcopy(net.module_.state_dict())
 
 
 class EpochTasks(Callback):
-    """Tell scikit-learn's callbacks of each epoch.
+    """Report each epoch to scikit-learn's callbacks.
 
     Parameters
     ----------
     estimator : estimator
-        That is being fitted.
+        The estimator being fitted.
     context : CallbackContext
-        Its root context.
+        The root callback context of the fit.
     data : dict
-        ``X``, ``y`` and ``metadata``, for the callbacks that want them.
+        ``X``, ``y`` and ``metadata``, passed to the callbacks.
     reconstruct : callable
-        Gives the fitted attributes that make an estimator of the present state.
+        Returns the fitted attributes from which a callback can build an estimator with
+        the current weights.
     """
 
     def __init__(self, estimator, context, data, reconstruct):
@@ -267,23 +276,23 @@ class EpochTasks(Callback):
         self.reconstruct = reconstruct
 
     def __getstate__(self):
-        """It belongs to the fit that is running: a copy of the net that is made meanwhile is not a part of that."""
+        """Return no state: a copy of the net is not part of the running fit."""
         return {}
 
     def on_epoch_begin(self, net, **kwargs):
-        """Begin the epoch's task."""
+        """Begin the task of the epoch."""
         self.task_ = self.context.subcontext(task_name="epoch")
         self.task_.call_on_fit_task_begin(estimator=self.estimator, **self.data)
 
     def on_epoch_end(self, net, **kwargs):
-        """End it; a callback may ask to stop."""
+        """End the task of the epoch, and stop training if a callback requests it."""
         attributes = self.reconstruct() if hasattr(self.estimator, "_skl_callbacks") else None
         if self.task_.call_on_fit_task_end(estimator=self.estimator, **self.data, reconstruction_attributes=attributes):
             raise StopTraining
 
 
 def judge(net: TransferNet) -> tuple[float, float]:
-    """The loss and the score on the validation rows as the network is now."""
+    """Return the loss and the score of the current network on the validation rows."""
     total, seen = 0.0, []
     for x, y in net.get_iterator(net.valid_rows, training=False):
         step = net.validation_step((x, y))

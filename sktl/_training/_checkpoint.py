@@ -1,4 +1,4 @@
-"""A point in a training that another one can go on from as if it were the same."""
+"""Checkpoints from which a training can be resumed exactly."""
 
 import copy
 from typing import Any, NamedTuple
@@ -11,24 +11,25 @@ from sktl._training._skorch_net import TransferNet
 
 
 class Checkpoint(NamedTuple):
-    """All that the rest of a training depends on.
+    """State of a training that determines all later epochs.
 
     Attributes
     ----------
     epoch : int
-        Epochs before it.
+        Number of epochs trained before the checkpoint.
     weights : dict of str to Tensor
-        The state of the network, statistics of batch norms included.
+        State of the network, including the statistics of batch normalization layers.
     loss : dict of str to Tensor
-        The state of the loss, which may have parameters of its own.
+        State of the loss, which may have parameters.
     moments : dict
-        The state of the optimizer for each parameter, by its place in the groups.
+        State of the optimizer for each parameter, keyed by its index in the groups.
     history : skorch.history.History
-        Of the epochs before it.
+        History of the epochs before the checkpoint.
     order : Tensor
-        The state of the generator of the rows' order.
+        State of the generator that shuffles the rows.
     noise : tuple of Tensor
-        The states of those that dropout draws from: the CPU's, and that of the GPU where the net is on one.
+        States of the generators used by dropout: on the CPU and, if the net is on a
+        GPU, on that GPU.
     """
 
     epoch: int
@@ -40,44 +41,44 @@ class Checkpoint(NamedTuple):
     noise: tuple[Tensor, ...]
 
     def restore(self, net: TransferNet, generator: torch.Generator) -> None:
-        """Bring all but the weights back; where its own numbers are drawn from."""
+        """Restore everything except the weights, inside ``Randomness.drawn_from``."""
         net.history = copy.deepcopy(self.history)
-        # A copy: torch takes the very tensors that it is given, and training goes on in them.
+        # A copy, because torch does not copy the tensors and training updates them.
         net.optimizer_.load_state_dict({**net.optimizer_.state_dict(), "state": copy.deepcopy(self.moments)})
         generator.set_state(self.order)
         for kept, used in zip(self.noise, _noise(net), strict=True):
             used.set_state(kept)
 
     def rewind(self, net: TransferNet) -> None:
-        """Bring the weights back."""
+        """Restore the weights."""
         net.module_.load_state_dict(self.weights)
         net.criterion_.load_state_dict(self.loss)
 
 
 class Remember(Callback):
-    """Make a checkpoint.
+    """Make a checkpoint after an epoch.
 
     Parameters
     ----------
     epoch : int
-        After how many epochs; 0 is the untouched start.
+        Number of epochs to train before the checkpoint; 0 is the untrained start.
 
     Attributes
     ----------
     checkpoint_ : Checkpoint
-        It is there once the training has come so far.
+        The checkpoint. Only defined once the epoch has been reached.
     """
 
     def __init__(self, epoch):
         self.epoch = epoch
 
     def on_train_begin(self, net, **kwargs):
-        """The start."""
+        """Make the checkpoint of the start if it is requested."""
         self._n_before = len(net.history)
         self._remember(net, 0)
 
     def on_epoch_end(self, net, **kwargs):
-        """The end of an epoch."""
+        """Make the checkpoint of this epoch if it is requested."""
         self._remember(net, len(net.history) - self._n_before)
 
     def _remember(self, net: TransferNet, n_epochs: int) -> None:
@@ -94,7 +95,7 @@ class Remember(Callback):
 
 
 def _noise(net: TransferNet) -> list[torch.Generator]:
-    """The generators that dropout draws from."""
+    """Return the generators used by dropout."""
     device = torch.device(net.device)
     if device.type != "cuda":
         return [torch.default_generator]

@@ -1,4 +1,4 @@
-"""What a network is trained on, as one value."""
+"""Training data of a network."""
 
 from collections.abc import Sequence
 from typing import Any, NamedTuple
@@ -14,11 +14,13 @@ from sktl._training._soft_targets import LOGITS, WEIGHT, SoftTargets
 
 
 class LabeledImages(NamedTuple):
-    """Checked rows: images, encoded targets, weights with those of the classes in them, and without.
+    """Validated rows: images, encoded targets and weights.
 
-    ``given`` is the whole table as it was given to `fit`, (X, y), and can be indexed by ``images.positions``.
-    ``beside`` has what stands for the other columns of each row, if there are some, and ``groups`` the number of its
-    group, if there are groups; ``is_weighted`` says whether weights were given.
+    ``weight`` includes the class weights; ``sample_weight`` does not. ``given`` is the
+    whole table as passed to `fit`, (X, y), and is indexed by ``images.positions``.
+    ``beside`` holds the other columns of each row, if there are any. ``groups`` holds
+    the group number of each row, if groups were passed. ``is_weighted`` tells whether
+    sample weights were passed.
     """
 
     images: Images
@@ -31,38 +33,38 @@ class LabeledImages(NamedTuple):
     is_weighted: bool = False
 
     def take(self, positions: np.ndarray) -> "LabeledImages":
-        """Some of the rows."""
+        """Return the rows at these positions."""
         names = ("y", "weight", "sample_weight", "beside", "groups")
         columns = {name: column[positions] for name in names if (column := getattr(self, name)) is not None}
         return self._replace(images=self.images.take(positions), **columns)
 
     def as_given(self, n_rows: "int | None" = None) -> Any:
-        """The images of these rows, or of the first of them, of the kind that `fit` was given."""
+        """Return the images of all rows, or of the first ones, as passed to `fit`."""
         return _safe_indexing(self.given[0], self.images.positions[:n_rows])
 
     def dataset(self, activations: Activations, targets: torch.Tensor, columns: "dict[str, Any]") -> RowDataset:
-        """The rows as the rest of a network sees them, with their targets, and what else its loss wants to know."""
+        """Return a dataset of the rows, with targets and columns for the loss."""
         own = {"weight": unit_mean(self.weight), "sample_weight": torch.from_numpy(self.sample_weight)}
         return RowDataset(activations, targets, **{**own, **columns})
 
 
 class TrainingData(NamedTuple):
-    """What a network is trained on: rows behind its frozen stages.
+    """Training rows with the outputs of the frozen stages.
 
     Attributes
     ----------
     table : LabeledImages
-        The rows to learn from, with their images.
+        The training rows with their images.
     rows : RowDataset
-        The same as the trainable rest sees them.
+        The training rows with the activations that the trainable rest takes.
     valid : RowDataset or None
-        Those to evaluate on after each epoch.
+        Rows on which to evaluate after each epoch.
     depth : int
-        How many stages are frozen.
+        Number of frozen stages.
     seed : int
-        Of all that is random in the training.
+        Seed of all randomness in training.
     soft_targets : SoftTargets or None
-        Answers in the rows that are learned from as well.
+        How the soft targets in ``rows`` enter the loss.
     """
 
     table: LabeledImages
@@ -73,16 +75,16 @@ class TrainingData(NamedTuple):
     soft_targets: "SoftTargets | None" = None
 
     def groups_of(self, positions: np.ndarray) -> "np.ndarray | None":
-        """The number of the group of each of some rows, if there are groups."""
+        """Return the group numbers of the rows at these positions, or None."""
         return None if self.table.groups is None else self.table.groups[positions]
 
     def with_answers(self, logits: np.ndarray, soft_targets: SoftTargets) -> "TrainingData":
-        """The same, with the answers of another network beside the rows to learn from."""
+        """Return the same data with a teacher's logits added to the training rows."""
         self.rows.columns[LOGITS] = torch.from_numpy(logits)
-        self.rows.columns[WEIGHT] = unit_mean(self.table.sample_weight)  # weights of classes weigh labels
+        self.rows.columns[WEIGHT] = unit_mean(self.table.sample_weight)  # class weights apply to labels only
         return self._replace(soft_targets=soft_targets)
 
 
 def unit_mean(weight: np.ndarray) -> torch.Tensor:
-    """Weights of rows with a mean of one over all of them, float32, as `WeightedLoss` wants them."""
+    """Scale the weights of rows to a mean of one, as `WeightedLoss` requires."""
     return torch.from_numpy(weight / weight.mean()).float()

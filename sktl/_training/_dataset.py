@@ -1,4 +1,4 @@
-"""Rows of training data, batch by batch, as torch's DataLoader wants them."""
+"""Training rows in batches, for torch's DataLoader."""
 
 from collections.abc import Iterator
 from typing import Any
@@ -14,23 +14,23 @@ Batch = tuple[dict[str, torch.Tensor], torch.Tensor]
 
 
 class RowDataset(Dataset):
-    """Activations, targets, and what else is known of each row.
+    """Dataset of activations, targets and further columns.
 
     Parameters
     ----------
     activations : Activations
-        What the trainable rest sees.
+        Input of the trainable rest.
     y : Tensor of shape (n,) or (n, n_targets)
         Targets.
     **columns : Tensor of shape (n, ...)
-        What else the loss wants to know of a row, its ``weight`` for one.
+        Further columns for the loss, such as ``weight``.
     """
 
     def __init__(self, activations: Activations, y: torch.Tensor, **columns: torch.Tensor):
         self.activations = activations
         self.y = y
         self.columns = columns
-        self.epoch = 0  # what the pictures look like in it is the augmentation's affair
+        self.epoch = 0  # selects the augmented views
 
     def __len__(self) -> int:
         return len(self.activations)
@@ -41,7 +41,7 @@ class RowDataset(Dataset):
         except ImageError as error:
             if get_worker_info() is None:
                 raise
-            return error  # torch would raise one with the worker's traceback in front of the message
+            return error  # raised here, torch would prepend the traceback of the worker
 
     def _batch(self, positions: list[int]) -> Batch:
         index = torch.as_tensor(positions)
@@ -54,7 +54,7 @@ class RowDataset(Dataset):
 
 
 class _Loader(DataLoader):
-    """Batches, and the error of images that a worker could not read."""
+    """DataLoader that raises the error of an image that a worker could not read."""
 
     def __iter__(self) -> Any:
         for batch in super().__iter__():
@@ -64,19 +64,19 @@ class _Loader(DataLoader):
 
 
 class ShuffledBatches:
-    """Positions in a new order at each iteration, in batches; a last batch of one row joins the one before.
+    """Batch sampler with a new order in each iteration.
 
-    A single row has no variance, and a batch norm that learns would fail on it. It is not dropped: with a small table
-    that would be a good part of what there is to learn from.
+    A last batch of one row is merged with the batch before it. Batch normalization
+    cannot train on a single row, and in a small table the row is too valuable to drop.
 
     Parameters
     ----------
     n_rows : int
         Number of rows.
     batch_size : int
-        Rows of a batch.
+        Number of rows per batch.
     generator : torch.Generator
-        Where the order comes from.
+        Generator of the order.
     """
 
     def __init__(self, n_rows: int, batch_size: int, generator: torch.Generator):
@@ -96,14 +96,14 @@ class ShuffledBatches:
 
 
 def shuffled_loader(rows: RowDataset, batch_size: int, generator: torch.Generator, **kwargs: Any) -> DataLoader:
-    """Batches to learn from."""
+    """Return a loader of training batches in random order."""
     batches: Any = ShuffledBatches(len(rows), batch_size, generator)
-    # Given a generator, the loader takes its workers' seeds from there and not from torch's global one.
+    # The loader seeds its workers from this generator, not from torch's global one.
     return _Loader(rows, batch_sampler=batches, collate_fn=_as_it_is, generator=generator, **kwargs)
 
 
 def ordered_loader(rows: RowDataset, batch_size: int, **kwargs: Any) -> DataLoader:
-    """Batches to judge, in the order of the table."""
+    """Return a loader of batches for evaluation, in the order of the table."""
     batches: Any = [
         np.arange(start, min(start + batch_size, len(rows))).tolist() for start in range(0, len(rows), batch_size)
     ]

@@ -1,4 +1,4 @@
-"""One training, from rows to weights: the callbacks it needs, the randomness it may use, and what is left of it."""
+"""One training run: its callbacks, its random numbers and the weights it keeps."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -31,53 +31,56 @@ def train(
     soft_targets: "SoftTargets | None" = None,
     is_step: bool = False,
 ) -> None:
-    """Train a net from its present weights on.
+    """Train a net, starting from its current weights.
 
     Parameters
     ----------
     net : TransferNet
-        What learns.
+        The net to train.
     rows : RowDataset
-        What it learns from.
+        Training rows.
     valid : RowDataset or None, default=None
-        What it is judged on after each epoch.
+        Rows on which to evaluate after each epoch.
     epochs : int
-        How many times it sees each row.
+        Number of passes over the training rows.
     seed : int
         Seed of the order of the rows and of dropout.
     schedule : str, default="constant"
-        Of the learning rates.
+        Schedule of the learning rates.
     unfreezing : GradualUnfreezing or None, default=None
-        Which stages learn when; None lets all learn from the start that are not frozen for good.
+        Gradual unfreezing. None trains all stages from ``depth`` on from the start.
     depth : int, default=0
-        How many stages of the backbone are frozen for good.
+        Number of stages of the backbone that are frozen throughout.
     best : KeepBest or None, default=None
-        When to stop, and which weights to keep.
+        Early stopping, which restores the best weights.
     start : Checkpoint or None, default=None
-        Where an earlier training with the same seed, rows and schedule was: it goes on from there, with that one's
-        order of rows, moments and learning rates, but with the weights that the net has now.
+        Checkpoint of an earlier training with the same seed, rows and schedule.
+        Training resumes there with the order of rows, moments and learning rates of the
+        checkpoint, but with the current weights of the net.
     callbacks : sequence of (str, skorch callback), default=()
-        What else happens in this training.
+        Further callbacks of this training.
     soft_targets : SoftTargets or None, default=None
-        Answers beside the rows that are learnt from as well.
+        How the soft targets of the training rows enter the loss.
     is_step : bool, default=False
-        Whether it is one short training of many: then a few rows that it has seen last speak for all of them.
+        Whether this is one of many short trainings. If so, outputs are checked for a
+        few recent rows only.
 
     Raises
     ------
     DivergenceError
-        Where the loss, the weights or, in the end, the outputs are no finite numbers; the net has the weights of the
-        last good epoch, the best ones or, where these give none either, those of the start. ``net.kept_epoch_`` says
-        which.
+        If the loss, the weights or the final outputs become NaN or infinite. The net
+        has the weights of the last good epoch, the best ones or, if their outputs are
+        not finite either, the initial ones; ``net.kept_epoch_`` is their epoch.
     KeyboardInterrupt
-        Where Ctrl-C ended the training; the net has the weights of the last whole epoch, or the best ones.
+        If training was interrupted with Ctrl-C. The net has the weights of the last
+        complete epoch, or the best ones.
     """
     last_good = LastGood()
     n_before = start.epoch if start is not None else 0
     own = _own(Schedule(schedule, n_before), unfreezing, last_good, valid)
     if unfreezing is None:
         net.module_.freeze(depth)
-    # The others see an epoch before it may be the last one.
+    # User callbacks run before early stopping, so that they see the last epoch as well.
     after = [*callbacks, *([("keep_best", best)] if best is not None else [])]
     generator = torch.Generator().manual_seed(seed)
     randomness = Randomness(seed, net.device)
@@ -101,7 +104,7 @@ def train(
                 rows, _loss_of_kept(net, best), last_good.seen if is_step else None
             )
         if not is_sound:
-            raise net.divergence("The outputs became no finite numbers")
+            raise net.divergence("Outputs became NaN or infinite")
     except KeyboardInterrupt:
         if best is None:
             last_good.rewind(net)
@@ -112,15 +115,15 @@ def train(
     except DivergenceError as error:
         with randomness.drawn_from():
             _put_back(net, rows, best, last_good)
-        kept = f"of epoch {net.kept_epoch_}" if net.kept_epoch_ else "that it began with"
-        error.args = (f"{error} Until then it has the weights {kept}.",)
+        kept = f"the weights of epoch {net.kept_epoch_}" if net.kept_epoch_ else "its initial weights"
+        error.args = (f"{error} The estimator keeps {kept}.",)
         raise
 
 
 def _own(
     schedule: Schedule, unfreezing: "GradualUnfreezing | None", last_good: LastGood, valid: "RowDataset | None"
 ) -> list[tuple[str, Any]]:
-    """What happens in each training, in this order."""
+    """Return the callbacks of every training, in order."""
     own: list[tuple[str, Any]] = [("epoch_number", EpochNumber()), ("last_good", last_good)]
     if unfreezing is not None:
         own.append(("unfreezing", unfreezing))
@@ -131,12 +134,12 @@ def _own(
 
 
 def _loss_of_kept(net: TransferNet, best: "KeepBest | None") -> float:
-    """The loss on the validation rows with the weights that are kept; NaN where there are none."""
+    """Return the validation loss of the weights that are kept, or NaN if unknown."""
     return best.best_loss_ if best is not None else net.history[-1].get("valid_loss", float("nan"))
 
 
 def _put_back(net: TransferNet, rows: RowDataset, best: "KeepBest | None", last_good: LastGood) -> None:
-    """Give a net that has diverged good weights."""
+    """Restore good weights in a net that diverged."""
     (best or last_good).restore(net)
     if not net.is_sound(rows):
         last_good.restart(net)

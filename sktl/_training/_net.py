@@ -1,4 +1,4 @@
-"""What estimators ask of a fitted network, whatever runs it."""
+"""Interface of a fitted network that estimators use, independent of its engine."""
 
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
@@ -14,14 +14,15 @@ Counts = tuple[int, int, int]  # parameters, those that are not zero, multiply-a
 
 
 class Net(ABC):
-    """The part of a fitted network behind its frozen stages.
+    """Part of a fitted network after its frozen stages.
 
     Attributes
     ----------
     device : str
-        Where it runs.
+        Device that runs the network.
     is_trainable : bool
-        Whether others may go on with it: train it, look into its layers, ask for gradients.
+        Whether the network can be trained further, inspected layer by layer and
+        differentiated.
     """
 
     device: str
@@ -29,54 +30,57 @@ class Net(ABC):
 
     @property
     def note(self) -> str:
-        """What is to be known of its time, if anything."""
+        """Remark about the measured time, if any."""
         return ""
 
     @abstractmethod
     def outputs(self, activations: np.ndarray) -> np.ndarray:
-        """Outputs (n, n_outputs), float32, for rows of activations of the frozen stages; each row's are its own."""
+        """Return outputs (n, n_outputs) in float32 for outputs of the frozen stages.
+
+        The result of a row does not depend on the other rows.
+        """
 
     @abstractmethod
     def run_fused(self, batch_size: int) -> None:
-        """Predict from now on as fast as it can, with this many rows together."""
+        """Switch to the fastest way of predicting, with batches of this size."""
 
     @abstractmethod
     def count(self, backbone: Backbone) -> Counts:
-        """What it has and computes together with the frozen stages of its estimator's backbone."""
+        """Count parameters and operations, including those of the frozen stages."""
 
     @abstractmethod
     def content(self) -> Any:
-        """What it predicts with: equal for nets that predict the same, in any process."""
+        """Return a value that is equal, in any process, for equal predictions."""
 
     @abstractmethod
     def hollow_backbone(self, backbone: Backbone) -> Backbone:
-        """The backbone of its estimator, to be pickled beside the net, without what the net holds itself."""
+        """Return the backbone without this net's tensors, to pickle both together."""
 
     @abstractmethod
     def fill_backbone(self, backbone: Backbone) -> Backbone:
-        """The backbone again that `hollow_backbone` has emptied."""
+        """Undo `hollow_backbone`."""
 
     @abstractmethod
     def tensors(self) -> Mapping[str, torch.Tensor]:
-        """What is worth being packed: all that the net holds in tensors, shared ones once."""
+        """Return all tensors of the net by name, with shared ones listed once."""
 
     @abstractmethod
     def hollow(self) -> Self:
-        """The net without its `tensors`, to be pickled beside them."""
+        """Return the net without its `tensors`, to pickle it separately from them."""
 
     @abstractmethod
     def fill(self, state: Mapping[str, torch.Tensor]) -> None:
-        """Give a hollow net its tensors again."""
+        """Put the tensors back into a hollow net."""
 
 
 def count_parts(stages: fx.GraphModule, head: nn.Module) -> Counts:
-    """What all stages of a network and its head have and compute."""
+    """Count the parameters and operations of the stages of a network and its head."""
     parameters = {*stages.parameters(), *head.parameters()}
     linear = [layer for layer in head.modules() if isinstance(layer, nn.Linear)]
     return (
         sum(parameter.numel() for parameter in parameters),
         sum(int(torch.count_nonzero(parameter)) for parameter in parameters),
-        # Counted node by node: layers of several branches share what lies in front of them.
+        # Counted node by node, because branches share the nodes before them.
         sum(node.meta.get("macs", 0) for node in stages.graph.nodes)
         + sum(layer.in_features * layer.out_features for layer in linear),
     )

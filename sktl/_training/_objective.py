@@ -1,7 +1,7 @@
-"""What a network is to learn: the outputs of its head, their loss, and where the head starts.
+"""Training objectives: outputs of the head, their loss and the head's initialization.
 
-A new kind of learner is an objective of its own, beside a target coding (`sktl._estimators._target_coding`) if it
-learns from targets, and is trained by the one `Trainer`.
+A new kind of learner defines an objective (and, if it learns from targets, a target
+coding in `sktl._estimators._target_coding`) and is trained by the same `Trainer`.
 """
 
 from collections.abc import Sequence
@@ -18,47 +18,49 @@ from sktl.exceptions import InputError
 
 
 class Objective:
-    """What a network is to learn; ``loss`` is what a subclass has to say.
+    """Base class of objectives. Subclasses must define ``loss``.
 
     Parameters
     ----------
     n_outputs : int
-        How many outputs the head has.
+        Number of outputs of the head.
     """
 
     def __init__(self, n_outputs: int):
         self.n_outputs = n_outputs
 
     def loss(self, backbone: Backbone) -> WeightedLoss:
-        """The loss of the outputs of this network, newly made."""
+        """Return a new loss for the outputs of this network."""
         raise NotImplementedError
 
     def probe(self, features: np.ndarray, data: TrainingData, positions: np.ndarray) -> Probe:
-        """The linear map to start the head with, fitted to the features (n, n_features) of some of the rows."""
-        raise InputError("head_init='probe' fits the head to targets, and there are none. Use head_init='random'.")
+        """Fit the initial head to the features (n, n_features) of these rows."""
+        raise InputError(
+            "head_init='probe' fits the head to targets, but this estimator has none. Use head_init='random'."
+        )
 
     def taps(self, backbone: Backbone) -> "Sequence[str] | None":
-        """The layers behind the cut whose output the loss sees beside the head's; None if it sees the head's alone."""
+        """Return the layers whose outputs the loss takes, or None if it takes none."""
         return None
 
     def targets(self, table: LabeledImages) -> torch.Tensor:
-        """The target of each row, (n,) or (n, n_outputs): what the coding made of it, or the objective's own."""
+        """Return the target of each row, of shape (n,) or (n, n_outputs)."""
         return torch.from_numpy(table.y)
 
     def columns(self, table: LabeledImages) -> dict[str, Any]:
-        """What the loss wants to know of each row beside its target and its weight, as columns of `RowDataset`."""
+        """Return further columns of `RowDataset` for the loss."""
         return {}
 
 
 class ClassificationObjective(Objective):
-    """A logit for each class.
+    """Classification, with one logit per class.
 
     Parameters
     ----------
     n_outputs : int
         Number of classes.
     label_smoothing : float
-        Share of a target that is spread over all classes.
+        Share of each target that is spread evenly over all classes.
     """
 
     def __init__(self, n_outputs: int, label_smoothing: float):
@@ -66,23 +68,23 @@ class ClassificationObjective(Objective):
         self.label_smoothing = label_smoothing
 
     def loss(self, backbone: Backbone) -> WeightedLoss:
-        """Cross-entropy."""
+        """Return the cross-entropy."""
         return ClassificationLoss(self.label_smoothing)
 
     def probe(self, features: np.ndarray, data: TrainingData, positions: np.ndarray) -> Probe:
-        """Logistic regression."""
+        """Fit a logistic regression."""
         y, weight = data.table.y[positions], data.table.weight[positions]
         return classification_probe(features, y, weight, self.n_outputs)
 
 
 class RegressionObjective(Objective):
-    """An output for each target, in standard deviations."""
+    """Regression, with one standardized output per target."""
 
     def loss(self, backbone: Backbone) -> WeightedLoss:
-        """Squared error."""
+        """Return the squared error."""
         return RegressionLoss()
 
     def probe(self, features: np.ndarray, data: TrainingData, positions: np.ndarray) -> Probe:
-        """Ridge regression."""
+        """Fit a ridge regression."""
         y, weight = data.table.y[positions], data.table.weight[positions]
         return regression_probe(features, y, weight, data.groups_of(positions))

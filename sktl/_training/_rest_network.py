@@ -1,4 +1,4 @@
-"""The trainable rest of a network: the stages behind the cut, pooling, and a new head."""
+"""Trainable rest of a network: the stages after the frozen ones, pooling and a head."""
 
 import copy
 from collections.abc import Iterator, Sequence
@@ -18,29 +18,30 @@ Head = str | Sequence[int] | nn.Module
 
 
 class RestNetwork(nn.Module):
-    """What is trained: it maps the output of the frozen stages to the outputs of the head.
+    """Network that maps the output of the frozen stages to the outputs of the head.
 
-    Whoever calls `train`, what is frozen stays in eval mode: its statistics do not move and its dropout is off.
+    Frozen stages stay in eval mode after any call of `train`: batch normalization
+    statistics do not change and dropout is off.
 
     Parameters
     ----------
     backbone : Backbone
-        The network, whose stages behind the cut are copied.
+        The network. Its stages from ``depth`` on are copied.
     depth : int
-        How many stages are frozen for good, and so are not in here.
+        Number of stages that are frozen throughout and not part of this network.
     head : nn.Module
         Maps pooled features (n, n_features) to outputs (n, n_outputs).
     pooling : str, default="avg"
-        What becomes of the last stage's output, see `pool`.
+        Pooling of the output of the last stage, see `pool`.
     freeze_bn : bool, default=True
-        Whether batch norms keep the statistics that they were pretrained with.
+        Whether batch normalization layers keep their pretrained statistics.
     taps : sequence of str or None, default=None
-        Layers behind the cut whose output `forward` gives as well.
+        Layers after the frozen stages whose outputs `forward` returns as well.
 
     Attributes
     ----------
     n_stages : int
-        Stages of the whole backbone.
+        Number of stages of the whole backbone.
     """
 
     def __init__(
@@ -60,7 +61,7 @@ class RestNetwork(nn.Module):
         self.stages: nn.Module = backbone.cut(depth, head=False, taps=taps or ())[1] if names else nn.Identity()
         self._has_taps = taps is not None
         self.head = head
-        # With all stages frozen, what comes in has been pooled by the prefix.
+        # If all stages are frozen, the prefix has pooled the input already.
         self._pooling = (pooling, backbone.channel_axis(last), backbone.has_cls_token(last)) if names else ("none",)
         self._parts = {name: backbone.stage_parts[name] for name in names}
         self.n_stages = len(backbone.stages)
@@ -68,20 +69,26 @@ class RestNetwork(nn.Module):
         self.freeze(depth)
 
     def forward(self, x: Tensor) -> Any:
-        """Outputs (n, n_outputs) of the frozen stages' output; of uint8 pictures (n, height, width, channels).
+        """Return the outputs (n, n_outputs).
 
-        With taps, however few, a tuple: the outputs, what reaches the head (n, n_features), and what each tap gave.
+        With taps, even an empty list of them, return a tuple: the outputs, the input of
+        the head (n, n_features), and the output of each tap. If no stage is frozen,
+        ``x`` holds uint8 images (n, height, width, channels).
         """
         features, seen = self._run(x)
         outputs = self.head(features)
         return (outputs, features, *seen) if self._has_taps else outputs
 
     def features(self, x: Tensor) -> Tensor:
-        """What reaches the head, (n, n_features)."""
+        """Return the input of the head, (n, n_features)."""
         return self._run(x)[0]
 
     def fused(self) -> "RestNetwork":
-        """The same function in eval mode, faster: batch norms folded, channels last; what is not folded is shared."""
+        """Return an equivalent network that is faster in eval mode.
+
+        Batch normalization is folded into convolutions and the memory format is
+        channels last. All other weights are shared with this network.
+        """
         other = object.__new__(type(self))
         other.__dict__.update({**self.__dict__, "_modules": dict(self._modules)})
         if isinstance(self.stages, torch.fx.GraphModule):
@@ -91,12 +98,15 @@ class RestNetwork(nn.Module):
 
     @property
     def learning(self) -> "dict[nn.Module, None]":
-        """The modules of the stages that learn now, in the network's order."""
+        """Modules of the stages that are currently trained, in network order."""
         return self._learning
 
     @property
     def freeze_bn(self) -> bool:
-        """Whether batch norms keep the statistics that they were pretrained with; from the next `train` on if set."""
+        """True if batch normalization layers keep their pretrained statistics.
+
+        A new value takes effect at the next call of `train`.
+        """
         return self._freeze_bn
 
     @freeze_bn.setter
@@ -109,7 +119,7 @@ class RestNetwork(nn.Module):
         return pool(last, *self._pooling), tuple(seen)
 
     def train(self, mode: bool = True) -> "RestNetwork":
-        """Set the mode of all that is not frozen."""
+        """Set the mode of all modules that are not frozen."""
         super().train(mode)
         for module in self.stages.modules():
             is_kept = self._freeze_bn and isinstance(module, nn.modules.batchnorm._BatchNorm)
@@ -117,10 +127,10 @@ class RestNetwork(nn.Module):
         return self
 
     def freeze(self, n_stages: int) -> None:
-        """Freeze the first ``n_stages`` of the backbone, those in front of the cut counted in, and no others."""
-        # What no stage behind the cut is the first to use (a layer that a frozen stage runs as well) does not learn.
+        """Freeze the first ``n_stages`` of the backbone and unfreeze the others."""
+        # A layer that a frozen stage uses as well belongs to that stage and is not trained.
         self.stages.requires_grad_(False)
-        # In the network's order and not by address, so that a pickle of it is the same everywhere.
+        # In the order of the network, not by address, so that pickles are reproducible.
         self._learning: dict[nn.Module, None] = {}
         n_before = self.n_stages - len(self._parts)
         for number, (name, named) in enumerate(self.parameters_by_stage(), start=n_before):
@@ -133,9 +143,9 @@ class RestNetwork(nn.Module):
         self.train(self.training)
 
     def parameters_by_stage(self) -> Iterator[tuple[str, list[tuple[str, nn.Parameter]]]]:
-        """(stage, its named parameters) of each stage behind the cut, the first one first, and of the head.
+        """Yield each stage, and last the head, with its named parameters.
 
-        A parameter that several stages share is the first one's.
+        A parameter shared by several stages belongs to the first of them.
         """
         seen: set[nn.Parameter] = set()
         for name in self._parts:
@@ -157,10 +167,12 @@ class RestNetwork(nn.Module):
 
 
 def adopt_statistics_quickly(network: nn.Module) -> None:
-    """Let batch norms that begin with nothing learn their statistics as fast as is usual, in place.
+    """Raise the momentum of batch normalization layers to torch's default, in place.
 
-    Some networks (MobileNetV3, EfficientNet) average them over hundreds of steps, which a training of millions of
-    pictures has: a short one would end with statistics of its first steps, and predict by chance.
+    Some networks (MobileNetV3, EfficientNet) average their statistics over hundreds of
+    steps, which suits training on millions of images. A short training from random
+    weights would end with the statistics of its first steps and predict at chance
+    level.
     """
     for module in network.modules():
         if isinstance(module, nn.modules.batchnorm._BatchNorm) and module.momentum is not None:
@@ -168,7 +180,7 @@ def adopt_statistics_quickly(network: nn.Module) -> None:
 
 
 def norm_parameters(module: nn.Module) -> set[nn.Parameter]:
-    """The parameters of all norms in ``module``: scales and shifts, which weight decay would only distort."""
+    """Return the scales and shifts of all normalization layers in ``module``."""
     kinds = (nn.modules.batchnorm._NormBase, nn.LayerNorm, nn.GroupNorm, nn.RMSNorm)
     return {
         parameter
@@ -179,37 +191,37 @@ def norm_parameters(module: nn.Module) -> set[nn.Parameter]:
 
 
 def make_head(head: Head, n_features: int, n_outputs: int, *, dropout: float, generator_seed: int) -> nn.Module:
-    """The head that the parameter ``head=`` means, newly initialised.
+    """Build the head defined by the parameter ``head``, with new weights.
 
     Parameters
     ----------
     head : "linear", sequence of int, or nn.Module
-        One linear layer; hidden layers of these widths with ReLU in front of it; or a network of the user's, which
-        is copied.
+        A linear layer, optionally after hidden layers of these widths with ReLU; or a
+        module of the user, which is copied.
     n_features : int
-        What it takes.
+        Number of inputs.
     n_outputs : int
-        What it has to give.
+        Number of outputs.
     dropout : float
-        Probability with which a feature is left out, in front of each linear layer.
+        Dropout probability before each linear layer.
     generator_seed : int
-        Seed of its weights; a copied network keeps those it has.
+        Seed of the weights. A copied module keeps its weights.
 
     Raises
     ------
     InputError
-        Where it is something else, does not fit, or is frozen.
+        If ``head`` is of another type, does not fit, or has frozen parameters.
     """
     if isinstance(head, nn.Module):
-        head = without_tracing(copy.deepcopy(head)).cpu()  # where the features of the check are; the net moves it
+        head = without_tracing(copy.deepcopy(head)).cpu()  # `_check_head` uses the CPU; the net moves it
         _check_head(head, n_features, n_outputs)
         return head
     widths = [] if isinstance(head, str) and head == "linear" else head
     is_widths = isinstance(widths, list | tuple) and all(isinstance(x, Integral) and int(x) > 0 for x in widths)
     if not is_widths:
         raise InputError(
-            f"head={head!r} is no head. Use 'linear', the widths of hidden layers such as (256,), or an nn.Module that "
-            "maps features to outputs."
+            f"head must be 'linear', a tuple of widths of hidden layers such as (256,), or an nn.Module that maps "
+            f"features to outputs. Got {head!r} instead."
         )
     layers: list[nn.Module] = []
     generator = torch.Generator().manual_seed(generator_seed)
@@ -220,14 +232,14 @@ def make_head(head: Head, n_features: int, n_outputs: int, *, dropout: float, ge
 
 
 def last_linear(head: nn.Module) -> nn.Linear | None:
-    """The linear layer that gives the head's outputs, where the head is one or a sequence that ends with one."""
+    """Return the final linear layer of the head, or None if it has another end."""
     while isinstance(head, nn.Sequential) and len(head):
         head = head[-1]
     return head if isinstance(head, nn.Linear) else None
 
 
 def linear_layer(n_in: int, n_out: int, generator: torch.Generator) -> nn.Linear:
-    """A linear layer with torch's own initial distribution, drawn from ``generator`` and from nothing global."""
+    """Return a linear layer with torch's default initialization from ``generator``."""
     layer = nn.utils.skip_init(nn.Linear, n_in, n_out)
     bound = n_in**-0.5
     with torch.no_grad():
@@ -237,31 +249,31 @@ def linear_layer(n_in: int, n_out: int, generator: torch.Generator) -> nn.Linear
 
 
 def _check_head(head: nn.Module, n_features: int, n_outputs: int) -> None:
-    """Refuse a head of the user's that cannot work."""
+    """Raise an error if a module passed as ``head`` cannot work."""
     frozen = [name for name, parameter in head.named_parameters() if not parameter.requires_grad]
     if frozen:
         raise InputError(
-            f"head={type(head).__name__} has frozen parameters {frozen[:3]}. The head cannot be frozen: the rest would "
-            "have to adapt to what it happens to hold. Call head.requires_grad_(True)."
+            f"head={type(head).__name__} has frozen parameters: {frozen[:3]}. The head must be trainable, because the "
+            "other layers cannot compensate for a fixed classifier. Call head.requires_grad_(True)."
         )
     if any(isinstance(parameter, nn.UninitializedParameter) for parameter in head.parameters()):
-        raise InputError(f"head={type(head).__name__} has lazy layers. Give them their number of inputs: {n_features}.")
+        raise InputError(
+            f"head={type(head).__name__} has lazy layers. Use layers with a fixed number of inputs, {n_features}."
+        )
     modes = {module: module.training for module in head.modules()}
     try:
         with torch.no_grad():
             outputs: Any = head.eval()(torch.zeros(2, n_features))
     except Exception as error:
-        raise InputError(
-            f"head={type(head).__name__} cannot take features of shape (n, {n_features}): {error}"
-        ) from error
+        raise InputError(f"head={type(head).__name__} fails on features of shape (n, {n_features}): {error}") from error
     finally:
         for module, mode in modes.items():
             module.training = mode
     if not isinstance(outputs, Tensor) or outputs.shape != (2, n_outputs):
         shape = tuple(outputs.shape) if isinstance(outputs, Tensor) else type(outputs).__name__
         raise InputError(
-            f"head={type(head).__name__} gives {shape} for features of shape (2, {n_features}). It has to give "
-            f"(2, {n_outputs}): one output per class or target."
+            f"head={type(head).__name__} must map features of shape (2, {n_features}) to outputs of shape "
+            f"(2, {n_outputs}), one per class or target. Got {shape} instead."
         )
 
 

@@ -1,4 +1,4 @@
-"""How fast each parameter learns: groups by stage, and schedules over the steps of a fit."""
+"""Learning rates: parameter groups by stage, and schedules over the steps."""
 
 import math
 from collections.abc import Callable
@@ -15,7 +15,7 @@ OPTIMIZERS: dict[str, tuple[type[torch.optim.Optimizer], dict[str, Any]]] = {
     "sgd": (torch.optim.SGD, {"momentum": 0.9, "nesterov": True}),
 }
 
-# Factor of the learning rate after a share (0 to 1) of all steps.
+# Factor of the learning rate after a fraction (0 to 1) of all steps.
 SCHEDULES: dict[str, Callable[[float], float]] = {
     "constant": lambda share: 1.0,
     "cosine": lambda share: 0.5 * (1 + math.cos(math.pi * min(share, 1.0))),
@@ -24,26 +24,30 @@ SCHEDULES: dict[str, Callable[[float], float]] = {
 
 
 def parameter_groups(network: RestNetwork, *, lr: float, lr_decay: float, weight_decay: float) -> list[dict[str, Any]]:
-    """The parameters that learn now, as groups for a torch optimizer, the head's first.
+    """Return the trainable parameters as groups for a torch optimizer, head first.
 
-    The head learns with ``lr``, the last stage with ``lr * lr_decay``, the one before with ``lr * lr_decay ** 2``, and
-    so on. Weight decay is for matrices and kernels: norms, biases, scales, class tokens and positions have none.
+    The head is trained with ``lr``, the last stage with ``lr * lr_decay``, the one
+    before it with ``lr * lr_decay ** 2``, and so on. Weight decay applies to matrices
+    and kernels only, not to normalization layers, biases, scales, class tokens and
+    position embeddings.
 
     Parameters
     ----------
     network : RestNetwork
-        Frozen parameters are left out: momentum and weight decay would move them.
+        The network. Frozen parameters are left out, because momentum and weight decay
+        would change them.
     lr : float
         Learning rate of the head.
     lr_decay : float
-        Factor from each stage to the one before.
+        Factor from each stage to the one before it.
     weight_decay : float
-        Of the weights of convolutions, linear and attention layers.
+        Weight decay of convolutions, linear and attention layers.
 
     Returns
     -------
     list of dict
-        With the keys ``"params"``, ``"lr"``, ``"base_lr"``, ``"weight_decay"`` and ``"stage"``.
+        Groups with the keys ``"params"``, ``"lr"``, ``"base_lr"``, ``"weight_decay"``
+        and ``"stage"``.
     """
     norms = norm_parameters(network)
     groups = []
@@ -62,12 +66,13 @@ def parameter_groups(network: RestNetwork, *, lr: float, lr_decay: float, weight
 
 
 def set_learning_rates(optimizer: torch.optim.Optimizer, factor: float) -> None:
-    """Give each group its own base rate times ``factor``."""
+    """Set the rate of each group to its base rate times ``factor``."""
     for group in optimizer.param_groups:
         group["lr"] = group["base_lr"] * factor
 
 
 def _is_plain(name: str, parameter: nn.Parameter, norms: set[nn.Parameter]) -> bool:
-    """Whether weight decay would only distort a parameter: it is no weight, or one number for each channel."""
-    # A norm of timm's or of torchvision's own is read through by the tracer, and leaves a vector called "weight".
+    """Check whether a parameter is exempt from weight decay."""
+    # The tracer inlines normalization layers of timm and torchvision, so their scales are
+    # vectors named "weight".
     return parameter in norms or parameter.ndim < 2 or not name.endswith("weight")

@@ -1,4 +1,4 @@
-"""How a network is trained, as one value."""
+"""Hyperparameters of a training."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, fields, replace
@@ -11,15 +11,15 @@ from sktl._training._rest_network import Head
 
 @dataclass(frozen=True)
 class TrainingSettings:
-    """How a network is trained, whoever asks for it; the parameters of `sktl.FineTunedClassifier` say what each is.
+    """Hyperparameters of a training, documented in `sktl.FineTunedClassifier`.
 
     Parameters
     ----------
     is_pretrained : bool, default=True
-        Whether the network has learned something already. Without it, there are no statistics that batch norms could
-        keep.
+        Whether the network starts from trained weights. If not, batch normalization
+        layers have no statistics to keep.
     **others : object
-        As the parameters of the same names.
+        Parameters of `sktl.FineTunedClassifier` with the same names.
     """
 
     freeze_depth: "int | str" = -1
@@ -45,15 +45,15 @@ class TrainingSettings:
 
     @classmethod
     def of(cls, estimator: Any, *, is_pretrained: bool) -> "TrainingSettings":
-        """The parameters of an estimator that train a network."""
+        """Read the training parameters of an estimator."""
         names = [field.name for field in fields(cls) if field.name != "is_pretrained"]
         return cls(**{name: getattr(estimator, name) for name in names}, is_pretrained=is_pretrained)
 
     def but(self, **settings: Any) -> "TrainingSettings":
-        """The same, with some settings replaced."""
+        """Return a copy with some settings replaced."""
         return replace(self, **settings)
 
     @property
     def keeps_statistics(self) -> bool:
-        """Whether batch norms keep the statistics that they were pretrained with."""
+        """True if batch normalization layers keep their pretrained statistics."""
         return self.freeze_bn and self.is_pretrained

@@ -1,4 +1,4 @@
-"""The one training loop: skorch's, over stored or live activations, with weighted rows and groups of parameters."""
+"""Training loop: skorch's, with weighted rows and a learning rate per stage."""
 
 import contextlib
 import copy
@@ -27,35 +27,36 @@ from sktl.backbones._graph import shadow
 from sktl.backbones._hollow import fill, hollow, hollow_tensor
 from sktl.exceptions import DivergenceError
 
-_ROWS_OF_A_BLOCK = 16  # rows; linear algebra goes by blocks of 2 to 16
-_SOUNDED = 64  # rows whose outputs are looked at when training is over
-_SUSPICIOUS = 1e4  # an output, or a loss, from which all rows are looked at
+_ROWS_OF_A_BLOCK = 16  # linear algebra libraries use blocks of 2 to 16 rows
+_SOUNDED = 64  # number of rows whose outputs are checked after training
+_SUSPICIOUS = 1e4  # from an output or a loss this large on, all rows are checked
 
 
 class StopTraining(Exception):
-    """Raised by a callback when enough has been learnt."""
+    """Raised by a callback to stop training early."""
 
 
 class TransferNet(NeuralNet, Net):
-    """A skorch net that trains the rest of a network.
+    """skorch net that trains the stages after the frozen ones, and the head.
 
-    Its rows come with weights, its parameters with a learning rate for each stage, its order of rows from a generator
-    of its own. What a fit was given does not stay in it, so that it pickles small.
+    Rows have weights, each stage has its learning rate, and a generator passed to
+    `learn` shuffles the rows. The net does not keep its training data, so its pickle is
+    small.
 
     Parameters
     ----------
     module : RestNetwork
-        What is trained.
+        The network to train.
     criterion : WeightedLoss
-        Called with outputs, targets and the columns of the batch.
+        The loss, called with outputs, targets and the columns of the batch.
     optimizer : str or type, default="adamw"
-        A name in `OPTIMIZERS`, or a class of torch.
+        A key of `OPTIMIZERS`, or an optimizer class of torch.
     lr_decay : float, default=1.0
-        Factor of the learning rate from each stage to the one before.
+        Factor of the learning rate from each stage to the one before it.
     weight_decay : float, default=0.0
-        Not of norms and biases.
+        Weight decay. It is not applied to normalization layers and biases.
     **kwargs : object
-        All that `skorch.NeuralNet` takes.
+        Further parameters of `skorch.NeuralNet`.
     """
 
     def __init__(self, module, criterion, *, optimizer="adamw", lr_decay=1.0, weight_decay=0.0, **kwargs):
@@ -70,27 +71,27 @@ class TransferNet(NeuralNet, Net):
     _fused: Sequence[RestNetwork] = ()
     _soft_targets: "SoftTargets | None" = None
     _interruption: "KeyboardInterrupt | None" = None
-    kept_epoch_ = 0  # after which epoch of the history the weights were what they are; 0 is the start
+    kept_epoch_ = 0  # epoch of the history that the weights come from; 0 is the start
     _randomness: "Randomness | None" = None
 
     def initialize_module(self):
-        """Take the network as it is, and refer to it once only, so that a pickle holds it once."""
+        """Use the module as it is, without a second reference in the pickle."""
         super().initialize_module()
         self.module = RestNetwork
         return self
 
     def initialize_optimizer(self):
-        """Make the optimizer of the parameters that learn now."""
+        """Create the optimizer for the parameters that are not frozen."""
         _, kwargs = self.get_params_for_optimizer("optimizer", [])
         self.optimizer_ = self.optimizer(self.learning_groups(), **kwargs)
         return self
 
     def learning_groups(self) -> list[dict[str, Any]]:
-        """The groups of the parameters that are not frozen now."""
+        """Return the parameter groups that are not frozen."""
         own = {"lr": self.lr, "weight_decay": self.weight_decay}
         given = {name: value for name, value in self.get_params_for("optimizer").items() if name in own}
         groups = parameter_groups(self.module_, lr_decay=self.lr_decay, **{**own, **given})
-        # What the loss learns (maps from one network's space to another's) keeps pace with the head.
+        # Parameters of the loss (maps between feature spaces) are trained like the head.
         maps = list(self.criterion_.parameters())
         return [*groups, {**groups[0], "params": maps, "stage": "loss"}] if maps else groups
 
@@ -106,35 +107,39 @@ class TransferNet(NeuralNet, Net):
         last: Sequence[tuple[str, Any]] = (),
         soft_targets: "SoftTargets | None" = None,
     ) -> None:
-        """Train for some epochs on, from the present weights; nothing of what is given here stays in the net.
+        """Train for some epochs, starting from the current weights.
+
+        No argument is kept in the net after the call.
 
         Parameters
         ----------
         train : RowDataset
-            What to learn from.
+            Training rows.
         valid : RowDataset or None
-            What to judge on after each epoch.
+            Rows on which to evaluate after each epoch.
         epochs : int
-            How many times to see each row.
+            Number of passes over the training rows.
         generator : torch.Generator
-            Where the order of the rows comes from.
+            Generator of the order of the rows.
         randomness : Randomness or None, default=None
-            What dropout, and whatever else draws from the global generators meanwhile, gets instead of them.
+            Random numbers for dropout and everything else that draws from the global
+            generators during training.
         first, last : sequence of (str, skorch callback)
-            What happens in this training before and after the net's own callbacks.
+            Callbacks of this training that run before and after those of the net.
         soft_targets : SoftTargets or None, default=None
-            Answers beside the rows that are learnt from as well.
+            How the soft targets of the training rows enter the loss.
 
         Raises
         ------
         DivergenceError
-            Where the loss is no finite number.
+            If the loss becomes NaN or infinite.
         KeyboardInterrupt
-            Where Ctrl-C ended the training, with a note that says after how many epochs.
+            If training was interrupted with Ctrl-C. A note gives the number of complete
+            epochs.
         """
         self._generator, self._valid, self._soft_targets = generator, valid, soft_targets
         self._randomness = randomness
-        self._fused_size = 0  # what has been folded would not learn
+        self._fused_size = 0  # folded layers cannot be trained
         kept: list[tuple[str, Any]] = getattr(self, "callbacks_")  # noqa: B009, mypy does not know skorch's
         self.callbacks_ = [*first, *kept, *last]
         self.max_epochs = epochs
@@ -146,41 +151,41 @@ class TransferNet(NeuralNet, Net):
             del self._generator, self._valid
             self._soft_targets = self._randomness = None
             if self.history and "train_loss" not in self.history[-1]:
-                del self.history[-1]  # an epoch that did not come to its end
+                del self.history[-1]  # an incomplete epoch
             self.module_.zero_grad(set_to_none=True)
             self.module_.eval()
             interruption, self._interruption = self._interruption, None
         if interruption is not None:
-            interruption.add_note(f"Training was interrupted after {len(self.history)} whole epochs.")
+            interruption.add_note(f"Training was interrupted after {len(self.history)} complete epochs.")
             raise interruption
 
     @property
     def valid_rows(self) -> "RowDataset | None":
-        """What is judged on in the training that runs."""
+        """Validation rows of the running training."""
         return self._valid
 
     @property
     def row_generator(self) -> torch.Generator:
-        """Where the order of the rows comes from in the training that runs."""
+        """Generator of the order of the rows in the running training."""
         return self._generator
 
     def get_split_datasets(self, X, y=None, **fit_params):
-        """The rows as they were given: they have been split before the frozen stages ran."""
+        """Return the rows as given, since they were split before the frozen stages."""
         return X, self._valid
 
     def get_dataset(self, X, y=None):
-        """Rows; what is none is taken for the output of the frozen stages, as `predict` and `forward` get it."""
+        """Return a dataset of rows; arrays are taken as output of the frozen stages."""
         if isinstance(X, RowDataset):
             return X
         x = torch.as_tensor(X)
         return RowDataset(GivenActivations(x), torch.zeros(len(x)) if y is None else torch.as_tensor(y))
 
     def predict(self, X):
-        """What the criterion makes of the outputs: class numbers, or standardised targets; for skorch's scorers."""
+        """Return class indices or standardized targets, for skorch's scorers."""
         return self.criterion_.predict(self.predict_proba(X))
 
     def get_iterator(self, dataset, training=False):
-        """Batches in a new order to learn from, in the table's order to judge."""
+        """Return batches: shuffled for training, in order for evaluation."""
         kwargs = self.get_params_for("iterator_train" if training else "iterator_valid")
         kwargs["num_workers"] = loader_workers(kwargs.get("num_workers", 0))
         batch_size = kwargs.pop("batch_size", self.batch_size)
@@ -190,17 +195,17 @@ class TransferNet(NeuralNet, Net):
             return ordered_loader(dataset, batch_size, **kwargs)
 
     def fit_loop(self, X, y=None, epochs=None, **fit_params):
-        """skorch's loop, which tells an early stop from an interruption."""
+        """Run skorch's loop, and tell early stopping from an interruption."""
         try:
             return super().fit_loop(X, y, epochs=epochs, **fit_params)
         except StopTraining:
             pass
         except KeyboardInterrupt as interruption:
-            self._interruption = interruption  # skorch would keep it to itself: `learn` raises it when all is tidy
+            self._interruption = interruption  # skorch would swallow it; `learn` raises it after cleaning up
         return self
 
     def run_single_epoch(self, iterator, training, prefix, step_fn, **fit_params):
-        """skorch's, with this training's own numbers for whatever draws from the global generators."""
+        """Run skorch's epoch with the random numbers of this training."""
 
         def step(*args: Any, **kwargs: Any) -> Any:
             with self._own_numbers(), as_the_user_has_it():
@@ -210,7 +215,7 @@ class TransferNet(NeuralNet, Net):
         super().run_single_epoch(batches, training, prefix, step, **fit_params)
 
     def _batches(self, iterator: Iterable) -> Iterator:
-        """The batches, each fetched as a step is done."""
+        """Yield the batches, fetching each with the random numbers of this training."""
         with self._own_numbers():
             rest = iter(iterator)
         nothing = object()
@@ -225,10 +230,10 @@ class TransferNet(NeuralNet, Net):
         return self._randomness.drawn_from() if self._randomness is not None else contextlib.nullcontext()
 
     def notify(self, method_name, **cb_kwargs):
-        """Call the callbacks, at the end of an epoch all of them before training stops where one asks for it.
+        """Call the callbacks; at the end of an epoch, call all before stopping.
 
-        A KeyboardInterrupt that skorch's `EarlyStopping` raises is its way to ask; every other one is the user's, and
-        goes before what callbacks ask for.
+        skorch's `EarlyStopping` raises a KeyboardInterrupt to stop training. Any other
+        KeyboardInterrupt comes from the user and takes precedence over the callbacks.
         """
         stop: BaseException | None = None
         with self._own_numbers():
@@ -249,48 +254,48 @@ class TransferNet(NeuralNet, Net):
             raise stop
 
     def infer(self, x, **fit_params):
-        """Outputs of a batch's activations; its other columns are the loss's affair."""
+        """Return the outputs for the activations of a batch."""
         return super().infer(x["x"])
 
     def get_loss(self, y_pred, y_true, X=None, training=False):
-        """The loss of a batch."""
+        """Return the loss of a batch."""
         loss = self.criterion_(y_pred, y_true.to(self.device), X)
         if training and self._soft_targets is not None:
             loss = self._soft_targets.mix(loss, y_pred, X)
         if training and not torch.isfinite(loss):
-            raise self.divergence(f"The loss became {loss.item()}")
+            raise self.divergence(f"Training loss became {loss.item()}")
         return loss
 
     def train_step(self, batch, **fit_params):
-        """A step of the optimizer; one that is too large for float32 is an error of torch's own."""
+        """Take an optimizer step; raise a DivergenceError if float32 overflows."""
         try:
             return super().train_step(batch, **fit_params)
         except RuntimeError as error:
             if "without overflow" not in str(error):
                 raise
-            raise self.divergence("A step became no number of float32") from error
+            raise self.divergence("An optimizer step overflowed float32") from error
 
     def divergence(self, what: str) -> DivergenceError:
-        """The error to raise where training has led to no finite numbers."""
+        """Return the error to raise after a divergence."""
         return DivergenceError(
-            f"{what} in epoch {len(self.history)}: lr={self.lr} is too large for this network, or its input is broken. "
-            "Fit again with a smaller lr, lr_decay or weight_decay."
+            f"{what} in epoch {len(self.history)}. The learning rate (lr={self.lr}) is too large for this network, or "
+            "its input is invalid. Fit again with a smaller lr, lr_decay or weight_decay."
         )
 
     def forget_training(self, *, keeps_moments: bool = False) -> None:
-        """Forget what only training needed: what the loss learned for it and, unless it goes on, the moments."""
+        """Drop what only training needs: parameters of the loss, and the moments."""
         if self.criterion_.forget():
-            self.initialize_optimizer()  # it has moved what is no longer there
+            self.initialize_optimizer()  # the old one refers to parameters of the loss that are gone
         elif not keeps_moments:
             self.optimizer_.state.clear()
 
     def put_back(self, epoch: int, weights: Mapping[str, torch.Tensor]) -> None:
-        """Go back to what the weights were after an epoch; 0 is the start."""
+        """Restore the weights of an epoch; 0 is the start."""
         self.module_.load_state_dict(weights)
         self.kept_epoch_ = epoch
 
     def score(self, rows: RowDataset) -> float:
-        """The score on some rows, as scikit-learn gives it to the estimator."""
+        """Return the estimator's score on some rows."""
         self.module_.eval()
         with torch.inference_mode():
             seen = [(self._logits(x), y, x["sample_weight"]) for x, y in self.get_iterator(rows, training=False)]
@@ -298,19 +303,22 @@ class TransferNet(NeuralNet, Net):
         return float(self.criterion_.score(*parts))
 
     def is_sound(self, rows: RowDataset, loss: float = float("nan"), seen: "torch.Tensor | None" = None) -> bool:
-        """Whether the outputs are finite numbers, in eval mode, for rows that have been learnt from.
+        """Check whether the outputs for training rows are finite in eval mode.
 
-        With statistics of its own batches a network may give numbers where it gives none with those that it keeps.
-        Only some rows are looked at, unless their outputs are suspiciously large.
+        A network may have finite outputs with the statistics of each batch and infinite
+        ones with its running statistics. Only some rows are checked, unless their
+        outputs are suspiciously large.
 
         Parameters
         ----------
         rows : RowDataset
-            Rows of the training.
+            Training rows.
         loss : float, default=NaN
-            The loss on validation rows with the present weights: a usual one says that all is well.
+            Validation loss of the current weights. An ordinary loss makes the check
+            unnecessary.
         seen : Tensor or None, default=None
-            Activations of a few of the rows, which need not be fetched: so do usual outputs for these.
+            Activations of a few rows. If their outputs are ordinary, no other rows are
+            fetched.
         """
         if loss < _SUSPICIOUS:
             return True
@@ -323,12 +331,12 @@ class TransferNet(NeuralNet, Net):
         return bool(np.isfinite(self._largest_output(self._chunks(rows, np.arange(len(rows))))))
 
     def _chunks(self, rows: RowDataset, positions: np.ndarray) -> Iterator[torch.Tensor]:
-        """The activations of some rows, as many together as in a batch."""
+        """Yield the activations of some rows, in chunks of the batch size."""
         for start in range(0, len(positions), self.batch_size):
             yield rows.activations.batch(positions[start : start + self.batch_size].tolist(), rows.epoch)
 
     def _largest_output(self, chunks: Iterable[torch.Tensor]) -> float:
-        """The largest absolute output for some activations; NaN where one is no number."""
+        """Return the largest absolute output for some activations, or NaN."""
         self.module_.eval()
         largest = torch.zeros(())
         with torch.inference_mode():
@@ -337,23 +345,26 @@ class TransferNet(NeuralNet, Net):
         return float(largest)
 
     def run_fused(self, batch_size: int) -> None:
-        """Predict from now on, until it is trained again, as a prefix does: folded, channels last, few at once."""
+        """Predict with folded layers and small batches until the next training."""
         self._fused_size, self._fused = batch_size, []
 
     def _network(self) -> RestNetwork:
-        """What predicts."""
+        """Return the network used for prediction."""
         if not self._fused_size:
             return self.module_
-        if not self._fused:  # a list, since skorch would take a network for one that is to be trained
+        if not self._fused:  # a list, because skorch would register a module as trainable
             self._fused = [self.module_.fused()]
         return self._fused[0]
 
     def __getstate__(self):
-        """What was folded is folded again where it is needed."""
+        """Leave out the folded network, which is rebuilt when needed."""
         return {**super().__getstate__(), "_fused": []}
 
     def __deepcopy__(self, memo):
-        """A copy that is not made by pickling, where torch would trace graphs, and with them what other threads run."""
+        """Copy without pickling, during which torch would trace the graphs.
+
+        Tracing would also affect the networks that other threads run.
+        """
         other = object.__new__(type(self))
         memo[id(self)] = other
         other.__dict__.update(copy.deepcopy({**self.__dict__, "_fused": []}, memo))
@@ -365,7 +376,7 @@ class TransferNet(NeuralNet, Net):
         return outputs[0] if isinstance(outputs, tuple) else outputs
 
     def outputs(self, activations: np.ndarray) -> np.ndarray:
-        """Outputs (n, n_outputs) for rows of activations, in eval mode; each row's are its own, to the bit."""
+        """Return outputs (n, n_outputs) in eval mode, bit-identical in any batch."""
         self.module_.eval()
         size = self._fused_size or self.batch_size
         chunks = (activations[start : start + size] for start in range(0, len(activations), size))
@@ -373,13 +384,14 @@ class TransferNet(NeuralNet, Net):
             return torch.cat([self._chunk_outputs(torch.from_numpy(chunk)) for chunk in chunks]).numpy()
 
     def _chunk_outputs(self, chunk: torch.Tensor) -> torch.Tensor:
-        """Outputs for some rows.
+        """Return the outputs of some rows.
 
-        For a row alone, torch takes other convolutions than for several; in a linear layer, other sums for the rows
-        that are left over from a block. They round otherwise: so no row is alone, and all blocks are full.
+        torch uses other convolution algorithms for a single row than for several, and
+        other summation orders for the last rows of an incomplete block. To round alike,
+        no row is computed alone and all blocks are full.
         """
         n_rows = len(chunk)
-        # Channels last, a batch of another size may round otherwise too: there all have the same.
+        # With channels last, rounding depends on the batch size as well: use a single size.
         wanted = self._fused_size or max(2, n_rows)
         chunk = chunk if n_rows == wanted else chunk[torch.arange(wanted) % n_rows]
         with as_the_user_has_it():
@@ -388,28 +400,28 @@ class TransferNet(NeuralNet, Net):
             return self.module_.head(blocks)[:n_rows].float().cpu()
 
     def count(self, backbone: Backbone) -> Counts:
-        """What all stages, those that were trained among them, and the head have and compute."""
+        """Count parameters and operations of all stages and the head."""
         return count_parts(backbone.feature_graph(backbone.stages[-1].name), self.module_.head)
 
     def content(self) -> RestNetwork:
-        """The network; torch's files of the rest are not the same twice."""
+        """Return the network, because torch's files of it are not reproducible."""
         return self.module_
 
     def hollow_backbone(self, backbone: Backbone) -> Backbone:
-        """The backbone without the stages that were trained, which it was lent."""
+        """Return the backbone without the trained stages, which this net holds."""
         held = self.module_.stages.state_dict()
         if not held:
             return backbone
-        backbone.fingerprint(backbone.stages[-1].name)  # known before what it is of is not there
+        backbone.fingerprint(backbone.stages[-1].name)  # compute it while the weights are there
         return hollow(backbone, held)
 
     def fill_backbone(self, backbone: Backbone) -> Backbone:
-        """The backbone with the stages that were trained."""
+        """Return the backbone with the trained stages."""
         held = self.module_.stages.state_dict()
         return fill(backbone, held) if held else backbone
 
     def hollow(self) -> "TransferNet":
-        """The same net with a network that takes no room, to be pickled beside what is in it."""
+        """Return the same net with an empty network, to pickle it without tensors."""
         other = object.__new__(type(self))
         other.__dict__.update(self.__dict__, _fused=[])
         other.module_ = shadow(self.module_, hollow_tensor)
@@ -419,18 +431,21 @@ class TransferNet(NeuralNet, Net):
         return other
 
     def fill(self, state: Mapping[str, torch.Tensor]) -> None:
-        """Give a hollow net what was in it."""
+        """Put the tensors back into a hollow net."""
         for name, tensor in self.tensors().items():
             tensor.data = state[name].to(tensor.device)
 
     def tensors(self) -> dict[str, torch.Tensor]:
-        """All that the network holds, shared tensors once."""
+        """Return all parameters and buffers, shared ones once."""
         return {**dict(self.module_.named_parameters()), **dict(self.module_.named_buffers())}
 
     def linear_inputs(self, rows: RowDataset, positions: Sequence[int], linear: torch.nn.Linear) -> np.ndarray:
-        """What reaches a linear layer of the head, in eval mode, for some rows: (n, n_features), float32."""
+        """Return the inputs (n, n_features) of a linear layer of the head.
+
+        The network runs in eval mode, and the result is float32.
+        """
         self.module_.eval()
-        # Made at once: small arrays kept between large ones that are freed would hold on to the memory of all.
+        # Allocated first, because small arrays between large freed ones fragment the memory.
         inputs = np.empty((len(positions), linear.in_features), np.float32)
         seen: list[torch.Tensor] = []
         handle = linear.register_forward_pre_hook(lambda module, args: seen.append(args[0]))
@@ -448,6 +463,6 @@ class TransferNet(NeuralNet, Net):
 
 
 def _is_request(interruption: KeyboardInterrupt) -> bool:
-    """Whether it is skorch's `EarlyStopping` that asks in skorch's way, and not the user, who may interrupt it too."""
+    """Check whether skorch's `EarlyStopping`, not the user, raised the interrupt."""
     *_, (frame, _) = traceback.walk_tb(interruption.__traceback__)
     return frame.f_code is EarlyStopping.on_epoch_end.__code__

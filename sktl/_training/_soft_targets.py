@@ -1,4 +1,4 @@
-"""Learning from the answers of another network, beside what the labels say."""
+"""Soft targets: learning from the outputs of another network as well as from labels."""
 
 from typing import Any, NamedTuple
 
@@ -6,74 +6,79 @@ from torch import Tensor
 
 from sktl.exceptions import InputError
 
-LOGITS, WEIGHT = "soft_target", "soft_target_weight"  # columns of the rows that are learnt from
+LOGITS, WEIGHT = "soft_target", "soft_target_weight"  # columns of the training rows
 
 
 class SoftTargets(NamedTuple):
-    """Adds to a loss how far the answers are from those that stand beside the rows.
+    """Mix of the loss of the labels with the loss of the soft targets.
 
     Parameters
     ----------
     alpha : float
-        Share of these answers in the loss, from 0 to 1.
+        Weight of the soft targets in the loss, from 0 to 1.
     temperature : float
-        What softens them, see `soft_target_loss`.
+        Temperature of the soft targets, see `soft_target_loss`.
     """
 
     alpha: float
     temperature: float
 
     def mix(self, loss: Tensor, outputs: Any, batch: dict[str, Tensor]) -> Tensor:
-        """The loss of a batch with its part of both.
+        """Return the mixed loss of a batch.
 
         Parameters
         ----------
         loss : Tensor of shape ()
-            What the labels say.
+            Loss of the labels.
         outputs : Tensor of shape (n, n_classes), or a tuple that begins with it
-            What the network gave.
+            Output of the network.
         batch : dict of str to Tensor
-            What is known of the rows; among it their logits, and what each weighs, with a mean of one.
+            Columns of the batch, including the teacher's logits and their weights.
         """
         logits = outputs[0] if isinstance(outputs, tuple) else outputs
         soft = soft_target_loss(logits, batch[LOGITS].to(logits.device), self.temperature)
         answers = (soft * batch[WEIGHT].to(logits.device)).mean()
-        # Nothing of the labels is nothing also where they are infinitely unlikely.
+        # With alpha=1 the labels do not count, even if their loss is infinite.
         return answers if self.alpha == 1 else (1 - self.alpha) * loss + self.alpha * answers
 
 
 def soft_target_loss(student: Tensor, teacher: Tensor, temperature: float) -> Tensor:
-    """How far the student's softened answers are from the teacher's.
+    """Compute the distillation loss between softened student and teacher outputs.
 
     Parameters
     ----------
     student : Tensor of shape (n, n_classes)
-        Logits.
+        Logits of the student.
     teacher : Tensor of shape (n, n_classes)
-        Logits, or logarithms of probabilities. Finite: clip probabilities of zero before. Not detached here: compute
-        them without gradients.
+        Logits of the teacher, or logarithms of its probabilities. They must be finite,
+        so clip probabilities of zero. The teacher is not detached: compute its logits
+        without gradients.
     temperature : float
-        What the logits are divided by, greater than 0. Higher ones say more about the unlikely classes.
+        Divisor of the logits, greater than 0. A higher temperature gives more weight to
+        the unlikely classes.
 
     Returns
     -------
     loss : Tensor of shape (n,)
-        ``T² · KL(teacher_T ‖ student_T)`` of each row, the sum over the classes.
+        Loss of each row, ``T² · KL(teacher_T ‖ student_T)``, summed over the classes.
 
     Raises
     ------
     InputError
-        Where the shapes differ, or the temperature is not positive.
+        If the shapes differ, or the temperature is not positive.
 
     Notes
     -----
-    The gradient with respect to a logit is ``T · (softmax(student / T) - softmax(teacher / T))``; it tends to the
-    difference of the centred logits, divided by the number of classes, when ``T`` is large. Without the factor ``T²``
-    it would shrink as ``1 / T²``, and each temperature would want another learning rate.
+    The gradient with respect to a logit is
+    ``T · (softmax(student / T) - softmax(teacher / T))``. For large ``T`` it tends to
+    the difference of the centered logits, divided by the number of classes. Without the
+    factor ``T²`` it would shrink as ``1 / T²``, and each temperature would need a
+    different learning rate.
 
     References
     ----------
-    Hinton, Vinyals and Dean, "Distilling the Knowledge in a Neural Network", 2015, sections 2 and 2.1.
+    Hinton, Vinyals and Dean, "Distilling the Knowledge in a Neural Network", 2015,
+    sections 2 and 2.1.
 
     Examples
     --------
@@ -89,22 +94,23 @@ def soft_target_loss(student: Tensor, teacher: Tensor, temperature: float) -> Te
 
 
 def divergence(student: Tensor, teacher: Tensor) -> Tensor:
-    """KL(softmax(teacher) ‖ softmax(student)) of each row of logits (n, n_classes), shape (n,)."""
+    """Return KL(softmax(teacher) ‖ softmax(student)) of each row of logits."""
     log_student, log_teacher = student.log_softmax(1), teacher.log_softmax(1)
     return (log_teacher.exp() * (log_teacher - log_student)).sum(1)
 
 
 def check_logits(student: Tensor, teacher: Tensor, temperature: float) -> None:
-    """Refuse logits that are not of the same rows and classes, and a temperature of nothing."""
+    """Check that the shapes of the logits match and the temperature is positive."""
     check_same_shape(student, teacher)
     if not temperature > 0:
         raise InputError(
-            f"temperature={temperature} is not positive. Take 1 for the answers as they are, more to soften."
+            f"temperature must be greater than 0. Got {temperature} instead. Use 1 to leave the logits unchanged, or "
+            "more to soften them."
         )
 
 
 def check_same_shape(student: Tensor, teacher: Tensor) -> None:
-    """Refuse tensors that could not be compared number by number."""
+    """Check that student and teacher have the same shape."""
     ours, theirs = tuple(student.shape), tuple(teacher.shape)
-    if ours != theirs:  # they might be broadcast to something without meaning
-        raise InputError(f"student has the shape {ours} and teacher {theirs}. Give both the same shape.")
+    if ours != theirs:  # broadcasting could hide the mismatch
+        raise InputError(f"student and teacher must have the same shape. Got {ours} and {theirs} instead.")

@@ -1,4 +1,4 @@
-"""What learns, and how fast, as a table."""
+"""Table of the trainable parameters and their learning rates."""
 
 from sktl._table import ReadableTable, alike
 from sktl._training._skorch_net import TransferNet
@@ -6,14 +6,18 @@ from sktl.backbones import Backbone
 
 
 class TrainableSummary(ReadableTable):
-    """The stages and the head of a fine-tuned network, one per row; made by ``trainable_summary()``.
+    """Table of the stages and the head of a fine-tuned network.
+
+    It is returned by ``trainable_summary()`` of an estimator and has one row per stage
+    and one for the head: the number of parameters, whether they are trainable, and
+    their learning rate.
 
     Parameters
     ----------
     backbone : Backbone
         The network.
     net : skorch.NeuralNet
-        The net that trained it.
+        The net that trained the network.
     """
 
     def __init__(self, backbone: Backbone, net: TransferNet) -> None:
@@ -25,7 +29,7 @@ class TrainableSummary(ReadableTable):
         learning_rates = [rates.get(layer, 0.0) for layer in layers]
         n_trainable = sum(n for n, is_trainable in zip(parameters, trainable, strict=True) if is_trainable)
         super().__init__(
-            f"{backbone.name}: {n_trainable:,} of {sum(parameters):,} parameters learn",
+            f"{backbone.name}: {n_trainable:,} of {sum(parameters):,} parameters are trainable",
             {
                 "layer": layers,
                 "parameters": parameters,

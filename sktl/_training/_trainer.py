@@ -1,4 +1,4 @@
-"""The one trainer: it builds a net, starts its head, trains it, and hands over what was learned."""
+"""Trainer: builds a net, initializes its head and trains it."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -25,16 +25,16 @@ from sktl.exceptions import InputError, TrainingWarning
 
 @dataclass(frozen=True)
 class Trainer:
-    """Trains the rest of a network for an objective, as the settings say; it knows no estimator.
+    """Trains the rest of a network for an objective, independent of any estimator.
 
     Parameters
     ----------
     objective : Objective
-        What is learned.
+        The objective.
     settings : TrainingSettings, default=TrainingSettings()
-        How it is learned.
+        Hyperparameters of the training.
     pooling : str, default="avg"
-        What becomes of the last stage's output on its way to the head.
+        Pooling of the output of the last stage before the head.
     """
 
     objective: Objective
@@ -42,11 +42,14 @@ class Trainer:
     pooling: str = "avg"
 
     def but(self, **settings: Any) -> "Trainer":
-        """The same training with these settings replaced."""
+        """Return the same trainer with some settings replaced."""
         return replace(self, settings=self.settings.but(**settings))
 
     def build(self, backbone: Backbone, data: TrainingData, previous: "TransferNet | None" = None) -> TransferNet:
-        """A net with a new head, started as ``head_init`` says; with the head and the history of a previous net."""
+        """Return a net with an initialized head, or with that of a previous net.
+
+        A previous net also passes on its history.
+        """
         last = backbone.stages[-1]
         (n_features,) = pooled_shape(last.output_shape, self.pooling, last.channel_axis)
         head = make_head(
@@ -74,13 +77,13 @@ class Trainer:
         return net
 
     def start_head(self, net: TransferNet, data: TrainingData) -> None:
-        """Fit the head's last layer to what reaches it from the untouched network."""
+        """Fit the last layer of the head to its inputs in the untrained network."""
         head = net.module_.head
         linear = last_linear(head)
         if linear is None:
             raise InputError(
-                f"head_init='probe' starts the head's last linear layer, and {type(head).__name__} is no sequence that "
-                "ends with one. Use head_init='random', or an nn.Sequential with an nn.Linear at its end."
+                f"head_init='probe' needs a head that ends with a linear layer. Got {type(head).__name__} instead. Use "
+                "head_init='random', or an nn.Sequential that ends with an nn.Linear."
             )
         positions = probe_rows(len(data.rows), linear.in_features, data.seed)
         features = net.linear_inputs(data.rows, positions.tolist(), linear)
@@ -99,27 +102,31 @@ class Trainer:
         start: "Checkpoint | None" = None,
         is_step: bool = False,
     ) -> None:
-        """Train the net from its present weights on.
+        """Train the net, starting from its current weights.
 
         Parameters
         ----------
         net : TransferNet
-            As `build` makes it.
+            A net made by `build`.
         data : TrainingData
-            What it learns from and is evaluated on.
+            Training and validation rows.
         callbacks : sequence of (str, skorch callback), default=()
-            What else happens in this training.
+            Further callbacks of this training.
         start : Checkpoint or None, default=None
-            Where an earlier training with the same data was, which it goes on from; see `sktl._training._loop.train`.
+            Checkpoint of an earlier training with the same data to resume, see
+            `sktl._training._loop.train`.
         is_step : bool, default=False
-            Whether it is one epoch of many calls, whose rates are constant and which is evaluated by nobody.
+            Whether this is one of many calls of a single epoch, with constant rates and
+            without evaluation.
 
         Raises
         ------
         DivergenceError
-            If the loss, the weights or the outputs are no finite numbers. The net has its last good weights.
+            If the loss, the weights or the outputs become NaN or infinite. The net has
+            its last good weights.
         KeyboardInterrupt
-            If Ctrl-C ended the training. The net has the weights of the last whole epoch, or the best ones.
+            If training was interrupted with Ctrl-C. The net has the weights of the last
+            complete epoch, or the best ones.
         """
         settings = self.settings
         is_judged = data.valid is not None and settings.early_stopping
@@ -140,12 +147,12 @@ class Trainer:
                 callbacks=callbacks,
                 is_step=is_step,
             )
-            keeps_moments = is_step  # the next step goes on with them; a fit is over
-        finally:  # also after a divergence or Ctrl-C: there are the last good weights, and what led away is forgotten
+            keeps_moments = is_step  # the next step continues with them
+        finally:  # a divergence or Ctrl-C restored good weights, which old moments do not fit
             net.forget_training(keeps_moments=keeps_moments)
 
     def _net(self, network: RestNetwork, backbone: Backbone) -> TransferNet:
-        """A skorch net, with what ``net_params`` adds to the settings or says otherwise."""
+        """Return a skorch net. ``net_params`` take precedence over the settings."""
         settings = self.settings
         net_params = dict(settings.net_params or {})
         params = {
@@ -165,10 +172,10 @@ class Trainer:
         except (TypeError, ValueError) as error:
             if not net_params:
                 raise
-            raise InputError(f"net_params={net_params!r} is not what skorch.NeuralNet takes: {error}") from error
+            raise InputError(f"net_params={net_params!r} is not accepted by skorch.NeuralNet: {error}") from error
 
     def _unfreezing(self, net: TransferNet, depth: int, is_step: bool) -> "GradualUnfreezing | None":
-        """Gradual unfreezing, in the epochs of this training, or in all steps so far."""
+        """Return the callback for gradual unfreezing; warn if epochs are too few."""
         every, n_epochs = self.settings.unfreeze_every, self.settings.max_epochs
         if every is None:
             return None
@@ -176,14 +183,15 @@ class Trainer:
         n_learning = n_stages - depth
         if not is_step and n_learning * every >= n_epochs > 0:
             warn(
-                f"unfreeze_every={every} takes {n_learning * every} epochs until all {n_learning} stages learn that "
-                f"freeze_depth={self.settings.freeze_depth!r} lets learn, and max_epochs={n_epochs} ends before. Use "
-                "more epochs, a smaller unfreeze_every, or freeze more.",
+                f"unfreeze_every={every} unfreezes the last of the {n_learning} stages that "
+                f"freeze_depth={self.settings.freeze_depth!r} leaves trainable after {n_learning * every} epochs, but "
+                f"training ends after max_epochs={n_epochs}. Increase max_epochs, use a smaller unfreeze_every, or "
+                "freeze more stages.",
                 TrainingWarning,
             )
         return GradualUnfreezing(n_stages, depth, every, n_before=0 if is_step else len(net.history))
 
 
 def trained_backbone(backbone: Backbone, net: TransferNet, depth: int) -> Backbone:
-    """The network with what the net has learned, for whoever takes it as a backbone."""
+    """Return the backbone with the trained weights."""
     return backbone.with_weights(net.module_.stages.state_dict()) if depth < len(backbone.stages) else backbone

@@ -252,7 +252,7 @@ def test_the_last_good_weights_are_put_back(tiny, make_net, make_rows, value, st
     expected = make_net(tiny, 1)
     train(expected, rows, epochs=2, seed=0)
     net = make_net(tiny, 1)
-    with pytest.raises(DivergenceError, match=r"in epoch [34]: lr=0\.01 is too large.*the weights of epoch 2\."):
+    with pytest.raises(DivergenceError, match=r"in epoch [34]\. .*\(lr=0\.01\) is too large.*the weights of epoch 2\."):
         train(net, rows, epochs=4, seed=0, callbacks=[("break", BreakAt(3, step, value))])
     assert same(weights(net), weights(expected))
     assert net.kept_epoch_ == 2
@@ -274,7 +274,9 @@ def test_the_very_last_step_may_break_the_weights(tiny, make_net, make_rows):
     """Weights that are no numbers after the last epoch are an error too, though every loss was a number."""
     net = make_net(tiny, 1)
     start = weights(net)
-    with pytest.raises(DivergenceError, match=r"weights became no finite numbers in epoch 1.*that it began with"):
+    with pytest.raises(
+        DivergenceError, match=r"^Weights became NaN or infinite in epoch 1\..* keeps its initial weights\.$"
+    ):
         train(net, make_rows(tiny, 1), epochs=1, seed=0, callbacks=[("break", BreakAt(1, 3, float("nan")))])
     assert same(weights(net), start)
 

@@ -25,7 +25,9 @@ def test_what_an_objective_need_not_say(tiny, digits, make_table):
     assert objective.taps(tiny) is None
     with pytest.raises(NotImplementedError):
         objective.loss(tiny)
-    with pytest.raises(InputError, match=r"fits the head to targets, and there are none\. Use head_init='random'"):
+    with pytest.raises(
+        InputError, match=r"fits the head to targets, but this estimator has none\. Use head_init='random'"
+    ):
         objective.probe(np.ones((2, 3)), None, np.arange(2))
 
 

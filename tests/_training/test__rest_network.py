@@ -311,16 +311,16 @@ class TwoOutputs(nn.Linear):
 @pytest.mark.parametrize(
     ("head", "match"),
     [
-        (frozen_head(), r"frozen parameters \['0.weight', '0.bias'\].*cannot be frozen.*requires_grad_\(True\)"),
-        (nn.LazyLinear(3), "lazy layers.*number of inputs: 8"),
-        (nn.Linear(9, 3), r"cannot take features of shape \(n, 8\)"),
-        (nn.Linear(8, 2), r"gives \(2, 2\).*has to give \(2, 3\): one output per class or target"),
-        (nn.Sequential(nn.Linear(8, 3), nn.Flatten(0)), r"gives \(6,\)"),
-        (TwoOutputs(8, 3), "gives tuple"),
-        ("conv", "head='conv' is no head. Use 'linear', the widths"),
-        ((0,), r"head=\(0,\) is no head"),
-        ((2.5,), "is no head"),
-        (("8",), "is no head"),
+        (frozen_head(), r"frozen parameters: \['0.weight', '0.bias'\].*must be trainable.*requires_grad_\(True\)"),
+        (nn.LazyLinear(3), "lazy layers.*fixed number of inputs, 8"),
+        (nn.Linear(9, 3), r"fails on features of shape \(n, 8\)"),
+        (nn.Linear(8, 2), r"outputs of shape \(2, 3\), one per class or target\. Got \(2, 2\) instead"),
+        (nn.Sequential(nn.Linear(8, 3), nn.Flatten(0)), r"Got \(6,\) instead"),
+        (TwoOutputs(8, 3), "Got tuple instead"),
+        ("conv", r"head must be 'linear', a tuple of widths.* Got 'conv' instead"),
+        ((0,), r"Got \(0,\) instead"),
+        ((2.5,), r"Got \(2\.5,\) instead"),
+        (("8",), r"Got \('8',\) instead"),
     ],
 )
 def test_heads_that_cannot_work(head, match):

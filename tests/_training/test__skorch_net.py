@@ -122,7 +122,7 @@ def test_an_interruption_in_a_batch_keeps_what_was_learnt(tiny, make_net, make_r
     net = make_net(tiny, 1, criterion=Loss())
     with pytest.raises(KeyboardInterrupt) as raised:
         learn(net, make_rows(tiny, 1), epochs=4, first=[("interrupt", interrupt)])
-    assert raised.value.__notes__ == ["Training was interrupted after 1 whole epochs."]
+    assert raised.value.__notes__ == ["Training was interrupted after 1 complete epochs."]
     assert len(net.history) == 1
     assert same(weights(net), interrupt.before) == (place != "on_batch_end")
     interrupt.n_batches = 100

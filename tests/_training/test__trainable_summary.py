@@ -41,7 +41,7 @@ def test_it_counts_the_parameters(digits, quick):
 
 def test_stages_that_wait_are_frozen_still(digits, quick):
     """With gradual unfreezing it shows what learnt in the last epoch."""
-    with pytest.warns(TrainingWarning, match="max_epochs=2 ends before"):
+    with pytest.warns(TrainingWarning, match="training ends after max_epochs=2"):
         table = summary(digits, quick, freeze_depth=0, unfreeze_every=1, max_epochs=2).to_dict()
     assert table["trainable"] == [False] * 4 + [True] * 2
 
@@ -50,7 +50,7 @@ def test_it_reads_well(digits, quick):
     """As text, as HTML and as a DataFrame it has a title or a row for each layer, the head last."""
     table = summary(digits, quick, lr=0.001)
     lines = str(table).splitlines()
-    assert lines[0] == "sktl_mini: 1,539 of 1,657,923 parameters learn"
+    assert lines[0] == "sktl_mini: 1,539 of 1,657,923 parameters are trainable"
     assert lines[2].split() == ["layer", "parameters", "trainable", "learning", "rate"]
     assert [line.split()[0] for line in lines[3:]] == STAGES
     assert lines[-1].split() == ["head", "1,539", "yes", "0.001"]

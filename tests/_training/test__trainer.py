@@ -181,7 +181,9 @@ def test_the_reconstructor_is_an_estimator(digits):
     assert not hasattr(clone(fitted), "net_")
     inside = make_pipeline(MinMaxScaler(), clone(fitted)).fit(X, None)
     assert inside.predict(X).shape == images.shape
-    with pytest.raises(InputError, match=r"fits the head to targets, and there are none\. Use head_init='random'"):
+    with pytest.raises(
+        InputError, match=r"fits the head to targets, but this estimator has none\. Use head_init='random'"
+    ):
         clone(fitted).set_params(head_init="probe").fit(X, None)
     with pytest.raises(ValueError, match="'dropout' parameter of Reconstructor"):
         clone(fitted).set_params(dropout=2).fit(X, None)
@@ -265,7 +267,7 @@ def test_a_head_that_no_probe_can_start(make, tiny):
 
     trainer, data = make(settings=QUICK.but(head=Odd()))
     with pytest.raises(
-        InputError, match=r"head_init='probe' starts.* Odd is no sequence.*head_init='random', or an nn"
+        InputError, match=r"head_init='probe' needs a head .* Got Odd instead.*head_init='random', or an nn"
     ):
         trainer.build(tiny, data)
     random = trainer.but(head_init="random")
@@ -300,7 +302,7 @@ def test_settings_reach_the_net(make, tiny):
     assert not net.module_.freeze_bn
     over = trainer.but(net_params={"lr": 0.9, "batch_size": 5}).build(tiny, data)
     assert (over.lr, over.batch_size, over.lr_decay) == (0.9, 5, 0.7)
-    with pytest.raises(InputError, match=r"net_params=\{'nothing': 1\} is not what skorch.NeuralNet takes"):
+    with pytest.raises(InputError, match=r"net_params=\{'nothing': 1\} is not accepted by skorch.NeuralNet"):
         trainer.but(net_params={"nothing": 1}).build(tiny, data)
 
 
@@ -338,7 +340,9 @@ def test_unfreezing_that_comes_to_no_end_is_warned_of(make, tiny):
     """With the figures; and each stage learns when it is due."""
     settings = QUICK.but(unfreeze_every=1, freeze_depth=1)
     trainer, data = make(1, settings)
-    said = r"unfreeze_every=1 takes 2 epochs until all 2 stages learn that freeze_depth=1 lets learn, and max_epochs=2"
+    said = (
+        "last of the 2 stages that freeze_depth=1 leaves trainable after 2 epochs, but training ends after max_epochs=2"
+    )
     net = trainer.build(tiny, data)
     with pytest.warns(TrainingWarning, match=said):
         trainer.train(net, data)
