@@ -1,7 +1,8 @@
-"""What the trainable rest of a network learns from: the output of its frozen prefix, batch by batch.
+"""Activations: the output of a frozen prefix, batch by batch, as input of the rest.
 
-Frozen stages give the same output for the same pixels, so it is computed once and kept where that can be (`stored`), or
-again for every batch where the pixels change from epoch to epoch or there is no room (`live`).
+Frozen stages return the same output for the same pixels, so it is computed once and
+stored if possible (`stored`). If the pixels change in each epoch or nothing may be
+stored, it is computed again for every batch (`live`).
 """
 
 import contextlib
@@ -26,33 +27,39 @@ Positions = Sequence[int] | np.ndarray
 
 
 def _default_memory() -> int:
-    """One GiB, or an eighth of the machine's memory where that is less."""
+    """Return one GiB, or an eighth of the memory of the machine if that is less."""
     limit = 2**30
     try:
         return min(limit, os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") // 8)
-    except (AttributeError, ValueError, OSError):  # Windows does not say
+    except (AttributeError, ValueError, OSError):  # not available on Windows
         return limit
 
 
-MEMORY_BYTES = _default_memory()  # the largest table that lies in memory
-_FULL = {errno.ENOSPC, errno.EFBIG, getattr(errno, "EDQUOT", errno.ENOSPC)}  # Windows knows no quota
+MEMORY_BYTES = _default_memory()  # size of the largest table kept in memory
+_FULL = {errno.ENOSPC, errno.EFBIG, getattr(errno, "EDQUOT", errno.ENOSPC)}  # no EDQUOT on Windows
 
 
 class Augmentation(Protocol):
-    """What makes a table of other images out of a table of images, other ones in each epoch."""
+    """Random transformation of a table of images, different in each epoch."""
 
     def augmented(self, images: Images, epoch: int) -> Sequence[TableImage]:
-        """The images as they look in one epoch, which each image's own content decides."""
+        """Return the images as augmented in an epoch.
+
+        An augmented image depends on the content of that image, not on the others.
+        """
 
 
 class Activations(Protocol):
-    """The output of a frozen prefix for a table of images."""
+    """Output of a frozen prefix for a table of images."""
 
     def __len__(self) -> int:
-        """The number of images."""
+        """Return the number of images."""
 
     def batch(self, positions: Positions, epoch: int) -> torch.Tensor:
-        """The rows of some images in one epoch (0, 1, ...); float32, or uint8 where no stage is frozen."""
+        """Return the rows of some images in an epoch (0, 1, ...).
+
+        The dtype is float32, or uint8 if no stage is frozen.
+        """
 
 
 def fetch_activations(
@@ -64,31 +71,34 @@ def fetch_activations(
     n_views: "int | None" = None,
     listeners: Sequence[Progress] = (),
 ) -> Activations:
-    """The output of a frozen prefix for all images: computed now and kept, or computed for every batch.
+    """Compute the output of a frozen prefix for all images, now or for every batch.
 
     Parameters
     ----------
     prefix : FrozenPrefix
-        With one layer, or with none, which gives the images themselves. For ``stored=False`` it should have
-        ``cache=None``: nobody asks a second time for what an augmented image gave.
+        A prefix with one layer, or without layers, which returns the images. With
+        ``stored=False`` it should have ``cache=None``, because augmented images do not
+        recur.
     images : Images
         The images.
     stored : bool
-        Whether the output is computed now, once, and kept while this object lives.
+        Whether to compute the output once, now, and keep it as long as the returned
+        object.
     augmentation : Augmentation or None, default=None
-        What changes the images.
+        Augmentation of the images.
     n_views : int or None, default=None
-        How many augmented views of each image there are; epoch ``e`` uses view ``e % n_views``. More views than
-        epochs are work for nothing. None is another view in each epoch, and only for what is not stored.
+        Number of augmented views of each image; epoch ``e`` uses view ``e % n_views``.
+        It should not exceed the number of epochs. None uses a new view in each epoch
+        and requires ``stored=False``.
     listeners : sequence of callable, default=()
-        Each is called as ``listener(n_done, n_rows)`` while rows are computed to be stored.
+        Functions called as ``listener(n_done, n_rows)`` while rows are stored.
 
     Raises
     ------
     ImageError
-        Where an image cannot be read.
+        If an image cannot be read.
     OSError
-        Where the rows are too many for the memory and for the disk.
+        If the rows fit neither into memory nor on the disk.
     """
     if not stored:
         return LiveActivations(prefix, images, augmentation, n_views)
@@ -96,12 +106,12 @@ def fetch_activations(
 
 
 class StoredActivations:
-    """Rows that are computed once, when this is made.
+    """Activations computed once, on construction.
 
     Parameters
     ----------
     prefix, images, augmentation, n_views, listeners
-        As in `fetch_activations`.
+        See `fetch_activations`.
     """
 
     def __init__(
@@ -114,7 +124,10 @@ class StoredActivations:
         listeners: Sequence[Progress] = (),
     ):
         if (augmentation is None) != (n_views is None):
-            raise InputError(f"Stored views need both: augmentation={augmentation!r} and n_views={n_views!r}.")
+            raise InputError(
+                "augmentation and n_views must be set together. "
+                f"Got augmentation={augmentation!r} and n_views={n_views!r} instead."
+            )
         self._n_images = len(images)
         self._n_views = n_views or 1
         rows: Any = images
@@ -129,18 +142,18 @@ class StoredActivations:
         return self._n_images
 
     def batch(self, positions: Positions, epoch: int) -> torch.Tensor:
-        """The rows of some images in one epoch."""
+        """Return the rows of some images in an epoch."""
         first = epoch % self._n_views * self._n_images
         return torch.from_numpy(self._store.take(first + np.asarray(positions)))
 
 
 class LiveActivations:
-    """Rows that are computed when they are asked for; nothing is kept.
+    """Activations computed for each batch and not stored.
 
     Parameters
     ----------
     prefix, images, augmentation, n_views
-        As in `fetch_activations`.
+        See `fetch_activations`.
     """
 
     def __init__(
@@ -159,7 +172,7 @@ class LiveActivations:
         return len(self._images)
 
     def batch(self, positions: Positions, epoch: int) -> torch.Tensor:
-        """The rows of some images in one epoch."""
+        """Compute the rows of some images in an epoch."""
         images: Any = self._images.take(np.asarray(positions))
         if self._augmentation is not None:
             view = epoch if self._n_views is None else epoch % self._n_views
@@ -169,7 +182,7 @@ class LiveActivations:
 
 
 class GivenActivations:
-    """Rows that somebody has already.
+    """Activations that exist already.
 
     Parameters
     ----------
@@ -184,12 +197,12 @@ class GivenActivations:
         return len(self._rows)
 
     def batch(self, positions: Positions, epoch: int) -> torch.Tensor:
-        """The rows of some images, the same in each epoch."""
+        """Return the rows of some images, the same in each epoch."""
         return self._rows[torch.as_tensor(positions)]
 
 
 class _Views(Sequence[TableImage]):
-    """Several tables of equal length, one after the other."""
+    """Concatenation of tables of equal length."""
 
     def __init__(self, tables: Sequence[Sequence[TableImage]]):
         self._tables = tables
@@ -202,29 +215,32 @@ class _Views(Sequence[TableImage]):
         return self._tables[table][position]
 
     def digest(self, index: int) -> bytes:
-        """Of one view of an image."""
+        """Return the digest of a view of an image."""
         return self[index].digest
 
 
 class RowStore:
-    """A table that is filled row by row: an array while it is small, a temporary file where it is large.
+    """Table that is filled row by row, in memory if it is small and on disk otherwise.
 
-    The file has no name, so that nothing is left behind however the process ends. Rows are read by position and not
-    mapped into memory: mapped pages would count as memory of the process, and a job in a container would be killed.
+    The file is temporary and has no name, so nothing remains after a crash. Rows are
+    read, not memory-mapped: mapped pages count as memory of the process, and a
+    container would kill it.
 
     Parameters
     ----------
     shape : tuple of int
-        Shape of the table, the first axis the rows.
+        Shape of the table. The first axis is the rows.
     dtype : dtype-like
-        Type of its values.
+        Type of the values.
     max_memory : int or None, default=None
-        The largest table that lies in memory, in bytes; None takes ``MEMORY_BYTES``.
+        Size in bytes of the largest table to keep in memory. None uses
+        ``MEMORY_BYTES``.
 
     Raises
     ------
     OSError
-        Where the disk has no room for the table: at once where the system can tell, else when a row is written.
+        If the disk is too small for the table: at once if the system can reserve space,
+        otherwise when a row is written.
     """
 
     def __init__(self, shape: Sequence[int], dtype: Any, *, max_memory: "int | None" = None):
@@ -244,8 +260,8 @@ class RowStore:
 
     def __reduce__(self) -> NoReturn:
         raise TypeError(
-            "A RowStore cannot be pickled: it may lie in a file that no other process can open, and it lives during "
-            "one fit. Keep it out of what is pickled or sent to a worker."
+            "A RowStore cannot be pickled, because its temporary file cannot be opened by other processes. Exclude it "
+            "from objects that are pickled or sent to workers."
         )
 
     def __setitem__(self, position: int, row: Any) -> None:
@@ -257,12 +273,12 @@ class RowStore:
         self._write(values.reshape(-1).view(np.uint8).data, position * self._row_bytes)
 
     def take(self, positions: Positions) -> np.ndarray:
-        """A copy of the rows at ``positions``, which count from the start.
+        """Return a copy of the rows at ``positions``.
 
         Parameters
         ----------
         positions : array-like of int
-            Any order, repeats allowed.
+            Nonnegative positions, in any order and possibly repeated.
 
         Returns
         -------
@@ -271,12 +287,12 @@ class RowStore:
         Raises
         ------
         IndexError
-            Where a position is not in the table.
+            If a position is out of range.
         """
         indices = np.asarray(positions, np.intp)
         if indices.size and not 0 <= indices.min() <= indices.max() < len(self):
             raise IndexError(
-                f"Positions {indices.min()} to {indices.max()} are not all in a table of {len(self)} rows."
+                f"Positions {indices.min()} to {indices.max()} are out of bounds for a table of {len(self)} rows."
             )
         if self.in_memory:
             return self._array[indices]
@@ -286,7 +302,7 @@ class RowStore:
         return rows
 
     def _open(self) -> None:
-        """Make the file, as long as it is going to be and with its room on the disk, where the system reserves it."""
+        """Create the file in its final size and reserve its space if possible."""
         try:
             self._file = tempfile.TemporaryFile(buffering=0)  # noqa: SIM115, it lives as long as this object
             weakref.finalize(self, self._file.close)
@@ -299,17 +315,17 @@ class RowStore:
             except OSError as error:
                 if error.errno in _FULL:
                     self._say_full(error)
-                # else this file system reserves nothing, and a row that finds no room says so
+                # else the file system cannot reserve space; `_write` reports a full disk
 
     def _read(self, offset: int) -> bytes:
-        if hasattr(os, "pread"):  # a forked worker shares the file's place, which pread does not use
+        if hasattr(os, "pread"):  # ignores the file offset, which forked workers share
             return os.pread(self._file.fileno(), self._row_bytes, offset)
         with self._lock:
             self._file.seek(offset)
             return self._file.read(self._row_bytes)
 
     def _write(self, data: memoryview, offset: int) -> None:
-        """Write all of ``data``; a disk that gets full takes a part first and refuses the next one."""
+        """Write all of ``data``; a nearly full disk may accept only a part at first."""
         try:
             while data:
                 n_written = self._write_some(data, offset)
@@ -329,6 +345,6 @@ class RowStore:
             error.errno,
             f"{os.strerror(error.errno or 0)}: the output of the frozen stages needs {self.nbytes:,} bytes in the "
             f"temporary directory {tempfile.gettempdir()!r}. Set the environment variable TMPDIR to a directory with "
-            "that much room, pass cache=None, with which nothing is stored, or freeze more: a deeper freeze_depth "
-            "mostly gives smaller rows",
+            "enough free space, pass cache=None to store nothing, or freeze more stages: a larger freeze_depth usually "
+            "gives smaller outputs",
         ) from error

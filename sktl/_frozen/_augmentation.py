@@ -1,8 +1,9 @@
-"""Augmentation: images that look a little different in each epoch, and the same each time that epoch is asked for.
+"""Reproducible data augmentation.
 
-What an image becomes is a pure function of its own content, of a seed and of the epoch: not of its position, of the
-other images, or of the thread that decodes it. So two fits with one ``random_state`` see the same images, and the
-folds and candidates of a grid search share, through the cache, what they store.
+An augmented image is a pure function of the content of the image, a seed and the epoch.
+It does not depend on its position, on other images or on the thread that decodes it.
+Two fits with the same ``random_state`` therefore see the same images, and the folds and
+candidates of a grid search share stored views through the cache.
 """
 
 from collections.abc import Callable, Sequence
@@ -29,32 +30,33 @@ AUGMENT_CONSTRAINTS: dict = {
 
 Transform = Callable[[torch.Tensor], Any]
 
-_CROP_AREA = (0.35, 1.0)  # the tutorials' (0.08, 1.0) is for a million images; of a few thousand it cuts off too much
+_CROP_AREA = (0.35, 1.0)  # the usual (0.08, 1.0) suits a million images, not a few thousand
 _CROP_ASPECT = (3 / 4, 4 / 3)
 
 
 def make_augmentation(augment: "str | Transform | None", *, seed: int, backbone: Backbone) -> "Augmentation | None":
-    """What the parameter ``augment=`` means.
+    """Return the augmentation defined by the parameter ``augment``.
 
     Parameters
     ----------
     augment : str, callable or None
-        A recipe's name, or what is called with one image: a `torchvision.tv_tensors.Image`, ``uint8`` of shape
-        (channels, height, width), of the image's own size. It gives a tensor, a PIL image or an array.
+        Name of a recipe, or a function of an image: a `torchvision.tv_tensors.Image` of
+        dtype ``uint8`` and shape (channels, height, width), before resizing. It returns
+        a tensor, a PIL image or an array.
     seed : int
-        What the views depend on beside the images.
+        Seed of the views.
     backbone : Backbone
-        The network that the images are for.
+        The network that takes the images.
 
     Returns
     -------
-    Augmentation or None
-        None for None.
+    augmentation : Augmentation or None
+        The augmentation, if any.
 
     Raises
     ------
     InputError
-        Where there is no such recipe, or where it knows no images with that many channels.
+        If the recipe does not exist or does not support the number of channels.
     """
     if augment is None:
         return None
@@ -62,35 +64,37 @@ def make_augmentation(augment: "str | Transform | None", *, seed: int, backbone:
         return Augmentation(augment, seed)
     if augment not in RECIPES:
         raise InputError(
-            f"augment={augment!r} is no recipe. Use one of {sorted(RECIPES)}, None, or a callable such as a "
-            "transform of torchvision.transforms.v2."
+            f"augment must be one of {sorted(RECIPES)}, None, or a callable such as a transform from "
+            f"torchvision.transforms.v2. Got {augment!r} instead."
         )
-    if augment in _OF_COLOURS and backbone.in_channels not in (1, 3):
+    if augment in _COLOR_RECIPES and backbone.in_channels not in (1, 3):
         raise InputError(
-            f"augment={augment!r} changes colours, of pictures with 1 or 3 channels, but in_channels="
+            f"augment={augment!r} changes colors and needs images with 1 or 3 channels, but in_channels="
             f"{backbone.in_channels}. Use 'flip', 'crop_flip' or a callable."
         )
-    import torchvision  # not before it is needed: it takes seconds to load
+    import torchvision  # imported here because it takes seconds
 
     versions = f"{torch.__version__}|{torchvision.__version__}|{PIL.__version__}"
-    key = f"{augment} 1|{backbone.preprocessing.pixels_key}|{versions}"  # raise the number when a recipe changes
+    key = f"{augment} 1|{backbone.preprocessing.pixels_key}|{versions}"  # increase 1 when a recipe changes
     return Augmentation(RECIPES[augment](backbone.preprocessing), seed, key=key)
 
 
 class Augmentation:
-    """One transform of images, with its seed.
+    """Transform of images with a seed.
 
     Parameters
     ----------
     transform : callable
-        Called with a `torchvision.tv_tensors.Image`, ``uint8`` of shape (channels, height, width), which it may
-        change. It gives a tensor of such a shape, a PIL image, or an array of shape (height, width, channels), as
-        ``uint8`` or as floats from 0 to 1. It may draw from the global generators of torch, NumPy and Python.
+        Function of a `torchvision.tv_tensors.Image` of dtype ``uint8`` and shape
+        (channels, height, width), which it may change. It returns a tensor of that kind
+        of shape, a PIL image, or an array of shape (height, width, channels), as
+        ``uint8`` or as floats from 0 to 1. It may draw from the global generators of
+        torch, NumPy and Python.
     seed : int
-        What the views depend on beside the images.
+        Seed of the views.
     key : str or None, default=None
-        Names all that determines what the transform does. With it, a view's digest is known before the image is
-        decoded; without, the pixels have to be looked at.
+        Name that determines what the transform does. With a key, the digest of a view
+        is known without decoding the image.
     """
 
     def __init__(self, transform: Transform, seed: int, *, key: "str | None" = None):
@@ -99,30 +103,30 @@ class Augmentation:
         self.key = key
 
     def augmented(self, images: Images, epoch: int) -> Sequence[TableImage]:
-        """The images as they look in one epoch, made one by one when asked for; safe to ask from several threads.
+        """Return the images as augmented in an epoch, computed lazily and thread-safe.
 
         Parameters
         ----------
         images : Images
             The images.
         epoch : int
-            Which epoch, or which view.
+            The epoch, or the number of the view.
 
         Returns
         -------
-        sequence of TableImage
+        augmented : sequence of TableImage
         """
         return _AugmentedTable(self, images, epoch)
 
     def apply(self, pixels: np.ndarray, state: bytes) -> np.ndarray:
-        """Transform one image, with the randomness that ``state`` stands for.
+        """Transform one image.
 
         Parameters
         ----------
         pixels : ndarray of shape (height, width, channels) and dtype uint8
             The image; it is not changed.
         state : bytes
-            What the generators are seeded with.
+            Seed of the random generators.
 
         Returns
         -------
@@ -131,23 +135,23 @@ class Augmentation:
         Raises
         ------
         InputError
-            Where the transform gives no such image.
+            If the transform does not return an image with these channels.
         """
         from torchvision import tv_tensors  # loads all of torchvision's transforms
 
-        # Channels come first by the strides alone, as in what torchvision makes of a PIL image: nothing is rearranged.
+        # A permuted view, not a copy, as in torchvision's conversion of PIL images.
         image = tv_tensors.Image(torch.from_numpy(pixels.copy()).permute(2, 0, 1))
         try:
             with seeded_everywhere(xxhash.xxh3_64_intdigest(state)):
                 result = self.transform(image)
         except Exception as error:
-            error.add_note(f"It was raised by augment={self.transform!r}, for a picture of shape {tuple(image.shape)}.")
+            error.add_note(f"Raised by augment={self.transform!r} for an image of shape {tuple(image.shape)}.")
             raise
         return _as_pixels(result, pixels.shape[2])
 
 
 class _AugmentedTable(Sequence[TableImage]):
-    """A table of images as they look in one epoch."""
+    """Table of images as augmented in an epoch."""
 
     def __init__(self, augmentation: Augmentation, images: Images, epoch: int):
         self._augmentation, self._images, self._epoch = augmentation, images, epoch
@@ -159,16 +163,16 @@ class _AugmentedTable(Sequence[TableImage]):
         return _AugmentedImage(self._augmentation, self._images[index], self._epoch)
 
     def digest(self, index: int) -> bytes:
-        """Of the image as it looks in this epoch."""
+        """Return the digest of an image as augmented in this epoch."""
         return self[index].digest
 
 
 class _AugmentedImage(TableImage):
-    """An image as it looks in one epoch; it is decoded and changed once."""
+    """Image as augmented in an epoch. It is decoded and transformed once."""
 
     def __init__(self, augmentation: Augmentation, image: TableImage, epoch: int):
         self._augmentation, self._image, self._epoch = augmentation, image, epoch
-        # Not a cached_property: in Python 3.11 that has one lock for all images, which decodes them one by one.
+        # Not a cached_property, whose single lock in Python 3.11 would serialize decoding.
         self._pixels: np.ndarray | None = None
 
     @property
@@ -187,22 +191,22 @@ class _AugmentedImage(TableImage):
         return self._pixels
 
     def _state(self) -> bytes:
-        """What the randomness depends on."""
+        """Return the seed of this image's randomness."""
         return b"%s|%d|%d" % (self._image.digest, self._augmentation.seed, self._epoch)
 
 
 def _as_pixels(result: Any, n_channels: int) -> np.ndarray:
-    """What a transform gave, as ``uint8`` of shape (height, width, channels)."""
+    """Convert the output of a transform to ``uint8`` (height, width, channels)."""
 
     def refuse(what: str) -> NoReturn:
         raise InputError(
-            f"augment has to give a picture with {n_channels} channels, as uint8 or as floats from 0 to 1: a tensor of "
-            f"shape (channels, height, width), an array of shape (height, width, channels), or a PIL image; {what}."
+            f"augment must return an image with {n_channels} channels, as uint8 or as floats from 0 to 1: a tensor of "
+            f"shape (channels, height, width), an array of shape (height, width, channels), or a PIL image. Got {what}."
         )
 
     if isinstance(result, Image.Image):
         if result.mode != {1: "L", 3: "RGB"}.get(n_channels):
-            refuse(f"it gave a PIL image of mode {result.mode!r}")
+            refuse(f"a PIL image of mode {result.mode!r} instead")
         values = np.asarray(result).reshape(result.height, result.width, n_channels)
     elif isinstance(result, torch.Tensor):
         tensor = result.detach().cpu()
@@ -211,35 +215,35 @@ def _as_pixels(result: Any, n_channels: int) -> np.ndarray:
     elif isinstance(result, np.ndarray):
         values = result
     else:
-        refuse(f"it gave {type(result).__name__!r}")
+        refuse(f"{type(result).__name__!r} instead")
     if values.ndim != 3 or values.shape[2] != n_channels or not values.size:
-        refuse(f"it gave {type(result).__name__!r} of shape {tuple(result.shape)}")
+        refuse(f"{type(result).__name__!r} of shape {tuple(result.shape)} instead")
     if values.dtype.kind == "f":
         low, high = float(values.min()), float(values.max())
-        # Bicubic resizing overshoots a little; more than that are values on another scale, or normalised ones.
+        # Bicubic resizing overshoots a little; larger values have another scale or are normalized.
         if not -0.25 <= low <= high <= 1.25:
             refuse(
-                f"it gave values from {low:.3g} to {high:.3g}. Leave out what normalises: that is done afterwards, as "
-                "the weights want it"
+                f"values from {low:.3g} to {high:.3g} instead. Remove any normalization from augment: images are "
+                "normalized afterwards"
             )
         values = np.rint(np.clip(values, 0, 1) * 255).astype(np.uint8)
     if values.dtype != np.uint8:
-        refuse(f"it gave values of dtype {values.dtype}")
+        refuse(f"values of dtype {values.dtype} instead")
     return np.ascontiguousarray(values)
 
 
 def _flip(preprocessing: Preprocessing) -> Transform:
-    """Mirror every other image."""
+    """Return a transform that mirrors images with probability 0.5."""
     from torchvision.transforms import v2
 
     return v2.RandomHorizontalFlip()
 
 
 def _crop_flip(preprocessing: Preprocessing) -> Transform:
-    """Cut out a box of random size, shape and place, and mirror every other image.
+    """Return a transform that crops a random box and mirrors with probability 0.5.
 
-    The box is handed on at the image's own scale, for the preprocessing that follows resizes: pixels that are
-    resized twice are blurred twice.
+    The box is not resized here, because the preprocessing resizes it afterwards and
+    resizing twice blurs twice.
     """
     from torchvision.transforms import v2
     from torchvision.transforms.v2 import functional
@@ -252,11 +256,12 @@ def _crop_flip(preprocessing: Preprocessing) -> Transform:
 
 
 def _trivial(preprocessing: Preprocessing) -> Transform:
-    """``crop_flip``, then one random operation of random strength [1]_.
+    """Return ``crop_flip`` followed by one random operation of random strength [1]_.
 
     References
     ----------
-    .. [1] Müller and Hutter, "TrivialAugment: Tuning-free Yet State-of-the-Art Data Augmentation", ICCV 2021.
+    .. [1] Müller and Hutter, "TrivialAugment: Tuning-free Yet State-of-the-Art Data
+           Augmentation", ICCV 2021.
     """
     from torchvision.transforms import v2
 
@@ -264,11 +269,12 @@ def _trivial(preprocessing: Preprocessing) -> Transform:
 
 
 def _randaugment(preprocessing: Preprocessing) -> Transform:
-    """``crop_flip``, then two random operations of medium strength [1]_.
+    """Return ``crop_flip`` followed by two random operations of medium strength [1]_.
 
     References
     ----------
-    .. [1] Cubuk et al., "RandAugment: Practical automated data augmentation with a reduced search space", 2020.
+    .. [1] Cubuk et al., "RandAugment: Practical automated data augmentation with a
+           reduced search space", 2020.
     """
     from torchvision.transforms import v2
 
@@ -276,16 +282,17 @@ def _randaugment(preprocessing: Preprocessing) -> Transform:
 
 
 def _to_scale(preprocessing: Preprocessing) -> Transform:
-    """Resize as the preprocessing will, which then finds nothing left to resize, to a PIL image.
+    """Return a transform that resizes to a PIL image of the preprocessing's size.
 
-    Operations that shift by some pixels mean the pixels that the network sees, a photo of many megapixels would cost a
-    hundred times as much, and Pillow is some twenty times as fast in them as tensors are.
+    The preprocessing then has nothing left to resize. Shifts in pixels refer to the
+    pixels that the network sees, large images do not slow down the operations, and
+    Pillow runs them some twenty times as fast as tensor code.
     """
 
     def resize(image: torch.Tensor) -> Image.Image:
         height, width = image.shape[-2:]
         short, long = sorted((height, width))
-        long = int(preprocessing.resize_size * long / short)  # rounded as there
+        long = int(preprocessing.resize_size * long / short)  # rounded as in the preprocessing
         size = (long, preprocessing.resize_size) if height > width else (preprocessing.resize_size, long)
         # A crop as large as the resized image cuts nothing off.
         resized = replace(preprocessing, crop_size=size).apply(image.permute(1, 2, 0).contiguous().numpy())
@@ -300,4 +307,4 @@ RECIPES: "dict[str, Callable[[Preprocessing], Transform]]" = {
     "trivial": _trivial,
     "randaugment": _randaugment,
 }
-_OF_COLOURS = ("trivial", "randaugment")
+_COLOR_RECIPES = ("trivial", "randaugment")

@@ -1,4 +1,4 @@
-"""Images of a table as the network sees them, and their digests; those that cannot be read are noted."""
+"""Decoding of images for the network, with content digests and errors per image."""
 
 import contextlib
 from collections.abc import Iterator, Sequence
@@ -14,19 +14,19 @@ from sktl.exceptions import ImageError
 
 
 class Decoder:
-    """Reads, decodes, resizes and crops; may be called by several threads.
+    """Reads, decodes, resizes and crops images. It is thread-safe.
 
     Parameters
     ----------
     images : Images
         The table.
     spec : PrefixSpec
-        With the preprocessing.
+        The prefix, which defines the preprocessing.
     has_digests : bool
-        Whether the digests of decoded images are wanted.
+        Whether to compute the digests of decoded images.
     failures : dict
-        Where the error of each image that cannot be read is noted, by its position: the others of its block are read
-        before anything is raised.
+        Filled with the error of each unreadable image, by position, so that the rest of
+        a block is read before an error is raised.
     """
 
     def __init__(self, images: Images, spec: PrefixSpec, *, has_digests: bool, failures: dict[int, ImageError]):
@@ -37,7 +37,7 @@ class Decoder:
         self.failures = failures
 
     def digests(self, positions: Sequence[int], pool: Executor, n_threads: int) -> dict[int, bytes]:
-        """The content digest of each image that can be read, by its position."""
+        """Return the content digest of each readable image, by position."""
 
         def digest(some: Sequence[int]) -> list[tuple[int, bytes]]:
             found = []
@@ -50,9 +50,10 @@ class Decoder:
         return dict(pair for pairs in pool.map(helping(digest), shares) for pair in pairs)
 
     def decode(self, positions: Sequence[int]) -> tuple[list[int], list[bytes], np.ndarray]:
-        """The positions that could be read, the digests of what was decoded, and its pixels as one array.
+        """Return the positions that were readable, their digests and their pixels.
 
-        A file may have changed since its digest was asked for: these are the digests of the pixels.
+        The digests are computed from the decoded content, because a file may have
+        changed since `digests` read it.
         """
         pixels = np.empty((len(positions), *self._shape), np.uint8)
         kept: list[int] = []

@@ -1,4 +1,4 @@
-"""The cache as a pass over a table uses it: by the content of an image and by what is computed of it."""
+"""Cache of a pass over a table, keyed by image content and by computed output."""
 
 from collections.abc import Sequence
 
@@ -10,23 +10,25 @@ from sktl._frozen._cache import ENTRY_BYTES
 from sktl._frozen._runtime import Runtime
 from sktl._frozen._spec import PrefixSpec
 
-_KEY_VERSION = "1"  # raise it when the meaning of a cache entry changes
+_KEY_VERSION = "1"  # increase it when the meaning of a cache entry changes
 
 
 class KeyedCache:
-    """Rows of outputs, under the digest of all that determines them.
+    """Cache of output rows, keyed by a digest of everything that determines them.
 
-    That is the content of the image, its preprocessing, the network up to the layer with its weights, the pooling and
-    the numerics. Those of the other engine, of a pass of another size, are rounded otherwise: they are other rows.
+    These are the content of the image, its preprocessing, the network up to the layer
+    with its weights, the pooling and the numerics. Engines round differently, so each
+    has its own rows.
 
     Parameters
     ----------
     spec : PrefixSpec
-        What the pass is asked for.
+        The prefix of the pass.
     runtime : Runtime
-        With the cache. Without one nothing is found and nothing is kept.
+        The runtime with the cache. Without a cache, nothing is found and nothing is
+        kept.
     n_images : int
-        How many images the whole table has.
+        Number of images in the whole table.
     """
 
     def __init__(self, spec: PrefixSpec, runtime: Runtime, n_images: int):
@@ -38,20 +40,20 @@ class KeyedCache:
         self._kept_share = min(1.0, room / (n_images * row_bytes))
 
     def keys(self, digests: Sequence[bytes], spec: PrefixSpec, engine: str) -> list[list[bytes]]:
-        """The keys of each image, by its digest: one for each output of ``spec``, as an engine computes it."""
+        """Return the keys of each image, one per output of ``spec``, for an engine."""
         if (spec, engine) not in self._endings:
             self._endings[spec, engine] = [self._ending(output, engine) for output in spec.outputs]
         endings = self._endings[spec, engine]
         return [[xxhash.xxh3_128_digest(digest + ending) for ending in endings] for digest in digests]
 
     def _ending(self, output: PrefixSpec, engine: str) -> bytes:
-        """What determines a row beside the image's content."""
-        numerics = f"{engine}|{self._numerics}" if output.layers else ""  # the images themselves are never rounded
-        # Pillow resizes: its version is a part of the preprocessing.
+        """Return what determines a row in addition to the content of the image."""
+        numerics = f"{engine}|{self._numerics}" if output.layers else ""  # images are not rounded
+        # Pillow resizes, so its version is part of the preprocessing.
         return f"|{_KEY_VERSION}|{output.key}|{numerics}|{PIL.__version__}".encode()
 
     def get(self, digests: Sequence[bytes], spec: PrefixSpec, engine: str) -> "list[list[np.ndarray | None]]":
-        """What is known of each image: a row for each output, or None."""
+        """Look up the row of each output, or None, for each image."""
         keys = [key for keys_of_one in self.keys(digests, spec, engine) for key in keys_of_one]
         found: list[np.ndarray | None] = [None] * len(keys)
         if self.cache is not None:
@@ -60,22 +62,22 @@ class KeyedCache:
         return [found[start : start + n_outputs] for start in range(0, len(found), n_outputs)]
 
     def put(self, digests: Sequence[bytes], spec: PrefixSpec, engine: str, outputs: Sequence[np.ndarray]) -> None:
-        """Keep a batch, or what there is room for.
+        """Store a batch, or as much of it as the cache can hold.
 
-        Of a table that is larger than the cache it is a share of the images, chosen by their content, so that it is
-        the same ones in each fold and epoch: a cache that forgets the oldest would have forgotten each by the time it
-        is asked for again.
+        If the table is larger than the cache, a share of the images is stored, chosen
+        by content. The same images are chosen in each fold and epoch, whereas a cache
+        that drops the oldest entries would drop each one before its next use.
 
         Parameters
         ----------
         digests : sequence of bytes
-            Of the images.
+            Digests of the images.
         spec : PrefixSpec
-            What was computed of them.
+            The computed prefix.
         engine : str
-            By what.
+            The engine that computed the outputs.
         outputs : sequence of ndarray of shape (n_images, ...)
-            One for each output of ``spec``.
+            One array for each output of ``spec``.
         """
         if self.cache is None:
             return

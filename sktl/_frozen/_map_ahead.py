@@ -1,4 +1,4 @@
-"""Work that threads do ahead of the one who waits for it, in order and bounded."""
+"""Ordered, bounded prefetching with threads."""
 
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -13,7 +13,7 @@ def chunks(items: Sequence[int], size: int) -> list[Sequence[int]]:
 
 
 def map_ahead(pool: Executor, function: Callable, items: Iterable, n_ahead: int) -> Iterator:
-    """Like ``pool.map``, in order, but with at most ``n_ahead`` results waiting: memory stays bounded."""
+    """Map in order like ``pool.map``, with at most ``n_ahead`` pending results."""
     waiting: deque[Future] = deque()
     function = helping(function)
     for item in items:

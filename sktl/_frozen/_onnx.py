@@ -1,4 +1,4 @@
-"""Prefixes exported to ONNX, kept on disk by what determines them, so that an export is paid once per machine."""
+"""Export of prefixes to ONNX, with the graphs cached on disk."""
 
 import contextlib
 import logging
@@ -19,42 +19,42 @@ from sktl._process import exporting
 from sktl._warnings import warn
 from sktl.exceptions import CacheWarning, EngineError, MissingDependencyError
 
-_FORMAT = "1"  # raise it when PrefixNetwork or the file's layout changes
+_FORMAT = "1"  # increase it when PrefixNetwork or the layout of the file changes
 _DIGEST_SIZE = 16
-_MAX_BYTES = 4 * 1024**3  # of all graphs together
-_UNKEPT: set[Path] = set()  # folders of which it was said that they cannot be written
+_MAX_BYTES = 4 * 1024**3  # total size of all graphs
+_UNKEPT: set[Path] = set()  # folders for which a warning was issued
 _FAILURE = "engine='onnxruntime' cannot run this network ({reason}). Use engine='torch'."
 
 
 def can_run() -> bool:
-    """Whether ONNX Runtime is installed."""
+    """Check whether ONNX Runtime is installed."""
     return is_installed("onnxruntime")
 
 
 def can_export() -> bool:
-    """Whether all that an export needs is installed."""
+    """Check whether everything that an export needs is installed."""
     return can_run() and is_installed("onnx") and is_installed("onnxscript")
 
 
 def graph_path(key: str) -> Path:
-    """Where the exported graph of the prefix that ``key`` determines is kept, whether it is there or not."""
+    """Return the path of the exported graph for ``key``, whether it exists or not."""
     cache = os.environ.get("XDG_CACHE_HOME") or os.path.expanduser("~/.cache")
     home = os.environ.get("SKTL_HOME") or os.path.join(cache, "sktl")
-    if home.startswith("~"):  # a user without a home folder, as in some containers: there is no place to keep graphs
+    if home.startswith("~"):  # a user without a home folder, as in some containers
         home = os.devnull
     name = xxhash.xxh3_128_hexdigest(f"{_FORMAT}|{torch.__version__}|{key}".encode())
     return Path(home) / "onnx" / f"{name}.onnx"
 
 
 def load_or_export(network: nn.Module, key: str, input_shape: tuple[int, int, int]) -> bytes:
-    """The ONNX graph of ``network``, from disk where it is there and whole, newly exported otherwise.
+    """Load the ONNX graph of ``network`` from disk, or export it.
 
     Parameters
     ----------
     network : Module
-        Takes uint8 images of shape (n, \\*input_shape), returns a tuple of arrays.
+        Takes uint8 images of shape (n, \\*input_shape) and returns a tuple of arrays.
     key : str
-        Names all that determines the graph.
+        Key that determines the graph.
     input_shape : tuple of (height, width, channels)
         Shape of one image.
 
@@ -65,9 +65,9 @@ def load_or_export(network: nn.Module, key: str, input_shape: tuple[int, int, in
     """
     path = graph_path(key)
     stored = b""
-    with contextlib.suppress(OSError):  # there is none, or it cannot be read
+    with contextlib.suppress(OSError):  # missing or unreadable
         stored = path.read_bytes()
-        os.utime(path)  # what is used stays
+        os.utime(path)  # the least recently used files are deleted first
     graph = stored[_DIGEST_SIZE:]
     if graph and xxhash.xxh3_128_digest(graph) == stored[:_DIGEST_SIZE]:
         return graph
@@ -77,7 +77,7 @@ def load_or_export(network: nn.Module, key: str, input_shape: tuple[int, int, in
 
 
 def _export(network: nn.Module, input_shape: tuple[int, int, int]) -> bytes:
-    """Export with a free number of images."""
+    """Export with a variable number of images."""
     for package in ("onnx", "onnxscript"):
         import_optional(package, extra="onnx", purpose="exporting for engine='onnxruntime'")
     example = torch.zeros((2, *input_shape), dtype=torch.uint8)
@@ -85,23 +85,23 @@ def _export(network: nn.Module, input_shape: tuple[int, int, int]) -> bytes:
         program = torch.onnx.export(
             network, (example,), dynamo=True, dynamic_shapes=({0: torch.export.Dim("n")},), verbose=False
         )
-        assert program is not None  # it is None for the exporter that writes files only
+        assert program is not None  # None only with the old exporter
         return program.model_proto.SerializeToString()  # fails from 2 GB on
 
 
 @contextlib.contextmanager
 def named_failure(message: str) -> Iterator[None]:
-    """Turn what the exporter or ONNX Runtime cannot do, which has many types, into one error with the way out.
+    """Convert any error of the exporter or of ONNX Runtime into an EngineError.
 
     Parameters
     ----------
     message : str
-        What it says, with ``{reason}`` for what went wrong.
+        The error message, with ``{reason}`` for the original one.
 
     Raises
     ------
     EngineError
-        In place of any error but that of a missing package.
+        Instead of any error except that of a missing package.
     """
     try:
         yield
@@ -114,7 +114,7 @@ def named_failure(message: str) -> Iterator[None]:
 
 @contextlib.contextmanager
 def quiet() -> Iterator[None]:
-    """Silence what the exporter says to its own developers."""
+    """Silence warnings and log messages of the exporter."""
     loggers = [logging.getLogger(name) for name in ("torch.onnx", "onnxscript", "onnx_ir")]
     levels = [logger.level for logger in loggers]
     with warnings.catch_warnings():
@@ -129,7 +129,7 @@ def quiet() -> Iterator[None]:
 
 
 def _keep(path: Path, content: bytes) -> None:
-    """Write the file whole or not at all; without a place to write to, the next process exports again."""
+    """Write the file atomically, and warn if the folder is not writable."""
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         with tempfile.NamedTemporaryFile(dir=path.parent, suffix=".part", delete=False) as part:
@@ -145,17 +145,17 @@ def _keep(path: Path, content: bytes) -> None:
             return
         _UNKEPT.add(path.parent)
         warn(
-            f"The exported graph could not be kept in {path.parent} ({error}); the features are right, the next "
-            "process exports it again. Set SKTL_HOME to a folder that can be written.",
+            f"The exported graph could not be saved in {path.parent} ({error}). Features are correct, but the next "
+            "process exports the graph again. Set SKTL_HOME to a writable folder.",
             CacheWarning,
         )
     else:
-        with contextlib.suppress(OSError):  # what else lies there is no reason to say that this graph is not kept
+        with contextlib.suppress(OSError):  # this graph was saved; trouble with others does not matter
             _make_room(path.parent)
 
 
 def _make_room(folder: Path) -> None:
-    """Drop the files that were used the longest ago, until the others fit the bound."""
+    """Delete the least recently used files until the total size is within the limit."""
     files = []
     for file in folder.iterdir():
         with contextlib.suppress(FileNotFoundError):  # another process was faster
@@ -169,10 +169,10 @@ def _make_room(folder: Path) -> None:
 
 
 def session_options(n_threads: int) -> Any:
-    """Options of a quiet session on this number of threads, which do not spin while they wait."""
+    """Return options of a quiet session whose threads do not spin while they wait."""
     import onnxruntime
 
-    # Some of its builds report to their makers what they run; an image library calls nobody. All sessions pass here.
+    # Some builds of ONNX Runtime send telemetry. All sessions are created with these options.
     onnxruntime.disable_telemetry_events()
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = n_threads
@@ -183,13 +183,13 @@ def session_options(n_threads: int) -> Any:
 
 
 class OnnxRunner:
-    """Runs an exported prefix in ONNX Runtime; may be called by several threads at once, each on one core."""
+    """Runs an exported prefix in ONNX Runtime. Threads may call it concurrently."""
 
     concurrent = True
 
     def __init__(self, network: nn.Module, key: str, input_shape: tuple[int, int, int]):
         onnxruntime = import_optional("onnxruntime", extra="onnx", purpose="engine='onnxruntime'")
-        # Whole batches run side by side, one thread each: nobody waits at a barrier, and no thread spins when idle.
+        # Batches run in parallel with one thread each, without barriers or idle spinning.
         options = session_options(1)
         graph = load_or_export(network, key, input_shape)
         with named_failure(_FAILURE):
@@ -197,5 +197,5 @@ class OnnxRunner:
         self._input = self._session.get_inputs()[0].name
 
     def __call__(self, images: np.ndarray) -> list[np.ndarray]:
-        """Pooled layers of uint8 ``images`` of shape (n, height, width, channels)."""
+        """Return the pooled layers of uint8 images (n, height, width, channels)."""
         return self._session.run(None, {self._input: images})

@@ -1,4 +1,4 @@
-"""The tables that a pass fills in, and whoever is told of it."""
+"""Output tables of a pass, and its progress reports."""
 
 from collections.abc import Iterable, Sequence
 
@@ -10,23 +10,23 @@ from sktl.exceptions import InputError
 
 
 class OutputTables:
-    """One table for each output of a prefix, with a row for each image.
+    """Tables of a prefix, one for each output, with a row for each image.
 
     Parameters
     ----------
     spec : PrefixSpec
-        Whose outputs they are.
+        The prefix.
     n_images : int
-        How many rows they have.
+        Number of rows.
     out : list of array-like or None, default=None
-        Tables that somebody has already, instead of new arrays.
+        Existing tables to fill instead of new arrays.
     listeners : sequence of callable, default=()
-        Each is called as ``listener(n_done, n_images)``.
+        Functions called as ``listener(n_done, n_images)``.
 
     Raises
     ------
     InputError
-        If ``out`` is of other shapes.
+        If the shapes of ``out`` do not match.
     """
 
     def __init__(self, spec: PrefixSpec, n_images: int, out: "list | None" = None, listeners: Sequence[Progress] = ()):
@@ -38,33 +38,33 @@ class OutputTables:
         if out is None:
             out = [np.empty(shape, spec.dtype) for shape in wanted]
         elif [tuple(table.shape) for table in out] != wanted:
-            raise InputError(f"out has the shapes {[tuple(table.shape) for table in out]}, but needs {wanted}.")
+            raise InputError(f"out must have the shapes {wanted}. Got {[tuple(table.shape) for table in out]} instead.")
         self.tables = out
 
     def fill(self, positions: Iterable[int], rows: Sequence[np.ndarray]) -> None:
-        """Write the rows of one image, which stands at several positions if there are copies of it."""
+        """Write the rows of an image to its positions, several if it has copies."""
         for position in positions:
-            for table, row in zip(self.tables, rows, strict=False):  # a search computes more than is asked for
+            for table, row in zip(self.tables, rows, strict=False):  # a search computes extra layers
                 table[position] = row
             self._is_done[position] = True
 
     def fill_with(self, value: float, positions: Iterable[int]) -> None:
-        """Write one number into the rows of images that there is nothing of; they do not count as done."""
+        """Fill the rows of unreadable images; they do not count as done."""
         for table, shape in zip(self.tables, self._spec.shapes, strict=True):
             for position in positions:
                 table[position] = np.full(shape, value, self._spec.dtype)
 
     def is_done(self, position: int) -> bool:
-        """Whether an image's rows are filled in."""
+        """Check whether the rows of an image are filled."""
         return bool(self._is_done[position])
 
     def tell(self, n_done: "int | None" = None) -> None:
-        """Tell the listeners how far the pass is, each number once.
+        """Report progress to the listeners, each number once.
 
         Parameters
         ----------
         n_done : int or None, default=None
-            How many images nothing more is done for; None counts those whose rows are filled in.
+            Number of images that are finished. None counts the filled rows.
         """
         n_done = int(self._is_done.sum()) if n_done is None else n_done
         if n_done > self._n_told:

@@ -1,4 +1,4 @@
-"""One pass over a table: look up what is known, run the network on the rest, keep it."""
+"""One pass over a table: look up known rows, compute and cache the others."""
 
 from collections.abc import Iterator, Sequence
 from concurrent.futures import Executor
@@ -26,22 +26,23 @@ Batch = tuple[list[int], list[bytes], list[np.ndarray]]  # positions, digests, a
 
 
 class Pass:
-    """Fills in the outputs of a prefix for a table of images.
+    """Pass that fills the outputs of a prefix for a table of images.
 
     Parameters
     ----------
     spec : PrefixSpec
-        What is asked for.
+        The requested prefix.
     runtime : Runtime
-        How it is run.
+        How to run it.
     images : Images
         The table.
     outputs : OutputTables
-        What is filled in.
+        The tables to fill.
     pool : Executor
-        Threads that read and decode images, and run what may run beside itself.
+        Threads that read and decode images, and run engines that support concurrency.
     failures : dict or None, default=None
-        Where to note the error of each image that cannot be read, by its position, whatever ``on_error`` says.
+        Filled with the error of each unreadable image, by position, regardless of
+        ``on_error``.
     """
 
     def __init__(
@@ -54,7 +55,7 @@ class Pass:
         failures: "dict[int, ImageError] | None" = None,
     ):
         self._requested = spec
-        self._computed = spec  # it grows to every stage in a search over layers
+        self._computed = spec  # extended to more stages in a search over layers
         self._runtime = runtime
         self._images = images
         self._outputs = outputs
@@ -62,19 +63,20 @@ class Pass:
         self._n_threads = runtime.n_threads
         self._on_error = runtime.on_error if failures is None else "note"
         self._failures = {} if failures is None else failures
-        self._n_in_table = max(len(images), getattr(images, "n_in_table", 0))  # predictions come block by block
+        self._n_in_table = max(len(images), getattr(images, "n_in_table", 0))  # predict passes blocks
         self._engine = resolve_engine(spec, runtime, self._n_in_table)
         self._cache = KeyedCache(spec, runtime, self._n_in_table)
         self._claims = Claims(runtime.cache)
         self._decoder = Decoder(images, spec, has_digests=runtime.cache is not None, failures=self._failures)
 
     def run(self) -> None:
-        """Fill in all rows: block by block, so that memory stays bounded and nothing is lost by an error in the end.
+        """Fill all rows, block by block to bound memory and to keep finished work.
 
         Raises
         ------
         ImageError
-            If images cannot be read and ``on_error="raise"``: one error for all of those in a block.
+            If images cannot be read and ``on_error="raise"``. The error lists all
+            unreadable images of a block.
         """
         n_images = len(self._images)
         for start in range(0, n_images, _LOOKED_UP_TOGETHER):
@@ -84,7 +86,7 @@ class Pass:
             warn_of_nan(self._images, self._failures)
 
     def _run_block(self, block: range) -> None:
-        """Fill the block's rows: from the cache as far as they are there, through the network if not."""
+        """Fill the rows of a block from the cache, then through the network."""
         digests: dict[int, bytes] = {}
         missing = [[position] for position in block]
         if self._runtime.cache is not None:
@@ -95,7 +97,7 @@ class Pass:
         while missing:
             if not self._compute(missing, digests):
                 self._claims.wait(self._keys([copies[0] for copies in missing], digests))
-            # The rest are images that other passes compute, and copies of one that changed or vanished meanwhile.
+            # Left are images that other passes compute, and copies of a file that has changed.
             rest = [x for x in block if not self._outputs.is_done(x) and x not in self._failures]
             missing = self._look_up({position: digests[position] for position in rest})
         if self._failures and self._on_error == "raise":
@@ -103,7 +105,7 @@ class Pass:
         self._outputs.tell(block.stop)
 
     def _look_up(self, digests: dict[int, bytes]) -> list[Copies]:
-        """Fill the rows that the cache holds; return the positions of the others, equal images together."""
+        """Fill the cached rows; return the other positions, grouped by equal images."""
         copies: dict[bytes, Copies] = {}
         for position, digest in digests.items():
             copies.setdefault(digest, []).append(position)
@@ -118,23 +120,23 @@ class Pass:
         return missing
 
     def _widen_in_a_search(self, digest: bytes) -> None:
-        """Compute stages beside what is asked for, from the first image on that shows that they will be."""
+        """Compute further stages once an image shows that a search needs them."""
         if self._computed == self._requested:
             self._computed = widened(self._requested, self._cache, self._engine, digest, len(self._images))
-            if self._computed != self._requested:  # another graph, which may not be exported yet
+            if self._computed != self._requested:  # the extended graph may not be exported yet
                 self._engine = resolve_engine(self._computed, self._runtime, self._n_in_table)
 
     def _compute(self, missing: list[Copies], digests: dict[int, bytes]) -> bool:
-        """Run the network on the first of each image's copies, and keep and fill in what it gives.
+        """Run the network on one copy of each image, and cache and fill the results.
 
-        Images that other passes are computing are left to them; False if all are.
+        Images claimed by other passes are skipped. Return False if all are.
         """
         copies = {positions[0]: positions for positions in missing}
         is_at_work = False
         try:
             for positions, seen, outputs in self._batches(list(copies), digests):
                 is_at_work = True
-                # At once, so that an interruption loses no work.
+                # Cached at once, so that an interruption loses no work.
                 self._cache.put(seen, self._computed, self._engine, outputs)
                 for row, position in enumerate(positions):
                     is_same = seen[row] == digests.get(position)
@@ -147,11 +149,11 @@ class Pass:
         return is_at_work
 
     def _batches(self, positions: list[int], digests: dict[int, bytes]) -> Iterator[Batch]:
-        """Run the network batch by batch, with the next batches being decoded meanwhile."""
+        """Run the network batch by batch while the next batches are decoded."""
         runner = self._runner()
         size = batch_size_of(self._computed, self._runtime, self._engine)
         if runner.concurrent:
-            # A small job is shared out evenly, else one thread would have it all.
+            # Split a small job evenly over the threads.
             size = min(size, -(-len(positions) // self._n_threads))
 
         def work(some: Sequence[int]) -> tuple[list[int], list[bytes], Any]:
@@ -164,7 +166,10 @@ class Pass:
                 yield kept, seen, result if runner.concurrent else runner(result)
 
     def _claimed(self, positions: list[int], digests: dict[int, bytes], size: int) -> Iterator[list[int]]:
-        """Batches of what no other pass is computing, claimed one by one, so that two passes share a table evenly."""
+        """Yield batches of images that no other pass computes.
+
+        Batches are claimed one by one, so that two passes share a table evenly.
+        """
         batch: list[int] = []
         while positions:
             n_wanted = size - len(batch)
@@ -176,16 +181,16 @@ class Pass:
                 batch = []
 
     def _keys(self, positions: Sequence[int], digests: dict[int, bytes]) -> list[list[bytes]]:
-        """The keys of all that is computed of each image."""
+        """Return the keys of everything that is computed for each image."""
         seen = [digests.get(position, b"") for position in positions]
         return self._cache.keys(seen, self._computed, self._engine)
 
     def _runner(self) -> Runner:
-        """What runs the network; it is not built if the cache has everything."""
+        """Return the runner of the engine; ``"auto"`` falls back to torch."""
         try:
             return get_runner(self._computed, self._runtime, self._engine)
         except (EngineError, MissingDependencyError):
             if self._runtime.engine != "auto" or self._engine == "torch":
                 raise
-            self._engine = "torch"  # it runs every network
+            self._engine = "torch"  # runs every network
             return self._runner()

@@ -1,7 +1,8 @@
-"""The frozen prefix as one object: look up, decode, preprocess, run, pool, keep.
+"""Frozen prefix: cache look-up, decoding, preprocessing, network and pooling.
 
-Its output is a pure function of one image, so it is computed once per image and kept in a cache under what determines
-it: the image's content, the preprocessing, the network up to the layer with its weights, the pooling, the numerics.
+The output is a pure function of one image. It is computed once per image and cached by
+everything that determines it: the content of the image, the preprocessing, the network
+up to the layer with its weights, the pooling and the numerics.
 """
 
 from collections.abc import Sequence
@@ -34,7 +35,7 @@ class FrozenPrefix:
     Raises
     ------
     InputError
-        If images themselves, which are integers, have to become NaN.
+        If ``on_error="nan"`` and the output is the images, which are integers.
     """
 
     spec: PrefixSpec
@@ -42,21 +43,23 @@ class FrozenPrefix:
 
     def __post_init__(self) -> None:
         if self.runtime.on_error == "nan" and self.dtype.kind != "f":
-            raise InputError("on_error='nan' needs layers: there is no NaN in a picture. Use on_error='raise'.")
+            raise InputError(
+                "on_error='nan' needs layers, because images (uint8) cannot hold NaN. Use on_error='raise'."
+            )
 
     @property
     def dtype(self) -> np.dtype:
-        """The type of what `run` gives."""
+        """Data type of the output of `run`."""
         return self.spec.dtype
 
     @property
     def shapes(self) -> list[tuple[int, ...]]:
-        """The shape of one image's row in each output."""
+        """Shape of a row of each output."""
         return self.spec.shapes
 
     @property
     def n_threads(self) -> int:
-        """Threads that read, decode and (in ONNX Runtime) run images."""
+        """Number of threads that read, decode and (in ONNX Runtime) run images."""
         return self.runtime.n_threads
 
     def run(
@@ -66,41 +69,42 @@ class FrozenPrefix:
         out: "list | None" = None,
         failures: "dict[int, ImageError] | None" = None,
     ) -> list:
-        """One float32 array of shape (n_images, ...) for each layer; without layers the images, uint8.
+        """Return one float32 array of shape (n_images, ...) for each layer.
 
-        It is for any thread: in a worker, torch has one thread meanwhile.
+        Without layers, the output is the images as uint8. The method may be called from
+        any thread; in a worker thread, torch uses a single thread.
 
         Parameters
         ----------
         images : Images
             The images.
         listeners : sequence of callable, default=()
-            Each is called as ``listener(n_done, n_images)`` while images get done.
+            Functions called as ``listener(n_done, n_images)`` during the pass.
         out : list of array-like or None, default=None
-            What to write to, one for each layer, instead of new arrays: an ndarray, or anything with a ``shape`` that
-            takes ``out[i][position] = row``.
+            Tables to fill instead of new arrays, one for each layer: ndarrays, or any
+            objects with a ``shape`` that support ``out[i][position] = row``.
         failures : dict or None, default=None
-            Where to note the error of each image that cannot be read, by its position; its rows are zeros then,
-            whatever ``on_error`` says.
+            Filled with the error of each unreadable image, by position. The rows of
+            these images are zeros, regardless of ``on_error``.
 
         Returns
         -------
         list of ndarray
-            Or ``out``, if it was given.
+            The outputs, or ``out`` if given.
 
         Raises
         ------
         InputError
-            If ``out`` is of other shapes.
+            If the shapes of ``out`` do not match.
         ImageError
-            If images cannot be read and ``on_error="raise"``: one error for all of them among the 512 that are
-            looked up together. What was computed is in the cache.
+            If images cannot be read and ``on_error="raise"``. The error lists all
+            unreadable images of a block of 512. Finished rows are in the cache.
         """
         with bounded_threads(), worker_threads(self.n_threads) as pool:
             outputs = OutputTables(self.spec, len(images), out, listeners)
             try:
                 Pass(self.spec, self.runtime, images, outputs, pool, failures).run()
             except BaseException:
-                pool.shutdown(wait=False, cancel_futures=True)  # do not decode what nobody waits for any more
+                pool.shutdown(wait=False, cancel_futures=True)  # drop pending decodes
                 raise
         return outputs.tables

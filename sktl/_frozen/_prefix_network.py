@@ -1,6 +1,6 @@
-"""The frozen prefix as one module: uint8 images in, one pooled array per layer out.
+"""Network of a frozen prefix: uint8 images in, one pooled array per layer out.
 
-Both engines run this same module, so normalisation and pooling stand in one place.
+Both engines run this module, so normalization and pooling are defined once.
 """
 
 import copy
@@ -17,15 +17,15 @@ from torch.nn.utils.fusion import fuse_conv_bn_eval
 from sktl.backbones import Backbone, Preprocessing
 from sktl.exceptions import BackboneError, InputError
 
-# Types are compared, not asked for by isinstance: a subclass may do more (timm's BatchNormAct2d holds an activation).
-_FRESH = (nn.Conv2d, nn.BatchNorm2d, nn.Linear)  # they make a tensor of their own, no view
+# Exact types, because a subclass may do more (timm's BatchNormAct2d holds an activation).
+_FRESH = (nn.Conv2d, nn.BatchNorm2d, nn.Linear)  # return a new tensor, not a view
 _ACTIVATIONS = (nn.ReLU, nn.ReLU6, nn.Hardswish, nn.SiLU, nn.LeakyReLU, nn.Hardsigmoid, nn.ELU)
 
 POOLINGS = ("avg", "max", "gem", "flatten", "cls", "none")
 
 
 class Normalization(nn.Module):
-    """Images as the weights want them: from uint8 0-255, channels last, to floats around 0, channels first.
+    """Normalize uint8 images, channels last, to floats around 0, channels first.
 
     Parameters
     ----------
@@ -38,32 +38,32 @@ class Normalization(nn.Module):
 
     def __init__(self, preprocessing: Preprocessing):
         super().__init__()
-        # Images are 0-255: the weights' mean and standard deviation are stated for 0-1.
+        # Mean and standard deviation are defined for values of 0-1; images have 0-255.
         self.register_buffer("mean", 255.0 * torch.tensor(preprocessing.mean, dtype=torch.float32).reshape(-1, 1, 1))
         self.register_buffer("std", 255.0 * torch.tensor(preprocessing.std, dtype=torch.float32).reshape(-1, 1, 1))
 
     def forward(self, images: Tensor) -> Tensor:
-        """Floats (n, channels, height, width) of uint8 ``images`` (n, height, width, channels)."""
+        """Convert uint8 images (n, height, width, channels) to normalized floats."""
         return (images.permute(0, 3, 1, 2).to(self.mean.dtype) - self.mean) / self.std
 
 
 class PrefixNetwork(nn.Module):
-    """Normalise images, run the graph up to the named layers, pool each of them.
+    """Normalize images, run the graph up to the named layers and pool their outputs.
 
     Parameters
     ----------
     backbone : Backbone
-        The network; it is copied, not changed.
+        The network. It is copied, not changed.
     layers : sequence of str
-        Layers to read.
+        Names of the layers.
     pooling : {"avg", "max", "gem", "flatten", "cls", "none"}
-        What becomes of each layer's output, see `pool`.
+        Pooling of the layers, see `pool`.
     """
 
     def __init__(self, backbone: Backbone, layers: Sequence[str], pooling: str):
         super().__init__()
         self.normalization = Normalization(backbone.preprocessing)
-        # Not "graph": in an exported program that name is taken.
+        # Not named "graph", which exported programs use.
         self.features = backbone.feature_graph(layers)
         self.pooling = pooling
         self.channel_axes = [backbone.channel_axis(layer) for layer in layers]
@@ -71,7 +71,7 @@ class PrefixNetwork(nn.Module):
         self.eval().requires_grad_(False)
 
     def forward(self, images: Tensor) -> tuple[Tensor, ...]:
-        """Pooled activations, one per layer, of uint8 ``images`` of shape (n, height, width, channels)."""
+        """Return pooled activations of each layer for uint8 images, channels last."""
         activations = self.features(self.normalization(images))
         return tuple(
             pool(activation, self.pooling, axis, cls_token)
@@ -80,27 +80,29 @@ class PrefixNetwork(nn.Module):
 
 
 def pool(activation: Tensor, pooling: str, channel_axis: int = 1, cls_token: bool = False) -> Tensor:
-    """Turn one layer's activation into what is kept of it.
+    """Pool the activation of a layer.
 
     Parameters
     ----------
     activation : Tensor of shape (n, channels, height, width), (n, height, width, channels), (n, tokens, d) or (n, d)
-        The layer's output.
+        Output of the layer.
     pooling : {"avg", "max", "gem", "flatten", "cls", "none"}
-        Mean, maximum or generalised mean (p = 3) over all places; all values in a row; the class token; or as it is.
+        Mean, maximum or generalized mean (p = 3) over all positions; all values
+        flattened; the class token; or no pooling.
     channel_axis : int, default=1
-        The axis that holds the channels: 1, or -1.
+        Axis of the channels: 1 or -1.
     cls_token : bool, default=False
-        Whether the first of the tokens is the class token, which the means and the maximum leave out.
+        Whether the first token is the class token, which means and maximum leave out.
 
     Returns
     -------
-    Tensor of shape (n, channels), or as the activation for ``"none"``
-        One vector for each image.
+    Tensor of shape (n, channels)
+        One vector for each image; for ``"none"`` the unchanged activation.
 
     References
     ----------
-    Radenović, Tolias, Chum: "Fine-tuning CNN Image Retrieval with No Human Annotation", TPAMI 2019, equation 3 (gem).
+    Radenović, Tolias, Chum: "Fine-tuning CNN Image Retrieval with No Human Annotation",
+    TPAMI 2019, equation 3 (gem).
     """
     if pooling == "none" or activation.ndim == 2:
         return activation
@@ -108,35 +110,34 @@ def pool(activation: Tensor, pooling: str, channel_axis: int = 1, cls_token: boo
         return activation.flatten(1)
     if pooling == "cls":
         return activation[:, 0]
-    places = tuple(axis for axis in range(1, activation.ndim) if axis != channel_axis % activation.ndim)
+    axes = tuple(axis for axis in range(1, activation.ndim) if axis != channel_axis % activation.ndim)
     if cls_token:
         activation = activation[:, 1:]
     if pooling == "avg":
-        return activation.mean(places)
+        return activation.mean(axes)
     if pooling == "max":
-        return activation.amax(places)
+        return activation.amax(axes)
     if pooling == "gem":
-        return activation.clamp(min=1e-6).pow(3).mean(places).pow(1 / 3)
-    raise InputError(f"pooling={pooling!r} is unknown. Use one of {POOLINGS}.")
+        return activation.clamp(min=1e-6).pow(3).mean(axes).pow(1 / 3)
+    raise InputError(f"pooling must be one of {POOLINGS}. Got {pooling!r} instead.")
 
 
 def check_pooling(backbone: Backbone, layer: str, pooling: str) -> None:
-    """Refuse a class token where there is none.
+    """Check that a layer has a class token if ``pooling="cls"``.
 
     Raises
     ------
     BackboneError
-        Where ``pooling="cls"`` is asked of a layer without one.
+        If the layer has no class token.
     """
     if pooling == "cls" and len(backbone.output_shape(layer)) > 1 and not backbone.has_cls_token(layer):
         raise BackboneError(
-            f"pooling='cls' needs a class token, which layer {layer!r} of {backbone.name!r} does not have. "
-            "Use pooling='avg'."
+            f"pooling='cls' needs a class token, but layer {layer!r} of {backbone.name!r} has none. Use pooling='avg'."
         )
 
 
 def pooled_shape(shape: Sequence[int], pooling: str, channel_axis: int = 1) -> tuple[int, ...]:
-    """The shape, without the images' axis, of what `pool` makes of one image's activation of ``shape``."""
+    """Return the shape of one image's activation of ``shape`` after `pool`."""
     if pooling == "none" or len(shape) == 1:
         return tuple(shape)
     if pooling == "flatten":
@@ -147,18 +148,20 @@ def pooled_shape(shape: Sequence[int], pooling: str, channel_axis: int = 1) -> t
 def fuse(module: fx.GraphModule) -> fx.GraphModule:
     """Make a frozen graph faster without changing its function, in place.
 
-    * A batch norm that directly and only follows one convolution is folded into it: in eval mode both are linear.
-    * An activation overwrites its input where nobody else reads it. A map of a batch is tens of megabytes; a second
-      one for each activation would be fetched from the system and given back every time.
+    * Batch normalization that is the only consumer of a convolution is folded into it,
+      since both are linear in eval mode.
+    * An activation function overwrites its input if nothing else reads it. This saves
+      allocating tens of megabytes per batch.
 
-    A convolution whose own output is asked for has a second reader and stays as it is; so does a module that is called
-    twice. What torchvision's tracer keeps as one node (``Conv2dNormActivation``) is a sequence, and is fused inside;
-    any other block that is one node stays as it is, since nobody knows how it runs its parts.
+    A convolution whose output is also returned has a second consumer and is not
+    changed; neither is a module that is called twice. Blocks that torchvision's tracer
+    keeps as one node (``Conv2dNormActivation``) are sequences and are fused inside.
+    Other such blocks are not changed, because the order of their parts is unknown.
     """
     calls = Counter(node.target for node in module.graph.nodes if node.op == "call_module")
 
     def called_once(node: object) -> nn.Module | None:
-        """The submodule that ``node`` calls, if it is called nowhere else."""
+        """Return the submodule that ``node`` calls, if nothing else calls it."""
         if not isinstance(node, fx.Node) or node.op != "call_module" or calls[node.target] > 1:
             return None
         return module.get_submodule(str(node.target))
@@ -187,7 +190,7 @@ def fuse(module: fx.GraphModule) -> fx.GraphModule:
 
 
 def _fuse_sequence(sequence: nn.Module, previous: nn.Module | None) -> None:
-    """Fold and overwrite within modules that run one after the other, ``previous`` before the first, if it is known."""
+    """Fuse modules that run in sequence after ``previous``, if that is known."""
     names = list(dict(sequence.named_children()))
     for first, second in pairwise(names):
         folded = _fold(sequence.get_submodule(first), sequence.get_submodule(second))
@@ -205,24 +208,28 @@ def _fuse_sequence(sequence: nn.Module, previous: nn.Module | None) -> None:
 
 
 def _is_sequence(module: nn.Module) -> bool:
-    """Whether the module runs its children one after the other and does nothing else."""
+    """Check whether the module only runs its children in sequence."""
     return type(module).forward is nn.Sequential.forward
 
 
 def _in_place(activation: nn.Module) -> nn.Module:
-    """A copy that overwrites its input: the module itself may be used elsewhere, where that is not allowed."""
+    """Return a copy that overwrites its input; other uses of the module may not."""
     activation = copy.copy(activation)
     activation.inplace = True  # type: ignore[assignment]
     return activation
 
 
 def _fold(convolution: nn.Module | None, norm: nn.Module | None) -> tuple[nn.Module, nn.Module] | None:
-    """The convolution with the batch norm in it, and what is left of the norm; None where they are no such pair."""
+    """Fold batch normalization into a convolution.
+
+    Return the new convolution and the rest of the normalization layer, or None if the
+    modules cannot be folded.
+    """
     if type(convolution) is not nn.Conv2d or not isinstance(norm, nn.BatchNorm2d) or norm.running_var is None:
         return None
     if type(norm) is nn.BatchNorm2d:
         return fuse_conv_bn_eval(convolution, norm), nn.Identity()
     if type(norm).__name__ == "BatchNormAct2d" and type(norm).__module__.startswith("timm."):
-        left: Any = norm  # timm's batch norm holds the dropout and the activation behind it
+        left: Any = norm  # timm's layer includes the dropout and the activation after it
         return fuse_conv_bn_eval(convolution, norm), nn.Sequential(left.drop, left.act)
     return None

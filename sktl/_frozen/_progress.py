@@ -1,4 +1,4 @@
-"""Listeners that are told how far a pass over the images is: ``listener(n_done, n_images)``; and tasks with names."""
+"""Progress of a pass: listeners ``listener(n_done, n_images)`` and callback tasks."""
 
 import time
 from collections.abc import Callable
@@ -7,18 +7,19 @@ Progress = Callable[[int, int], None]
 
 
 def start_task(estimator, **settings):
-    """The task that a fit is for scikit-learn's callbacks, with a name that leaves room for a progress bar.
+    """Start the callback task of a fit, with a name short enough for a progress bar.
 
-    Inside a meta-estimator, scikit-learn's `ProgressBar` writes that one's name and task in front of the estimator's
-    own: 74 letters in a `GridSearchCV`, beside which no bar fits into the 80 columns of a terminal. The line above says
-    whose part it is.
+    Inside a meta-estimator, scikit-learn's `ProgressBar` prepends the name and task of
+    the meta-estimator to those of the estimator. In a `GridSearchCV` this takes 74
+    columns, and the bar does not fit into a terminal of 80 columns. The line above it
+    shows the same names, so they are left out.
 
     Parameters
     ----------
     estimator : estimator instance
-        That is being fitted.
+        The estimator being fitted.
     **settings : object
-        For `_init_callback_context`.
+        Arguments of `_init_callback_context`.
 
     Returns
     -------
@@ -31,17 +32,17 @@ def start_task(estimator, **settings):
 
 
 class PrintedProgress:
-    """Print lines now and then, and one at the end.
+    """Print progress lines from time to time, and one at the end.
 
-    The first ones are a second apart; in a long run the next one comes after a tenth of the time that has passed, so
-    that an hour takes some eighty lines.
+    The first lines are a second apart. Later, the next line follows after a tenth of
+    the elapsed time, so that an hour takes about eighty lines.
 
     Parameters
     ----------
     estimator : estimator instance or str
-        Whose name stands before the line, or what stands there.
+        The estimator whose name begins each line, or the beginning itself.
     is_brief : bool, default=False
-        Whether a pass of less than a second prints nothing at all.
+        Whether a pass of less than a second prints nothing.
     """
 
     def __init__(self, estimator, *, is_brief=False):
@@ -50,7 +51,7 @@ class PrintedProgress:
         self._start = self._last = time.monotonic()
 
     def __call__(self, n_done: int, n_images: int) -> None:
-        """Say how many images are done, how fast, and how long the others will take."""
+        """Print the number of images done, the rate and the remaining time."""
         now = time.monotonic()
         is_due = now - self._last >= max(1, (now - self._start) / 10)
         is_end = n_done == n_images and not (self._is_brief and self._last == self._start)
@@ -63,16 +64,16 @@ class PrintedProgress:
 
 
 class CallbackProgress:
-    """Tell scikit-learn's callbacks (a progress bar, say), in a fixed number of steps.
+    """Report progress to scikit-learn's callbacks, in a fixed number of steps.
 
     Parameters
     ----------
     estimator : estimator instance
-        The estimator that is being fitted.
+        The estimator being fitted.
     context : CallbackContext
-        Its root context, made with ``max_subtasks=CallbackProgress.N_STEPS``.
+        The root callback context, made with ``max_subtasks=CallbackProgress.N_STEPS``.
     X, y : object
-        What is being fitted, for the callbacks that want it.
+        Data of the fit, passed to the callbacks.
     """
 
     N_STEPS = 20
@@ -84,7 +85,7 @@ class CallbackProgress:
         self._n_steps = 0
 
     def __call__(self, n_done: int, n_images: int) -> None:
-        """Begin and end as many steps as the share of the images that is done."""
+        """Begin and end steps until their share matches that of the images done."""
         while self._n_steps < self.N_STEPS * n_done // n_images:
             step = self._context.subcontext(task_name="images")
             step.call_on_fit_task_begin(estimator=self._estimator, **self._data)
@@ -93,7 +94,7 @@ class CallbackProgress:
 
 
 def in_words(seconds: float) -> str:
-    """A time to wait, in the two units that matter: ``"8 s"``, ``"3 min 20 s"``, ``"2 h 5 min"``."""
+    """Format a duration in two units: ``"8 s"``, ``"3 min 20 s"``, ``"2 h 5 min"``."""
     seconds = round(seconds)
     if seconds < 60:
         return f"{seconds} s"

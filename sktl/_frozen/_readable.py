@@ -1,6 +1,7 @@
-"""What becomes of images that cannot be read: left out of what is learned, NaN in what is predicted.
+"""Unreadable images with ``on_error="nan"``: left out of `fit`, NaN in predictions.
 
-One parameter says so, ``on_error`` of an estimator or of the `ImageReader` in front of it; one warning names them.
+``on_error`` is a parameter of an estimator or of the `ImageReader` before it. A single
+warning lists the images.
 """
 
 from collections.abc import Mapping, Sequence
@@ -20,24 +21,25 @@ _LEFT_OUT = "and were left out"
 
 
 def is_tolerant(estimator: Any, on_error: str) -> bool:
-    """Whether images that cannot be read are no error; ``on_error`` is what their table says."""
+    """Check whether unreadable images are tolerated by the estimator or its table."""
     return "nan" in (getattr(estimator, "on_error", "raise"), on_error)
 
 
 def readable_rows(estimator: Any, images: Images, rows: np.ndarray, *, is_told: bool = True) -> np.ndarray:
-    """Those of the rows whose images can be read, with one warning about the others.
+    """Return the rows whose images can be read, with one warning about the others.
 
     Parameters
     ----------
     estimator : estimator
-        Read: ``on_error``, ``cache``, ``n_jobs``. If neither it nor the reader in front says "nan", all rows are
-        returned, and no image is read.
+        Estimator with the parameters ``on_error``, ``cache`` and ``n_jobs``. If neither
+        ``on_error`` nor that of the reader is "nan", all rows are returned and no image
+        is read.
     images : Images
         The whole table.
     rows : ndarray of shape (n_rows,), dtype int
-        Those that are to be learned from.
+        Positions of the training rows.
     is_told : bool, default=True
-        Whether there is a warning; not if there was one for the same table.
+        Whether to warn. False avoids a second warning about the same table.
 
     Raises
     ------
@@ -57,62 +59,67 @@ def readable_rows(estimator: Any, images: Images, rows: np.ndarray, *, is_told: 
 
 
 def warn_left_out(images: Images, failures: Mapping[int, ImageError]) -> None:
-    """Warn once that some images are no part of what was learned."""
+    """Warn once that some images were left out of training."""
     if failures:
         _warn(unreadable(images, failures), len(images), _LEFT_OUT)
 
 
 def warn_of_nan(images: Sequence[Any], failures: Mapping[int, ImageError]) -> None:
     """Warn once that the rows of some images are NaN."""
-    _warn(unreadable(images, failures), len(images), "and became rows of NaN")
+    _warn(unreadable(images, failures), len(images), "and have rows of NaN")
 
 
 def unreadable(images: Any, failures: Mapping[int, ImageError]) -> list[UnreadableImage]:
-    """What the errors of some images say of them, in order."""
+    """Return the errors of some images as `UnreadableImage`, in order."""
     return sorted(as_unreadable(images, index, error) for index, error in failures.items())
 
 
 def check_all_read(images: Images, failures: "Mapping[int, ImageError] | None") -> None:
-    """Refuse to give labels, which cannot be NaN, if some of the images could not be read.
+    """Check that all images were read, because labels cannot be NaN.
 
     Raises
     ------
     ImageError
-        With all of these images, the first ten by name.
+        If some images could not be read. The first ten are listed.
     """
     if failures:
         raise ImageError(
-            f"{len(failures)} of {len(images)} images cannot be read, and have no label: "
-            f"{listed(unreadable(images, failures))}. {FINDER} lists all. predict_proba gives rows of NaN for them."
+            f"{len(failures)} of {len(images)} images cannot be read, so predict has no label for them: "
+            f"{listed(unreadable(images, failures))}. {FINDER} lists all. predict_proba returns rows of NaN for them."
         )
 
 
 def read_rows(images: Images, failures: "Mapping[int, ImageError] | None", *columns: Any) -> list[Any]:
-    """The rows of each column (None stays None) whose images could be read, for a score; with one warning.
+    """Return the readable rows of each column for a score, with one warning.
+
+    ``None`` columns are returned as they are.
 
     Raises
     ------
     InputError
-        If none could be read.
+        If none of the images could be read.
     ValueError
-        scikit-learn's own, if a column is not as long as the table.
+        From scikit-learn, if a column and the table differ in length.
     """
-    check_consistent_length(range(len(images)), *columns)  # before rows are taken, which hides a wrong length
+    check_consistent_length(range(len(images)), *columns)  # selecting rows would hide a wrong length
     if not failures:
         return list(columns)
     if len(failures) == len(images):
-        raise InputError(f"There is nothing to score: none of the {len(images)} images can be read.")
+        raise InputError(f"The score is undefined, because none of the {len(images)} images can be read.")
     _warn(unreadable(images, failures), len(images), _LEFT_OUT, " of the score")
     kept = np.setdiff1d(np.arange(len(images)), list(failures))
     return [None if column is None else _safe_indexing(column, kept) for column in columns]
 
 
 def _warn(found: Sequence[UnreadableImage], n_images: int, outcome: str, where: str = "") -> None:
-    """Warn, unless the search that this is a part of has named all of these images: each fold holds others of them."""
-    # Their positions differ from fold to fold.
+    """Warn about some images, unless a surrounding search has listed them all.
+
+    Each fold of a search holds a part of these images.
+    """
+    # By path or reason, because positions differ between folds.
     if not was_told(f"{one.path or one.reason} {outcome}" for one in found):
         warn(
-            f"{len(found)} of {n_images} images cannot be read {outcome}{where}, because of on_error='nan': "
+            f"{len(found)} of {n_images} images cannot be read {outcome}{where}, because on_error='nan': "
             f"{listed(found)}. {FINDER} lists all.",
             ImageWarning,
         )

@@ -1,4 +1,4 @@
-"""Engines: what runs a frozen prefix on a batch of images, and which one is the fastest for a job."""
+"""Engines that run a frozen prefix, and the choice of the fastest one for a job."""
 
 import contextlib
 import os
@@ -19,40 +19,43 @@ from sktl._stores import register_store
 from sktl.backbones import Backbone
 from sktl.exceptions import EngineError
 
-NO_ENGINE = ""  # what gives the images themselves
+NO_ENGINE = ""  # the engine of a prefix without layers
 
-# An export takes some seconds; what the other engine gains per image is in proportion to the work in it. Measured
-# with MobileNetV2 on two cores: 5 s against 0.8 ms in 0.3 G multiply-accumulates, so it pays from about 6,000 on.
+# Work (multiply-accumulates) from which an ONNX export pays off. Measured with MobileNetV2
+# (0.3 G per image) on two cores: the export takes 5 s and saves 0.8 ms per image, so it
+# pays off from about 6,000 images on.
 _EXPORT_PAYS_FROM_MACS = 2e12
 
-# In the first stage, for the images that are run at once: 4 of MobileNetV2 or ResNet-18, 8 of MobileNetV3-small.
+# Work of the first stage for the images run at once: 4 images of MobileNetV2 or ResNet-18,
+# 8 of MobileNetV3-small.
 _FIRST_STAGE_MACS = 4.5e7
 
 
 class Runner(Protocol):
-    """Runs a prefix: uint8 images (n, height, width, channels) in, one array per layer out."""
+    """Function that maps uint8 images (channels last) to one array per layer."""
 
     concurrent: bool  # whether several threads may call it at once
 
     def __call__(self, images: np.ndarray) -> list[np.ndarray]:
-        """One array per layer, first axis the images."""
+        """Return one array per layer. The first axis is the images."""
 
 
 class ImageRunner:
-    """Gives the images themselves: what is stored where no stage is frozen."""
+    """Runner of a prefix without layers, which returns the images."""
 
     concurrent = True
 
     def __call__(self, images: np.ndarray) -> list[np.ndarray]:
-        """The images, uint8, as the one layer there is."""
+        """Return the uint8 images as the only output."""
         return [images]
 
 
 class TorchRunner:
-    """Runs a prefix in torch: batch norms folded, channels last, inference mode, threads as they are found.
+    """Runs a prefix in torch, with folded batch normalization and channels last.
 
-    On a CPU, torch takes other ways of summing for batches of other sizes. There each batch is run in parts of one
-    size, the last one filled up, so that what an image gives does not depend on those beside it.
+    On a CPU, torch chooses its summation order by batch size. Batches are therefore run
+    in parts of constant size, the last one padded, so that the result for an image does
+    not depend on the other images.
     """
 
     concurrent = False
@@ -65,14 +68,14 @@ class TorchRunner:
         self._at_once = at_once
 
     def __call__(self, images: np.ndarray) -> list[np.ndarray]:
-        """Pooled layers of uint8 ``images`` of shape (n, height, width, channels)."""
+        """Return pooled layers of uint8 images (n, height, width, channels)."""
         n_images = len(images)
         size = self._at_once or max(n_images, 2)
         parts = [self._run(part, size) for part in np.split(images, range(size, n_images, size))]
         return [np.concatenate(layer)[:n_images] for layer in zip(*parts, strict=True)]
 
     def _run(self, images: np.ndarray, size: int) -> list[np.ndarray]:
-        """Layers of ``size`` images, the first of them those that were given."""
+        """Return the layers of some images, padded to ``size`` images."""
         full = images if len(images) == size else images[np.arange(size) % len(images)]
         batch = torch.from_numpy(full)
         if self._device.type == "cuda":
@@ -82,7 +85,7 @@ class TorchRunner:
 
     @contextlib.contextmanager
     def _numerics(self) -> Iterator[None]:
-        """The precision asked for, and no other: not the caller's autocast, and on CUDA no tf32."""
+        """Apply the requested precision, without the caller's autocast or TF32."""
         is_float32 = self._dtype is torch.float32
         is_plain = is_float32 and self._device.type == "cuda"
         with (
@@ -93,24 +96,24 @@ class TorchRunner:
 
 
 class _Slot:
-    """A place for one runner, which is built once, by one thread at a time."""
+    """Holder of a runner, which one thread builds once."""
 
     def __init__(self) -> None:
         self.lock = Lock()
         self.runner: Runner | None = None
 
 
-# Equal networks (a source and what was fine-tuned from it, up to the frozen stages) share their runners: one slot for
-# what determines a runner. Every network holds the slots that it asked for, and the last one to go takes them along.
+# Networks with equal frozen stages (a source and its fine-tuned copies) share runners. Each
+# network holds the slots that it uses, and a slot is freed with its last holder.
 _SLOTS: "weakref.WeakValueDictionary[tuple, _Slot]" = weakref.WeakValueDictionary()
 _HELD: "weakref.WeakKeyDictionary[Backbone, dict[tuple, _Slot]]" = weakref.WeakKeyDictionary()
 _LOCK = Lock()  # for these two, never held while a runner is built
-# Prefixes that could not be exported: with engine="auto" they run in torch, and nobody tries again in this process.
+# Prefixes that could not be exported; with engine="auto" they run in torch from then on.
 _UNEXPORTABLE: set[str] = set()
 
 
 def _forget_runners() -> None:
-    """Let all be built again: a forked child builds its own, since sessions have threads, which are not there."""
+    """Drop all runners, also in forked children, which lack the threads of sessions."""
     with _LOCK:
         _SLOTS.clear()
         _HELD.clear()
@@ -123,16 +126,16 @@ if hasattr(os, "register_at_fork"):
 
 
 def get_runner(spec: PrefixSpec, runtime: Runtime, engine: str) -> Runner:
-    """What runs a prefix in an engine, built at the first call that any equal network makes.
+    """Return the runner of a prefix, shared by all equal networks.
 
     Parameters
     ----------
     spec : PrefixSpec
-        What is computed.
+        The prefix.
     runtime : Runtime
-        Read: ``precision`` and ``device``.
+        Provides ``precision`` and ``device``.
     engine : {"torch", "onnxruntime"}
-        The engine; without layers none is taken.
+        The engine. Ignored for a prefix without layers.
 
     Raises
     ------
@@ -143,7 +146,7 @@ def get_runner(spec: PrefixSpec, runtime: Runtime, engine: str) -> Runner:
         return ImageRunner()
     backbone = spec.backbone
     slot = _slot(backbone, (spec.key, backbone.in_channels, engine, runtime.precision, runtime.device))
-    with slot.lock:  # another network need not wait for this one's export
+    with slot.lock:  # other networks do not wait for this export
         if slot.runner is None:
             network = PrefixNetwork(backbone, spec.layers, spec.pooling)
             if engine == "torch":
@@ -155,7 +158,7 @@ def get_runner(spec: PrefixSpec, runtime: Runtime, engine: str) -> Runner:
 
 
 def _slot(backbone: Backbone, key: tuple) -> _Slot:
-    """The one place for the runner that ``key`` determines, kept as long as ``backbone`` or another holder lives."""
+    """Return the slot for ``key``, kept alive by ``backbone`` and other holders."""
     with _LOCK:
         slot = _SLOTS.setdefault(key, _Slot())
         _HELD.setdefault(backbone, {})[key] = slot
@@ -163,7 +166,7 @@ def _slot(backbone: Backbone, key: tuple) -> _Slot:
 
 
 def _export(network: PrefixNetwork, spec: PrefixSpec) -> Runner:
-    """A runner in ONNX Runtime; a failure is remembered."""
+    """Return a runner in ONNX Runtime, and remember a failure."""
     try:
         return _onnx.OnnxRunner(network, spec.key, spec.image_shape)
     except EngineError:
@@ -172,11 +175,11 @@ def _export(network: PrefixNetwork, spec: PrefixSpec) -> Runner:
 
 
 def resolve_engine(spec: PrefixSpec, runtime: Runtime, n_images: int) -> str:
-    """The engine that is the fastest for ``n_images``, start-up included, where ``engine="auto"`` leaves the choice.
+    """Return the fastest engine for ``n_images``, including its start-up time.
 
-    ONNX Runtime is taken on a CPU in float32 where there is enough work for the export to pay. Whether the graph lies
-    on this machine already, from an earlier run, decides nothing: the engines round differently, and the same job
-    gives the same numbers every time.
+    With ``engine="auto"``, ONNX Runtime is chosen on a CPU in float32 if the export
+    pays off. Graphs exported by earlier runs do not affect the choice: engines round
+    differently, and the same job must return the same numbers every time.
     """
     if not spec.layers:
         return NO_ENGINE
@@ -190,10 +193,11 @@ def resolve_engine(spec: PrefixSpec, runtime: Runtime, n_images: int) -> str:
 
 
 def _images_at_once(backbone: Backbone, device: torch.device) -> "int | None":
-    """How many images the torch engine runs at once on a CPU; None elsewhere, where it is as many as there are.
+    """Return the number of images that torch runs at once on a CPU, None elsewhere.
 
-    It goes by the first stage, so that networks which begin alike run what they share alike. More than 8 would gain a
-    small network some percent, and an image that comes alone would wait for all of them.
+    It depends on the first stage only, so that networks that share their first stages
+    round alike. More than 8 images would be a few percent faster for a small network,
+    but a single image would take as long as all of them.
     """
     if device.type != "cpu":
         return None
@@ -201,7 +205,7 @@ def _images_at_once(backbone: Backbone, device: torch.device) -> "int | None":
 
 
 def batch_size_of(spec: PrefixSpec, runtime: Runtime, engine: str) -> int:
-    """How many images go through a prefix at once in an engine; in torch on a CPU as many as it runs in any case."""
+    """Return the number of images that go through a prefix at once in an engine."""
     at_once = _images_at_once(spec.backbone, runtime.device) if engine == "torch" else None
     if runtime.batch_size == "auto" and at_once is not None:
         return at_once
@@ -209,10 +213,10 @@ def batch_size_of(spec: PrefixSpec, runtime: Runtime, engine: str) -> int:
 
 
 def resolve_batch_size(batch_size: "int | str", macs: int, device: torch.device) -> int:
-    """How many images go through the network at once, where ``batch_size="auto"`` leaves the choice.
+    """Return the batch size of the network, chosen if ``batch_size="auto"``.
 
-    On a CPU a batch is the fastest while its activations stay in the cache of the processor: 4 images of MobileNetV2
-    or ResNet-18, 16 to 32 of the much smaller MobileNetV3-small.
+    On a CPU, a batch is fastest if its activations fit into the processor's cache: 4
+    images of MobileNetV2 or ResNet-18, 16 to 32 of the much smaller MobileNetV3-small.
     """
     if batch_size != "auto":
         return int(batch_size)

@@ -1,4 +1,4 @@
-"""How a network is run, in one word: the engine and its numerics, the cache, the device, the threads."""
+"""Runtime of a network: engine, numerics, cache, device and threads."""
 
 import os
 from dataclasses import dataclass
@@ -26,36 +26,41 @@ RUNTIME_CONSTRAINTS: dict = {
     "on_error": [StrOptions({"raise", "nan"})],
 }
 
-# The parameters that mean the same in every estimator that runs a network. `batch_size` of one that trains is that of
-# its training, and it leaves out what cannot be read before a prefix runs: whoever means these two says so.
+# Parameters with the same meaning in every estimator that runs a network. `batch_size` and
+# `on_error` are not among them: estimators that train use the first for training, and leave
+# out unreadable images before a prefix runs.
 SHARED_PARAMETERS = ("engine", "precision", "cache", "device", "n_jobs")
 
 
 @dataclass(frozen=True, kw_only=True)
 class Runtime:
-    """How a network is run.
+    """Settings that define how a network is run.
 
     Parameters
     ----------
     engine : {"auto", "torch", "onnxruntime"}, default="auto"
         What runs the network.
     precision : {"float32", "bfloat16", "float16"}, default="float32"
-        Numerics of the network.
+        Floating-point precision of the network.
     batch_size : int or "auto", default="auto"
-        Images that go through the network at once.
+        Number of images that go through the network at once.
     cache : "auto", path-like, Cache or None, default="auto"
-        Where outputs are kept: in this process, in a directory, or nowhere. The attribute is the opened cache, or None.
+        Where to keep the outputs: in this process, in a directory, or nowhere. The
+        attribute is the opened cache, or None.
     device : str or torch.device, default="auto"
-        Where the network runs. The attribute is the device that this means here.
+        Device that runs the network. The attribute is the resolved device.
     n_jobs : int or None, default=None
-        Threads that read, decode and (in ONNX Runtime) run images; None takes as many as torch has.
+        Number of threads that read, decode and (in ONNX Runtime) run images. None uses
+        as many as torch does.
     on_error : {"raise", "nan"}, default="raise"
-        What an image that cannot be read becomes: an error, or a row of NaN and a warning.
+        What to do if an image cannot be read: raise an error, or warn and return a row
+        of NaN.
 
     Raises
     ------
     InputError
-        If the device is not there, or if engine, precision and device exclude each other.
+        If the device is not available, or engine, precision and device are
+        incompatible.
     """
 
     engine: str = "auto"
@@ -74,35 +79,36 @@ class Runtime:
 
     @classmethod
     def of(cls, estimator: Any, **replaced: Any) -> "Runtime":
-        """How an estimator runs its network: what its parameters say, but for what is replaced.
+        """Read the runtime parameters of an estimator.
 
         Parameters
         ----------
         estimator : estimator
-            Read: `SHARED_PARAMETERS`, as far as it has them.
+            Estimator with some of the `SHARED_PARAMETERS`.
         **replaced : object
-            What is another here, and what does not mean the same in every estimator: ``batch_size`` and ``on_error``.
+            Values that replace parameters of the estimator, or are not shared:
+            ``batch_size`` and ``on_error``.
         """
         shared = {name: getattr(estimator, name) for name in SHARED_PARAMETERS if hasattr(estimator, name)}
         return cls(**(shared | replaced))
 
     @property
     def n_threads(self) -> int:
-        """Threads that read, decode and (in ONNX Runtime) run images."""
+        """Number of threads that read, decode and (in ONNX Runtime) run images."""
         return count_threads(self.n_jobs)
 
 
 def count_threads(n_jobs: "int | None") -> int:
-    """How many threads read and decode images: as many as torch uses, if no number is given."""
+    """Return the number of threads for ``n_jobs``. None uses as many as torch does."""
     return torch.get_num_threads() if n_jobs is None else joblib.effective_n_jobs(n_jobs)
 
 
 def _check_numerics(engine: str, precision: str, device: torch.device) -> None:
-    """Refuse what no engine can do."""
+    """Check that engine, precision and device are compatible."""
     if precision == "float16" and device.type == "cpu":
-        raise InputError("precision='float16' needs device='cuda'. On a CPU use 'float32' or 'bfloat16'.")
+        raise InputError("precision='float16' needs device='cuda'. On a CPU, use 'float32' or 'bfloat16'.")
     if engine == "onnxruntime" and (precision != "float32" or device.type != "cpu"):
         raise InputError(
-            f"engine='onnxruntime' runs in float32 on the CPU, but precision={precision!r} and device={device.type!r} "
-            "were asked for. Use engine='auto' or 'torch'."
+            "engine='onnxruntime' needs precision='float32' and device='cpu'. "
+            f"Got precision={precision!r} and device={device.type!r} instead. Use engine='auto' or 'torch'."
         )

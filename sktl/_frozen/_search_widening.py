@@ -1,7 +1,8 @@
-"""A search over layers, noticed by what is known already: its next layers are computed before they are asked for.
+"""Detection of a search over layers, whose further layers are computed in advance.
 
-From then on each candidate of the search finds its layer in the cache, so that a grid over all layers costs one pass to
-the first candidate's layer and one through the whole network.
+Once one is detected, later candidates find their layer in the cache. A grid over all
+layers then costs one pass to the layer of the first candidate and one through the whole
+network.
 """
 
 from collections.abc import Sequence
@@ -14,26 +15,28 @@ from sktl._frozen._spec import PrefixSpec
 from sktl._stores import register_store
 
 _SMALL_POOLINGS = ("avg", "max", "gem", "cls")  # small enough to keep every stage
-# The functions of images that were one candidate of a search: its test images come without their other layers.
+# Keys of prefixes found to be candidates of a search. The test images of a fold have no
+# other layers in the cache yet.
 _SEARCHED: set[str] = set()
 register_store("what was searched over", _SEARCHED.clear)
 
 
 def widened(spec: PrefixSpec, cache: KeyedCache, engine: str, digest: bytes, n_images: int) -> PrefixSpec:
-    """The prefix with the stages that are not known yet, if another one is: somebody is searching over layers.
+    """Return the prefix with the stages not cached yet, if a search is detected.
 
     Parameters
     ----------
     spec : PrefixSpec
-        What is asked for. Its layers come first and as they are, even twice: the tables are filled in that order.
+        The requested prefix. Its layers come first and unchanged, because tables are
+        filled in that order.
     cache : KeyedCache
-        What is known.
+        The cache.
     engine : str
-        By what it is computed.
+        The engine.
     digest : bytes
-        Of one image that is about to be computed, which speaks for all.
+        Digest of one image that is about to be computed and stands for all.
     n_images : int
-        How many there are.
+        Number of images.
     """
     if not spec.layers or spec.pooling == "flatten":
         return spec
@@ -41,7 +44,7 @@ def widened(spec: PrefixSpec, cache: KeyedCache, engine: str, digest: bytes, n_i
     others = [stage for stage in stages if stage not in spec.layers]
     if spec.key not in _SEARCHED and not _is_searched(spec, others, cache, engine, digest):
         return spec
-    if spec.pooling == "none":  # what is brought then is computed on the way: it costs no time
+    if spec.pooling == "none":  # earlier stages are computed anyway
         _SEARCHED.add(spec.key)
         brought = _earlier_stages(spec, stages, cache, n_images)
     else:
@@ -51,17 +54,17 @@ def widened(spec: PrefixSpec, cache: KeyedCache, engine: str, digest: bytes, n_i
 
 
 def _is_searched(spec: PrefixSpec, others: Sequence[str], cache: KeyedCache, engine: str, digest: bytes) -> bool:
-    """Whether another stage of an image is known."""
+    """Check whether another stage of an image is cached."""
     if _known(spec, others, cache, engine, digest):
         return True
-    # A search over freeze depths begins as a rule with all stages frozen, which asks for the last one, pooled.
+    # A search over freeze depths usually starts with all stages frozen: the last one, pooled.
     last = spec.backbone.stages[-1].name
     poolings = _SMALL_POOLINGS if spec.pooling == "none" else ()
     return any(_known(replace(spec, pooling=pooling), [last], cache, engine, digest) for pooling in poolings)
 
 
 def _known(spec: PrefixSpec, stages: Sequence[str], cache: KeyedCache, engine: str, digest: bytes) -> set[str]:
-    """Those of the stages that the cache has of an image."""
+    """Return the stages that are cached for an image."""
     if not stages:
         return set()
     (rows,) = cache.get([digest], replace(spec, layers=stages), engine)
@@ -69,10 +72,10 @@ def _known(spec: PrefixSpec, stages: Sequence[str], cache: KeyedCache, engine: s
 
 
 def _earlier_stages(spec: PrefixSpec, stages: Sequence[str], cache: KeyedCache, n_images: int) -> list[str]:
-    """The stages right before the one asked for whose activations, as they are, may be kept beside its own.
+    """Return the preceding stages whose activations fit into the cache as well.
 
-    Pooled, every stage is small. Activations as they are are large: these are no larger than those asked for, as far as
-    half the cache has room for the whole table.
+    Without pooling, activations are large. Stages are added as long as they are not
+    larger than the requested one and the whole table fits into half the cache.
     """
     if cache.cache is None or spec.layers[0] not in stages:
         return []

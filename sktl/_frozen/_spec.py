@@ -1,4 +1,4 @@
-"""Which function of an image a frozen prefix is: a network up to named layers, and what is kept of each."""
+"""Definition of a frozen prefix: a network up to named layers, and their pooling."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -11,19 +11,20 @@ from sktl.backbones import Backbone
 
 @dataclass(frozen=True)
 class PrefixSpec:
-    """A network up to named layers, each of them pooled; without layers the images themselves.
+    """Network up to named layers, each of them pooled.
 
-    Two specs with one key are one function, whatever objects they are made of.
+    Two specs with equal keys are the same function.
 
     Parameters
     ----------
     backbone : Backbone
         The network.
     layers : sequence of str
-        Layers to read, in this order; nothing behind the deepest one is computed. Without any, the output is the
-        images as the network sees them: decoded, resized and cropped, by no network and whatever ``pooling`` says.
+        Layers to return, in this order. Nothing after the deepest one is computed. If
+        empty, the output is the images as the network takes them (decoded, resized and
+        cropped), and ``pooling`` is ignored.
     pooling : {"avg", "max", "gem", "flatten", "cls", "none"}, default="avg"
-        What is kept of each layer.
+        Pooling of each layer.
     """
 
     backbone: Backbone
@@ -35,26 +36,26 @@ class PrefixSpec:
 
     @property
     def key(self) -> str:
-        """Names all that determines the function, up to an engine's rounding."""
+        """Key of everything that determines the function, up to rounding."""
         preprocessing = self.backbone.preprocessing
         if not self.layers:
-            return f"pictures|{preprocessing.pixels_key}"
+            return "pictures|" + preprocessing.pixels_key  # part of stored keys: do not change
         fingerprints = ",".join(self.backbone.fingerprint(layer) for layer in self.layers)
         return f"{fingerprints}|{preprocessing.key}|{self.pooling}"
 
     @property
     def outputs(self) -> "list[PrefixSpec]":
-        """What it gives, one by one: each layer is a function of its own, and so are the images."""
+        """The outputs as separate specs, one per layer, or the images."""
         return [PrefixSpec(self.backbone, (layer,), self.pooling) for layer in self.layers] or [self]
 
     @property
     def image_shape(self) -> tuple[int, int, int]:
-        """Height, width and channels of an image as the network sees it."""
+        """Height, width and channels of an image as the network takes it."""
         return (*self.backbone.preprocessing.crop_shape, self.backbone.in_channels)
 
     @property
     def shapes(self) -> list[tuple[int, ...]]:
-        """The shape of one image's row in each output."""
+        """Shape of one image's row in each output."""
         backbone = self.backbone
         return [
             pooled_shape(backbone.output_shape(layer), self.pooling, backbone.channel_axis(layer))
@@ -63,10 +64,10 @@ class PrefixSpec:
 
     @property
     def dtype(self) -> np.dtype:
-        """The type of all outputs."""
+        """Data type of all outputs."""
         return np.dtype(np.float32 if self.layers else np.uint8)
 
     @property
     def macs(self) -> int:
-        """Multiply-accumulates that one image takes."""
+        """Multiply-accumulates per image."""
         return max(map(self.backbone.macs, self.layers), default=0)

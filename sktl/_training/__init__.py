@@ -1,6 +1,4 @@
-"""Training of networks.
-
-The rule of this package: one loop trains every network, and no estimator is imported.
+"""Training. Rule: one loop trains every network, and no estimator is imported here.
 
 Reading order: `_rest_network` (what is trained), `_dataset` and `_data` (the training
 data), `_losses`, `_soft_targets`, `_head_probe` and `_objective` (the objective),

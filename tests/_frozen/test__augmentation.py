@@ -211,14 +211,14 @@ def test_floats_that_overshoot_are_clipped():
 @pytest.mark.parametrize(
     ("result", "message"),
     [
-        (None, "it gave 'NoneType'"),
+        (None, "Got 'NoneType' instead"),
         (torch.zeros(4, 5, 5, dtype=torch.uint8), r"'Tensor' of shape \(4, 5, 5\)"),
         (torch.zeros(1, 3, 5, 5, dtype=torch.uint8), r"of shape \(1, 3, 5, 5\)"),
         (np.zeros((3, 5, 5), np.uint8), r"'ndarray' of shape \(3, 5, 5\)"),
         (torch.zeros(3, 0, 5, dtype=torch.uint8), r"of shape \(3, 0, 5\)"),
         (torch.zeros(3, 5, 5, dtype=torch.int64), "dtype int64"),
-        (torch.full((3, 5, 5), 200.0), "values from 200 to 200"),
-        (torch.linspace(-2, 2, 75).reshape(3, 5, 5), "from -2 to 2. Leave out what normalises"),
+        (torch.full((3, 5, 5), 200.0), "Got values from 200 to 200 instead"),
+        (torch.linspace(-2, 2, 75).reshape(3, 5, 5), "from -2 to 2 instead. Remove any normalization"),
         (torch.full((3, 5, 5), torch.nan), "values from nan to nan"),
         (Image.new("L", (5, 5)), "PIL image of mode 'L'"),
         (Image.new("RGBA", (5, 5)), "PIL image of mode 'RGBA'"),
@@ -226,7 +226,7 @@ def test_floats_that_overshoot_are_clipped():
 )
 def test_other_results_are_refused(images, result, message):
     """What is no picture with the channels asked for is an error that names the parameter and what came."""
-    with pytest.raises(ValueError, match=f"^augment has to give a picture with 3 channels.*{message}"):
+    with pytest.raises(ValueError, match=f"^augment must return an image with 3 channels.*{message}"):
         Augmentation(lambda picture: result, 0).augmented(images, 0)[0].decode()
 
 
@@ -288,7 +288,9 @@ def test_colour_recipes_work_at_the_network_s_scale(shape):
 
 def test_an_unknown_recipe_is_an_error_that_lists_them():
     """The error names the parameter, what came and what there is."""
-    with pytest.raises(ValueError, match=r"augment='flop' is no recipe.*'crop_flip', 'flip', 'randaugment', 'trivial'"):
+    with pytest.raises(
+        ValueError, match=r"augment must be one of \['crop_flip', 'flip', 'randaugment', 'trivial'\].*Got 'flop'"
+    ):
         recipe("flop")
 
 

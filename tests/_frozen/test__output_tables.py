@@ -53,7 +53,7 @@ def test_out_is_written_to_and_returned(paths, cache, layers, prefix_of, open_im
 def test_out_of_another_shape_is_refused_at_once(paths, counted, prefix_of, open_images):
     """Nothing is computed for a store that it does not fit in."""
     prefix = prefix_of(["layer4"])
-    with pytest.raises(ValueError, match=r"out has the shapes \[\(12, 3\)\], but needs \[\(12, 512\)\]"):
+    with pytest.raises(ValueError, match=r"out must have the shapes \[\(12, 512\)\]. Got \[\(12, 3\)\] instead"):
         prefix.run(open_images(paths), out=[np.empty((12, 3))])
     assert counted["images"] == 0
 

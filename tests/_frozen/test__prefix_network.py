@@ -235,7 +235,7 @@ def test_a_class_token_is_asked_of_what_has_one(name, layer, is_refused):
     for pooling in set(POOLINGS) - {"cls"}:
         check_pooling(backbone, layer, pooling)
     if is_refused:
-        with pytest.raises(BackboneError, match=f"needs a class token, which layer '{layer}' of .*pooling='avg'"):
+        with pytest.raises(BackboneError, match=f"needs a class token, but layer '{layer}' of .*pooling='avg'"):
             check_pooling(backbone, layer, "cls")
     else:
         check_pooling(backbone, layer, "cls")

@@ -86,10 +86,10 @@ TRAINERS = {
 def test_a_classifier_learns_from_the_others(name, table, clean):
     """It is what it would be without those rows; one warning; NaN probabilities; labels are an error."""
     model, text = told(lambda: clone(TRAINERS[name]).fit(*table, WEIGHT))
-    assert text.startswith("3 of 24 images cannot be read and were left out, because of on_error='nan': Image 3 (")
+    assert text.startswith("3 of 24 images cannot be read and were left out, because on_error='nan': Image 3 (")
     expected = clone(TRAINERS[name]).fit(*clean, np.delete(WEIGHT, BAD))
     probabilities, text = told(lambda: model.predict_proba(table[0]))
-    assert "3 of 24 images cannot be read and became rows of NaN" in text
+    assert "3 of 24 images cannot be read and have rows of NaN" in text
     np.testing.assert_array_equal(np.flatnonzero(np.isnan(probabilities).all(axis=1)), BAD)
     np.testing.assert_array_equal(np.delete(probabilities, BAD, axis=0), expected.predict_proba(clean[0]))
     assert np.isnan(told(lambda: model.decision_function(table[0]))[0][BAD]).all()
@@ -98,7 +98,7 @@ def test_a_classifier_learns_from_the_others(name, table, clean):
     assert score == expected.score(*clean)
     assert "left out of the score" in text
     with pytest.raises(
-        ImageError, match=r"^3 of 24 images cannot be read, and have no label.*find_unreadable_images\("
+        ImageError, match=r"^3 of 24 images cannot be read, so predict has no label.*find_unreadable_images\("
     ):
         model.predict(table[0])
     np.testing.assert_array_equal(model.predict(clean[0]), expected.predict(clean[0]))
@@ -225,6 +225,6 @@ def test_nothing_is_left(table):
     with pytest.raises(ImageError, match=r"^None of the 3 images can be read: Image 0 \("):
         FineTunedClassifier(**QUICK, on_error="nan").fit(bad, y)
     model, _ = told(lambda: FineTunedClassifier(**QUICK, on_error="nan").fit(*table))
-    with pytest.raises(ValueError, match="nothing to score"):
+    with pytest.raises(ValueError, match="The score is undefined, because none of the"):
         model.score(bad, y)
     assert np.isnan(told(lambda: model.predict_proba(bad))[0]).all()

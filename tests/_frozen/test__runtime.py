@@ -62,7 +62,7 @@ def test_on_error_and_the_size_of_batches_are_not_read():
 @pytest.mark.parametrize(
     ("settings", "way_out"),
     [
-        ({"engine": "onnxruntime", "precision": "bfloat16"}, "engine='auto' or 'torch'"),
+        ({"engine": "onnxruntime", "precision": "bfloat16"}, "Got precision='bfloat16'.*engine='auto' or 'torch'"),
         ({"engine": "onnxruntime", "device": torch.device("cuda")}, "engine='auto' or 'torch'"),
         ({"precision": "float16"}, "'float32' or 'bfloat16'"),
     ],

@@ -189,7 +189,7 @@ def test_labels_that_partial_fit_cannot_know(digits, make):
         ({"head": torch.nn.Linear(7, 3)}, ValueError, r"fails on features of shape \(n, 512\)"),
         ({"head": "cubic"}, ValueError, "head must be 'linear'.* Got 'cubic' instead"),
         ({"head": torch.nn.Sequential(torch.nn.Linear(512, 3), torch.nn.Tanh())}, ValueError, "head_init='random'"),
-        ({"augment": "sepia"}, ValueError, r"augment='sepia' is no recipe.*crop_flip"),
+        ({"augment": "sepia"}, ValueError, r"augment must be one of .*crop_flip.* Got 'sepia' instead"),
         ({"net_params": {"optimiser__betas": (0.9, 0.99)}}, ValueError, r"net_params=.*optimiser__betas"),
         ({"net_params": {"optimizer__beta": 1}}, ValueError, r"net_params=.*unexpected keyword argument 'beta'"),
         (

@@ -141,7 +141,11 @@ CASES = {
         "estimator=Unprintable(xxx",
         "PrunedClassifier.",
     ),
-    "cache, a path": (lambda: PretrainedFeatureExtractor(cache=LONG).fit_transform(X), "cache='", "written."),
+    "cache, a path": (
+        lambda: PretrainedFeatureExtractor(cache=LONG).fit_transform(X),
+        "cache='",
+        "writable directory.",
+    ),
     "cache, a list": (lambda: PretrainedFeatureExtractor(cache=MANY).fit(X), "The 'cache' parameter", "instead."),
     "weights, a path": (lambda: fine(weights=f"{LONG}.pth").fit(X, Y), "weights='xxx", "(File name too long)."),
     "image_shape": (lambda: PixelRowsToImages(np.arange(10**5)).fit(X), "The 'image_shape' parameter", "instead."),

@@ -1,17 +1,18 @@
-"""Where the output of a frozen prefix is kept, one array per image.
+"""Caches of the output of a frozen prefix, one array per image.
 
-A cache maps a key, the digest of everything that determines an array, to that array. It keeps three promises: it may
-forget but it never lies (what comes back is what was put, bit for bit), it never raises (whatever happens to the disk
-is a `CacheWarning` and an entry that is not there), and it is bounded (the oldest entries make room). Beside the arrays
-it keeps `Claims`: who is computing which array at this moment, so that nobody else does.
+A cache maps keys, the digests of everything that determines an array, to arrays. It
+makes three promises. It is exact: what it returns was stored, bit for bit, although
+entries may disappear. It never raises: trouble with the disk leads to a `CacheWarning`
+and a missing entry. It is bounded: the oldest entries are dropped. It also keeps
+`Claims`: which job is computing which array, so that no other one does the same work.
 
-====================  =====================================  ==========================  ==========================
-``cache=``            kept in                                shared by                   the first to go
-====================  =====================================  ==========================  ==========================
-``"auto"``            memory, a process-wide `MemoryCache`   estimators, threads         the least recently used
-a directory           an SQLite file, `DirectoryCache`       processes, runs             the first put
-``None``              nowhere
-====================  =====================================  ==========================  ==========================
+===========  ==============================  ===================  ===================
+``cache=``   kept in                         shared by            dropped first
+===========  ==============================  ===================  ===================
+``"auto"``   memory (`MemoryCache`)          estimators, threads  least recently used
+a directory  SQLite file (`DirectoryCache`)  processes, runs      first stored
+``None``     nowhere
+===========  ==============================  ===================  ===================
 """
 
 import contextlib
@@ -43,28 +44,29 @@ _IS_BYPASSED: ContextVar[bool] = ContextVar("sktl_caches_are_bypassed", default=
 
 
 def open_cache(cache: "str | os.PathLike[str] | None") -> Cache | None:
-    """The cache that the parameter ``cache`` of an estimator means.
+    """Open the cache defined by the parameter ``cache`` of an estimator.
 
     Parameters
     ----------
     cache : "auto", str, path-like or None
-        ``"auto"`` is the memory of this process, bounded by 1 GiB or an eighth of the machine's, whichever is less,
-        and shared by all estimators. A path is a directory of at most 10 GiB, made where it is not there. None keeps
-        nothing.
+        ``"auto"`` is the memory of this process, limited to 1 GiB or an eighth of the
+        memory of the machine, whichever is less, and shared by all estimators. A path
+        is a directory of at most 10 GiB, created if needed. None keeps nothing.
 
     Returns
     -------
     cache : Cache or None
-        Opening touches no disk: a directory is made with the first entry that is asked for. None inside
-        `bypassed_caches`, and, with a warning, for a path that leads nowhere (``"~"`` of a user without a home).
+        The cache. A directory is created on first use, not here. None inside
+        `bypassed_caches` and, with a warning, for a path that cannot be resolved
+        (``"~"`` of a user without a home).
 
     Raises
     ------
     TypeError
-        Where ``cache`` is none of these.
+        If ``cache`` is of another type.
     InputError
-        Where it is an empty path. Any other path is accepted: a cache never stops the work, so a file, say, is a
-        warning when it is used.
+        If ``cache`` is an empty path. Any other path is accepted, because a cache never
+        stops the work: an unusable one is reported as a warning when it is used.
     """
     if cache is None or _IS_BYPASSED.get():
         return None
@@ -72,13 +74,15 @@ def open_cache(cache: "str | os.PathLike[str] | None") -> Cache | None:
         return shared_memory_cache()
     if not isinstance(cache, str | os.PathLike) or not isinstance(os.fspath(cache), str):
         raise TypeError(
-            shortened(f"cache={cache!r} is no cache. Use 'auto' (memory), the path of a directory, or None (off).")
+            shortened(
+                f"cache must be 'auto' (memory), the path of a directory, or None (no cache). Got {cache!r} instead."
+            )
         )
     if not os.fspath(cache):
-        raise InputError(f"cache={cache!r} is an empty path. Use 'auto' (memory), a directory, or None (off).")
+        raise InputError(f"cache={cache!r} is an empty path. Use 'auto' (memory), a directory, or None (no cache).")
     try:
         path = Path(cache).expanduser().absolute()
-    except (RuntimeError, OSError) as error:  # a "~" of nobody, or a working directory that was removed
+    except (RuntimeError, OSError) as error:  # no home, or the working directory was deleted
         warn_once(os.fspath(cache), unusable(error))
         return None
     return DirectoryCache(path)
@@ -86,10 +90,10 @@ def open_cache(cache: "str | os.PathLike[str] | None") -> Cache | None:
 
 @contextlib.contextmanager
 def bypassed_caches() -> Iterator[None]:
-    """Open no cache inside, whatever the estimators say: what is timed there is really computed.
+    """Disable all caches in this thread, so that timed work is really computed.
 
-    Nothing is forgotten: afterwards the caches hold what they held. It is of this thread alone; others go on using
-    theirs, and so do processes that an estimator starts.
+    Nothing is dropped: afterwards the caches hold what they held. Other threads, and
+    processes that an estimator starts, keep using theirs.
     """
     token = _IS_BYPASSED.set(True)
     try:

@@ -1,4 +1,4 @@
-"""What all caches share: the calls, the lock, and how an array becomes bytes."""
+"""Base class of caches: interface, lock and serialization of arrays."""
 
 import os
 import weakref
@@ -14,18 +14,19 @@ from sktl._messages import shortened
 from sktl._warnings import warn
 from sktl.exceptions import CacheWarning
 
-ENTRY_BYTES = 200  # what an entry costs beside its numbers, about
+ENTRY_BYTES = 200  # approximate overhead of an entry
 
-# One lock for all caches of the process. It is held for milliseconds, and it makes a fork safe: see _before_fork.
+# One lock for all caches of the process. It is held for milliseconds and makes forks safe,
+# see `_before_fork`.
 LOCK = Lock()
 
-_WARNED: set[tuple[str, str]] = set()  # what was said of which cache
+_WARNED: set[tuple[str, str]] = set()  # (name of the cache, kind of trouble)
 
 
 class CacheStats(NamedTuple):
-    """What a cache holds, and how often it had what was asked for since it was opened.
+    """Size of a cache, and its hits and misses since it was opened.
 
-    The bytes include what manages the entries.
+    The bytes include the overhead of the entries.
     """
 
     hits: int
@@ -35,9 +36,9 @@ class CacheStats(NamedTuple):
 
 
 class Cache(ABC):
-    """A bounded, forgetful mapping from digests to arrays."""
+    """Bounded mapping from digests to arrays that may drop entries."""
 
-    name: str  # what the user gave as ``cache``
+    name: str  # the value of the parameter ``cache``
 
     def __init__(self, max_bytes: int) -> None:
         self.max_bytes = max_bytes
@@ -46,7 +47,7 @@ class Cache(ABC):
             _CACHES.add(self)
 
     def get_many(self, keys: Sequence[bytes]) -> list[np.ndarray | None]:
-        """The array of each key, read-only, or None where there is none."""
+        """Return the array of each key, read-only, or None if it is missing."""
         with LOCK:
             found = self._get(keys) if keys else {}
             values = [found.get(key) for key in keys]
@@ -56,9 +57,9 @@ class Cache(ABC):
         return values
 
     def put_many(self, items: Sequence[tuple[bytes, np.ndarray]]) -> None:
-        """Keep a copy of each array; where the cache is full, the oldest entries go."""
+        """Store a copy of each array; if the cache is full, drop the oldest entries."""
         packed = {key: pack(array) for key, array in items}
-        # An entry that would push out all others is not worth keeping.
+        # An entry larger than the cache would displace all others.
         packed = {key: entry for key, entry in packed.items() if len(entry[1]) + ENTRY_BYTES <= self.max_bytes}
         if packed:
             with LOCK:
@@ -66,31 +67,31 @@ class Cache(ABC):
 
     @abstractmethod
     def claim(self, wanted: Sequence[Keys], owner: Owner) -> list[bool] | None:
-        """Claim what is free for a job, see `Claims.ask`; None where claims cannot be kept."""
+        """Claim free images for a job, see `grant`; None if claims cannot be kept."""
 
     @abstractmethod
     def renew(self, owner: Owner) -> None:
-        """Keep a job's claims from growing too old."""
+        """Renew the claims of a job before they expire."""
 
     @abstractmethod
     def release(self, owner: Owner) -> None:
-        """Give up a job's claims."""
+        """Release the claims of a job."""
 
     @abstractmethod
     def claimed(self, keys: Sequence[bytes]) -> Mapping[bytes, Claim]:
-        """The claims of these keys, those of jobs that are gone included."""
+        """Return the claims of these keys, including those of dead jobs."""
 
     def stats(self) -> CacheStats:
-        """Hits and misses since the cache was opened, and what it holds."""
+        """Return hits and misses since the cache was opened, and its size."""
         with LOCK:
             return CacheStats(self._hits, self._misses, *self._size())
 
     @abstractmethod
     def clear(self) -> None:
-        """Forget everything."""
+        """Drop all entries."""
 
     def warn(self, trouble: str, kind: "str | None" = None) -> None:
-        """Say what is wrong with this cache, each kind of trouble once in a process."""
+        """Warn about this cache, once per process for each kind of trouble."""
         warn_once(self.name, trouble, kind)
 
     @abstractmethod
@@ -103,46 +104,46 @@ class Cache(ABC):
     def _size(self) -> tuple[int, int]: ...
 
     def _disconnect(self) -> None:  # noqa: B027, a cache in memory has nothing to close
-        """Close what a forked child must not inherit; the next call opens it again."""
+        """Close what a forked child must not inherit; the next call reopens it."""
 
 
 def warn_once(name: str, trouble: str, kind: "str | None" = None) -> None:
-    """Warn of a cache, by what the user gave for it, unless that was done in this process.
+    """Warn about a cache, once per process for each kind of trouble.
 
-    Many estimators, folds and calls use one cache: each would repeat it.
+    Many estimators, folds and calls share a cache, and each would repeat the warning.
 
     Parameters
     ----------
     name : str
-        What the user gave as ``cache``.
+        The value of the parameter ``cache``.
     trouble : str
-        What is wrong, what it means, what to do.
+        What is wrong, what it means and what to do.
     kind : str or None, default=None
-        What tells one trouble from another, where that is not the whole text.
+        Identifier of the trouble. None uses the text.
     """
     told = (name, kind or trouble)
     if told not in _WARNED:
-        quoted = shortened(repr(name), 200)  # the reason stands behind it, and is not to be cut
+        quoted = shortened(repr(name), 200)  # so that the reason is not cut
         warn(f"cache={quoted}: {trouble}", CacheWarning)
-        _WARNED.add(told)  # unless the user's filters made it an error, which a second call should be as well
+        _WARNED.add(told)  # after the warning: if filters make it an error, it is raised each time
 
 
 def pack(array: np.ndarray) -> tuple[bytes, bytes]:
-    """``array`` as a header, "<f4 3,5" for (3, 5) float32, and its numbers in C order."""
+    """Serialize an array to a header (``"<f4 3,5"``) and its values in C order."""
     array = np.asarray(array)
     if array.dtype.hasobject or np.dtype(array.dtype.str) != array.dtype:
-        raise TypeError(f"An array of dtype {array.dtype} cannot be cached: its bytes do not say what it is.")
+        raise TypeError(f"Arrays of dtype {array.dtype} cannot be cached, because their bytes do not determine it.")
     return f"{array.dtype.str} {','.join(map(str, array.shape))}".encode(), array.tobytes()
 
 
 def unpack(header: bytes, data: bytes) -> np.ndarray:
-    """The array of a packed entry: a view of ``data``, so that nobody can make it writable."""
+    """Return the array of a packed entry, a read-only view of ``data``."""
     dtype, shape = header.decode().split(" ")
     return np.ndarray([int(size) for size in shape.split(",") if size], dtype, data)
 
 
 def _before_fork() -> None:
-    """No other thread is inside a cache while the process forks, and no connection is handed to the child."""
+    """Take the lock and close connections, so that a child inherits neither."""
     LOCK.acquire()
     for cache in list(_CACHES):
         cache._disconnect()

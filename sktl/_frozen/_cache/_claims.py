@@ -1,10 +1,12 @@
-"""Who is computing what at this moment: jobs that start together share the work, and do none of it twice.
+"""Claims: which job is computing which image, so that concurrent jobs share the work.
 
-Two folds of a grid search miss the same images at the same moment. So a job claims what it is about to compute, and
-what another job has claimed it looks up later. A claim is a hint and no lock: whoever cannot claim (the disk is full)
-computes, and a claim ends with its job, with the process that made it, or when it was not renewed for some minutes. A
-job waits for others only while it holds no claim, so nobody waits in a circle; and where they give nothing for some
-seconds, as a process that was stopped by Ctrl-Z, it takes over what they claimed.
+Two folds of a grid search need the same images at the same time. A job claims what it
+is about to compute, and looks up later what others have claimed. A claim is a hint, not
+a lock. A job that cannot claim (the disk is full) computes, and a claim ends with its
+job, with the process of the job, or when it is not renewed for some minutes. A job
+waits for others only while it holds no claim, so jobs cannot deadlock. If others
+produce nothing for some seconds, for example because they were stopped with Ctrl-Z, the
+job takes over their claims.
 """
 
 import os
@@ -16,14 +18,18 @@ from typing import NamedTuple, Protocol
 
 LEASE_SECONDS = 300.0
 _RENEW_SECONDS = 30.0
-_POLL_SECONDS = 0.02  # between two looks at what other jobs are computing
-PATIENCE_SECONDS = 10.0  # for a batch of somebody else; a slow one is computed twice, which costs time and nothing else
+_POLL_SECONDS = 0.02  # time between two checks for results of other jobs
+PATIENCE_SECONDS = 10.0  # for a batch of another job; computing it twice only costs time
 
-Keys = Sequence[bytes]  # of one image: an entry for each layer
+Keys = Sequence[bytes]  # keys of one image, one per layer
 
 
 class Owner(NamedTuple):
-    """A job, as it signs its claims: a token (16 random bytes, then the machine's name) and the process it runs in."""
+    """Job that owns claims.
+
+    The token consists of 16 random bytes and the name of the machine. The pid and the
+    start time identify the process.
+    """
 
     token: bytes
     pid: int
@@ -31,12 +37,12 @@ class Owner(NamedTuple):
 
     @property
     def host(self) -> str:
-        """The name of the machine."""
+        """Name of the machine."""
         return self.token[16:].decode(errors="replace")
 
     @classmethod
     def new(cls) -> "Owner":
-        """A job of this process."""
+        """Return a new job of this process."""
         pid = os.getpid()
         return cls(uuid.uuid4().bytes + platform.node().encode(), pid, process_start(pid) or 0)
 
@@ -47,38 +53,39 @@ class Owner(NamedTuple):
 
 
 class Claim(NamedTuple):
-    """Whose a key is, and since when (in seconds of the system's clock, which processes share)."""
+    """Owner of a key, and the time of the last renewal (seconds, system clock)."""
 
     owner: Owner
     renewed: float
 
 
 class Registry(Protocol):
-    """Where claims are kept: a cache."""
+    """Store of claims: a cache."""
 
     def claim(self, wanted: Sequence[Keys], owner: Owner) -> list[bool] | None:
-        """Claim what is free, see `grant`; None where claims cannot be kept."""
+        """Claim free images, see `grant`; None if claims cannot be kept."""
 
     def renew(self, owner: Owner) -> None:
-        """Say that the job is at work."""
+        """Renew the claims of the job."""
 
     def release(self, owner: Owner) -> None:
-        """Give up all claims of the job."""
+        """Release all claims of the job."""
 
     def claimed(self, keys: Sequence[bytes]) -> "Mapping[bytes, Claim]":
-        """The claims of these keys."""
+        """Return the claims of these keys."""
 
     def warn(self, trouble: str, kind: "str | None" = None) -> None:
-        """Say what is wrong, each kind once."""
+        """Warn about the registry, once for each kind of trouble."""
 
 
 class Claims:
-    """The claims of one job.
+    """Claims of one job.
 
     Parameters
     ----------
     registry : Cache or None
-        Where they are kept. Without one, and from the first trouble on, all is granted.
+        The store of the claims. Without one, or after trouble with it, everything is
+        granted.
     """
 
     def __init__(self, registry: Registry | None) -> None:
@@ -90,14 +97,14 @@ class Claims:
         self._waits_since = 0.0
 
     def ask(self, wanted: Sequence[Keys]) -> list[bool]:
-        """Claim images: for each whether it is ours to compute.
+        """Claim images. Return for each image whether this job computes it.
 
         Parameters
         ----------
         wanted : sequence of sequences of bytes
-            The keys of each image's entries. An image is granted as a whole or not at all.
+            Keys of each image's entries. An image is granted as a whole or not at all.
         """
-        held, self._may_hold = self._may_hold, True  # a Ctrl-C may come between the claim and the answer
+        held, self._may_hold = self._may_hold, True  # Ctrl-C may come before the next line returns
         answers = self._registry.claim(wanted, self._owner) if self._registry else None
         if answers is None:
             self._registry = None
@@ -106,24 +113,25 @@ class Claims:
         return answers
 
     def renew(self) -> None:
-        """Keep what is claimed; called at any rate, it does so every half minute."""
+        """Renew the claims, at most every half minute."""
         if self._registry and time.monotonic() - self._renewed > _RENEW_SECONDS:
             self._renewed = time.monotonic()
             self._registry.renew(self._owner)
 
     def release(self) -> None:
-        """Give up all claims: what was computed is in the cache, and the rest is anybody's."""
+        """Release all claims. Computed images are in the cache, others are free."""
         if self._registry and self._may_hold:
             self._registry.release(self._owner)
             self._may_hold = False
 
     def wait(self, wanted: Sequence[Keys]) -> None:
-        """Wait a moment for what others compute; called again and again, it takes over what does not come.
+        """Wait a moment for other jobs; repeated calls take over what is overdue.
 
         Parameters
         ----------
         wanted : sequence of sequences of bytes
-            All that is waited for. Where it is the same for `PATIENCE_SECONDS`, nobody is at work.
+            Keys of all awaited images. If they do not change for `PATIENCE_SECONDS`,
+            other jobs are considered stopped.
         """
         if self._awaited != wanted:
             self._awaited, self._waits_since = wanted, time.monotonic()
@@ -132,34 +140,35 @@ class Claims:
         time.sleep(_POLL_SECONDS)
 
     def _take_over(self, registry: Registry, wanted: Sequence[Keys]) -> None:
-        """End the claims of whoever gives nothing, for everybody: what it claimed is ours, or another one's, to do."""
+        """Release the claims of stopped jobs, which frees the images for any job."""
         keys = [key for keys in wanted for key in keys]
         claims = registry.claimed(keys)
         for owner in sorted({claims[key].owner for key in _live(claims)}):
             n_images = sum(any(key in claims and claims[key].owner == owner for key in keys) for keys in wanted)
             registry.warn(
-                f"{owner} began to compute {n_images} of the images that are needed here, and gave none of them for "
-                f"{PATIENCE_SECONDS:g} s: it is stopped or slow. They are computed here as well. Results are right.",
+                f"{owner} claimed {n_images} of the images needed here but computed none of them for "
+                f"{PATIENCE_SECONDS:g} s, so it is stopped or slow. They are computed here as well. Results are "
+                "correct.",
                 kind=str(owner),
             )
             registry.release(owner)
         if any(True for _ in _live(registry.claimed(keys))):
-            self._registry = None  # the file is locked too: compute, and claim nothing more
+            self._registry = None  # the file is locked as well: compute without claims
         self._awaited = ()
 
 
 def grant(wanted: Iterable[Keys], stored: set[bytes], claims: Mapping[bytes, Claim]) -> list[bool]:
-    """Which images are free: not all of it is stored, and nobody at work has claimed any of it.
+    """Decide which images are free: not fully stored, and not claimed by a live job.
 
-    What is stored is looked at here, in one step with the claims, because another job may have computed an image and
-    given up its claim since it was looked up.
+    Stored keys are checked together with the claims, because another job may have
+    stored an image and released its claim since the image was looked up.
 
     Parameters
     ----------
     wanted : iterable of sequences of bytes
-        The keys of each image's entries.
+        Keys of each image's entries.
     stored : set of bytes
-        Which of the keys are in the cache.
+        Keys that are in the cache.
     claims : mapping of bytes to Claim
         All claims of the keys.
     """
@@ -168,15 +177,16 @@ def grant(wanted: Iterable[Keys], stored: set[bytes], claims: Mapping[bytes, Cla
     for keys in wanted:
         is_free = taken.isdisjoint(keys) and not stored.issuperset(keys)
         if is_free:
-            taken.update(keys)  # two files that are the same image
+            taken.update(keys)  # another file may be the same image
         answers.append(is_free)
     return answers
 
 
 def _live(claims: Mapping[bytes, Claim]) -> Iterable[bytes]:
-    """The keys whose claims hold: renewed in time (or in the future, by a clock that was set), by a live process.
+    """Yield the keys whose claims are valid: renewed in time, by a live process.
 
-    Of another machine only the time is known.
+    For processes on another machine, only the time is known. Times in the future, from
+    a changed clock, count as well.
     """
     now, here = time.time(), platform.node()
     owners = {claim.owner for claim in claims.values()}
@@ -187,10 +197,11 @@ def _live(claims: Mapping[bytes, Claim]) -> Iterable[bytes]:
 
 
 def process_start(pid: int) -> int | None:
-    """When a process started, so that a number that is used again is told apart; None where there is none of it.
+    """Return the start time of a process, or None if the process does not exist.
 
-    Only Linux says when. Elsewhere it is 0 for every process that lives, and on Windows, where asking is not harmless,
-    for every one: claims end by their lease there.
+    The start time tells a process from a later one with the same pid. Only Linux
+    provides it. Elsewhere, the result is 0 for every live process, and on Windows,
+    which has no harmless check, for every pid: claims then end when they expire.
     """
     if os.path.exists("/proc/self/stat"):
         try:
@@ -198,12 +209,12 @@ def process_start(pid: int) -> int | None:
                 state, *fields = file.read().rpartition(b")")[2].split()
         except OSError:
             return None
-        return None if state in (b"Z", b"X") else int(fields[18])  # a zombie is dead, though its parent did not look
+        return None if state in (b"Z", b"X") else int(fields[18])  # zombies count as dead
     if os.name == "posix":
         try:
             os.kill(pid, 0)
         except ProcessLookupError:
             return None
-        except OSError:  # somebody else's
+        except OSError:  # a process of another user
             return 0
     return 0

@@ -1,4 +1,4 @@
-"""The cache in a directory."""
+"""Cache in a directory."""
 
 import contextlib
 import errno
@@ -22,16 +22,17 @@ T = TypeVar("T")
 GIB = 1024**3
 DIRECTORY_BYTES = 10 * GIB
 
-# A change of the table or of what is in it takes a new number, and with it a new file: versions never read each other.
+# Increase it when the tables change. Each version has its own file.
 SCHEMA_VERSION = 1
 
-# 16 KiB pages read a vector of 1,280 float32 in 4 µs and 10,000 in 9 µs; SQLite's 4 KiB take 6 and 29.
+# 16 KiB pages read a vector of 1,280 float32 in 4 µs and one of 10,000 in 9 µs; SQLite's
+# default of 4 KiB takes 6 and 29 µs.
 _PAGE_BYTES = 16 * 1024
 _KEYS_PER_QUERY = 500
 _BUSY_SECONDS = 10.0
-_VAIN_SECONDS = 1.0  # a failure that took longer is not repeated at every call: see `_Known`
-# What a disk, and a file that is damaged at will, were seen to raise; Python decodes SQLite's messages, which may quote
-# a damaged table name, and asks for the memory that a damaged length claims.
+_VAIN_SECONDS = 1.0  # a failure that took longer is not repeated in each call, see `_Known`
+# Errors observed with failing disks and damaged files. Python decodes SQLite's messages, which
+# may quote a damaged table name, and allocates the memory that a damaged length requires.
 _TROUBLE = (sqlite3.Error, OSError, UnicodeDecodeError, OverflowError, MemoryError)
 _FULL = {errno.ENOSPC, errno.EDQUOT}
 _DAMAGE = {sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB, sqlite3.SQLITE_ERROR, sqlite3.SQLITE_SCHEMA}
@@ -39,10 +40,11 @@ _DAMAGE = {sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB, sqlite3.SQLITE_ERROR, 
 
 @dataclass
 class _Known:
-    """What this process knows of a directory: one cache after the other would find it out by waiting.
+    """State of a directory, shared by all caches of this process that use it.
 
-    Who was locked out once does not wait for the lock again until it was free. After other trouble that took its time
-    (SQLite itself tries for seconds where a file system has no locks), the directory is left alone for ten times that.
+    After a lock timeout, no cache waits for the lock until it was free again. After
+    other slow failures (SQLite retries for seconds on file systems without locks), the
+    directory is left alone for ten times their duration.
     """
 
     is_locked: bool = False
@@ -53,16 +55,19 @@ _KNOWN: defaultdict[Path, _Known] = defaultdict(_Known)
 
 
 class DirectoryCache(Cache):
-    """One SQLite file, written by any number of processes of one machine.
+    """Cache in one SQLite file, written by any number of processes on one machine.
 
-    SQLite's write-ahead log gives what is hard to give by hand: a process killed at any moment leaves whole entries
-    or none, readers never wait for a writer, and one transaction per call keeps the disk's latency away. Each entry
-    carries a checksum over its key, header and numbers, so damage is an absent entry and never a wrong number.
+    With SQLite's write-ahead log, a killed process leaves complete entries or none,
+    readers never wait for a writer, and one transaction per call hides the latency of
+    the disk. Each entry has a checksum of its key, header and values, so a damaged
+    entry is missing, never wrong.
 
-    A file too damaged to be read is replaced by its successor, ``features-v1-0002.sqlite`` after ``-0001``, and never
-    renamed or written anew under its old name: another process may still have it open.
+    A file too damaged to be read is replaced by its successor
+    (``features-v1-0002.sqlite`` after ``-0001``). It is never renamed or rewritten
+    under its old name, because another process may have it open.
 
-    The directory should be on a local disk. One that can only be read is read as it stands.
+    The directory should be on a local disk. A read-only directory is read without
+    changes.
     """
 
     def __init__(self, path: Path, max_bytes: int = DIRECTORY_BYTES, timeout: float = _BUSY_SECONDS) -> None:
@@ -87,7 +92,7 @@ class DirectoryCache(Cache):
         def ask(connection: sqlite3.Connection) -> list[bool] | None:
             if self._read_only:
                 return None
-            answers = _ask(connection, wanted)  # as a reader: whoever waits keeps no writer waiting
+            answers = _ask(connection, wanted)  # without a write lock, which would block others
             if any(answers):
                 with self._writing(connection):
                     answers = _ask(connection, wanted)
@@ -102,7 +107,7 @@ class DirectoryCache(Cache):
         self._write("UPDATE claims SET renewed = ? WHERE token = ?", [(time.time(), owner.token)])
 
     def release(self, owner: Owner) -> None:
-        # Those of dead processes go too, when nobody believes in them any more.
+        # Expired claims of dead processes are deleted as well.
         since = time.time() - LEASE_SECONDS
         self._write("DELETE FROM claims WHERE token = ? OR renewed < ?", [(owner.token, since)])
 
@@ -125,7 +130,7 @@ class DirectoryCache(Cache):
                 damaged.append((row_id,))
         if damaged:
             self._write("DELETE FROM features WHERE id = ?", damaged)
-            self.warn("damaged entries were found and dropped. Results are right; they are computed again.")
+            self.warn("damaged entries were found and deleted. Results are correct; the entries are computed again.")
         return found
 
     def _put(self, packed: dict[bytes, tuple[bytes, bytes]]) -> None:
@@ -139,8 +144,8 @@ class DirectoryCache(Cache):
                 _make_room(connection, self.max_bytes)
 
         if self._connection is not None and not os.path.lexists(self._file):
-            self._disconnect()  # the open file has no name any more: nobody would find what is put there
-            self.warn("it was removed meanwhile, and begins empty. Results are right; they are computed again.")
+            self._disconnect()  # the open file was unlinked, so its entries would be lost
+            self.warn("the cache was deleted and is now empty. Results are correct; the entries are computed again.")
         self._attempt(insert, None)
 
     def _size(self) -> tuple[int, int]:
@@ -150,7 +155,10 @@ class DirectoryCache(Cache):
         return self._attempt(measure, (0, 0))
 
     def _attempt(self, action: Callable[[sqlite3.Connection], T], otherwise: T) -> T:
-        """What ``action`` gives, or ``otherwise`` and a warning: the one place where trouble with the disk ends."""
+        """Return the result of ``action``, or warn and return ``otherwise``.
+
+        All disk errors of the cache are handled here.
+        """
         with LOCK:
             began = time.monotonic()
             if began < self._known.rests_until:
@@ -158,7 +166,7 @@ class DirectoryCache(Cache):
             try:
                 if self._connection is None:
                     self._connection = self._connect()
-                # Another cache may have found the directory locked, or free, since this one connected.
+                # Another cache may have learned since then that the directory is locked or free.
                 self._connection.execute(f"PRAGMA busy_timeout = {round(1000 * self._patience)}")
                 return action(self._connection)
             except _TROUBLE as error:
@@ -179,7 +187,7 @@ class DirectoryCache(Cache):
 
     @contextlib.contextmanager
     def _writing(self, connection: sqlite3.Connection) -> Iterator[None]:
-        """One transaction, ended by `_recover` where it fails."""
+        """Run one transaction; `_recover` ends it if it fails."""
         connection.execute("BEGIN IMMEDIATE")
         self._known.is_locked = False
         yield
@@ -196,9 +204,9 @@ class DirectoryCache(Cache):
         try:
             self.path.mkdir(parents=True, exist_ok=True)
             self._file = self._newest()
-        except (ValueError, RecursionError) as error:  # a NUL, half a character, a thousand folders: no path at all
+        except (ValueError, RecursionError) as error:  # an invalid path: a NUL, a thousand folders
             raise OSError(errno.EINVAL, str(error)) from error
-        # Of several users of a directory the first one may own a file that the others may only read.
+        # If several users share a directory, only the first may have permission to write.
         may_write = [os.access(path, os.W_OK) for path in (self.path, self._file) if path.exists()]
         self._read_only = not all(may_write)
         if self._read_only:
@@ -208,7 +216,7 @@ class DirectoryCache(Cache):
             try:
                 return _connect(self._file, self._patience)
             except sqlite3.OperationalError as error:
-                # SQLite does not wait by itself where two processes turn on the write-ahead log of a new file at once.
+                # SQLite does not wait if two processes enable the log of a new file at once.
                 if _code(error) != sqlite3.SQLITE_BUSY or time.monotonic() >= deadline:
                     raise
             time.sleep(0.01)
@@ -220,52 +228,62 @@ class DirectoryCache(Cache):
                 connection.close()
 
     def _newest(self) -> Path:
-        """The file in use; those before it were damaged, and whoever has one open loses only what it puts there."""
+        """Return the file in use, and delete its damaged predecessors.
+
+        A process with an open predecessor only loses what it stores there.
+        """
         files = sorted(self.path.glob(f"features-v{SCHEMA_VERSION}-{4 * '[0-9]'}.sqlite"))
         for file in files[:-1]:
             _remove(file)
         return files[-1] if files else self.path / f"features-v{SCHEMA_VERSION}-0001.sqlite"
 
     def _recover(self, error: Exception, took: float) -> str:
-        """Bring the cache into a state from which the next call can start; return what to tell."""
+        """Restore a state in which the next call can start; return the warning."""
         code = _code(error)
         if self._connection is not None and self._connection.in_transaction:
             with contextlib.suppress(sqlite3.Error):
                 self._connection.execute("ROLLBACK")
         if code == sqlite3.SQLITE_FULL or getattr(error, "errno", None) in _FULL:
-            return "the disk is full. Results are right but not kept. Free some space or give another directory."
-        # On a full disk the connection stays, for there a new one could not even read; after all else it is suspect.
+            return "the disk is full. Results are correct but not cached. Free some space or use another directory."
+        # On a full disk a new connection could not even read, so the old one is kept. After any
+        # other error it is closed.
         self._disconnect()
         if code in _DAMAGE or isinstance(error, UnicodeDecodeError):
-            return self._start_anew(error)
+            return self._replace_file(error)
         if code in (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED):
             self._known.is_locked = True
-            return f"other processes kept it locked for {self.timeout:g} s. Results are right but not kept meanwhile."
+            return (
+                f"the cache was locked by other processes for {self.timeout:g} s. Results are correct but not cached "
+                "in the meantime."
+            )
         if took > _VAIN_SECONDS:
             self._known.rests_until = time.monotonic() + 10 * took
         return unusable(error)
 
-    def _start_anew(self, error: Exception) -> str:
+    def _replace_file(self, error: Exception) -> str:
         if self._read_only:
-            return f"its file cannot be read ({error}), and is somebody else's. Results are right but not kept."
+            return f"the cache file is damaged ({error}) and read-only. Results are correct but not cached."
         damaged, newest = self._file, self._newest()
         if newest != damaged:  # another process was quicker
-            return f"its file was damaged ({error}) and has been replaced. Results are right."
+            return f"the cache file was damaged ({error}) and another process replaced it. Results are correct."
         successor = damaged.with_name(f"features-v{SCHEMA_VERSION}-{int(damaged.stem[-4:]) + 1:04}.sqlite")
         try:
             successor.touch(exist_ok=False)
             _remove(damaged)
         except OSError:
-            return f"its file is damaged ({error}) and cannot be replaced. Results are right but not kept."
-        return f"its file was damaged ({error}) and has been started anew. Results are right; they are computed again."
+            return f"the cache file is damaged ({error}) and cannot be replaced. Results are correct but not cached."
+        return (
+            f"the cache file was damaged ({error}) and was replaced by an empty one. Results are correct; the entries "
+            "are computed again."
+        )
 
 
 def unusable(error: Exception) -> str:
-    """What to tell of a directory that is none, or on a disk that fails."""
+    """Return the warning about a path that is not a directory or a disk that fails."""
     reason = getattr(error, "strerror", None) or str(error).rstrip(".")
     if isinstance(error, FileExistsError):
-        reason = "it is a file, or a link to nothing"
-    return f"it cannot be used ({reason}). Results are right but not kept. Give a directory that can be written."
+        reason = "it is a file or a broken link"
+    return f"the directory cannot be used ({reason}). Results are correct but not cached. Use a writable directory."
 
 
 def _checksum(key: bytes, header: bytes, data: bytes) -> bytes:
@@ -278,12 +296,12 @@ def _checksum(key: bytes, header: bytes, data: bytes) -> bytes:
 def _is_whole(key: bytes, header: bytes, checksum: bytes, data: bytes) -> bool:
     try:
         return _checksum(key, header, data) == checksum
-    except TypeError:  # damage can turn a blob into a number or a NULL
+    except TypeError:  # in a damaged file, a blob may have become a number or NULL
         return False
 
 
 def _connect(file: Path, timeout: float) -> sqlite3.Connection:
-    # Any thread may use the connection: LOCK sees to it that it is one at a time.
+    # Any thread may use the connection; LOCK allows one at a time.
     connection = sqlite3.connect(file, timeout=timeout, isolation_level=None, check_same_thread=False)
     connection.text_factory = bytes  # a damaged entry may hold text that is not UTF-8
     try:
@@ -291,7 +309,7 @@ def _connect(file: Path, timeout: float) -> sqlite3.Connection:
         connection.execute("PRAGMA journal_mode=WAL")
         connection.execute("PRAGMA synchronous=NORMAL")
         connection.execute(f"PRAGMA journal_size_limit={GIB // 16}")
-        # Not WITHOUT ROWID: with blobs of this size in the index itself, reading takes three times as long.
+        # Not WITHOUT ROWID: blobs of this size in the index make reading three times slower.
         connection.execute(
             "CREATE TABLE IF NOT EXISTS features "
             "(id INTEGER PRIMARY KEY, key BLOB UNIQUE, header BLOB, checksum BLOB, data BLOB)"
@@ -307,7 +325,7 @@ def _connect(file: Path, timeout: float) -> sqlite3.Connection:
 
 
 def _connect_read_only(file: Path) -> sqlite3.Connection:
-    # "immutable": SQLite must not look for the lock files that it could not make.
+    # "immutable" keeps SQLite from looking for lock files that it cannot create.
     uri = f"{file.as_uri()}?mode=ro&immutable=1"
     connection = sqlite3.connect(uri, uri=True, isolation_level=None, check_same_thread=False)
     connection.text_factory = bytes
@@ -325,15 +343,15 @@ def _select(
 
 
 def _ask(connection: sqlite3.Connection, wanted: Sequence[Keys]) -> list[bool]:
-    """Which images are free at this moment."""
+    """Return which images are free at this moment."""
     keys = [key for keys in wanted for key in keys]
-    # By the same standard as a look-up: a damaged entry is none.
+    # As in a look-up, damaged entries do not count.
     stored = {key for _, key, *rest in _select(connection, keys) if _is_whole(key, *rest)}
     return grant(wanted, stored, _claims_of(connection, keys))
 
 
 def _claims_of(connection: sqlite3.Connection, keys: Sequence[bytes]) -> dict[bytes, Claim]:
-    """The claims of these keys; a damaged one is none."""
+    """Return the claims of these keys, without damaged ones."""
     claims = {}
     for key, token, pid, started, renewed in _select(connection, keys, "key, token, pid, started, renewed FROM claims"):
         if isinstance(pid, int) and isinstance(started, int) and isinstance(renewed, float):  # else it is damaged
@@ -347,12 +365,12 @@ def _chunks(keys: Sequence[bytes]) -> Iterator[Sequence[bytes]]:
 
 
 def _make_room(connection: sqlite3.Connection, max_bytes: int) -> None:
-    """Delete what was put first, and a little more than needed, so that not every call has to delete."""
+    """Delete the oldest entries, and a few more, so that not every call deletes."""
     while (used := _used_bytes(connection)) > max_bytes:
         first, last = connection.execute("SELECT min(id), max(id) FROM features").fetchone()
         if first is None:
             return
-        # Row ids are dense and in order of time; to add up sizes instead would read the whole file.
+        # Row ids are dense and in order of time. Adding up sizes would read the whole file.
         share = 1 - 0.98 * max_bytes / used
         connection.execute("DELETE FROM features WHERE id <= ?", (first + int(share * (last - first)),))
 
@@ -371,5 +389,5 @@ def _remove(file: Path) -> None:
 
 
 def _code(error: Exception) -> int:
-    """SQLite's primary error code; 0 for an error that is not SQLite's."""
+    """Return SQLite's primary error code, or 0 for other errors."""
     return getattr(error, "sqlite_errorcode", 0) & 0xFF

@@ -1,4 +1,4 @@
-"""The cache in memory."""
+"""Cache in memory."""
 
 import os
 import time
@@ -15,7 +15,10 @@ GIB = 1024**3
 
 
 class MemoryCache(Cache):
-    """The least recently used entries go first; a pickled one arrives as that process's own."""
+    """Cache in memory that drops the least recently used entries first.
+
+    Unpickled in another process, it becomes the memory cache of that process.
+    """
 
     name = "auto"
 
@@ -50,7 +53,7 @@ class MemoryCache(Cache):
             self._claims = {key: claim for key, claim in self._claims.items() if claim.owner != owner}
 
     def claimed(self, keys: Sequence[bytes]) -> Mapping[bytes, Claim]:
-        # A forked child has its parent's claims, and nobody in it who would give them up.
+        # A forked child inherits the claims of its parent but no job that releases them.
         here = os.getpid()
         with LOCK:
             return {key: claim for key in keys if (claim := self._claims.get(key)) and claim.owner.pid == here}
@@ -63,7 +66,7 @@ class MemoryCache(Cache):
         for key in keys:
             if (array := self._entries.get(key)) is not None:
                 self._entries.move_to_end(key)
-                found[key] = array.view()  # so that not even the shape of the cache's own array can be set
+                found[key] = array.view()  # protects the shape of the cached array as well
         return found
 
     def _put(self, packed: dict[bytes, tuple[bytes, bytes]]) -> None:
@@ -83,14 +86,17 @@ class MemoryCache(Cache):
 
 
 def shared_memory_cache() -> MemoryCache:
-    """The one that all estimators of the process share: 1 GiB, or an eighth of the machine's memory if that is less."""
+    """Return the memory cache that all estimators of the process share.
+
+    The limit is 1 GiB, or an eighth of the memory of the machine if that is less.
+    """
     return _SHARED
 
 
 def _bound() -> int:
     try:
         physical = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
-    except (AttributeError, ValueError, OSError):  # not every system says
+    except (AttributeError, ValueError, OSError):  # not available on every system
         return GIB
     return min(GIB, physical // 8)
 

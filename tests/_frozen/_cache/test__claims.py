@@ -158,7 +158,9 @@ class TestWaiting:
         silent.ask([A, B])
         waiting.wait([A, B, C])
         assert waiting.ask([A, B]) == [False, False]
-        with pytest.warns(CacheWarning, match=r"another thread of this process began to compute 2 of the images"):
+        with pytest.warns(
+            CacheWarning, match=r"another thread of this process claimed 2 of the images needed here but computed none"
+        ):
             waiting.wait([A, B, C])
         assert waiting.ask([A]) == [True]
         assert third.ask([A, B]) == [False, True]
@@ -177,7 +179,9 @@ class TestWaiting:
         cache.claim([A, B], ELSEWHERE)
         waiting = Claims(cache)
         waiting.wait([A, B])
-        with pytest.warns(CacheWarning, match=rf"^cache='{tmp_path}/store': process {2**22 + 1} on another-host began"):
+        with pytest.warns(
+            CacheWarning, match=rf"^cache='{tmp_path}/store': process {2**22 + 1} on another-host claimed"
+        ):
             waiting.wait([A, B])
         assert waiting.ask([A, B]) == [True, True]
 
@@ -189,7 +193,7 @@ class TestWaiting:
         blocker.execute("BEGIN IMMEDIATE")
         waiting = Claims(cache)
         waiting.wait([A])
-        with pytest.warns(CacheWarning, match=r"began to compute 1 of|kept it locked"):
+        with pytest.warns(CacheWarning, match=r"claimed 1 of the images|was locked by other processes"):
             waiting.wait([A])
         assert waiting.ask([A]) == [True]
         waiting.release()
@@ -201,7 +205,7 @@ class TestDirectory:
         """Where no claim can be kept, everybody computes; it is said once and not tried again."""
         (tmp_path / "file").touch()
         claims = Claims(DirectoryCache(tmp_path / "file" / "store"))
-        with pytest.warns(CacheWarning, match="right but not kept"):
+        with pytest.warns(CacheWarning, match="Results are correct but not cached"):
             assert claims.ask([A, B]) == [True, True]
         assert claims.ask([A]) == [True]
         claims.release()
@@ -374,7 +378,7 @@ run_and_stop(f"{sys.argv[2]}-2")
         os.kill(child.pid, signal.SIGSTOP)
         with monkeypatch.context() as patch:
             patch.setattr(_claims, "PATIENCE_SECONDS", 0.2)
-            with pytest.warns(CacheWarning, match=rf"process {child.pid} on .* began to compute \d+ of .* stopped or"):
+            with pytest.warns(CacheWarning, match=rf"process {child.pid} on .* claimed \d+ of .* stopped or"):
                 got = prefix_of(tmp_path / "cache-1").run(images(pixels))[0]
         np.testing.assert_allclose(got, expected, rtol=1e-5, atol=1e-6)
         os.kill(child.pid, signal.SIGCONT)

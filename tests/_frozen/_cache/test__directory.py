@@ -139,7 +139,7 @@ for start in range(0, 10**6, 20):
         store.put_many(entries.items(range(100)))
         pages = store._connection.execute("PRAGMA page_count").fetchone()[0]
         store._connection.execute(f"PRAGMA max_page_count={pages}")
-        with pytest.warns(CacheWarning, match=r"disk is full.*right but not kept"):
+        with pytest.warns(CacheWarning, match=r"disk is full.*Results are correct but not cached"):
             store.put_many(entries.items(range(100, 200)))
         store.put_many(entries.items(range(100, 200)))  # and no second warning, which would be an error here
         assert entries.read(store, range(200)) == [True] * 100 + [False] * 100
@@ -155,7 +155,7 @@ for start in range(0, 10**6, 20):
         store = DirectoryCache(tmp_path / "store")
         try:
             store.put_many(entries.items(range(100)))
-            with pytest.warns(CacheWarning, match="right but not kept"):
+            with pytest.warns(CacheWarning, match="Results are correct but not cached"):
                 store.put_many(entries.items(range(100, 1000)))
             assert entries.read(store, range(1000)) == [True] * 100 + [False] * 900
             store._disconnect()
@@ -176,7 +176,7 @@ for start in range(0, 10**6, 20):
         """One flipped bit in the numbers of one entry: it is absent, said once, and can be put again."""
         store.put_many(entries.items(range(20)))
         flip(store, entries.array(7).tobytes()[:100])
-        with pytest.warns(CacheWarning, match="damaged entries were found and dropped"):
+        with pytest.warns(CacheWarning, match="damaged entries were found and deleted"):
             assert entries.read(store, range(20)) == [number != 7 for number in range(20)]
         assert store.stats().entries == 19
         store.put_many(entries.items([7]))
@@ -226,7 +226,7 @@ for start in range(0, 10**6, 20):
             )  # which a truncated file may take, and a read then finds the damage
             entries.read(store, range(500))
         (warning,) = caught
-        assert re.search(r"damaged .* started anew", str(warning.message))
+        assert re.search(r"damaged .* replaced by an empty one", str(warning.message))
         store.put_many(entries.items(range(500)))
         assert all(entries.read(store, range(500)))
         assert [path.name for path in store.path.glob("*.sqlite")] == ["features-v1-0002.sqlite"]
@@ -284,7 +284,7 @@ for start in range(0, 10**6, 20):
         with sqlite3.connect(store.path / "features-v1-0001.sqlite") as connection:
             connection.execute("CREATE TABLE features (id INTEGER PRIMARY KEY, something TEXT)")
         connection.close()
-        with pytest.warns(CacheWarning, match="started anew"):
+        with pytest.warns(CacheWarning, match="replaced by an empty one"):
             assert entries.read(store, [1]) == [False]
         store.put_many(entries.items([1]))
         assert entries.read(store, [1]) == [True]

@@ -36,7 +36,7 @@ class TestDirectory:
         blocker = sqlite3.connect(next(store.path.glob("*.sqlite")), isolation_level=None)
         blocker.execute("BEGIN IMMEDIATE")
         entries.read(opened[1], [1])  # it is connected, and with all its patience
-        with pytest.warns(CacheWarning, match=r"locked for 0.05 s"):
+        with pytest.warns(CacheWarning, match=r"locked by other processes for 0.05 s"):
             store.put_many(entries.items([2]))
         for one in opened:
             one.put_many(entries.items([2]))
@@ -64,7 +64,7 @@ class TestDirectory:
             raise error
 
         monkeypatch.setattr(_directory.time, "monotonic", lambda: now[0])
-        with pytest.warns(CacheWarning, match=r"locking protocol.*right but not kept"):
+        with pytest.warns(CacheWarning, match=r"locking protocol.*Results are correct but not cached"):
             store._attempt(fail, None)
         other = DirectoryCache(store.path)
         for one in (store, other):
@@ -85,7 +85,9 @@ class TestDirectory:
         for owner, name in ((Path, "mkdir"), (Path, "glob"), (Path, "exists"), (sqlite3, "connect")):
             with monkeypatch.context() as patch:
                 patch.setattr(owner, name, fail)
-                with pytest.warns(CacheWarning, match=rf"^cache='{tmp_path}/{name}'.*right but not kept"):
+                with pytest.warns(
+                    CacheWarning, match=rf"^cache='{tmp_path}/{name}'.*Results are correct but not cached"
+                ):
                     np.testing.assert_array_equal(features(tmp_path / name), expected)
                 np.testing.assert_array_equal(features(tmp_path / name), expected)
             features(tmp_path / name)
@@ -112,7 +114,7 @@ class TestDirectory:
         connect, expected = sqlite3.connect, features(None)
         monkeypatch.setattr(sqlite3, "connect", lambda *args, **settings: connect(*args, factory=Failing, **settings))
         for code in (sqlite3.SQLITE_FULL, sqlite3.SQLITE_IOERR, sqlite3.SQLITE_READONLY, sqlite3.SQLITE_PERM):
-            with pytest.warns(CacheWarning, match=rf"^cache='{tmp_path}/{code}'.*right but not kept"):
+            with pytest.warns(CacheWarning, match=rf"^cache='{tmp_path}/{code}'.*Results are correct but not cached"):
                 np.testing.assert_array_equal(features(tmp_path / str(code)), expected)
             np.testing.assert_array_equal(features(tmp_path / str(code)), expected)
             directory, code = tmp_path / str(code), 0
@@ -123,7 +125,7 @@ class TestDirectory:
         """Where a parent is a file, both calls go on without the cache, and say so."""
         (tmp_path / "file").touch()
         store = DirectoryCache(tmp_path / "file" / "store")
-        with pytest.warns(CacheWarning, match="right but not kept"):
+        with pytest.warns(CacheWarning, match="Results are correct but not cached"):
             assert entries.read(store, [1]) == [False]
         store.put_many(entries.items([1]))
         assert store.stats() == (0, 1, 0, 0)
@@ -132,7 +134,7 @@ class TestDirectory:
         """Somebody clears the directory by hand: it is said, and what is put next is found by others."""
         store.put_many(entries.items([1]))
         shutil.rmtree(store.path)
-        with pytest.warns(CacheWarning, match="was removed meanwhile"):
+        with pytest.warns(CacheWarning, match="was deleted and is now empty"):
             store.put_many(entries.items([2]))
         assert entries.read(store, [1, 2]) == entries.read(DirectoryCache(store.path), [1, 2]) == [False, True]
         shutil.rmtree(store.path)
