@@ -1,4 +1,4 @@
-"""Code that all estimators share, in particular all that users see of every estimator.
+"""Code that all estimators share: what users see of every estimator is defined here.
 
 Reading order: `_checked_table`, `_content_digests`, `_target_coding`, `_groups` and
 `_validation_split` (the input of `fit`), `_backbone_parameter`, `_auto_depth` and

@@ -39,7 +39,7 @@ def fit_task(estimator: Any, given: FitInput, n_epochs: int) -> Iterator[tuple[s
 
 
 def forget_fit(estimator: Any) -> None:
-    """Delete the fitted attributes, in case that the next fit fails."""
+    """Delete the fitted attributes, in case the next fit fails."""
     for name in fitted_attributes(estimator):
         delattr(estimator, name)
 

@@ -186,7 +186,7 @@ def lr_range_test(estimator, X, y, *, sample_weight=None, lr_min=1e-6, lr_max=1.
 
 
 class _RisingRate(Callback):
-    """Set the rate of each step, record its loss, and stop if the loss diverges.
+    """Callback that sets the rate of each step and stops if the loss diverges.
 
     Parameters
     ----------
