@@ -30,7 +30,7 @@ BANNED = {
     r"asks?|asked|asking": "query, call, request, use",
     r"judges?|judged|judging": "evaluate, score, validate",
     r"places?": "position, location, pixel",
-    r"(is|are|was|were|be) none": "has no ..., does not exist",
+    r"(is|are|was|were|be) (?-i:none)": "has no ..., does not exist",
     r"(is|are|was|were|be) no(?= \w)": "is not a, has no, does not",
     r"shall": "must, should",
     r"at hand": "available",
