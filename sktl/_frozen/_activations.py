@@ -36,7 +36,8 @@ def _default_memory() -> int:
 
 
 MEMORY_BYTES = _default_memory()  # size of the largest table kept in memory
-_FULL = {errno.ENOSPC, errno.EFBIG, getattr(errno, "EDQUOT", errno.ENOSPC)}  # no EDQUOT on Windows
+# EDQUOT does not exist on Windows.
+_FULL = {errno.ENOSPC, errno.EFBIG, getattr(errno, "EDQUOT", errno.ENOSPC)}
 
 
 class Augmentation(Protocol):
@@ -315,7 +316,8 @@ class RowStore:
             except OSError as error:
                 if error.errno in _FULL:
                     self._say_full(error)
-                # else the file system cannot reserve space; `_write` reports a full disk
+                # Else the file system cannot reserve space: `_write` reports a
+                # full disk.
 
     def _read(self, offset: int) -> bytes:
         if hasattr(os, "pread"):  # ignores the file offset, which forked workers share

@@ -30,7 +30,8 @@ AUGMENT_CONSTRAINTS: dict = {
 
 Transform = Callable[[torch.Tensor], Any]
 
-_CROP_AREA = (0.35, 1.0)  # the usual (0.08, 1.0) suits a million images, not a few thousand
+# The usual (0.08, 1.0) suits a million images, not a few thousand.
+_CROP_AREA = (0.35, 1.0)
 _CROP_ASPECT = (3 / 4, 4 / 3)
 
 
@@ -75,7 +76,8 @@ def make_augmentation(augment: "str | Transform | None", *, seed: int, backbone:
     import torchvision  # imported here because it takes seconds
 
     versions = f"{torch.__version__}|{torchvision.__version__}|{PIL.__version__}"
-    key = f"{augment} 1|{backbone.preprocessing.pixels_key}|{versions}"  # increase 1 when a recipe changes
+    # Increase the "1" when a recipe changes.
+    key = f"{augment} 1|{backbone.preprocessing.pixels_key}|{versions}"
     return Augmentation(RECIPES[augment](backbone.preprocessing), seed, key=key)
 
 
@@ -172,7 +174,8 @@ class _AugmentedImage(TableImage):
 
     def __init__(self, augmentation: Augmentation, image: TableImage, epoch: int):
         self._augmentation, self._image, self._epoch = augmentation, image, epoch
-        # Not a cached_property, whose single lock in Python 3.11 would serialize decoding.
+        # Not a cached_property, whose single lock in Python 3.11 would serialize
+        # decoding.
         self._pixels: np.ndarray | None = None
 
     @property
@@ -220,7 +223,8 @@ def _as_pixels(result: Any, n_channels: int) -> np.ndarray:
         refuse(f"{type(result).__name__!r} of shape {tuple(result.shape)} instead")
     if values.dtype.kind == "f":
         low, high = float(values.min()), float(values.max())
-        # Bicubic resizing overshoots a little; larger values have another scale or are normalized.
+        # Bicubic resizing overshoots a little; larger values have another scale or are
+        # normalized.
         if not -0.25 <= low <= high <= 1.25:
             refuse(
                 f"values from {low:.3g} to {high:.3g} instead. Remove any normalization from augment: images are "
@@ -292,7 +296,8 @@ def _to_scale(preprocessing: Preprocessing) -> Transform:
     def resize(image: torch.Tensor) -> Image.Image:
         height, width = image.shape[-2:]
         short, long = sorted((height, width))
-        long = int(preprocessing.resize_size * long / short)  # rounded as in the preprocessing
+        # Rounded as in the preprocessing.
+        long = int(preprocessing.resize_size * long / short)
         size = (long, preprocessing.resize_size) if height > width else (preprocessing.resize_size, long)
         # A crop as large as the resized image cuts nothing off.
         resized = replace(preprocessing, crop_size=size).apply(image.permute(1, 2, 0).contiguous().numpy())

@@ -48,7 +48,8 @@ class KeyedCache:
 
     def _ending(self, output: PrefixSpec, engine: str) -> bytes:
         """Return what determines a row in addition to the content of the image."""
-        numerics = f"{engine}|{self._numerics}" if output.layers else ""  # images are not rounded
+        # Images do not depend on the numerics.
+        numerics = f"{engine}|{self._numerics}" if output.layers else ""
         # Pillow resizes, so its version is part of the preprocessing.
         return f"|{_KEY_VERSION}|{output.key}|{numerics}|{PIL.__version__}".encode()
 

@@ -150,7 +150,8 @@ def _keep(path: Path, content: bytes) -> None:
             CacheWarning,
         )
     else:
-        with contextlib.suppress(OSError):  # this graph was saved; trouble with others does not matter
+        # This graph was saved; trouble with others does not matter.
+        with contextlib.suppress(OSError):
             _make_room(path.parent)
 
 
@@ -172,7 +173,8 @@ def session_options(n_threads: int) -> Any:
     """Return options of a quiet session whose threads do not spin while they wait."""
     import onnxruntime
 
-    # Some builds of ONNX Runtime send telemetry. All sessions are created with these options.
+    # Some builds of ONNX Runtime send telemetry. All sessions are created with these
+    # options.
     onnxruntime.disable_telemetry_events()
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = n_threads
@@ -189,7 +191,8 @@ class OnnxRunner:
 
     def __init__(self, network: nn.Module, key: str, input_shape: tuple[int, int, int]):
         onnxruntime = import_optional("onnxruntime", extra="onnx", purpose="engine='onnxruntime'")
-        # Batches run in parallel with one thread each, without barriers or idle spinning.
+        # Batches run in parallel with one thread each, without barriers or idle
+        # spinning.
         options = session_options(1)
         graph = load_or_export(network, key, input_shape)
         with named_failure(_FAILURE):

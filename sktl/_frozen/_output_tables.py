@@ -44,7 +44,8 @@ class OutputTables:
     def fill(self, positions: Iterable[int], rows: Sequence[np.ndarray]) -> None:
         """Write the rows of an image to its positions, several if it has copies."""
         for position in positions:
-            for table, row in zip(self.tables, rows, strict=False):  # a search computes extra layers
+            # Not strict, because a search computes extra layers.
+            for table, row in zip(self.tables, rows, strict=False):
                 table[position] = row
             self._is_done[position] = True
 

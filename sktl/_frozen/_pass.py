@@ -22,7 +22,8 @@ from sktl.exceptions import EngineError, ImageError, MissingDependencyError
 _LOOKED_UP_TOGETHER = 512  # images
 
 Copies = list[int]  # positions of one and the same image
-Batch = tuple[list[int], list[bytes], list[np.ndarray]]  # positions, digests, and an array for each output
+# Positions, digests, and an array for each output.
+Batch = tuple[list[int], list[bytes], list[np.ndarray]]
 
 
 class Pass:
@@ -63,7 +64,8 @@ class Pass:
         self._n_threads = runtime.n_threads
         self._on_error = runtime.on_error if failures is None else "note"
         self._failures = {} if failures is None else failures
-        self._n_in_table = max(len(images), getattr(images, "n_in_table", 0))  # predict passes blocks
+        # `predict` passes blocks of a larger table.
+        self._n_in_table = max(len(images), getattr(images, "n_in_table", 0))
         self._engine = resolve_engine(spec, runtime, self._n_in_table)
         self._cache = KeyedCache(spec, runtime, self._n_in_table)
         self._claims = Claims(runtime.cache)
@@ -97,7 +99,8 @@ class Pass:
         while missing:
             if not self._compute(missing, digests):
                 self._claims.wait(self._keys([copies[0] for copies in missing], digests))
-            # Left are images that other passes compute, and copies of a file that has changed.
+            # Left are images that other passes compute, and copies of a file that has
+            # changed.
             rest = [x for x in block if not self._outputs.is_done(x) and x not in self._failures]
             missing = self._look_up({position: digests[position] for position in rest})
         if self._failures and self._on_error == "raise":
@@ -123,7 +126,8 @@ class Pass:
         """Compute further stages once an image shows that a search needs them."""
         if self._computed == self._requested:
             self._computed = widened(self._requested, self._cache, self._engine, digest, len(self._images))
-            if self._computed != self._requested:  # the extended graph may not be exported yet
+            # The extended graph may not be exported yet.
+            if self._computed != self._requested:
                 self._engine = resolve_engine(self._computed, self._runtime, self._n_in_table)
 
     def _compute(self, missing: list[Copies], digests: dict[int, bytes]) -> bool:

@@ -17,7 +17,8 @@ from torch.nn.utils.fusion import fuse_conv_bn_eval
 from sktl.backbones import Backbone, Preprocessing
 from sktl.exceptions import BackboneError, InputError
 
-# Exact types, because a subclass may do more (timm's BatchNormAct2d holds an activation).
+# Exact types, because a subclass may do more (timm's BatchNormAct2d holds an
+# activation).
 _FRESH = (nn.Conv2d, nn.BatchNorm2d, nn.Linear)  # return a new tensor, not a view
 _ACTIVATIONS = (nn.ReLU, nn.ReLU6, nn.Hardswish, nn.SiLU, nn.LeakyReLU, nn.Hardsigmoid, nn.ELU)
 
@@ -230,6 +231,7 @@ def _fold(convolution: nn.Module | None, norm: nn.Module | None) -> tuple[nn.Mod
     if type(norm) is nn.BatchNorm2d:
         return fuse_conv_bn_eval(convolution, norm), nn.Identity()
     if type(norm).__name__ == "BatchNormAct2d" and type(norm).__module__.startswith("timm."):
-        left: Any = norm  # timm's layer includes the dropout and the activation after it
+        # The layer of timm includes the dropout and the activation after it.
+        left: Any = norm
         return fuse_conv_bn_eval(convolution, norm), nn.Sequential(left.drop, left.act)
     return None

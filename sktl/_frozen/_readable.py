@@ -101,7 +101,8 @@ def read_rows(images: Images, failures: "Mapping[int, ImageError] | None", *colu
     ValueError
         From scikit-learn, if a column and the table differ in length.
     """
-    check_consistent_length(range(len(images)), *columns)  # selecting rows would hide a wrong length
+    # Checked first, because selecting rows would hide a wrong length.
+    check_consistent_length(range(len(images)), *columns)
     if not failures:
         return list(columns)
     if len(failures) == len(images):

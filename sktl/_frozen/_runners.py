@@ -21,13 +21,13 @@ from sktl.exceptions import EngineError
 
 NO_ENGINE = ""  # the engine of a prefix without layers
 
-# Work (multiply-accumulates) from which an ONNX export pays off. Measured with MobileNetV2
-# (0.3 G per image) on two cores: the export takes 5 s and saves 0.8 ms per image, so it
-# pays off from about 6,000 images on.
+# Work (multiply-accumulates) from which an ONNX export pays off. Measured with
+# MobileNetV2 (0.3 G per image) on two cores: the export takes 5 s and saves 0.8 ms per
+# image, so it pays off from about 6,000 images on.
 _EXPORT_PAYS_FROM_MACS = 2e12
 
-# Work of the first stage for the images run at once: 4 images of MobileNetV2 or ResNet-18,
-# 8 of MobileNetV3-small.
+# Work of the first stage for the images run at once: 4 images of MobileNetV2 or
+# ResNet-18, 8 of MobileNetV3-small.
 _FIRST_STAGE_MACS = 4.5e7
 
 
@@ -103,12 +103,13 @@ class _Slot:
         self.runner: Runner | None = None
 
 
-# Networks with equal frozen stages (a source and its fine-tuned copies) share runners. Each
-# network holds the slots that it uses, and a slot is freed with its last holder.
+# Networks with equal frozen stages (a source and its fine-tuned copies) share runners.
+# Each network holds the slots that it uses, and a slot is freed with its last holder.
 _SLOTS: "weakref.WeakValueDictionary[tuple, _Slot]" = weakref.WeakValueDictionary()
 _HELD: "weakref.WeakKeyDictionary[Backbone, dict[tuple, _Slot]]" = weakref.WeakKeyDictionary()
 _LOCK = Lock()  # for these two, never held while a runner is built
-# Prefixes that could not be exported; with engine="auto" they run in torch from then on.
+# Prefixes that could not be exported; with engine="auto" they run in torch from then
+# on.
 _UNEXPORTABLE: set[str] = set()
 
 

@@ -26,9 +26,9 @@ RUNTIME_CONSTRAINTS: dict = {
     "on_error": [StrOptions({"raise", "nan"})],
 }
 
-# Parameters with the same meaning in every estimator that runs a network. `batch_size` and
-# `on_error` are not among them: estimators that train use the first for training, and leave
-# out unreadable images before a prefix runs.
+# Parameters with the same meaning in every estimator that runs a network. `batch_size`
+# and `on_error` are not among them: estimators that train use the first for training,
+# and leave out unreadable images before a prefix runs.
 SHARED_PARAMETERS = ("engine", "precision", "cache", "device", "n_jobs")
 
 

@@ -57,7 +57,8 @@ def _is_searched(spec: PrefixSpec, others: Sequence[str], cache: KeyedCache, eng
     """Check whether another stage of an image is cached."""
     if _known(spec, others, cache, engine, digest):
         return True
-    # A search over freeze depths usually starts with all stages frozen: the last one, pooled.
+    # A search over freeze depths usually starts with all stages frozen: the last one,
+    # pooled.
     last = spec.backbone.stages[-1].name
     poolings = _SMALL_POOLINGS if spec.pooling == "none" else ()
     return any(_known(replace(spec, pooling=pooling), [last], cache, engine, digest) for pooling in poolings)

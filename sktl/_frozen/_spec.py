@@ -39,7 +39,8 @@ class PrefixSpec:
         """Key of everything that determines the function, up to rounding."""
         preprocessing = self.backbone.preprocessing
         if not self.layers:
-            return "pictures|" + preprocessing.pixels_key  # part of stored keys: do not change
+            # Part of stored keys: do not change.
+            return "pictures|" + preprocessing.pixels_key
         fingerprints = ",".join(self.backbone.fingerprint(layer) for layer in self.layers)
         return f"{fingerprints}|{preprocessing.key}|{self.pooling}"
 

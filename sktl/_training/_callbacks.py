@@ -50,7 +50,8 @@ class Schedule(Callback):
             n_batches = len(net.get_iterator(dataset_train, training=True))
             self.step_, self.n_steps_ = (self.n_before * n_batches, (self.n_before + net.max_epochs) * n_batches)
         self._set_rates(net)
-        net.history.record("lr", net.optimizer_.param_groups[0]["lr"])  # the head's group is the first
+        # The first group is the head.
+        net.history.record("lr", net.optimizer_.param_groups[0]["lr"])
 
     def on_batch_begin(self, net, training=False, **kwargs):
         """Set the rates of this step."""
@@ -184,7 +185,8 @@ class KeepBest(Callback):
             net.put_back(self.best_epoch_, self._weights)
 
     def _judge(self, net: TransferNet, loss: float, epoch: int) -> None:
-        if loss < self.best_loss_ or self._weights is None:  # the initial loss may be NaN
+        # The initial loss may be NaN.
+        if loss < self.best_loss_ or self._weights is None:
             self._weights = copy.deepcopy(net.module_.state_dict())
             self.best_loss_, self.best_epoch_, self.n_worse_ = min(float("inf"), loss), epoch, 0
         else:

@@ -81,7 +81,8 @@ class TrainingData(NamedTuple):
     def with_answers(self, logits: np.ndarray, soft_targets: SoftTargets) -> "TrainingData":
         """Return the same data with a teacher's logits added to the training rows."""
         self.rows.columns[LOGITS] = torch.from_numpy(logits)
-        self.rows.columns[WEIGHT] = unit_mean(self.table.sample_weight)  # class weights apply to labels only
+        # Class weights apply to labels only.
+        self.rows.columns[WEIGHT] = unit_mean(self.table.sample_weight)
         return self._replace(soft_targets=soft_targets)
 
 

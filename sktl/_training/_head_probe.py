@@ -63,9 +63,11 @@ def classification_probe(features: np.ndarray, y: np.ndarray, weight: np.ndarray
     if len(present) > 1:
         model = LogisticRegression(C=1 / PROBE_PENALTY, max_iter=1000)
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore", ConvergenceWarning)  # only an initialization
+            # Convergence does not matter for an initialization.
+            warnings.simplefilter("ignore", ConvergenceWarning)
             model.fit((features - mean) / scale, y, sample_weight=_at_least_one(weight))
-        if len(present) == 2:  # one row of coefficients for both classes: split it evenly
+        # One row of coefficients for both classes: split it evenly.
+        if len(present) == 2:
             coefficients[present] = np.vstack([-model.coef_, model.coef_]) / 2
             intercepts[present] = np.hstack([-model.intercept_, model.intercept_]) / 2
         else:
@@ -109,12 +111,15 @@ def regression_probe(
     left, singular, right = _thin_svd(root * (features - mean) / scale)
     targets = root * (y - intercepts)
     seen = left.T @ targets  # (n_directions, n_targets)
-    shrunk = singular**2 / (singular**2 + PENALTIES[:, np.newaxis])  # (n_penalties, n_directions)
+    # Shape (n_penalties, n_directions).
+    shrunk = singular**2 / (singular**2 + PENALTIES[:, np.newaxis])
     group = np.arange(len(y)) if groups is None else in_order(groups) % _MOST_GROUPS
     if group.max() == 0:  # holding out the only group would leave no rows
         group = np.arange(len(y))
-    directions = np.column_stack([left, root / np.sqrt(weight.sum())])  # the last is the mean
-    errors = np.empty((2, len(PENALTIES), targets.shape[1]))  # held-out error and its standard error
+    # The last direction is the mean.
+    directions = np.column_stack([left, root / np.sqrt(weight.sum())])
+    # Held-out error and its standard error.
+    errors = np.empty((2, len(PENALTIES), targets.shape[1]))
     for number, factor in enumerate(shrunk):
         residuals = targets - left @ (factor[:, np.newaxis] * seen)
         squared = np.square(_left_out(residuals, directions * np.sqrt(np.append(factor, 1)), group))
@@ -181,8 +186,8 @@ def _moments(features: np.ndarray, weight: np.ndarray) -> tuple[np.ndarray, np.n
     """
     mean = np.average(features, axis=0, weights=weight)
     scale = np.sqrt(np.average(np.square(features - mean), axis=0, weights=weight))
-    # A feature that varies only by rounding counts as constant: scaled to unit variance,
-    # it would be pure noise.
+    # A feature that varies only by rounding counts as constant: scaled to unit
+    # variance, it would be pure noise.
     return mean, np.where(scale > 1e-6 * (1 + np.abs(mean)), scale, 1.0)
 
 

@@ -10,7 +10,8 @@ from torch import fx, nn
 
 from sktl.backbones import Backbone
 
-Counts = tuple[int, int, int]  # parameters, those that are not zero, multiply-accumulates for one image
+# Parameters, nonzero parameters, and multiply-accumulates per image.
+Counts = tuple[int, int, int]
 
 
 class Net(ABC):

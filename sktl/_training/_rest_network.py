@@ -128,7 +128,8 @@ class RestNetwork(nn.Module):
 
     def freeze(self, n_stages: int) -> None:
         """Freeze the first ``n_stages`` of the backbone and unfreeze the others."""
-        # A layer that a frozen stage uses as well belongs to that stage and is not trained.
+        # A layer that a frozen stage uses as well belongs to that stage and is not
+        # trained.
         self.stages.requires_grad_(False)
         # In the order of the network, not by address, so that pickles are reproducible.
         self._learning: dict[nn.Module, None] = {}
@@ -213,7 +214,8 @@ def make_head(head: Head, n_features: int, n_outputs: int, *, dropout: float, ge
         If ``head`` is of another type, does not fit, or has frozen parameters.
     """
     if isinstance(head, nn.Module):
-        head = without_tracing(copy.deepcopy(head)).cpu()  # `_check_head` uses the CPU; the net moves it
+        # `_check_head` runs on the CPU; the net moves the head later.
+        head = without_tracing(copy.deepcopy(head)).cpu()
         _check_head(head, n_features, n_outputs)
         return head
     widths = [] if isinstance(head, str) and head == "linear" else head

@@ -73,6 +73,6 @@ def set_learning_rates(optimizer: torch.optim.Optimizer, factor: float) -> None:
 
 def _is_plain(name: str, parameter: nn.Parameter, norms: set[nn.Parameter]) -> bool:
     """Check whether a parameter is exempt from weight decay."""
-    # The tracer inlines normalization layers of timm and torchvision, so their scales are
-    # vectors named "weight".
+    # The tracer inlines normalization layers of timm and torchvision, so their scales
+    # are vectors named "weight".
     return parameter in norms or parameter.ndim < 2 or not name.endswith("weight")

@@ -91,7 +91,8 @@ class TransferNet(NeuralNet, Net):
         own = {"lr": self.lr, "weight_decay": self.weight_decay}
         given = {name: value for name, value in self.get_params_for("optimizer").items() if name in own}
         groups = parameter_groups(self.module_, lr_decay=self.lr_decay, **{**own, **given})
-        # Parameters of the loss (maps between feature spaces) are trained like the head.
+        # Parameters of the loss (maps between feature spaces) are trained like the
+        # head.
         maps = list(self.criterion_.parameters())
         return [*groups, {**groups[0], "params": maps, "stage": "loss"}] if maps else groups
 
@@ -201,7 +202,8 @@ class TransferNet(NeuralNet, Net):
         except StopTraining:
             pass
         except KeyboardInterrupt as interruption:
-            self._interruption = interruption  # skorch would swallow it; `learn` raises it after cleaning up
+            # skorch would swallow it; `learn` raises it after cleaning up.
+            self._interruption = interruption
         return self
 
     def run_single_epoch(self, iterator, training, prefix, step_fn, **fit_params):
@@ -285,7 +287,8 @@ class TransferNet(NeuralNet, Net):
     def forget_training(self, *, keeps_moments: bool = False) -> None:
         """Drop what only training needs: parameters of the loss, and the moments."""
         if self.criterion_.forget():
-            self.initialize_optimizer()  # the old one refers to parameters of the loss that are gone
+            # The old one refers to parameters of the loss that are gone.
+            self.initialize_optimizer()
         elif not keeps_moments:
             self.optimizer_.state.clear()
 
@@ -352,7 +355,8 @@ class TransferNet(NeuralNet, Net):
         """Return the network used for prediction."""
         if not self._fused_size:
             return self.module_
-        if not self._fused:  # a list, because skorch would register a module as trainable
+        # A list, because skorch would register a module as trainable.
+        if not self._fused:
             self._fused = [self.module_.fused()]
         return self._fused[0]
 
@@ -391,7 +395,8 @@ class TransferNet(NeuralNet, Net):
         no row is computed alone and all blocks are full.
         """
         n_rows = len(chunk)
-        # With channels last, rounding depends on the batch size as well: use a single size.
+        # With channels last, rounding depends on the batch size as well: use a single
+        # size.
         wanted = self._fused_size or max(2, n_rows)
         chunk = chunk if n_rows == wanted else chunk[torch.arange(wanted) % n_rows]
         with as_the_user_has_it():
@@ -412,7 +417,8 @@ class TransferNet(NeuralNet, Net):
         held = self.module_.stages.state_dict()
         if not held:
             return backbone
-        backbone.fingerprint(backbone.stages[-1].name)  # compute it while the weights are there
+        # Compute the fingerprint while the weights are there.
+        backbone.fingerprint(backbone.stages[-1].name)
         return hollow(backbone, held)
 
     def fill_backbone(self, backbone: Backbone) -> Backbone:
@@ -445,7 +451,8 @@ class TransferNet(NeuralNet, Net):
         The network runs in eval mode, and the result is float32.
         """
         self.module_.eval()
-        # Allocated first, because small arrays between large freed ones fragment the memory.
+        # Allocated first, because small arrays between large freed ones fragment the
+        # memory.
         inputs = np.empty((len(positions), linear.in_features), np.float32)
         seen: list[torch.Tensor] = []
         handle = linear.register_forward_pre_hook(lambda module, args: seen.append(args[0]))

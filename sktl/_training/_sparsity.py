@@ -6,8 +6,8 @@ import torch
 from skorch.callbacks import Callback
 from torch import Tensor, nn
 
-# The mark is an attribute of the layer, so copies, pickles and other estimators keep it. It
-# does not change what the layer computes and is not part of its fingerprint.
+# The mark is an attribute of the layer, so copies, pickles and other estimators keep
+# it. It does not change what the layer computes and is not part of its fingerprint.
 _MARK = "_keeps_zeros"
 
 

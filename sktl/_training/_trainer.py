@@ -148,7 +148,8 @@ class Trainer:
                 is_step=is_step,
             )
             keeps_moments = is_step  # the next step continues with them
-        finally:  # a divergence or Ctrl-C restored good weights, which old moments do not fit
+        finally:
+            # A divergence or Ctrl-C restored good weights, which old moments do not fit.
             net.forget_training(keeps_moments=keeps_moments)
 
     def _net(self, network: RestNetwork, backbone: Backbone) -> TransferNet:

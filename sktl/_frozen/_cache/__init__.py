@@ -82,7 +82,8 @@ def open_cache(cache: "str | os.PathLike[str] | None") -> Cache | None:
         raise InputError(f"cache={cache!r} is an empty path. Use 'auto' (memory), a directory, or None (no cache).")
     try:
         path = Path(cache).expanduser().absolute()
-    except (RuntimeError, OSError) as error:  # no home, or the working directory was deleted
+    except (RuntimeError, OSError) as error:
+        # The user has no home folder, or the working directory was deleted.
         warn_once(os.fspath(cache), unusable(error))
         return None
     return DirectoryCache(path)

@@ -16,8 +16,8 @@ from sktl.exceptions import CacheWarning
 
 ENTRY_BYTES = 200  # approximate overhead of an entry
 
-# One lock for all caches of the process. It is held for milliseconds and makes forks safe,
-# see `_before_fork`.
+# One lock for all caches of the process. It is held for milliseconds and makes forks
+# safe, see `_before_fork`.
 LOCK = Lock()
 
 _WARNED: set[tuple[str, str]] = set()  # (name of the cache, kind of trouble)
@@ -125,7 +125,8 @@ def warn_once(name: str, trouble: str, kind: "str | None" = None) -> None:
     if told not in _WARNED:
         quoted = shortened(repr(name), 200)  # so that the reason is not cut
         warn(f"cache={quoted}: {trouble}", CacheWarning)
-        _WARNED.add(told)  # after the warning: if filters make it an error, it is raised each time
+        # After the warning: if filters make it an error, it is raised each time.
+        _WARNED.add(told)
 
 
 def pack(array: np.ndarray) -> tuple[bytes, bytes]:

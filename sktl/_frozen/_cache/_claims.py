@@ -19,7 +19,8 @@ from typing import NamedTuple, Protocol
 LEASE_SECONDS = 300.0
 _RENEW_SECONDS = 30.0
 _POLL_SECONDS = 0.02  # time between two checks for results of other jobs
-PATIENCE_SECONDS = 10.0  # for a batch of another job; computing it twice only costs time
+# For a batch of another job; computing it twice only costs time.
+PATIENCE_SECONDS = 10.0
 
 Keys = Sequence[bytes]  # keys of one image, one per layer
 
@@ -104,7 +105,8 @@ class Claims:
         wanted : sequence of sequences of bytes
             Keys of each image's entries. An image is granted as a whole or not at all.
         """
-        held, self._may_hold = self._may_hold, True  # Ctrl-C may come before the next line returns
+        # Ctrl-C may come before the next line returns.
+        held, self._may_hold = self._may_hold, True
         answers = self._registry.claim(wanted, self._owner) if self._registry else None
         if answers is None:
             self._registry = None
@@ -209,7 +211,8 @@ def process_start(pid: int) -> int | None:
                 state, *fields = file.read().rpartition(b")")[2].split()
         except OSError:
             return None
-        return None if state in (b"Z", b"X") else int(fields[18])  # zombies count as dead
+        # Zombies count as dead.
+        return None if state in (b"Z", b"X") else int(fields[18])
     if os.name == "posix":
         try:
             os.kill(pid, 0)

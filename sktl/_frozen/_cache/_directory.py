@@ -25,14 +25,16 @@ DIRECTORY_BYTES = 10 * GIB
 # Increase it when the tables change. Each version has its own file.
 SCHEMA_VERSION = 1
 
-# 16 KiB pages read a vector of 1,280 float32 in 4 µs and one of 10,000 in 9 µs; SQLite's
-# default of 4 KiB takes 6 and 29 µs.
+# 16 KiB pages read a vector of 1,280 float32 in 4 µs and one of 10,000 in 9 µs;
+# SQLite's default of 4 KiB takes 6 and 29 µs.
 _PAGE_BYTES = 16 * 1024
 _KEYS_PER_QUERY = 500
 _BUSY_SECONDS = 10.0
-_VAIN_SECONDS = 1.0  # a failure that took longer is not repeated in each call, see `_Known`
-# Errors observed with failing disks and damaged files. Python decodes SQLite's messages, which
-# may quote a damaged table name, and allocates the memory that a damaged length requires.
+# A failure that took longer is not repeated in each call, see `_Known`.
+_VAIN_SECONDS = 1.0
+# Errors observed with failing disks and damaged files. Python decodes SQLite's
+# messages, which may quote a damaged table name, and allocates the memory that a
+# damaged length requires.
 _TROUBLE = (sqlite3.Error, OSError, UnicodeDecodeError, OverflowError, MemoryError)
 _FULL = {errno.ENOSPC, errno.EDQUOT}
 _DAMAGE = {sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB, sqlite3.SQLITE_ERROR, sqlite3.SQLITE_SCHEMA}
@@ -92,7 +94,8 @@ class DirectoryCache(Cache):
         def ask(connection: sqlite3.Connection) -> list[bool] | None:
             if self._read_only:
                 return None
-            answers = _ask(connection, wanted)  # without a write lock, which would block others
+            # Ask first without a write lock, which would block others.
+            answers = _ask(connection, wanted)
             if any(answers):
                 with self._writing(connection):
                     answers = _ask(connection, wanted)
@@ -144,7 +147,8 @@ class DirectoryCache(Cache):
                 _make_room(connection, self.max_bytes)
 
         if self._connection is not None and not os.path.lexists(self._file):
-            self._disconnect()  # the open file was unlinked, so its entries would be lost
+            # The open file was unlinked, so its entries would be lost.
+            self._disconnect()
             self.warn("the cache was deleted and is now empty. Results are correct; the entries are computed again.")
         self._attempt(insert, None)
 
@@ -166,12 +170,14 @@ class DirectoryCache(Cache):
             try:
                 if self._connection is None:
                     self._connection = self._connect()
-                # Another cache may have learned since then that the directory is locked or free.
+                # Another cache may have learned since then that the directory is locked
+                # or free.
                 self._connection.execute(f"PRAGMA busy_timeout = {round(1000 * self._patience)}")
                 return action(self._connection)
             except _TROUBLE as error:
                 trouble = self._recover(error, time.monotonic() - began)
-            except BaseException:  # Ctrl-C must not leave a transaction open, and with it the file locked
+            except BaseException:
+                # Ctrl-C must not leave a transaction open, which locks the file.
                 self._disconnect()
                 raise
         self.warn(trouble)
@@ -204,9 +210,11 @@ class DirectoryCache(Cache):
         try:
             self.path.mkdir(parents=True, exist_ok=True)
             self._file = self._newest()
-        except (ValueError, RecursionError) as error:  # an invalid path: a NUL, a thousand folders
+        except (ValueError, RecursionError) as error:
+            # An invalid path, such as one with a NUL or a thousand folders.
             raise OSError(errno.EINVAL, str(error)) from error
-        # If several users share a directory, only the first may have permission to write.
+        # If several users share a directory, only the first may have permission to
+        # write.
         may_write = [os.access(path, os.W_OK) for path in (self.path, self._file) if path.exists()]
         self._read_only = not all(may_write)
         if self._read_only:
@@ -216,7 +224,8 @@ class DirectoryCache(Cache):
             try:
                 return _connect(self._file, self._patience)
             except sqlite3.OperationalError as error:
-                # SQLite does not wait if two processes enable the log of a new file at once.
+                # SQLite does not wait if two processes enable the log of a new file at
+                # once.
                 if _code(error) != sqlite3.SQLITE_BUSY or time.monotonic() >= deadline:
                     raise
             time.sleep(0.01)
@@ -245,8 +254,8 @@ class DirectoryCache(Cache):
                 self._connection.execute("ROLLBACK")
         if code == sqlite3.SQLITE_FULL or getattr(error, "errno", None) in _FULL:
             return "the disk is full. Results are correct but not cached. Free some space or use another directory."
-        # On a full disk a new connection could not even read, so the old one is kept. After any
-        # other error it is closed.
+        # On a full disk a new connection could not even read, so the old one is kept.
+        # After any other error it is closed.
         self._disconnect()
         if code in _DAMAGE or isinstance(error, UnicodeDecodeError):
             return self._replace_file(error)
@@ -309,7 +318,8 @@ def _connect(file: Path, timeout: float) -> sqlite3.Connection:
         connection.execute("PRAGMA journal_mode=WAL")
         connection.execute("PRAGMA synchronous=NORMAL")
         connection.execute(f"PRAGMA journal_size_limit={GIB // 16}")
-        # Not WITHOUT ROWID: blobs of this size in the index make reading three times slower.
+        # Not WITHOUT ROWID: blobs of this size in the index make reading three times
+        # slower.
         connection.execute(
             "CREATE TABLE IF NOT EXISTS features "
             "(id INTEGER PRIMARY KEY, key BLOB UNIQUE, header BLOB, checksum BLOB, data BLOB)"
@@ -354,7 +364,8 @@ def _claims_of(connection: sqlite3.Connection, keys: Sequence[bytes]) -> dict[by
     """Return the claims of these keys, without damaged ones."""
     claims = {}
     for key, token, pid, started, renewed in _select(connection, keys, "key, token, pid, started, renewed FROM claims"):
-        if isinstance(pid, int) and isinstance(started, int) and isinstance(renewed, float):  # else it is damaged
+        # Skip damaged rows.
+        if isinstance(pid, int) and isinstance(started, int) and isinstance(renewed, float):
             claims[key] = Claim(Owner(token if isinstance(token, bytes) else b"", pid, started), renewed)
     return claims
 
@@ -370,7 +381,8 @@ def _make_room(connection: sqlite3.Connection, max_bytes: int) -> None:
         first, last = connection.execute("SELECT min(id), max(id) FROM features").fetchone()
         if first is None:
             return
-        # Row ids are dense and in order of time. Adding up sizes would read the whole file.
+        # Row ids are dense and in order of time. Adding up sizes would read the whole
+        # file.
         share = 1 - 0.98 * max_bytes / used
         connection.execute("DELETE FROM features WHERE id <= ?", (first + int(share * (last - first)),))
 

@@ -53,7 +53,8 @@ class MemoryCache(Cache):
             self._claims = {key: claim for key, claim in self._claims.items() if claim.owner != owner}
 
     def claimed(self, keys: Sequence[bytes]) -> Mapping[bytes, Claim]:
-        # A forked child inherits the claims of its parent but no job that releases them.
+        # A forked child inherits the claims of its parent but no job that releases
+        # them.
         here = os.getpid()
         with LOCK:
             return {key: claim for key in keys if (claim := self._claims.get(key)) and claim.owner.pid == here}
@@ -66,7 +67,8 @@ class MemoryCache(Cache):
         for key in keys:
             if (array := self._entries.get(key)) is not None:
                 self._entries.move_to_end(key)
-                found[key] = array.view()  # protects the shape of the cached array as well
+                # A view, to protect the shape of the cached array as well.
+                found[key] = array.view()
         return found
 
     def _put(self, packed: dict[bytes, tuple[bytes, bytes]]) -> None:
