@@ -1,6 +1,6 @@
-"""Pictures of what a network has learnt and of what it gets wrong, in the style of scikit-learn's displays.
+"""Visualization of what networks learn and of the errors they make.
 
-They need matplotlib, the extra ``plot``.
+The displays follow scikit-learn's and need matplotlib (``pip install "sktl[plot]"``).
 """
 
 from sktl.inspection._compression_display import CompressionDisplay

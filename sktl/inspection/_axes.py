@@ -1,4 +1,4 @@
-"""Where displays draw: matplotlib, imported when it is needed, and its axes."""
+"""Matplotlib figures and axes for displays. Matplotlib is imported on first use."""
 
 import importlib
 from typing import Any
@@ -8,23 +8,17 @@ import numpy as np
 from sktl._optional import import_optional
 from sktl.exceptions import InputError
 
-MUTED = "0.45"  # of what stands beside the data: guide lines, notes
+MUTED = "0.45"  # gray of guide lines, notes and unlabeled data
 
 
 def check_matplotlib(display: Any) -> None:
-    """Say that matplotlib is missing before anything is computed for a picture.
-
-    Parameters
-    ----------
-    display : display or class of one
-        Who needs it.
-    """
+    """Raise an error that names the display if matplotlib is not installed."""
     name = display.__name__ if isinstance(display, type) else type(display).__name__
     import_optional("matplotlib", extra="plot", purpose=name)
 
 
 def one_axes(display: Any, ax: Any, figsize: tuple[float, float]) -> tuple[Any, Any]:
-    """The axes given, or those of a new figure, and their figure."""
+    """Return the figure and the axes to draw on, and create them if needed."""
     check_matplotlib(display)
     if ax is None:
         ax = _new_figure(figsize).subplots()
@@ -32,19 +26,19 @@ def one_axes(display: Any, ax: Any, figsize: tuple[float, float]) -> tuple[Any, 
 
 
 def two_axes(display: Any, ax: Any, figsize: tuple[float, float], **grid: Any) -> tuple[Any, tuple[Any, Any]]:
-    """Two axes for a display of two panels, and their figure.
+    """Return a figure and two axes to draw on.
 
     Parameters
     ----------
     display : display
-        Who draws.
+        Display that draws, for the error if matplotlib is not installed.
     ax : Axes, array-like of two Axes, or None
-        One is divided, and hidden itself; two are taken as they are; None makes a new figure.
+        A single Axes is hidden and divided. None creates a new figure.
     figsize : tuple of float
-        Of a new figure, in inches.
+        Size of a new figure in inches.
     **grid : object
-        How panels lie, for a grid of matplotlib: ``nrows``, ``ncols``, ``height_ratios``, ``width_ratios``. Panels
-        above each other share their x axis.
+        Layout of the panels, as for matplotlib's ``add_gridspec``. Two rows share the x
+        axis.
     """
     check_matplotlib(display)
     if ax is not None and np.ndim(ax) > 0:
@@ -61,7 +55,7 @@ def two_axes(display: Any, ax: Any, figsize: tuple[float, float], **grid: Any) -
 
 
 def finish(ax: Any, title: str) -> None:
-    """What all panels with axes have: a title that says what is shown, and a grid that does not push itself forward."""
+    """Set the title, and draw a grid behind the data."""
     ax.set_title(title, fontsize="medium")
     ax.set_axisbelow(True)
     ax.grid(alpha=0.3)
@@ -71,7 +65,8 @@ def _divide(ax: Any, grid: dict[str, Any]) -> Any:
     place = ax.get_subplotspec()
     if place is None:
         raise InputError(
-            "ax= was put at a place of its own and cannot be divided. Give two axes, or one of subplots()."
+            "ax cannot be divided because it does not belong to a grid of subplots. Pass two Axes, or an Axes created "
+            "by plt.subplots()."
         )
     ax.set_axis_off()
     return place.subgridspec(**grid)

@@ -1,4 +1,4 @@
-"""How good compressed models are, against how large and how slow they are."""
+"""Score, size and speed of compressed models."""
 
 from sktl._estimators._find_fitted import find_fitted
 from sktl._params import check_is_fitted
@@ -9,68 +9,71 @@ from sktl.inspection._cost_display import CostDisplay
 
 
 class CompressionDisplay(CostDisplay):
-    """Score of a network and of what compression made of it, against their size and against their time.
+    """Visualization of score, size and prediction time of compressed models.
 
-    It is recommended to use `from_estimator` or `from_estimators` to create one. All parameters are stored as
-    attributes.
+    It is recommended to use `from_estimator` or `from_estimators` to create a display.
+    All parameters are stored as attributes.
 
     Parameters
     ----------
     names : list of str
-        Of the models.
+        Names of the models.
     scores : ndarray of shape (n_models,)
-        How good each one is.
+        Score of each model.
     nbytes : ndarray of shape (n_models,)
-        Bytes on disk of each one, pickled.
+        Size of each pickled model, in bytes.
     milliseconds : ndarray of shape (n_models,)
-        How long each one takes for a picture.
+        Prediction time of each model, in milliseconds per image.
     parameters : list of int or None, default=None
-        How many parameters each one's network has; None for a model without a network.
+        Number of parameters of each model's network, or None for a model without a
+        network.
     origins : dict of str to str, default=None
-        Which model came of which, by their names.
+        Dict from the name of each derived model to the name of its original.
     score_name : str, default="score"
-        What the score is.
+        Name of the score.
     score_errors : ndarray of shape (n_models,), default=None
-        Standard error of each score, NaN where it is not known; None draws no error bars.
+        Standard error of each score, NaN if unknown. If None, no error bars are drawn.
 
     Attributes
     ----------
     ax_ : matplotlib Axes
-        With the sizes.
+        Axes with score against size.
     time_ax_ : matplotlib Axes
-        With the times.
+        Axes with score against prediction time.
     figure_ : matplotlib Figure
-        With both of them.
+        Figure containing the axes.
     points_ : matplotlib PathCollection
-        Models by size.
+        Markers of the models in ``ax_``.
     time_points_ : matplotlib PathCollection
-        Models by time.
+        Markers of the models in ``time_ax_``.
     errorbar_, time_errorbar_ : matplotlib ErrorbarContainer or None
-        One standard error of each score, in either panel.
+        Error bars of one standard error in each panel.
     labels_ : list of matplotlib Annotation
-        Their names beside the sizes.
+        Names of the models in ``ax_``.
     time_labels_ : list of matplotlib Annotation
-        Their names beside the times.
+        Names of the models in ``time_ax_``.
     arrows_ : list of matplotlib Annotation
-        From each origin to what came of it, by size.
+        Arrows from each original to the derived model in ``ax_``.
     time_arrows_ : list of matplotlib Annotation
-        From each origin to what came of it, by time.
+        Arrows from each original to the derived model in ``time_ax_``.
 
     See Also
     --------
-    DistillationDisplay : The same for a teacher and its students.
-    LotteryTicketDisplay : Score against how many weights are left.
+    DistillationDisplay : Compare a teacher and its students.
+    LotteryTicketDisplay : Plot score against the share of remaining weights.
 
     Notes
     -----
-    Error bars are one standard error of the score: how much it would differ for other images of the same kind, from 100
-    bootstrap samples of those given. A score that is a function of the user's has none.
+    Error bars show one standard error of the score, estimated from 100 bootstrap
+    samples of the images. It is unknown if ``scoring`` is a function that is not a
+    scikit-learn scorer.
 
-    Both horizontal axes are logarithmic, and where it is known what came of what, a dashed line shows where it began: a
-    model to the left of it on the one side and on it on the other takes less room, but no less time. The bytes are
-    those that `pickle` writes for the whole estimator. The time is that of a prediction for several pictures together,
-    reading them included, without any cache; it depends on the machine, on its load, and on how many pictures there
-    are.
+    Both horizontal axes are logarithmic. If ``origins`` is known, a dashed line marks
+    the size and the time of the original: a model that is left of the line in one panel
+    and on the line in the other is smaller, but not faster. The size is that of the
+    pickled estimator. The time is that of predicting several images at once, including
+    reading them, without a cache. It depends on the machine, its load and the number of
+    images.
 
     Examples
     --------
@@ -103,44 +106,49 @@ class CompressionDisplay(CostDisplay):
         ax=None,
         scatter_kw=None,
     ):
-        """Compare a compressed model with its original, and draw them.
+        """Compare a compressed model with its original and plot both.
 
         Parameters
         ----------
         estimator : estimator
-            Fitted: a compressor such as `PrunedClassifier`, or a search over one. Of several in a stack each step is
-            drawn.
+            Fitted compressor, such as `sktl.compression.PrunedClassifier`, or a search
+            over one. If several compressors are combined, each step is drawn.
         X : array-like of images
-            Images that no model has learnt from.
-        y : array-like of shape (n_images,)
-            Their labels.
-        sample_weight : array-like of shape (n_images,), default=None
-            Weights of the pictures in the score.
+            Images that no model was trained on.
+        y : array-like of shape (n_samples,)
+            Labels of the images.
+        sample_weight : array-like of shape (n_samples,), default=None
+            Weights of the rows.
         scoring : str or callable, default=None
-            The score; None takes the accuracy.
+            Name of a scorer, or callable with signature ``scorer(estimator, X, y)``. If
+            None, accuracy is used for classifiers and R² for regressors.
         n_timed : int, default=64
-            For how many of the pictures, the first ones, the time is taken; None takes all.
+            Number of images used to measure the prediction time: the first ones of
+            ``X``. None uses all images.
         n_repeats : int, default=5
-            How often it is taken; the median counts.
+            Number of times the prediction time is measured. The median is used.
         ax : matplotlib Axes, or array-like of two, default=None
-            Where to draw, see `plot`.
+            Axes to draw on. If None, a new figure is created. A single Axes is divided
+            in two; two Axes show score against size and score against time.
         scatter_kw : dict, default=None
-            Keywords for matplotlib's ``scatter`` of the points.
+            Keyword arguments passed to matplotlib's ``scatter`` to draw the points.
 
         Returns
         -------
         display : CompressionDisplay
-            With the data, and with what was drawn. The models are called "original" and what became of it: "pruned",
-            say, or "low rank".
+            Object that stores the computed values and the matplotlib artists. The
+            models are named "original" and by the kind of compression, such as "pruned"
+            or "low rank".
 
         Raises
         ------
         NotFittedError
-            Where the estimator is not fitted.
+            If the estimator is not fitted.
         InputError
-            Where it has no original beside it: it is not compressed, or was pickled, which leaves the original behind.
+            If the estimator does not hold the original model, because it is not a
+            compressor or because it was pickled.
         MissingDependencyError
-            Where matplotlib is not installed.
+            If matplotlib is not installed.
         """
         check_matplotlib(cls)
         models = _steps(estimator)
@@ -160,13 +168,13 @@ class CompressionDisplay(CostDisplay):
 
 
 def _steps(estimator):
-    """The original, and every model that was made of it, up to the one given."""
+    """Return the original and all models derived from it, by name."""
     if original_of(estimator) is None:
         check_is_fitted(estimator)
         compressed = find_fitted(estimator, MadeOfAnother)
         name = type(estimator if compressed is None else compressed.estimator).__name__
         raise InputError(
-            f"{name} has no original beside it: it was not compressed, or was pickled, which leaves the original "
-            "behind. Use CompressionDisplay.from_estimators({'original': ..., 'compressed': ...}, X, y)."
+            f"{name} does not hold the original model: it is not a compressor, or it was pickled, which drops the "
+            "original. Use CompressionDisplay.from_estimators({'original': ..., 'compressed': ...}, X, y) instead."
         )
     return compression_chain(estimator)

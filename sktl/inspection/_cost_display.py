@@ -1,4 +1,4 @@
-"""How good models are, against how large and how slow they are: what the displays of several models share."""
+"""Base class of the displays of score, size and speed of several models."""
 
 from collections.abc import Mapping
 
@@ -15,34 +15,36 @@ from sktl.inspection._colors import distinct_colors
 from sktl.inspection._score_axis import score_limits, score_name, score_with_error
 from sktl.inspection._text_layout import label_points, short
 
-_IN_FIGURE = 24  # characters of a name beside its point
-# Two of nearly the same size and score are still seen as two.
+_IN_FIGURE = 24  # maximum number of characters of a name in the figure
+# Transparent with an edge, so that overlapping markers can be told apart.
 _MARKERS = {"s": 70.0, "alpha": 0.85, "edgecolors": "white", "linewidths": 0.8, "zorder": 3}
 
 
 class CostDisplay:
-    """Score of several models against their size and against their time; a base class.
+    """Base class for visualizations of score against model size and prediction time.
 
-    It is recommended to use `from_estimators` to create one. All parameters are stored as attributes.
+    It is recommended to use `from_estimators` to create a display. All parameters are
+    stored as attributes.
 
     Parameters
     ----------
     names : list of str
-        Of the models.
+        Names of the models.
     scores : ndarray of shape (n_models,)
-        How good each one is.
+        Score of each model.
     nbytes : ndarray of shape (n_models,)
-        Bytes on disk of each one, pickled.
+        Size of each pickled model, in bytes.
     milliseconds : ndarray of shape (n_models,)
-        How long each one takes for a picture.
+        Prediction time of each model, in milliseconds per image.
     parameters : list of int or None, default=None
-        How many parameters each one's network has; None for a model without a network.
+        Number of parameters of each model's network, or None for a model without a
+        network.
     origins : dict of str to str, default=None
-        Which model came of which, by their names.
+        Dict from the name of each derived model to the name of its original.
     score_name : str, default="score"
-        What the score is.
+        Name of the score.
     score_errors : ndarray of shape (n_models,), default=None
-        Standard error of each score, NaN where it is not known; None draws no error bars.
+        Standard error of each score, NaN if unknown. If None, no error bars are drawn.
     """
 
     def __init__(
@@ -81,58 +83,69 @@ class CostDisplay:
         ax=None,
         scatter_kw=None,
     ):
-        """Measure fitted estimators, and draw them.
+        """Measure fitted estimators and plot score against size and time.
 
         Parameters
         ----------
         estimators : dict of str to estimator
-            Fitted estimators by name, of any kind.
+            Fitted estimators of any kind, by name.
         X : array-like of images
-            Images that no model has learnt from.
-        y : array-like of shape (n_images,) or (n_images, n_targets)
-            Their labels or targets.
+            Images that no model was trained on.
+        y : array-like of shape (n_samples,) or (n_samples, n_targets)
+            Labels or targets of the images.
         origins : dict of str to str, default=None
-            Which model came of which, by their names: ``{"pruned": "original", "int8": "pruned"}``. Arrows are drawn
-            from each to what came of it, and the sizes and times of the first ones are marked by dashed lines.
-        sample_weight : array-like of shape (n_images,), default=None
-            Weights of the pictures in the score.
+            Dict from the name of each derived model to the name of its original, such
+            as ``{"pruned": "original", "int8": "pruned"}``. Arrows lead from each
+            original to the derived model. Dashed lines mark the size and time of models
+            that are not derived from another one.
+        sample_weight : array-like of shape (n_samples,), default=None
+            Weights of the rows.
         scoring : str or callable, default=None
-            The score; None takes each estimator's own: accuracy, or the coefficient of determination.
+            Name of a scorer, or callable with signature ``scorer(estimator, X, y)``. If
+            None, accuracy is used for classifiers and R² for regressors.
         n_timed : int, default=64
-            For how many of the pictures, the first ones, the time is taken; None takes all.
+            Number of images used to measure the prediction time: the first ones of
+            ``X``. None uses all images.
         n_repeats : int, default=5
-            How often it is taken; the median counts.
+            Number of times the prediction time is measured. The median is used.
         ax : matplotlib Axes, or array-like of two, default=None
-            Where to draw, see `plot`.
+            Axes to draw on. If None, a new figure is created. A single Axes is divided
+            in two; two Axes show score against size and score against time.
         scatter_kw : dict, default=None
-            Keywords for matplotlib's ``scatter`` of the points.
+            Keyword arguments passed to matplotlib's ``scatter`` to draw the points.
 
         Returns
         -------
         display : object of this class
-            With the data, and with what was drawn.
+            Object that stores the computed values and the matplotlib artists.
 
         Raises
         ------
         NotFittedError
-            Where an estimator is not fitted.
+            If an estimator is not fitted.
         InputError
-            Where ``estimators`` is no dict or an empty one, where ``origins`` has a name that is not among theirs, or
-            where one of them cannot be pickled.
+            If ``estimators`` is not a dict or is empty, ``origins`` contains an unknown
+            name, or an estimator cannot be pickled.
         MissingDependencyError
-            Where matplotlib is not installed.
+            If matplotlib is not installed.
         """
         check_matplotlib(cls)
         if not isinstance(estimators, Mapping) or not estimators:
-            raise InputError(f"estimators={estimators!r} has to be a dict of fitted estimators, with a name for each.")
+            raise InputError(
+                "The 'estimators' parameter must be a non-empty dict from names to fitted estimators. Got "
+                f"{estimators!r} instead."
+            )
         unknown = {*(origins or {}), *(origins or {}).values()} - set(estimators)
         if unknown:
-            raise InputError(f"origins={origins!r} names {sorted(unknown)}, while the models are {list(estimators)}.")
+            raise InputError(
+                f"origins={origins!r} contains unknown names: {sorted(unknown)}. The models are named "
+                f"{list(estimators)}."
+            )
         weights = {} if sample_weight is None else {"sample_weight": sample_weight}
         models = list(estimators.values())
         for model in models:
             check_is_fitted(model)
-        # One score for all: a search would bring the one that it searched with.
+        # The same score for all: a search would use the score it optimizes.
         kinds = ["accuracy" if is_classifier(model) else "r2" if is_regressor(model) else None for model in models]
         with shortened_errors():
             scorers = [check_scoring(model, scoring or kind) for model, kind in zip(models, kinds, strict=True)]
@@ -144,7 +157,8 @@ class CostDisplay:
         unsized = [name for name, cost in costs.items() if cost.nbytes is None]
         if unsized:
             raise InputError(
-                f"{unsized} cannot be pickled (a lambda in it?), and so have no size on disk. Leave them out."
+                f"{unsized} cannot be pickled (lambdas are a common cause), so the size on disk is unknown. Leave "
+                "these models out."
             )
         display = cls(
             [str(name) for name in estimators],
@@ -159,19 +173,20 @@ class CostDisplay:
         return display.plot(ax, scatter_kw=scatter_kw)
 
     def plot(self, ax=None, *, scatter_kw=None):
-        """Draw the scores against sizes and against times.
+        """Plot score against size and score against time.
 
         Parameters
         ----------
         ax : matplotlib Axes, or array-like of two, default=None
-            Where to draw. One is divided; two get the sizes and the times; None makes a new figure.
+            Axes to draw on. If None, a new figure is created. A single Axes is divided
+            in two; two Axes show score against size and score against time.
         scatter_kw : dict, default=None
-            Keywords for matplotlib's ``scatter`` of the points.
+            Keyword arguments passed to matplotlib's ``scatter`` to draw the points.
 
         Returns
         -------
         display : object of this class
-            This object.
+            Object that stores the computed values and the matplotlib artists.
         """
         self.figure_, (self.ax_, self.time_ax_) = two_axes(self, ax, (9, 3.8), nrows=1, ncols=2)
         megabytes = np.asarray(self.nbytes) / 1e6
@@ -181,11 +196,11 @@ class CostDisplay:
         self.time_ax_.set(xlabel="time per image (ms)")
         finish(self.ax_, self._title("size", megabytes))
         finish(self.time_ax_, self._title("time", self.milliseconds))
-        if np.ndim(ax) == 0:  # side by side, on one scale
+        if np.ndim(ax) == 0:  # side by side, with the same limits
             self.time_ax_.tick_params(labelleft=False)
         else:
             self.time_ax_.set_ylabel(self.score_name)
-        # Last of all: what lies beside an axes decides how large it is.
+        # Labels come last: tick labels and titles determine the size of the axes.
         self.figure_.canvas.figure.draw_without_rendering()
         self.arrows_ = self._draw_origins(self.ax_, self.points_)
         self.time_arrows_ = self._draw_origins(self.time_ax_, self.time_points_)
@@ -194,8 +209,8 @@ class CostDisplay:
         return self
 
     def _draw_points(self, ax, values, scatter_kw):
-        """One marker for each model, in a color of its own, over a logarithmic axis with plain numbers."""
-        values = np.maximum(values, 1e-6)  # a clock may see no time at all
+        """Draw one marker per model, each in its own color, over a logarithmic axis."""
+        values = np.maximum(values, 1e-6)  # a measured time may be zero
         colors = distinct_colors(len(self.names))
         points = ax.scatter(values, self.scores, **{**_MARKERS, "c": colors, **(scatter_kw or {})})
         errors, bars = self._errors(), None
@@ -210,11 +225,11 @@ class CostDisplay:
         return points, bars
 
     def _errors(self):
-        """The length of the error bars, 0 where there are none."""
+        """Return the lengths of the error bars, 0 for unknown ones."""
         return np.zeros(len(self.names)) if self.score_errors is None else np.nan_to_num(self.score_errors)
 
     def _title(self, what, values):
-        """What is shown; of models of which one came of the other, below it what came of it at last."""
+        """Return the title, for a chain of models with the final share of the cost."""
         title = f"{self.score_name} against {what}"
         steps = self._steps()
         last = {then for _, then in steps} - {first for first, _ in steps}
@@ -222,19 +237,19 @@ class CostDisplay:
             return title
         (first,), (then,) = self._began(), last
         percent = 100 * values[then] / max(values[first], 1e-9)
-        share = f"{percent:.0f} %" if percent >= 10 else f"{percent:.1g} %"
-        return f"{title}\n{short(self.names[then])}: {share} of {short(self.names[first])}'s {what}"
+        share = f"{percent:.0f}%" if percent >= 10 else f"{percent:.1g}%"
+        return f"{title}\n{short(self.names[then])}: {share} of the {what} of {short(self.names[first])}"
 
     def _steps(self):
-        """Pairs of models, the first of which the second came of, by their places."""
+        """Return pairs of positions: an original and the model derived from it."""
         return [(self.names.index(origin), self.names.index(name)) for name, origin in (self.origins or {}).items()]
 
     def _began(self):
-        """The models that others came of, and that came of none themselves."""
+        """Return the positions of originals that are not derived themselves."""
         return {first for first, _ in self._steps()} - {then for _, then in self._steps()}
 
     def _draw_origins(self, ax, points):
-        """An arrow for each step, and a dashed line where all began: what is saved lies to the left of it."""
+        """Draw an arrow to each derived model, and a dashed line at each first one."""
         places, radius = points.get_offsets(), _radius(points) + 1
         for first in self._began():
             ax.axvline(places[first][0], color=MUTED, linestyle="--", linewidth=0.8, zorder=0)
@@ -243,7 +258,7 @@ class CostDisplay:
         return [
             ax.annotate("", places[then], places[first], arrowprops=style, annotation_clip=False, zorder=2)
             for first, then in self._steps()
-            if np.hypot(*(pixels[then] - pixels[first])) > needed  # else there is no room for one
+            if np.hypot(*(pixels[then] - pixels[first])) > needed  # otherwise the arrow does not fit
         ]
 
     def _draw_labels(self, ax, points):
@@ -259,19 +274,19 @@ class CostDisplay:
 
 
 def _radius(points):
-    """Of the largest marker, in points of 1/72 inch."""
+    """Return the radius of the largest marker, in points of 1/72 inch."""
     return np.sqrt(points.get_sizes().max()) / 2
 
 
 def _limits(values):
-    """Limits of a logarithmic axis, a decade at least: models of about one size shall look like that."""
+    """Return limits of a logarithmic axis that span at least a decade."""
     low, high = np.log10([np.min(values), np.max(values)])
     reach = max(0.62 * (high - low), 0.5)
     return 10 ** ((low + high) / 2 - reach), 10 ** ((low + high) / 2 + reach)
 
 
 def _ticks(low, high):
-    """1, 2 and 5 times the powers of ten between the limits, the powers alone where these are many."""
+    """Return ticks at 1, 2 and 5 times powers of ten, or only at the powers."""
     exponents = np.arange(np.floor(np.log10(low)), np.ceil(np.log10(high)) + 1)
     steps = [1, 2, 5] if np.log10(high / low) < 2.5 else [1]
     ticks = [float(f"{step}e{exponent:.0f}") for exponent in exponents for step in steps]

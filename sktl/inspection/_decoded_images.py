@@ -1,4 +1,4 @@
-"""The pictures that a display keeps: read again, decoded where they can be, in colours that can be drawn."""
+"""Images of a display: read, decoded on access, and converted to RGB."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -11,19 +11,14 @@ from sktl.feature_extraction import PretrainedFeatureExtractor
 
 
 def read_images(X: Any, **settings: Any) -> Images:
-    """Pictures of a table that no estimator knows; the settings are those of an extractor."""
+    """Read images with the parameters of an unfitted feature extractor."""
     return check_images(PretrainedFeatureExtractor(**settings), X, reset=True)
 
 
 class DecodedImages(Sequence[Any]):
-    """The pictures of a table, uint8 of shape (height, width, channels) each, decoded when it is asked for.
+    """Sequence of images, decoded on access to uint8 (height, width, channels).
 
-    None stands for one that cannot be read.
-
-    Parameters
-    ----------
-    images : Images
-        The pictures.
+    The item of an image that cannot be read equals None.
     """
 
     def __init__(self, images: Images) -> None:
@@ -35,10 +30,10 @@ class DecodedImages(Sequence[Any]):
     def __getitem__(self, position: int) -> "np.ndarray | None":  # type: ignore[override]  # no slices
         try:
             return self._images[position].decode()
-        except ImageError:  # it was looked at all the same: by something else, or with on_error="nan"
+        except ImageError:  # it was handled before, such as by on_error="nan"
             return None
 
 
 def as_rgb(photo: np.ndarray) -> np.ndarray:
-    """A picture to be drawn, (height, width, 3): grey as grey, of other sensors' channels the first three."""
+    """Convert an image to (height, width, 3) by repeating or dropping channels."""
     return np.repeat(photo[:, :, :1], 3, axis=2) if photo.shape[2] < 3 else photo[:, :, :3]

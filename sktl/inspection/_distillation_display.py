@@ -1,4 +1,4 @@
-"""How good teachers and students are, against how large and how slow they are."""
+"""Score, size and speed of teachers and students."""
 
 from sktl._params import check_is_fitted
 from sktl.exceptions import InputError
@@ -7,66 +7,68 @@ from sktl.inspection._cost_display import CostDisplay
 
 
 class DistillationDisplay(CostDisplay):
-    """Score of several models against their size and against their time, such as a teacher's and its students'.
+    """Visualization of score, size and prediction time of teachers and students.
 
-    It is recommended to use `from_estimator` or `from_estimators` to create one. All parameters are stored as
-    attributes.
+    It is recommended to use `from_estimator` or `from_estimators` to create a display.
+    All parameters are stored as attributes.
 
     Parameters
     ----------
     names : list of str
-        Of the models.
+        Names of the models.
     scores : ndarray of shape (n_models,)
-        How good each one is.
+        Score of each model.
     nbytes : ndarray of shape (n_models,)
-        Bytes on disk of each one, pickled.
+        Size of each pickled model, in bytes.
     milliseconds : ndarray of shape (n_models,)
-        How long each one takes for a picture.
+        Prediction time of each model, in milliseconds per image.
     parameters : list of int or None, default=None
-        How many parameters each one's network has; None for a model without a network.
+        Number of parameters of each model's network, or None for a model without a
+        network.
     origins : dict of str to str, default=None
-        Which model came of which, by their names.
+        Dict from the name of each derived model to the name of its original.
     score_name : str, default="score"
-        What the score is.
+        Name of the score.
     score_errors : ndarray of shape (n_models,), default=None
-        Standard error of each score, NaN where it is not known; None draws no error bars.
+        Standard error of each score, NaN if unknown. If None, no error bars are drawn.
 
     Attributes
     ----------
     ax_ : matplotlib Axes
-        With the sizes.
+        Axes with score against size.
     time_ax_ : matplotlib Axes
-        With the times.
+        Axes with score against prediction time.
     figure_ : matplotlib Figure
-        With both of them.
+        Figure containing the axes.
     points_ : matplotlib PathCollection
-        Models by size.
+        Markers of the models in ``ax_``.
     time_points_ : matplotlib PathCollection
-        Models by time.
+        Markers of the models in ``time_ax_``.
     errorbar_, time_errorbar_ : matplotlib ErrorbarContainer or None
-        One standard error of each score, in either panel.
+        Error bars of one standard error in each panel.
     labels_ : list of matplotlib Annotation
-        Their names beside the sizes.
+        Names of the models in ``ax_``.
     time_labels_ : list of matplotlib Annotation
-        Their names beside the times.
+        Names of the models in ``time_ax_``.
     arrows_ : list of matplotlib Annotation
-        From each origin to what came of it, by size.
+        Arrows from each original to the derived model in ``ax_``.
     time_arrows_ : list of matplotlib Annotation
-        From each origin to what came of it, by time.
+        Arrows from each original to the derived model in ``time_ax_``.
 
     See Also
     --------
-    CompressionDisplay : The same for a compressed model and its original.
-    FreezeDepthDisplay : Score and fit time against how much of one network is frozen.
+    CompressionDisplay : Compare a compressed model and its original.
+    FreezeDepthDisplay : Plot score and fit time against freeze depth.
 
     Notes
     -----
-    Error bars are one standard error of the score: how much it would differ for other images of the same kind, from 100
-    bootstrap samples of those given. A score that is a function of the user's has none.
+    Error bars show one standard error of the score, estimated from 100 bootstrap
+    samples of the images. It is unknown if ``scoring`` is a function that is not a
+    scikit-learn scorer.
 
-    Both horizontal axes are logarithmic. The bytes are those that `pickle` writes for the whole estimator. The time is
-    that of a prediction for several pictures together, reading them included, without any cache; it depends on the
-    machine, on its load, and on how many pictures there are.
+    Both horizontal axes are logarithmic. The size is that of the pickled estimator. The
+    time is that of predicting several images at once, including reading them, without a
+    cache. It depends on the machine, its load and the number of images.
 
     Examples
     --------
@@ -76,8 +78,10 @@ class DistillationDisplay(CostDisplay):
     >>> from sktl.inspection import DistillationDisplay
     >>> X, y = load_digits(return_X_y=True)
     >>> X, X_test, y, y_test = X[:200] / 16, X[200:300] / 16, y[:200], y[200:300]
-    >>> models = {"pixels": LogisticRegression(), "network": FineTunedClassifier(max_epochs=1, random_state=0)}
-    >>> models = {name: model.fit(X, y) for name, model in models.items()}
+    >>> models = {
+    ...     "pixels": LogisticRegression().fit(X, y),
+    ...     "network": FineTunedClassifier(max_epochs=1, random_state=0).fit(X, y),
+    ... }
     >>> display = DistillationDisplay.from_estimators(models, X_test, y_test)
     >>> display.names, display.scores.shape, display.parameters
     (['pixels', 'network'], (2,), [None, 1661514])
@@ -98,54 +102,61 @@ class DistillationDisplay(CostDisplay):
         ax=None,
         scatter_kw=None,
     ):
-        """Compare a distilled model with its teacher, and draw them.
+        """Compare a distilled model with its teacher and plot both.
 
         Parameters
         ----------
         estimator : estimator
-            Fitted, with ``teacher_``: a distilled classifier or regressor, or a search over one.
+            Fitted estimator with a ``teacher_``: a distilled classifier or regressor,
+            or a search over one.
         X : array-like of images
-            Images that no model has learnt from.
-        y : array-like of shape (n_images,) or (n_images, n_targets)
-            Their labels or targets.
+            Images that no model was trained on.
+        y : array-like of shape (n_samples,) or (n_samples, n_targets)
+            Labels or targets of the images.
         alone : estimator, default=None
-            Fitted: what the student becomes without the teacher, to see what distilling gives. None leaves it out.
-        sample_weight : array-like of shape (n_images,), default=None
-            Weights of the pictures in the score.
+            Fitted student that was trained without the teacher, to show what
+            distillation gains. None leaves it out.
+        sample_weight : array-like of shape (n_samples,), default=None
+            Weights of the rows.
         scoring : str or callable, default=None
-            The score; None takes each estimator's own: accuracy, or the coefficient of determination.
+            Name of a scorer, or callable with signature ``scorer(estimator, X, y)``. If
+            None, accuracy is used for classifiers and R² for regressors.
         n_timed : int, default=64
-            For how many of the pictures, the first ones, the time is taken; None takes all.
+            Number of images used to measure the prediction time: the first ones of
+            ``X``. None uses all images.
         n_repeats : int, default=5
-            How often it is taken; the median counts.
+            Number of times the prediction time is measured. The median is used.
         ax : matplotlib Axes, or array-like of two, default=None
-            Where to draw, see `plot`.
+            Axes to draw on. If None, a new figure is created. A single Axes is divided
+            in two; two Axes show score against size and score against time.
         scatter_kw : dict, default=None
-            Keywords for matplotlib's ``scatter`` of the points.
+            Keyword arguments passed to matplotlib's ``scatter`` to draw the points.
 
         Returns
         -------
         display : DistillationDisplay
-            With the data, and with what was drawn. The models are called "teacher", "student alone" and "distilled".
+            Object that stores the computed values and the matplotlib artists. The
+            models are named "teacher", "student alone" and "distilled".
 
         Raises
         ------
         NotFittedError
-            Where the estimator is not fitted.
+            If the estimator is not fitted.
         InputError
-            Where it has no ``teacher_``: it was not distilled, or was pickled, which leaves the teacher behind.
+            If the estimator has no ``teacher_``, because it was not distilled or
+            because it was pickled.
         MissingDependencyError
-            Where matplotlib is not installed.
+            If matplotlib is not installed.
         """
         check_matplotlib(cls)
         distilled = getattr(estimator, "best_estimator_", estimator)
         if getattr(distilled, "teacher_", None) is None:
             check_is_fitted(estimator)
             raise InputError(
-                f"{type(distilled).__name__} has no teacher_: it was not distilled, or was pickled, which leaves the "
-                "teacher behind. Use DistillationDisplay.from_estimators({'teacher': ..., 'distilled': ...}, X, y)."
+                f"{type(distilled).__name__} has no teacher_: it was not distilled, or it was pickled, which drops the "
+                "teacher. Use DistillationDisplay.from_estimators({'teacher': ..., 'distilled': ...}, X, y) instead."
             )
-        # A teacher of features has no score that could stand beside the others'.
+        # A teacher that only provides features has no score to compare.
         teacher = distilled.teacher_ if hasattr(distilled.teacher_, "predict") else None
         models = {"teacher": teacher, "student alone": alone, "distilled": estimator}
         return cls.from_estimators(

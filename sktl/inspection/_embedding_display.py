@@ -1,20 +1,14 @@
-"""A map of pictures: those that have like features lie near each other."""
+"""Two-dimensional embeddings of images."""
 
 from numbers import Integral, Real
 
 import numpy as np
-from sklearn.base import clone
-from sklearn.decomposition import PCA
-from sklearn.manifold import TSNE
-from sklearn.pipeline import make_pipeline
-from sklearn.preprocessing import StandardScaler
 from sklearn.utils import check_array, check_random_state
 from sklearn.utils.multiclass import type_of_target
 
 from sktl._images import is_missing
 from sktl._messages import shortened_errors
 from sktl._params import check_consistent_length
-from sktl._threads import bounded_threads
 from sktl.exceptions import InputError
 from sktl.inspection._axes import MUTED, check_matplotlib, one_axes
 from sktl.inspection._colors import distinct_colors
@@ -22,80 +16,86 @@ from sktl.inspection._decoded_images import DecodedImages, read_images
 from sktl.inspection._network_and_images import as_labels, network_and_images, read_layers
 from sktl.inspection._text_layout import in_legend
 from sktl.inspection._thumbnails import place_thumbnails
+from sktl.inspection._two_dimensions import METHODS, embed
 
-_METHODS = ("pca", "tsne")
 _TASKS = ("auto", "classification", "regression")
-_MARKERS = "o^sDvP*X<>"  # another one after every ten classes: of many, colors alone are told apart with effort
+_MARKERS = "o^sDvP*X<>"  # the marker changes after every ten classes: many colors look alike
 _SAME_MARKER = 10
-_IN_LEGEND = 30  # classes of which the names can be read
+_IN_LEGEND = 30  # maximum number of classes in a readable legend
 
 
 class EmbeddingDisplay:
-    """A map of pictures in two dimensions, made from the features that a network gives of them.
+    """Visualization of images in two dimensions, by the features of a network.
 
-    It is recommended to use `from_estimator` or `from_features` to create one. All parameters are stored as attributes.
+    It is recommended to use `from_estimator` or `from_features` to create a display.
+    All parameters are stored as attributes.
 
     Parameters
     ----------
-    embedding : ndarray of shape (n_images, 2)
-        Where the pictures lie.
-    y : array-like of shape (n_images,), default=None
-        Their labels or targets, which give the colours; None, NaN and ``pandas.NA`` mean that one has none.
+    embedding : ndarray of shape (n_samples, 2)
+        Coordinates of the images.
+    y : array-like of shape (n_samples,), default=None
+        Labels or targets of the images, shown as colors. None, NaN and ``pandas.NA``
+        mark unlabeled images.
     photos : sequence of ndarray of shape (height, width, channels), dtype uint8, default=()
-        The pictures, one for each point; None for one that cannot be read. Without any there are points alone.
-    positions : ndarray of shape (n_images,), default=None
-        Where in ``X`` the pictures are.
+        Images to show as thumbnails, one for each point; None for an image that cannot
+        be read. If empty, only points are drawn.
+    positions : ndarray of shape (n_samples,), default=None
+        Positions of the images in ``X``.
     task : {"auto", "classification", "regression"}, default="auto"
-        Whether ``y`` are labels, with a legend, or numbers, with a colour bar; "auto" takes numbers that are not whole
-        for the latter.
+        Whether ``y`` contains labels, shown with a legend, or numeric targets, shown
+        with a color bar. ``"auto"`` treats non-integer numbers as targets.
     axis_names : tuple of (str, str), default=None
-        What the two dimensions are.
+        Labels of the two axes.
     name : str, default=None
-        What the features are of.
+        Name of the layers and of the network.
 
     Attributes
     ----------
     ax_ : matplotlib Axes
-        With the map.
+        Axes with the embedding.
     figure_ : matplotlib Figure
-        With the axes.
+        Figure containing the axes.
     points_ : list of matplotlib PathCollection
-        The points: those without a label first, then one collection for each class, in the order of the sorted labels,
-        or one of all numbers.
+        Points of the unlabeled images, if any, followed by one collection per class in
+        sorted order, or by one collection for all numeric targets.
     legend_ : matplotlib Legend or None
-        Of the classes; of more than 30 those with the most pictures.
+        Legend of the classes, of the most frequent ones if there are more than 30.
     colorbar_ : matplotlib Colorbar or None
-        Of the numbers.
+        Color bar of numeric targets.
     thumbnails_ : list of matplotlib AnnotationBbox
-        The pictures that are shown.
+        Images that are shown.
     thumbnail_positions_ : list of int
-        Which of the points they belong to.
+        Indices of the points that have a thumbnail.
 
     See Also
     --------
-    LayerProbeDisplay : How well a linear model tells the classes apart, from the features of each stage.
+    LayerProbeDisplay : Score of a linear model on the features of each stage.
 
     Notes
     -----
-    The built-in methods scale each feature to unit variance, as a linear probe does: channels differ in scale by a
-    factor of a hundred, and without it a few of them make the map. On photos and sketches, and with three networks,
-    neighbours on the maps share their label as often as without scaling, or more often. An estimator of your own gets
-    the features as they are: put it behind a `StandardScaler` in a pipeline.
+    The built-in methods standardize the features, as a linear probe does: the scales of
+    channels can differ by a factor of 100, and a few channels would dominate the
+    embedding otherwise. An estimator passed as ``method`` receives the original
+    features; combine it with a `StandardScaler` in a pipeline to standardize them.
 
-    PCA is fast, and says along its axes how much of the variance it shows, mostly little: classes that lie on one
-    another may be well apart in further dimensions. t-SNE shows who is near whom; neither the sizes of its heaps nor
-    the distances between them mean anything [4]_. Neither of them looks at ``y``.
+    PCA is fast. The axis labels show the explained variance, which is usually small:
+    classes that overlap may be well separated in other dimensions. t-SNE preserves
+    neighborhoods, while cluster sizes and distances between clusters have no meaning
+    [4]_. Neither method uses ``y``.
 
-    Of a fine-tuned estimator, pictures that it learnt from lie better apart than new ones. Give others.
+    Images on which an estimator was fine-tuned are better separated than new ones. Pass
+    images that the estimator was not trained on.
 
     References
     ----------
-    .. [1] Hotelling, "Analysis of a complex of statistical variables into principal components", Journal of
-       Educational Psychology 24, 1933.
+    .. [1] Hotelling, "Analysis of a complex of statistical variables into principal
+           components", Journal of Educational Psychology 24, 1933.
     .. [2] Van der Maaten and Hinton, "Visualizing Data using t-SNE", JMLR 9, 2008.
-    .. [3] Donahue et al., "DeCAF: A Deep Convolutional Activation Feature for Generic Visual Recognition", ICML 2014,
-       section 3.1: such maps of a network's features.
-    .. [4] Wattenberg, Viégas and Johnson, "How to Use t-SNE Effectively", Distill, 2016.
+    .. [3] Donahue et al., "DeCAF: A Deep Convolutional Activation Feature for Generic
+           Visual Recognition", ICML 2014, section 3.1.
+    .. [4] Wattenberg, Viégas and Johnson, "How to Use t-SNE Effectively", Distill,
+           2016.
 
     Examples
     --------
@@ -134,59 +134,66 @@ class EmbeddingDisplay:
         ax=None,
         scatter_kw=None,
     ):
-        """Draw the map of pictures as a network sees them.
+        """Compute the features of images with a network and plot their embedding.
 
         Parameters
         ----------
         estimator : str, Module, Backbone or sktl estimator
-            Whose network is asked. The name of a backbone means its best published weights. A fitted estimator, or a
-            pipeline or search with one in it, gives the network with what it learnt, and reads pictures as it learnt
-            to; one that is not fitted, such as ``PretrainedFeatureExtractor("resnet18", weights=...)``, the network
-            that it would start from.
+            Network to inspect: the name of a backbone, which is loaded with its default
+            weights, your own network, or an sktl estimator. A fitted estimator, or a
+            fitted pipeline or search that contains one, provides its trained network
+            and reads images as in `fit`. An unfitted estimator, such as
+            ``PretrainedFeatureExtractor("resnet18", weights=..., cache=...)``, provides
+            its pretrained network and its parameters.
         X : array-like of images
-            Paths, images, a batch array or rows of pixels, see the user guide; of a fitted pipeline, what its first
-            step takes.
-        y : array-like of shape (n_images,), default=None
-            Labels or targets, which give the colours and nothing else.
+            Paths, images, a batch array or rows of pixels; see the user guide. For a
+            fitted pipeline, the input of its first step.
+        y : array-like of shape (n_samples,), default=None
+            Labels or targets of the images, shown as colors.
         layer : int, str, or list of int and str, default=None
-            Whose features to take: a stage by its number or name, or any layer by its name. None takes what an
-            extractor reads, and of other estimators the last stage.
+            Layers whose features are used: a stage by its index or name, or any layer
+            by its name. None uses the layers of a feature extractor, and the last stage
+            of other estimators.
         method : {"pca", "tsne"} or estimator, default="pca"
-            What makes two dimensions of the features: a method, or an estimator with ``fit_transform``, which is
-            cloned, such as `sklearn.manifold.Isomap`. Of more than two dimensions the first two are drawn.
+            Method that reduces the features to two dimensions. An estimator with
+            ``fit_transform``, such as `sklearn.manifold.Isomap`, is cloned; the first
+            two dimensions of its output are used.
         task : {"auto", "classification", "regression"}, default="auto"
-            Whether ``y`` are labels or numbers; "auto" asks the estimator, and then ``y`` itself.
+            Whether ``y`` contains labels or numeric targets. ``"auto"`` uses the type
+            of the estimator, and otherwise treats non-integer numbers as targets.
         max_samples : int, default=1000
-            How many pictures are on the map at most, drawn at random; None takes all.
+            Maximum number of images, drawn at random. None uses all images.
         random_state : int, RandomState instance or None, default=0
-            Which pictures are drawn, and the seed of the method.
+            Seed of the random sample and of the built-in methods. Pass an int for
+            reproducible results.
         max_thumbnails : int, default=40
-            How many pictures are shown at most, where there is room.
+            Maximum number of images to show as thumbnails, as far as there is room.
         thumbnail_size : float, default=32
-            Of their longer sides, in points of 1/72 inch.
+            Length of the longer side of a thumbnail, in points of 1/72 inch.
         cmap : str or matplotlib Colormap, default="viridis"
-            Colours of numbers.
+            Colormap of numeric targets.
         ax : matplotlib Axes, default=None
-            Where to draw; None makes a new figure.
+            Axes to draw on. If None, a new figure is created.
         scatter_kw : dict, default=None
-            Keywords for matplotlib's ``scatter`` of the points.
+            Keyword arguments passed to matplotlib's ``scatter`` to draw the points.
 
         Returns
         -------
         display : EmbeddingDisplay
-            With the data, and with what was drawn.
+            Object that stores the computed values and the matplotlib artists.
 
         Raises
         ------
         ValueError
-            Where a parameter is out of its range, ``X`` and ``y`` differ in length, or there is nothing to make a map
-            of: fewer than three pictures, or features that are the same for all.
+            If a parameter is out of range, ``X`` and ``y`` differ in length, there are
+            fewer than three images, or all images have the same features.
         BackboneError
-            Where there is no such network, or no such layer.
+            If the network or the layer does not exist.
         ImageError
-            Where a picture cannot be read. With an extractor that has ``on_error="nan"`` it is left out.
+            If an image cannot be read. An extractor with ``on_error="nan"`` leaves it
+            out instead.
         MissingDependencyError
-            Where matplotlib is not installed.
+            If matplotlib is not installed.
         """
         check_matplotlib(cls)
         _check(method, task, max_samples)
@@ -204,7 +211,7 @@ class EmbeddingDisplay:
         y = None if y is None else as_labels(y)[rows]
         if y is not None and task == "auto" and _is_known(y).any() and found.is_regression(y[_is_known(y)].tolist()):
             task = "regression"
-        embedding, axis_names = _embed(features[is_read], method, seed)
+        embedding, axis_names = embed(features[is_read], method, seed)
         name = f"{', '.join(layers)} of {found.backbone.name}"
         display = cls(
             embedding, y, photos=DecodedImages(images), positions=rows, task=task, axis_names=axis_names, name=name
@@ -232,57 +239,63 @@ class EmbeddingDisplay:
         ax=None,
         scatter_kw=None,
     ):
-        """Draw the map of features that are at hand, from whatever they came.
+        """Plot the embedding of given features.
 
         Parameters
         ----------
-        features : array-like of shape (n_images, n_features)
-            The features.
-        y : array-like of shape (n_images,), default=None
-            Labels or targets, which give the colours and nothing else.
+        features : array-like of shape (n_samples, n_features)
+            Features of the images.
+        y : array-like of shape (n_samples,), default=None
+            Labels or targets of the images, shown as colors.
         images : array-like of images, default=None
-            The pictures, of any kind: paths, pictures, a batch array or rows of pixels. Without them there are points
-            alone.
+            Images to show as thumbnails: paths, images, a batch array or rows of
+            pixels. None draws only points.
         method : {"pca", "tsne"} or estimator, default="pca"
-            What makes two dimensions of the features, see `from_estimator`.
+            Method that reduces the features to two dimensions. An estimator with
+            ``fit_transform``, such as `sklearn.manifold.Isomap`, is cloned; the first
+            two dimensions of its output are used.
         task : {"auto", "classification", "regression"}, default="auto"
-            Whether ``y`` are labels or numbers; "auto" takes numbers that are not whole for the latter.
+            Whether ``y`` contains labels or numeric targets. ``"auto"`` treats
+            non-integer numbers as targets.
         max_samples : int, default=1000
-            How many pictures are on the map at most, drawn at random; None takes all.
+            Maximum number of images, drawn at random. None uses all images.
         random_state : int, RandomState instance or None, default=0
-            Which pictures are drawn, and the seed of the method.
+            Seed of the random sample and of the built-in methods. Pass an int for
+            reproducible results.
         image_shape : tuple of (height, width) or (height, width, channels), default=None
-            Shape of the pictures where ``images`` holds flat rows of pixels; None understands a square and 3 times a
-            square.
+            Shape of each image if the images are flat rows of pixels. If None, the
+            images are assumed to be square, with one or three channels.
         channels : {"auto", "first", "last"}, default="auto"
-            Where the channel axis of arrays is, if it cannot be seen.
+            Position of the channel axis in arrays. ``"auto"`` infers it from the shape
+            and raises an error if that is ambiguous.
         in_channels : int, default=3
-            Channels of the pictures: 3 for colour, 1 for grey, more for other sensors.
+            Number of channels of the images: 3 for color, 1 for grayscale, more for
+            multispectral images.
         max_thumbnails : int, default=40
-            How many pictures are shown at most, where there is room.
+            Maximum number of images to show as thumbnails, as far as there is room.
         thumbnail_size : float, default=32
-            Of their longer sides, in points of 1/72 inch.
+            Length of the longer side of a thumbnail, in points of 1/72 inch.
         cmap : str or matplotlib Colormap, default="viridis"
-            Colours of numbers.
+            Colormap of numeric targets.
         ax : matplotlib Axes, default=None
-            Where to draw; None makes a new figure.
+            Axes to draw on. If None, a new figure is created.
         scatter_kw : dict, default=None
-            Keywords for matplotlib's ``scatter`` of the points.
+            Keyword arguments passed to matplotlib's ``scatter`` to draw the points.
 
         Returns
         -------
         display : EmbeddingDisplay
-            With the data, and with what was drawn.
+            Object that stores the computed values and the matplotlib artists.
 
         Raises
         ------
         ValueError
-            Where a parameter is out of its range, lengths differ, or there is nothing to make a map of: NaN, fewer
-            than three rows, or features that are the same in all of them.
+            If a parameter is out of range, lengths differ, there are fewer than three
+            rows, ``features`` contains NaN, or all rows are the same.
         ImageError
-            Where ``images`` is no table of pictures.
+            If ``images`` does not contain images.
         MissingDependencyError
-            Where matplotlib is not installed.
+            If matplotlib is not installed.
         """
         check_matplotlib(cls)
         _check(method, task, max_samples)
@@ -293,7 +306,7 @@ class EmbeddingDisplay:
             images = read_images(images, image_shape=image_shape, channels=channels, in_channels=in_channels)
         check_consistent_length(features, y, None if images is None else range(len(images)))
         rows, seed = _draw(len(features), max_samples, random_state)
-        embedding, axis_names = _embed(features[rows], method, seed)
+        embedding, axis_names = embed(features[rows], method, seed)
         display = cls(
             embedding,
             None if y is None else as_labels(y)[rows],
@@ -306,31 +319,32 @@ class EmbeddingDisplay:
         return display.plot(ax, **look, scatter_kw=scatter_kw)
 
     def plot(self, ax=None, *, max_thumbnails=40, thumbnail_size=32, cmap="viridis", scatter_kw=None):
-        """Draw the map.
+        """Plot the embedding.
 
         Parameters
         ----------
         ax : matplotlib Axes, default=None
-            Where to draw; None makes a new figure. The legend lies on its right, for which a figure with
-            ``layout="constrained"`` leaves room.
+            Axes to draw on. If None, a new figure is created. The legend is drawn to
+            the right of the Axes; a figure with ``layout="constrained"`` makes room for
+            it.
         max_thumbnails : int, default=40
-            How many pictures are shown at most, where there is room.
+            Maximum number of images to show as thumbnails, as far as there is room.
         thumbnail_size : float, default=32
-            Of their longer sides, in points of 1/72 inch.
+            Length of the longer side of a thumbnail, in points of 1/72 inch.
         cmap : str or matplotlib Colormap, default="viridis"
-            Colours of numbers.
+            Colormap of numeric targets.
         scatter_kw : dict, default=None
-            Keywords for matplotlib's ``scatter`` of the points.
+            Keyword arguments passed to matplotlib's ``scatter`` to draw the points.
 
         Returns
         -------
         display : EmbeddingDisplay
-            This object.
+            Object that stores the computed values and the matplotlib artists.
 
         Raises
         ------
         InputError
-            Where ``max_thumbnails`` or ``thumbnail_size`` is out of its range.
+            If ``max_thumbnails`` or ``thumbnail_size`` is out of range.
         """
         _check_thumbnails(max_thumbnails, thumbnail_size)
         self.figure_, self.ax_ = one_axes(self, ax, (7.8, 6.5))
@@ -339,7 +353,7 @@ class EmbeddingDisplay:
         first, second = self.axis_names or ("", "")
         self.ax_.set(xlabel=first, ylabel=second, xticks=[], yticks=[])
         self.ax_.set_title(self._title(), fontsize="medium")
-        self.ax_.set_aspect("equal", adjustable="datalim")  # what looks near is near
+        self.ax_.set_aspect("equal", adjustable="datalim")  # the same scale on both axes
         most = min(max_thumbnails, len(self.photos))
         self._set_limits(thumbnail_size / 2 + 3 if most else 0)
         self.thumbnail_positions_, self.thumbnails_ = place_thumbnails(
@@ -352,11 +366,11 @@ class EmbeddingDisplay:
         return f"{n}\n{self.name}" if self.name else n
 
     def _draw_points(self, style, cmap):
-        """Draw all points; the colour of each, for its thumbnail."""
+        """Draw all points and return the color of each, for its thumbnail."""
         y = np.full(len(self.embedding), None) if self.y is None else as_labels(self.y)
         is_known = _is_known(y)
         if not is_known.all():
-            label = "no label" if is_known.any() else None
+            label = "unlabeled" if is_known.any() else None
             self.points_.append(self._scatter(~is_known, {"color": MUTED, "label": label, **style}))
         colors = np.full(len(y), MUTED, dtype=object)
         if is_known.any():
@@ -381,7 +395,7 @@ class EmbeddingDisplay:
         collections = []
         for number, (label, color) in enumerate(zip(classes, distinct_colors(len(classes)), strict=True)):
             mine = np.flatnonzero(is_known)[codes == number]
-            for position in mine:  # an array would take a tuple apart
+            for position in mine:  # an assignment to the array would unpack the tuple
                 colors[position] = color
             marker = _MARKERS[number // _SAME_MARKER % len(_MARKERS)]
             look = {"color": color, "marker": marker, "label": in_legend(label), **style}
@@ -391,13 +405,13 @@ class EmbeddingDisplay:
             most = np.sort(np.argsort(-counts, kind="stable")[: _IN_LEGEND - 1])
             named, title = [collections[number] for number in most], f"{len(most)} of {len(classes)} classes"
         self.legend_ = self.ax_.legend(
-            handles=[*self.points_, *named],  # those without a label first
+            handles=[*self.points_, *named],  # unlabeled images first
             title=title,
             loc="upper left",
             bbox_to_anchor=(1.01, 1),
             borderaxespad=0,
             fontsize="small",
-            markerscale=1.6,  # colors of small points are hard to tell apart
+            markerscale=1.6,  # colors of small markers are hard to distinguish
         )
         for handle in self.legend_.legend_handles:
             handle.set_alpha(1)
@@ -407,75 +421,57 @@ class EmbeddingDisplay:
         return self.ax_.scatter(*np.asarray(self.embedding)[which].T, **look)
 
     def _set_limits(self, room):
-        """Limits so wide that each point has so much room, in points of 1/72 inch: a picture at the margin is inside.
+        """Set limits that leave ``room``, in points of 1/72 inch, around each point.
 
-        Matplotlib's own margins would not do: for an equal scale it takes from them what the other axis needs.
+        Matplotlib's margins do not suffice: an equal aspect changes one of them.
         """
         figure = self.figure_.canvas.figure
-        figure.draw_without_rendering()  # the layout decides how large the axes are
+        figure.draw_without_rendering()  # the layout determines the size of the axes
         lengths = self.ax_.bbox.size * 72 / figure.dpi
         low, high = np.min(self.embedding, axis=0), np.max(self.embedding, axis=0)
         scale = ((high - low) / np.maximum(lengths - 2 * np.maximum(room, 0.05 * lengths), 0.1 * lengths)).max() or 1
         low, high = (low + high - scale * lengths) / 2, (low + high + scale * lengths) / 2
-        self.ax_.set_xlim(low[0], high[0], auto=None)  # limits that were fixed could not follow another layout
+        self.ax_.set_xlim(low[0], high[0], auto=None)  # fixed limits could not follow another layout
         self.ax_.set_ylim(low[1], high[1], auto=None)
 
 
 def _check(method, task, max_samples):
-    """What can be said before anything is computed."""
-    if not hasattr(method, "fit_transform") and method not in _METHODS:
-        raise InputError(f"method={method!r} is none of {_METHODS}, nor an estimator with fit_transform.")
+    """Validate parameters before anything is computed."""
+    if not hasattr(method, "fit_transform") and method not in METHODS:
+        raise InputError(
+            f"The 'method' parameter must be one of {METHODS} or an estimator with fit_transform. Got {method!r} "
+            "instead."
+        )
     if task not in _TASKS:
-        raise InputError(f"task={task!r} has to be one of {_TASKS}.")
+        raise InputError(f"The 'task' parameter must be one of {_TASKS}. Got {task!r} instead.")
     if max_samples is not None and not (isinstance(max_samples, Integral) and int(max_samples) >= 3):
-        raise InputError(f"max_samples={max_samples!r} has to be a number of pictures, 3 or more, or None for all.")
+        raise InputError(
+            f"The 'max_samples' parameter must be an int of at least 3, or None to use all images. Got {max_samples!r} "
+            "instead."
+        )
 
 
 def _check_thumbnails(max_thumbnails, thumbnail_size):
     if not isinstance(max_thumbnails, Integral) or int(max_thumbnails) < 0:
-        raise InputError(f"max_thumbnails={max_thumbnails!r} has to be a number of pictures, 0 for none.")
+        raise InputError(
+            f"The 'max_thumbnails' parameter must be an int of at least 0. Got {max_thumbnails!r} instead."
+        )
     if not isinstance(thumbnail_size, Real) or not 0 < float(thumbnail_size) < np.inf:
-        raise InputError(f"thumbnail_size={thumbnail_size!r} has to be a length in points of 1/72 inch, such as 32.")
+        raise InputError(
+            f"The 'thumbnail_size' parameter must be a positive length in points. Got {thumbnail_size!r} instead."
+        )
 
 
 def _is_known(y):
-    """Which rows have a label."""
+    """Return a mask of the rows that have a label."""
     return np.array([not is_missing(label) for label in y.tolist()], dtype=bool)
 
 
 def _draw(n_rows, max_samples, random_state):
-    """The rows on the map, in order, and a seed."""
+    """Return the positions of a random sample, in order, and a seed."""
     with shortened_errors():
         random_state = check_random_state(random_state)
     rows = np.arange(n_rows)
     if max_samples is not None and max_samples < n_rows:
         rows = np.sort(random_state.permutation(n_rows)[:max_samples])
     return rows, int(random_state.randint(2**31 - 1))
-
-
-def _embed(features, method, seed):
-    """Two dimensions, ndarray of shape (n, 2), and what they are called."""
-    features = np.asarray(features, np.float64)
-    if len(features) < 3 or features.shape[1] < 2:
-        raise InputError(
-            f"{len(features)} pictures with {features.shape[1]} features make no map: give 3 with 2 or more."
-        )
-    if (features == features[0]).all():
-        raise InputError(f"The features of all {len(features)} pictures are the same, and make no map.")
-    with bounded_threads():
-        if not isinstance(method, str):
-            method = clone(method)
-            called = type(getattr(method, "steps", [(None, method)])[-1][1]).__name__
-            embedding = np.asarray(method.fit_transform(features))
-            if embedding.ndim != 2 or embedding.shape[1] < 2:
-                raise InputError(f"method={method!r} gave an array of shape {embedding.shape}, not two dimensions.")
-            return embedding[:, :2], (f"first dimension of {called}", f"second dimension of {called}")
-        n_components = 2 if method == "pca" else min(50, *features.shape)  # what its authors reduce to before t-SNE
-        pca = PCA(n_components, random_state=seed)
-        reduced = make_pipeline(StandardScaler(), pca).fit_transform(features)
-        if method == "pca":
-            shares = pca.explained_variance_ratio_
-            names = zip(("first", "second"), shares, strict=True)
-            return reduced, tuple(f"{name} principal component\n{share:.0%} of the variance" for name, share in names)
-        tsne = TSNE(perplexity=min(30, (len(features) - 1) / 3), random_state=seed)
-        return tsne.fit_transform(reduced), ("first dimension of t-SNE", "second dimension of t-SNE")

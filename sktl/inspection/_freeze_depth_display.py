@@ -1,4 +1,4 @@
-"""Score and time against how much of a network is frozen."""
+"""Score and fit time against freeze depth."""
 
 from numbers import Integral
 
@@ -18,55 +18,56 @@ _NAME = "freeze_depth"
 
 
 class FreezeDepthDisplay:
-    """Score and fit time of a search, against how many stages were frozen.
+    """Visualization of score and fit time against freeze depth.
 
-    It is recommended to use `from_estimator` to create one, or `from_search` of a search that has been done. All
-    parameters are stored as attributes.
+    It is recommended to use `from_estimator` or, for a fitted search, `from_search` to
+    create a display. All parameters are stored as attributes.
 
     Parameters
     ----------
     depths : list of int or str
-        ``freeze_depth`` as it was given to the search, the most frozen first.
+        Values of ``freeze_depth``, starting with the most frozen stages.
     mean_scores : ndarray of shape (n_depths,)
-        Mean score over the folds, of the best candidate with that depth.
+        Mean score over the folds of the best candidate with each depth.
     std_scores : ndarray of shape (n_depths,)
-        Its standard deviation over the folds.
+        Standard deviation of the score of the same candidate over the folds.
     fit_times : ndarray of shape (n_depths,)
-        Mean time of one fit in seconds, over the folds of all candidates with that depth.
+        Mean fit time of all candidates with each depth, in seconds.
     n_frozen : list of int, default=None
-        How many stages each depth freezes, where that is known.
+        Number of frozen stages of each depth, if known.
     n_stages : int, default=None
-        How many stages there are.
+        Number of stages of the network, if known.
     score_name : str, default="score"
-        What the score is.
+        Name of the score.
 
     Attributes
     ----------
     ax_ : matplotlib Axes
-        With the scores.
+        Axes with the scores.
     time_ax_ : matplotlib Axes
-        With the fit times.
+        Axes with the fit times.
     figure_ : matplotlib Figure
-        With both of them.
+        Figure containing the axes.
     errorbar_ : matplotlib ErrorbarContainer
-        Scores with their standard deviations.
+        Mean scores with error bars of one standard deviation.
     band_ : matplotlib Rectangle or None
-        What lies within the best one's standard deviation.
+        One standard deviation around the best mean score.
     bars_ : matplotlib BarContainer
         Fit times.
 
     See Also
     --------
-    LayerProbeDisplay : How far each stage gets without any training.
+    LayerProbeDisplay : Score of a linear model on each stage, without training the network.
 
     Notes
     -----
-    With a cache the frozen stages run once per picture for each depth, so the time of a fit holds them only where it
-    was the first to need them.
+    With a cache, the frozen stages run once per image for each depth. Their time is
+    part of the first fit that needs them, and of no other.
 
     References
     ----------
-    .. [1] Yosinski et al., "How transferable are features in deep neural networks?", NIPS 2014.
+    .. [1] Yosinski et al., "How transferable are features in deep neural networks?",
+           NIPS 2014.
 
     Examples
     --------
@@ -76,7 +77,8 @@ class FreezeDepthDisplay:
     >>> from sktl.inspection import FreezeDepthDisplay
     >>> X, y = load_digits(return_X_y=True)
     >>> model = FineTunedClassifier(max_epochs=1, random_state=0)
-    >>> search = GridSearchCV(model, {"freeze_depth": [-1, "all"]}, cv=2).fit(X[:100] / 16, y[:100])
+    >>> search = GridSearchCV(model, {"freeze_depth": [-1, "all"]}, cv=2)
+    >>> search = search.fit(X[:100] / 16, y[:100])
     >>> display = FreezeDepthDisplay.from_search(search)
     >>> display.depths, display.n_frozen
     (['all', -1], [5, 4])
@@ -107,53 +109,60 @@ class FreezeDepthDisplay:
         bar_kw=None,
         groups=None,
     ):
-        """Cross-validate an estimator with several depths, and draw the scores.
+        """Cross-validate an estimator with several freeze depths and plot the scores.
 
         Parameters
         ----------
         estimator : estimator
-            With a parameter ``freeze_depth``, of its own or of a step of a pipeline. It is cloned.
+            Estimator with a ``freeze_depth`` parameter, or a pipeline that contains
+            one. It is cloned.
         X : array-like of images
-            Paths, images, a batch array or rows of pixels, see the user guide.
-        y : array-like of shape (n_images,) or (n_images, n_targets)
-            Targets.
+            Paths, images, a batch array or rows of pixels; see the user guide.
+        y : array-like of shape (n_samples,) or (n_samples, n_targets)
+            Labels or targets of the images.
         depths : sequence of int or str, default=("all", -1, -2)
-            The depths to compare.
+            Values of ``freeze_depth`` to compare.
         cv : int, cross-validation generator or iterable, default=None
-            The folds; None makes 5.
+            Cross-validation splitting strategy. If None, 5-fold cross-validation is
+            used.
         scoring : str or callable, default=None
-            The score; None takes the estimator's own: accuracy, or the coefficient of determination.
+            Name of a scorer, or callable with signature ``scorer(estimator, X, y)``. If
+            None, the default score of the estimator is used: accuracy for classifiers
+            and R² for regressors.
         n_jobs : int, default=None
-            Fits at the same time.
+            Number of jobs to run in parallel.
         ax : matplotlib Axes, or array-like of two, default=None
-            Where to draw, see `plot`.
+            Axes to draw on. If None, a new figure is created. A single Axes is divided
+            in two; two Axes show the scores and the fit times.
         errorbar_kw : dict, default=None
-            Keywords for matplotlib's ``errorbar`` of the scores.
+            Keyword arguments passed to matplotlib's ``errorbar`` to draw the scores.
         bar_kw : dict, default=None
-            Keywords for matplotlib's ``bar`` of the fit times.
-        groups : array-like of shape (n_images,), default=None
-            What each image belongs to, such as the subject or the original of near-copies: numbers or strings. A number
-            for ``cv`` makes folds of whole groups, at most as many as groups; a cross-validation generator is given
-            them.
+            Keyword arguments passed to matplotlib's ``bar`` to draw the fit times.
+        groups : array-like of shape (n_samples,), default=None
+            Group label of each row of ``X``, such as the subject or the original of
+            near-copies. If ``cv`` is an int or None, all rows of a group are in the
+            same fold, and there are at most as many folds as groups. Otherwise, the
+            groups are passed to the cross-validation generator.
 
         Returns
         -------
         display : FreezeDepthDisplay
-            With the data, and with what was drawn.
+            Object that stores the computed values and the matplotlib artists.
 
         Raises
         ------
         InputError
-            Where the estimator has no ``freeze_depth``, or several, or ``groups`` cannot be split.
+            If the estimator does not have exactly one ``freeze_depth`` parameter, or
+            ``groups`` cannot be split.
         MissingDependencyError
-            Where matplotlib is not installed.
+            If matplotlib is not installed.
         """
         check_matplotlib(cls)
         names = [name for name in estimator.get_params() if name.rpartition("__")[2] == _NAME]
         if len(names) != 1:
             raise InputError(
-                f"The parameters of {type(estimator).__name__} that are a freeze depth are {names}, and one is needed. "
-                "Give an estimator such as FineTunedClassifier, or use from_search."
+                f"{type(estimator).__name__} must have exactly one freeze_depth parameter. Got {names} instead. Pass "
+                "an estimator such as FineTunedClassifier, or use from_search."
             )
         refuse_single(X)
         if groups is not None:
@@ -163,37 +172,42 @@ class FreezeDepthDisplay:
 
     @classmethod
     def from_search(cls, search, *, param_name=None, metric=None, ax=None, errorbar_kw=None, bar_kw=None):
-        """Draw a search over ``freeze_depth``.
+        """Plot the results of a search over ``freeze_depth``.
 
         Parameters
         ----------
         search : GridSearchCV or RandomizedSearchCV
-            Fitted. ``freeze_depth`` may be a parameter of the estimator or of a step of a pipeline. Where there are
-            other parameters too, the best candidate stands for each depth.
+            Fitted search over the ``freeze_depth`` of an estimator or of a step of a
+            pipeline. If other parameters are searched as well, the best candidate with
+            each depth is shown.
         param_name : str, default=None
-            The name of the parameter in the search, such as ``"finetunedclassifier__freeze_depth"``; None finds it.
+            Name of the parameter in the search, such as
+            ``"finetunedclassifier__freeze_depth"``. If None, it is inferred.
         metric : str, default=None
-            Which score to draw, where the search has several; None takes the one that the search refits by.
+            Name of the score to show if the search has several. If None, the score that
+            selects the best candidate (``refit``) is used.
         ax : matplotlib Axes, or array-like of two, default=None
-            Where to draw, see `plot`.
+            Axes to draw on. If None, a new figure is created. A single Axes is divided
+            in two; two Axes show the scores and the fit times.
         errorbar_kw : dict, default=None
-            Keywords for matplotlib's ``errorbar`` of the scores.
+            Keyword arguments passed to matplotlib's ``errorbar`` to draw the scores.
         bar_kw : dict, default=None
-            Keywords for matplotlib's ``bar`` of the fit times.
+            Keyword arguments passed to matplotlib's ``bar`` to draw the fit times.
 
         Returns
         -------
         display : FreezeDepthDisplay
-            With the data, and with what was drawn.
+            Object that stores the computed values and the matplotlib artists.
 
         Raises
         ------
         NotFittedError
-            Where the search is not fitted.
+            If the search is not fitted.
         InputError
-            Where it is not one over ``freeze_depth``, or has no such metric.
+            If ``freeze_depth`` is not a parameter of the search, or the search does not
+            have such a metric.
         MissingDependencyError
-            Where matplotlib is not installed.
+            If matplotlib is not installed.
         """
         check_matplotlib(cls)
         check_is_fitted(search, "cv_results_")
@@ -204,7 +218,7 @@ class FreezeDepthDisplay:
         candidates: dict[object, list[int]] = {}
         for index, depth in enumerate(written):
             candidates.setdefault(depth, []).append(index)
-        # Where networks of other depths are candidates too, a number of stages means something else in each.
+        # If several networks are candidates, a number of stages differs in meaning.
         is_one_network = not any(key.rpartition("__")[2] in ("backbone", "student") for key in results["params"][0])
         found = find_fitted(search, "backbone_") if is_one_network else None
         backbone = None if found is None else found.estimator.backbone_
@@ -224,21 +238,22 @@ class FreezeDepthDisplay:
         return display.plot(ax, errorbar_kw=errorbar_kw, bar_kw=bar_kw)
 
     def plot(self, ax=None, *, errorbar_kw=None, bar_kw=None):
-        """Draw the scores, and the fit times below them.
+        """Plot the scores, and the fit times below.
 
         Parameters
         ----------
         ax : matplotlib Axes, or array-like of two, default=None
-            Where to draw. One is divided; two get the scores and the times; None makes a new figure.
+            Axes to draw on. If None, a new figure is created. A single Axes is divided
+            in two; two Axes show the scores and the fit times.
         errorbar_kw : dict, default=None
-            Keywords for matplotlib's ``errorbar`` of the scores.
+            Keyword arguments passed to matplotlib's ``errorbar`` to draw the scores.
         bar_kw : dict, default=None
-            Keywords for matplotlib's ``bar`` of the fit times.
+            Keyword arguments passed to matplotlib's ``bar`` to draw the fit times.
 
         Returns
         -------
         display : FreezeDepthDisplay
-            This object.
+            Object that stores the computed values and the matplotlib artists.
         """
         n_depths = len(self.depths)
         grid = {"nrows": 2, "ncols": 1, "height_ratios": [3, 2]}
@@ -250,18 +265,18 @@ class FreezeDepthDisplay:
         self.bars_ = self.time_ax_.bar(places, self.fit_times, **{"width": 0.5, "color": "C7", **(bar_kw or {})})
         self.ax_.set(ylabel=f"{self.score_name}\n(mean ± std of folds)")
         self.ax_.tick_params(labelbottom=False)
-        finish(self.ax_, f"{self.score_name} by how much is frozen")
+        finish(self.ax_, f"{self.score_name} by freeze depth")
         is_known = self.n_frozen is not None and self.n_stages is not None
-        below = f"freeze_depth, and how many of {self.n_stages} stages are frozen" if is_known else "freeze_depth"
-        self.time_ax_.set(ylabel="mean time\nof a fit (s)", xlabel=below, xlim=(-0.6, n_depths - 0.4))
+        below = f"freeze_depth, and number of frozen stages (of {self.n_stages})" if is_known else "freeze_depth"
+        self.time_ax_.set(ylabel="mean fit\ntime (s)", xlabel=below, xlim=(-0.6, n_depths - 0.4))
         self.time_ax_.set_xticks(places, self._labels(is_known))
-        # The times span powers of ten, and a bar of a hundredth is not seen.
+        # Times may differ by powers of ten, and short bars are not visible.
         self.time_ax_.bar_label(self.bars_, [f"{seconds:.2g}" for seconds in self.fit_times], padding=2, fontsize=9)
         self.time_ax_.margins(y=0.2)
         return self
 
     def _draw_band(self):
-        """The spread of the best one: a depth inside it is not worse by more than the folds differ."""
+        """Draw the band of scores that do not differ clearly from the best one."""
         means, stds = np.asarray(self.mean_scores, float), np.nan_to_num(np.asarray(self.std_scores, float))
         self.band_ = None
         if np.isnan(means).all():
@@ -278,42 +293,42 @@ class FreezeDepthDisplay:
 
 
 def _find_parameter(results, param_name):
-    """The parameter of a search that is a freeze depth."""
+    """Return the name of the freeze depth parameter of a search."""
     names = [key.removeprefix("param_") for key in results if key.startswith("param_")]
     found = [key for key in names if key == (param_name or key) and key.rpartition("__")[2] == _NAME]
     if len(found) != 1:
         raise InputError(
-            f"The search is over {names}, of which {len(found)} are a freeze depth"
-            + (f" called {param_name!r}." if param_name else ".")
-            + (" Choose one with param_name=." if len(found) > 1 else " Put freeze_depth into its grid.")
+            f"The search must vary one freeze_depth parameter. It varies {names}, of which {len(found)} match"
+            + (f" param_name={param_name!r}." if param_name else ".")
+            + (" Choose one with param_name." if len(found) > 1 else " Add freeze_depth to the parameter grid.")
         )
     if not all(found[0] in params for params in results["params"]):
-        raise InputError(f"Not every candidate of the search has a {found[0]!r}: put it into each grid.")
+        raise InputError(f"Some candidates of the search do not set {found[0]!r}. Add it to each parameter grid.")
     return found[0]
 
 
 def _find_metric(search, metric):
-    """The name under which ``cv_results_`` has the scores."""
+    """Return the name of a score in ``cv_results_``."""
     has = [key.removeprefix("mean_test_") for key in search.cv_results_ if key.startswith("mean_test_")]
     if metric is None:
         metric = "score" if "score" in has else search.refit
     if metric not in has:
-        raise InputError(f"metric={metric!r} is not among the scores of the search: {has}.")
+        raise InputError(f"metric={metric!r} is not a score of the search. Use one of {has}.")
     return metric
 
 
 def _count_frozen(depths, backbone):
-    """How many stages each depth freezes; None where that cannot be told."""
+    """Return the number of frozen stages of each depth, or None if unknown."""
     if backbone is None:
         return None
     try:
         return {depth: backbone.stage_index(depth) for depth in depths}
-    except BackboneError:  # a candidate with an impossible depth: its fits have failed, its score is NaN
+    except BackboneError:  # an impossible depth, whose fits failed and whose score is NaN
         return None
 
 
 def _rank(depth):
-    """An order of depths, the most frozen first, without knowing how many stages there are."""
+    """Return a sort key that puts the most frozen first if the stages are unknown."""
     if depth == "all":
         return (0, 0)
     if isinstance(depth, str):

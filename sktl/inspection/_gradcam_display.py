@@ -1,4 +1,4 @@
-"""Where in a picture a fitted classifier looks for its decision."""
+"""Maps of the evidence for a class in images."""
 
 import importlib
 import math
@@ -16,79 +16,85 @@ from sktl.inspection._saliency_maps import (
     class_probabilities,
     find_network,
     gradient_maps,
+    network_inputs,
     occlusion_maps,
-    read_pictures,
 )
 from sktl.inspection._text_layout import short
 
 _METHODS = ("gradcam", "occlusion")
-_SIDE = 115.0  # of an image in a new figure, in points of 1/72 inch
+_SIDE = 115.0  # side of an image in a new figure, in points of 1/72 inch
 _N_COLORS = 256
 
 
 class GradCAMDisplay:
-    """Pictures with the places from which a classifier takes its evidence for a class.
+    """Visualization of the evidence for a class in images, by Grad-CAM or occlusion.
 
-    It is recommended to use `from_estimator` to create one. All parameters are stored as attributes.
+    It is recommended to use `from_estimator` to create a display. All parameters are
+    stored as attributes.
 
     Parameters
     ----------
-    photos : ndarray of shape (n_photos, height, width, channels), dtype uint8
-        The pictures as the network sees them: resized and cropped.
-    maps : ndarray of shape (n_photos, height, width)
-        How much evidence each pixel has.
-    predicted_labels : ndarray of shape (n_photos,)
-        The most probable label of each picture.
-    probabilities : ndarray of shape (n_photos,)
-        Its probability.
-    targets : ndarray of shape (n_photos,)
-        The label that the evidence is for.
-    target_probabilities : ndarray of shape (n_photos,)
-        Its probability.
-    true_labels : ndarray of shape (n_photos,), default=None
-        What the pictures are.
+    photos : ndarray of shape (n_samples, height, width, channels), dtype uint8
+        Images as the network sees them, resized and cropped.
+    maps : ndarray of shape (n_samples, height, width)
+        Evidence of each pixel.
+    predicted_labels : ndarray of shape (n_samples,)
+        Most probable label of each image.
+    probabilities : ndarray of shape (n_samples,)
+        Probability of the predicted label.
+    targets : ndarray of shape (n_samples,)
+        Label whose evidence is shown.
+    target_probabilities : ndarray of shape (n_samples,)
+        Probability of the label in ``targets``.
+    true_labels : ndarray of shape (n_samples,), default=None
+        True labels of the images.
     method : {"gradcam", "occlusion"}, default="gradcam"
-        Where the maps are from.
+        Method that computed the maps.
     layer : str, default=None
-        The layer whose places they are of, where they are from gradients.
+        Layer that the Grad-CAM maps were computed from.
 
     Attributes
     ----------
     ax_ : matplotlib Axes
-        In whose place the pictures are.
+        Axes that the images are drawn in.
     photo_axes_ : list of matplotlib Axes
-        With one picture each, twice: as it is, and beside that under its map.
+        Axes of each image, shown without and with its map.
     overlays_ : list of matplotlib AxesImage
-        The maps.
+        Maps drawn over the images.
     colorbar_ : matplotlib Colorbar
-        What their colours mean.
+        Color bar of the maps.
     figure_ : matplotlib Figure
-        With all of them.
+        Figure containing the axes.
 
     See Also
     --------
-    grad_cam : The map of one layer, from its output and gradients.
-    MisclassifiedDisplay : Which pictures are worth a look.
+    grad_cam : Compute the maps from the output and the gradients of a layer.
+    MisclassifiedDisplay : Find images to inspect.
 
     Notes
     -----
-    ``"gradcam"`` takes one pass forward and one backward [1]_. Its maps are as coarse as the layer (7 × 7 places for
-    most networks and pictures of 224 × 224 pixels) and have no unit: those of two pictures cannot be compared. Each
-    place is drawn where it lies in the layer; behind convolutions that skip pixels it looks up to half a place further
-    up and to the left (15 of 224 pixels for MobileNetV3-small, none for VGG).
-    ``"occlusion"`` covers one square after the other with the mean colour of the pictures that the network learnt from,
-    and asks what that does to the probability [2]_: some hundred passes for each picture, for every network, in a unit
-    that says how much a place matters. The most that is lost stands above each picture. Where a picture shows the same
-    evidence twice, covering one of them takes nothing away.
+    ``"gradcam"`` needs one forward and one backward pass [1]_. Its maps have the
+    resolution of the layer (7 × 7 for most networks and images of 224 × 224 pixels) and
+    no unit: maps of two images cannot be compared. The positions of the layer are
+    spread evenly over the image. Strided convolutions shift what they actually see up
+    and to the left by up to half a position (15 of 224 pixels for MobileNetV3-small,
+    none for VGG).
 
-    Each map is drawn as a share of its own largest value. Both methods say where the evidence is, not what it is, and
-    not that it is right.
+    ``"occlusion"`` covers the image with one square after the other, in the mean color
+    of the network's preprocessing, and measures the drop in probability [2]_. It needs
+    a few hundred passes per image and supports all networks. The unit of its maps is
+    meaningful, and the largest drop is shown above each image. If an image contains the
+    same evidence twice, covering one of them has no effect.
+
+    Each map is scaled by its own maximum. The maps show which pixels support a class,
+    but not what the network sees there, and not whether it is right.
 
     References
     ----------
-    .. [1] Selvaraju et al., "Grad-CAM: Visual Explanations from Deep Networks via Gradient-based Localization",
-       ICCV 2017.
-    .. [2] Zeiler and Fergus, "Visualizing and Understanding Convolutional Networks", ECCV 2014, section 4.2.
+    .. [1] Selvaraju et al., "Grad-CAM: Visual Explanations from Deep Networks via
+           Gradient-based Localization", ICCV 2017.
+    .. [2] Zeiler and Fergus, "Visualizing and Understanding Convolutional Networks",
+           ECCV 2014, section 4.2.
 
     Examples
     --------
@@ -96,8 +102,9 @@ class GradCAMDisplay:
     >>> from sktl import FineTunedClassifier
     >>> from sktl.inspection import GradCAMDisplay
     >>> X, y = load_digits(return_X_y=True)
-    >>> model = FineTunedClassifier(max_epochs=1, random_state=0).fit(X[:200] / 16, y[:200])
-    >>> display = GradCAMDisplay.from_estimator(model, X[200:] / 16, y=y[200:], n_photos=4)
+    >>> X, X_test, y, y_test = X[:200] / 16, X[200:] / 16, y[:200], y[200:]
+    >>> model = FineTunedClassifier(max_epochs=1, random_state=0).fit(X, y)
+    >>> display = GradCAMDisplay.from_estimator(model, X_test, y_test, n_photos=4)
     >>> display.maps.shape, display.layer
     ((4, 64, 64), 'layer4')
     """
@@ -142,68 +149,74 @@ class GradCAMDisplay:
         cmap="turbo",
         alpha=0.75,
     ):
-        """Find where a fitted classifier looks, and draw it.
+        """Compute the evidence maps of a fitted classifier and plot them.
 
         Parameters
         ----------
         estimator : classifier
-            Fitted, with a network that ends in classes: a `sktl.FineTunedClassifier`, a `sktl.DistilledClassifier`, a
-            compressor, or a pipeline or search with one in it. It stays as it is.
+            Fitted classifier with a network: a `sktl.FineTunedClassifier`, a
+            `sktl.DistilledClassifier`, a compressor, or a pipeline or search that
+            contains one. It is not changed.
         X : array-like of images
-            Images of the kind that `fit` has seen.
-        y : array-like of shape (n_images,), default=None
-            Their labels; None, NaN and ``pandas.NA`` mean that one has none.
+            Images of the same kind as in `fit`.
+        y : array-like of shape (n_samples,), default=None
+            Labels of the images. None, NaN and ``pandas.NA`` mark unlabeled images.
         method : {"gradcam", "occlusion"}, default="gradcam"
-            ``"gradcam"``: from the gradients of the class's logit. ``"occlusion"``: by covering places up, which works
-            for networks of integers too.
+            ``"gradcam"`` uses the gradients of the logit of the class. ``"occlusion"``
+            covers parts of the image, which also works for quantized networks.
         layer : int or str, default=None
-            Of ``method="gradcam"``: whose places are shown: a stage by its number or name, or any layer by its
-            name. None takes the last stage that has more than one place and whose places the logits depend on.
+            Stage, by its index or name, or any layer, by its name, to compute the maps
+            from. None uses the last stage with more than one position that affects the
+            logits. Only used if ``method="gradcam"``.
         target : {"predicted", "true"} or label, default="predicted"
-            The class that evidence is looked for: the most probable one of each picture, its own, or one and the same
-            for all. A label that is one of these two words means the word.
+            Class whose evidence is shown: the most probable class of each image, the
+            true class of each image, or one class for all images. ``"predicted"`` and
+            ``"true"`` are never read as labels.
         n_photos : int, default=9
-            How many pictures to show at most: the first ones.
+            Maximum number of images to show: the first ones of ``X``.
         patch_size : int, default=None
-            Of ``method="occlusion"``: side of the square, in pixels of what the network sees. None takes a seventh of
-            the picture's shorter side.
+            Side of the square in pixels of the network's input. None uses a seventh of
+            the shorter side of the image. Only used if ``method="occlusion"``.
         stride : int, default=None
-            Of ``method="occlusion"``: pixels from one square to the next. None takes half of a square's side.
+            Distance between adjacent squares in pixels. None uses half of
+            ``patch_size``. Only used if ``method="occlusion"``.
         ax : matplotlib Axes, default=None
-            Where to draw; None makes a new figure.
+            Axes to draw on. If None, a new figure is created.
         cmap : str or matplotlib Colormap, default="turbo"
-            Colours of the maps.
+            Colormap of the maps.
         alpha : float, default=0.75
-            How opaque they are where evidence is the strongest, from 0 to 1; where there is none they are not seen.
+            Opacity of the strongest evidence, from 0 to 1. Pixels without evidence are
+            transparent.
 
         Returns
         -------
         display : GradCAMDisplay
-            With the data, and with what was drawn.
+            Object that stores the computed values and the matplotlib artists.
 
         Raises
         ------
         NotFittedError
-            Where the estimator is not fitted.
+            If the estimator is not fitted.
         ValueError
-            Where the estimator has no network that ends in classes, the method cannot be used with it, the target is no
-            class of it, or ``y`` does not match ``X`` in length.
+            If the estimator has no network that predicts classes, the network does not
+            support ``method``, ``target`` is not a class, or ``X`` and ``y`` differ in
+            length.
         BackboneError
-            Where there is no such layer.
+            If the layer does not exist.
         ImageError
-            Where ``X`` is no table of pictures, or one cannot be read.
+            If ``X`` does not contain images, or an image cannot be read.
         MissingDependencyError
-            Where matplotlib is not installed.
+            If matplotlib is not installed.
         """
         check_matplotlib(cls)
         if method not in _METHODS:
-            raise InputError(f"method={method!r} is unknown. Use one of {_METHODS}.")
+            raise InputError(f"The 'method' parameter must be one of {_METHODS}. Got {method!r} instead.")
         if isinstance(n_photos, bool) or not isinstance(n_photos, Integral) or n_photos < 1:
-            raise InputError(f"n_photos={n_photos!r} has to be a number of pictures, 1 or more.")
+            raise InputError(f"The 'n_photos' parameter must be an int of at least 1. Got {n_photos!r} instead.")
         fitted, X = find_network(estimator, X, cls.__name__)
-        photos, n_pictures = read_pictures(fitted, X, int(n_photos))
+        photos, n_images = network_inputs(fitted, X, int(n_photos))
         if y is not None:
-            check_consistent_length(range(n_pictures), y)
+            check_consistent_length(range(n_images), y)
             y = as_labels(y)[: len(photos)]
         probabilities = class_probabilities(fitted, photos)
         predicted = probabilities.argmax(1)
@@ -226,33 +239,34 @@ class GradCAMDisplay:
         return display.plot(ax, cmap=cmap, alpha=alpha)
 
     def plot(self, ax=None, *, cmap="turbo", alpha=0.75):
-        """Draw the pictures with their maps.
+        """Plot the images and their maps.
 
         Parameters
         ----------
         ax : matplotlib Axes, default=None
-            Where to draw; None makes a new figure.
+            Axes to draw on. If None, a new figure is created.
         cmap : str or matplotlib Colormap, default="turbo"
-            Colours of the maps.
+            Colormap of the maps.
         alpha : float, default=0.75
-            How opaque they are where evidence is the strongest, from 0 to 1; where there is none they are not seen.
+            Opacity of the strongest evidence, from 0 to 1. Pixels without evidence are
+            transparent.
 
         Returns
         -------
         display : GradCAMDisplay
-            This object.
+            Object that stores the computed values and the matplotlib artists.
         """
         titles = [self._title(index) for index in range(len(self.photos))]
         self.figure_, self.ax_ = one_axes(self, ax, _figure_size(titles))
         self.ax_.set_title(self._heading(), fontsize="medium")
         height, width = self.maps.shape[1:]
         gap = 0.04 * width
-        extent = (width + gap, 2 * width + gap, height, 0)  # of the second one, in pixels of the first
+        extent = (width + gap, 2 * width + gap, height, 0)  # of the second image, in pixels of the first
         self.photo_axes_ = image_grid(self.ax_, titles, aspect=(2 * width + gap) / height)
         colors = _see_through(cmap, alpha)
         self.overlays_ = []
         for panel, photo, values in zip(self.photo_axes_, self.photos, self.maps, strict=True):
-            shares = np.clip(values, 0, None) / (values.max() if values.max() > 0 else 1)  # there may be no evidence
+            shares = np.clip(values, 0, None) / (values.max() if values.max() > 0 else 1)  # a map may be 0 everywhere
             show_image(panel, photo, extent=(0, width, height, 0))
             show_image(panel, photo, extent=extent)
             self.overlays_.append(panel.imshow(shares, cmap=colors, vmin=0, vmax=1, extent=extent))
@@ -268,11 +282,11 @@ class GradCAMDisplay:
         elif self.true_labels is not None and np.array_equal(self.targets, self.true_labels):
             what = "the true label"
         else:
-            what = short(labels[0]) if len(labels) == 1 else "a label of each"
+            what = short(labels[0]) if len(labels) == 1 else "one label per image"
         return f"evidence for {what}\n{name}"
 
     def _title(self, index):
-        """What it was taken for and what it is; below, what the map is for and how much can be lost, if need be."""
+        """Return the labels of an image and of its map, and the largest drop."""
         predicted, target = self.predicted_labels[index], self.targets[index]
         true = None if self.true_labels is None or is_missing(self.true_labels[index]) else self.true_labels[index]
         lines = [image_title(true, predicted, self.probabilities[index])]
@@ -281,25 +295,25 @@ class GradCAMDisplay:
         elif target != predicted:
             lines.append(f"map: {target} ({self.target_probabilities[index]:.2f})")
         if self.method == "occlusion":
-            lines.append(f"covering it costs {max(0.0, self.maps[index].max()):.2f} at most")
+            lines.append(f"largest drop: {max(0.0, self.maps[index].max()):.2f}")
         return "\n".join(lines)
 
     def _draw_scale(self):
-        """Beside the images, as high as they are together."""
+        """Draw the color bar, as high as all images together."""
         self.colorbar_ = self.figure_.colorbar(self.overlays_[0], cax=self.ax_.inset_axes([1.02, 0.02, 0.015, 0.9]))
         self.colorbar_.set_ticks([0, 1], labels=["none", "most"], fontsize="small")
         self.colorbar_.set_label("evidence (per image)", fontsize="small", color=MUTED, labelpad=-12)
 
 
 def _figure_size(titles):
-    """Width and height in inches, for up to three images and their maps side by side."""
+    """Return width and height in inches, for up to three images and maps per row."""
     n_columns = min(3, math.ceil(math.sqrt(len(titles))))
     width = (2 * _SIDE + 14) * n_columns
     return (width + 60) / 72, (height_of(titles, width, _SIDE, n_columns) + 50) / 72
 
 
 def _see_through(cmap, alpha):
-    """Colors that leave an image as it is where there is no evidence, and are opaque as said where it is strongest."""
+    """Return a colormap whose opacity increases with the evidence."""
     matplotlib = importlib.import_module("matplotlib")
     cmap = matplotlib.colormaps.get_cmap(cmap)
     shares = np.linspace(0, 1, _N_COLORS)
@@ -309,20 +323,20 @@ def _see_through(cmap, alpha):
 
 
 def _find_targets(target, classes, predicted, y):
-    """The number of the class that evidence is looked for, of each picture."""
+    """Return the index of the class whose evidence is shown, for each image."""
     if isinstance(target, str) and target == "predicted":
         return predicted
     known = classes.tolist()
     if isinstance(target, str) and target == "true":
         if y is None:
-            raise InputError("target='true' needs the labels of the pictures. Give y=, or use target='predicted'.")
+            raise InputError("target='true' needs the labels of the images. Pass y, or use target='predicted'.")
         wanted = y.tolist()
     else:
         wanted = [target] * len(predicted)
     missing = [label for label in wanted if np.ndim(label) > 0 or label not in known]
     if missing:
         raise InputError(
-            f"target={target!r} asks for the label {missing[0]!r}, which is none of the classes {known}. Use one of "
-            "them, 'predicted', or 'true' with labels that were learnt."
+            f"target={target!r} selects the label {missing[0]!r}, which is not one of the classes {known}. Use one of "
+            "these classes, 'predicted', or 'true' with labels that were seen during fit."
         )
     return np.array([known.index(label) for label in wanted])

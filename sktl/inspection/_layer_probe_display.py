@@ -1,4 +1,4 @@
-"""How far a linear model gets with what each stage gives."""
+"""Scores of linear probes on the features of each stage."""
 
 import numpy as np
 from sklearn.base import clone, is_classifier, is_regressor
@@ -19,64 +19,69 @@ from sktl.inspection._network_and_images import network_and_images
 from sktl.inspection._score_axis import score_limits, score_name
 from sktl.inspection._text_layout import short
 
-_ON_AXIS = 24  # characters of a stage's name
-_IN_ROW = 60  # of all of them, side by side
+_ON_AXIS = 24  # maximum characters of the name of a stage
+_IN_ROW = 60  # maximum characters of all names without rotation
 
 
 class LayerProbeDisplay:
-    """How transferable each stage of a network is: the score of a linear model on what it gives.
+    """Visualization of linear probes: the score of a linear model on each stage.
 
-    It is recommended to use `from_estimator` to create one. All parameters are stored as attributes.
+    It is recommended to use `from_estimator` to create a display. All parameters are
+    stored as attributes.
 
     Parameters
     ----------
     stages : list of str
-        Names of the stages, the first one first.
+        Names of the stages, from the input on.
     scores : ndarray of shape (n_stages, n_folds)
-        Scores of the linear model on each stage's pooled features.
+        Scores of the linear model on the pooled features of each stage.
     chance : float, default=None
-        What a model reaches that does not look at the pictures.
+        Score of a baseline that ignores the images.
     n_features : list of int, default=None
-        How many features each stage has.
+        Number of features of each stage.
     name : str, default=None
-        Of the network.
+        Name of the network.
     score_name : str, default="score"
-        What the score is.
+        Name of the score.
 
     Attributes
     ----------
     ax_ : matplotlib Axes
-        With the scores.
+        Axes with the scores.
     figure_ : matplotlib Figure
-        With the axes.
+        Figure containing the axes.
     errorbar_ : matplotlib ErrorbarContainer
-        Mean scores with their standard deviations over the folds.
+        Mean scores with error bars of one standard deviation over the folds.
     chance_line_ : matplotlib Line2D or None
-        The level of chance.
+        Line at the chance level.
 
     See Also
     --------
-    FreezeDepthDisplay : What training the stages behind a depth gives.
+    FreezeDepthDisplay : Score after training the stages that follow the frozen ones.
 
     Notes
     -----
-    The features of all stages are computed in one pass over the pictures, or come from the cache. All stages are judged
-    on the same folds.
+    The features of all stages are computed in one pass over the images, or read from
+    the cache. All stages are evaluated on the same folds.
 
-    Of a fine-tuned estimator, the network with what it learnt is probed: pictures that it learnt from flatter the
-    stages that were trained. Give others.
+    For a fine-tuned estimator, the trained network is probed. The scores of trained
+    stages are too optimistic on the images of its training. Pass images that the
+    estimator was not trained on.
 
     References
     ----------
-    .. [1] Yosinski et al., "How transferable are features in deep neural networks?", NIPS 2014.
-    .. [2] Alain and Bengio, "Understanding intermediate layers using linear classifier probes", ICLR workshop 2017.
+    .. [1] Yosinski et al., "How transferable are features in deep neural networks?",
+           NIPS 2014.
+    .. [2] Alain and Bengio, "Understanding intermediate layers using linear classifier
+           probes", ICLR workshop 2017.
 
     Examples
     --------
     >>> from sklearn.datasets import load_digits
     >>> from sktl.inspection import LayerProbeDisplay
     >>> X, y = load_digits(return_X_y=True)
-    >>> display = LayerProbeDisplay.from_estimator("sktl_mini", X[:200] / 16, y[:200], cv=2)
+    >>> X, y = X[:200] / 16, y[:200]
+    >>> display = LayerProbeDisplay.from_estimator("sktl_mini", X, y, cv=2)
     >>> display.stages
     ['stem', 'layer1', 'layer2', 'layer3', 'layer4']
     >>> display.scores.shape
@@ -107,77 +112,90 @@ class LayerProbeDisplay:
         errorbar_kw=None,
         groups=None,
     ):
-        """Probe every stage of a network, and draw it.
+        """Cross-validate a linear model on each stage of a network and plot the scores.
 
         Parameters
         ----------
         estimator : str, Module, Backbone or sktl estimator
-            Whose network is probed. The name of a backbone means its best published weights. A fitted estimator, or a
-            pipeline or search with one in it, gives the network with what it learnt, and reads pictures as it learnt
-            to; one that is not fitted, such as ``PretrainedFeatureExtractor("resnet18", weights=..., cache=...)``, the
-            network that it would start from.
+            Network to inspect: the name of a backbone, which is loaded with its default
+            weights, your own network, or an sktl estimator. A fitted estimator, or a
+            fitted pipeline or search that contains one, provides its trained network
+            and reads images as in `fit`. An unfitted estimator, such as
+            ``PretrainedFeatureExtractor("resnet18", weights=..., cache=...)``, provides
+            its pretrained network and its parameters.
         X : array-like of images
-            Paths, images, a batch array or rows of pixels, see the user guide; of a fitted pipeline, what its first
-            step takes.
-        y : array-like of shape (n_images,) or (n_images, n_targets)
-            Targets: labels, or numbers.
+            Paths, images, a batch array or rows of pixels; see the user guide. For a
+            fitted pipeline, the input of its first step.
+        y : array-like of shape (n_samples,) or (n_samples, n_targets)
+            Labels or targets of the images.
         cv : int, cross-validation generator or iterable, default=None
-            The folds; None makes 5.
+            Cross-validation splitting strategy. If None, 5-fold cross-validation is
+            used.
         scoring : str or callable, default=None
-            The score; None takes the probe's own: accuracy, or the coefficient of determination.
+            Name of a scorer, or callable with signature ``scorer(estimator, X, y)``. If
+            None, the default score of the linear model is used: accuracy for
+            classifiers and R² for regressors.
         probe : estimator, default=None
-            The linear model. None takes `StandardScaler` with `LogisticRegression` where ``estimator`` is a classifier,
-            or no regressor and ``y`` looks like labels, and with `Ridge` otherwise; both with a penalty of 30.
+            Linear model. If None, the features are standardized by a `StandardScaler`
+            and a `LogisticRegression` is fitted if ``estimator`` is a classifier, or if
+            ``estimator`` is not a regressor and ``y`` contains labels; otherwise a
+            `Ridge`. Both have an L2 penalty of 30.
         pooling : {"avg", "max", "gem"}, default="avg"
-            What is kept of each stage, as in `PretrainedFeatureExtractor`.
+            How the output of each stage is pooled, as in
+            `sktl.PretrainedFeatureExtractor`.
         n_jobs : int, default=None
-            Folds that are fitted at the same time.
+            Number of jobs to run in parallel.
         ax : matplotlib Axes, default=None
-            Where to draw; None makes a new figure.
+            Axes to draw on. If None, a new figure is created.
         errorbar_kw : dict, default=None
-            Keywords for matplotlib's ``errorbar`` of the scores.
-        groups : array-like of shape (n_images,), default=None
-            What each image belongs to, such as the subject or the original of near-copies: numbers or strings. A number
-            for ``cv`` makes folds of whole groups, at most as many as groups; a cross-validation generator is given
-            them.
+            Keyword arguments passed to matplotlib's ``errorbar`` to draw the scores.
+        groups : array-like of shape (n_samples,), default=None
+            Group label of each row of ``X``, such as the subject or the original of
+            near-copies. If ``cv`` is an int or None, all rows of a group are in the
+            same fold, and there are at most as many folds as groups. Otherwise, the
+            groups are passed to the cross-validation generator.
 
         Returns
         -------
         display : LayerProbeDisplay
-            With the data, and with what was drawn.
+            Object that stores the computed values and the matplotlib artists.
 
         Raises
         ------
         ValueError
-            Where ``pooling`` is another one, ``X``, ``y`` and ``groups`` differ in length, or there is one group only.
+            If ``pooling`` is not one of these, ``X``, ``y`` and ``groups`` differ in
+            length, or there is only one group.
         BackboneError
-            Where there is no such network.
+            If the network does not exist.
         ImageError
-            Where a picture cannot be read.
+            If an image cannot be read.
         MissingDependencyError
-            Where matplotlib is not installed.
+            If matplotlib is not installed.
         """
         check_matplotlib(cls)
         if pooling not in ("avg", "max", "gem"):
-            raise InputError(f"pooling={pooling!r} does not fit every stage. Use 'avg', 'max' or 'gem'.")
+            raise InputError(
+                "The 'pooling' parameter must be 'avg', 'max' or 'gem', which work for all stages. Got "
+                f"{pooling!r} instead."
+            )
         found = network_and_images(estimator, X)
         check_consistent_length(range(len(found.images)), y)
         y = np.asarray(y)
         probe = _default_probe(found.is_regression(y)) if probe is None else probe
         stages = [stage.name for stage in found.backbone.stages]
         features = found.features(stages, pooling)
-        # One list of folds: a random splitter would judge each stage on other pictures.
+        # A random splitter would otherwise evaluate each stage on different images.
         with shortened_errors():
             folds = folds_of(cv, y, is_classifier(probe), groups)
-            check_scoring(probe, scoring)  # a wrong one is an error here and not in each fold
-        judging = {"cv": folds, "scoring": scoring, "n_jobs": n_jobs}
-        # In float32 a solver's rounding can be seen in the scores.
-        scores = [cross_val_score(clone(probe), table.astype(np.float64), y, **judging) for table in features]
+            check_scoring(probe, scoring)  # raises one error instead of one per fold
+        settings = {"cv": folds, "scoring": scoring, "n_jobs": n_jobs}
+        # In float32, rounding of the solver would affect the scores.
+        scores = [cross_val_score(clone(probe), table.astype(np.float64), y, **settings) for table in features]
         dummy = DummyRegressor() if is_regressor(probe) else DummyClassifier(strategy="prior")
         display = cls(
             stages,
             np.array(scores),
-            chance=float(cross_val_score(dummy, features[0], y, **judging).mean()),
+            chance=float(cross_val_score(dummy, features[0], y, **settings).mean()),
             n_features=[table.shape[1] for table in features],
             name=found.backbone.name,
             score_name=score_name(probe, scoring),
@@ -185,19 +203,19 @@ class LayerProbeDisplay:
         return display.plot(ax, errorbar_kw=errorbar_kw)
 
     def plot(self, ax=None, *, errorbar_kw=None):
-        """Draw the scores.
+        """Plot the scores of all stages.
 
         Parameters
         ----------
         ax : matplotlib Axes, default=None
-            Where to draw; None makes a new figure.
+            Axes to draw on. If None, a new figure is created.
         errorbar_kw : dict, default=None
-            Keywords for matplotlib's ``errorbar`` of the scores.
+            Keyword arguments passed to matplotlib's ``errorbar`` to draw the scores.
 
         Returns
         -------
         display : LayerProbeDisplay
-            This object.
+            Object that stores the computed values and the matplotlib artists.
         """
         n_stages, n_folds = np.shape(self.scores)
         self.figure_, self.ax_ = one_axes(self, ax, (max(5.0, 1.5 + 0.45 * n_stages), 3.8))
@@ -215,7 +233,7 @@ class LayerProbeDisplay:
         self.ax_.set_xticks(places, [short(name, _ON_AXIS) for name in self.stages], **turn)
         of = f" of {self.name}" if self.name else ""
         self.ax_.set(
-            xlabel="stage, from the input on",
+            xlabel="stage (from input to output)",
             ylabel=f"{self.score_name}\n(mean ± std of {n_folds} folds)",
             ylim=self._limits(),
         )
@@ -229,6 +247,6 @@ class LayerProbeDisplay:
 
 
 def _default_probe(is_regression):
-    """A linear model for labels or for numbers."""
+    """Return a regularized linear classifier or regressor on standardized features."""
     model = Ridge(alpha=PROBE_PENALTY) if is_regression else LogisticRegression(C=1 / PROBE_PENALTY, max_iter=1000)
     return make_pipeline(StandardScaler(), model)

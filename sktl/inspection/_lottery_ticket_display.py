@@ -1,4 +1,4 @@
-"""How good lottery tickets are, and how soon, against how many weights are left."""
+"""Score and early stopping epoch of lottery tickets against sparsity."""
 
 import importlib
 import itertools
@@ -12,7 +12,7 @@ from sktl.inspection._axes import MUTED, check_matplotlib, finish, one_axes, two
 from sktl.inspection._score_axis import score_limits, score_name
 from sktl.inspection._text_layout import label_points
 
-# What a picture calls them, and how each is drawn: told apart without colours too.
+# Names and styles, which differ even without colors.
 _TICKETS = {
     "winning": ("winning ticket", {"color": "C0", "marker": "o", "zorder": 3.2}),
     "random_init": ("random init", {"color": "C1", "marker": "s", "linestyle": "--", "zorder": 3.1}),
@@ -22,69 +22,76 @@ _MOST_TICKS = 8
 
 
 class LotteryTicketDisplay:
-    """Score of a winning ticket and of its controls, and the epoch of early stopping, as weights become fewer.
+    """Visualization of lottery tickets: score and training time against sparsity.
 
-    It is recommended to use `from_estimator` or `from_estimators` to create one. All parameters are stored as
-    attributes.
+    The score and the epoch of early stopping of winning tickets and their controls are
+    shown against the share of remaining weights.
+
+    It is recommended to use `from_estimator` or `from_estimators` to create a display.
+    All parameters are stored as attributes.
 
     Parameters
     ----------
     tickets : list of str
-        Which there are of ``"winning"``, ``"random_init"`` (the same connections with other first weights) and
-        ``"random_mask"`` (as many connections, anywhere).
+        Kinds of tickets: ``"winning"``, ``"random_init"`` (the same connections with
+        new initial weights) and ``"random_mask"`` (as many connections at random).
     weights_left : ndarray of shape (n_rounds + 1,)
-        The share of the weights that is left after each round, 1 before the first.
+        Share of remaining weights after each round, 1 before the first one.
     scores : ndarray of shape (n_tickets, n_runs, n_rounds + 1)
-        How good each one is. What stands at 1 is the dense network, NaN for tickets that begin with the first round.
+        Score of each ticket. The first value of a run is that of the dense network; it
+        is NaN for tickets that start with the first round.
     epochs : ndarray of shape (n_tickets, n_runs, n_rounds + 1), default=None
-        In which epoch each one's validation loss was lowest.
+        Epoch with the lowest validation loss of each ticket.
     score_name : str, default="score"
-        What the score is.
+        Name of the score.
 
     Attributes
     ----------
     ax_ : matplotlib Axes
-        With the scores.
+        Axes with the scores.
     epoch_ax_ : matplotlib Axes or None
-        With the epochs, where they are known.
+        Axes with the epochs, if they are known.
     figure_ : matplotlib Figure
-        With both of them.
+        Figure containing the axes.
     lines_ : list of matplotlib Line2D
         Mean score of each ticket.
     epoch_lines_ : list of matplotlib Line2D
         Mean epoch of each ticket.
     bands_ : list of matplotlib PolyCollection
-        From the lowest to the highest score of each ticket, where there are several runs.
+        Range of the scores of each ticket, if there are several runs.
     epoch_bands_ : list of matplotlib PolyCollection
-        From the first to the last epoch of each ticket.
+        Range of the epochs of each ticket, if there are several runs.
     dense_line_ : matplotlib Line2D
         Score of the dense network.
     epoch_dense_line_ : matplotlib Line2D
-        Its epoch.
+        Epoch of the dense network.
     labels_ : list of matplotlib Annotation
-        Names of the tickets beside their scores, and that of the dense network.
+        Names of the tickets and of the dense network in ``ax_``.
     epoch_labels_ : list of matplotlib Annotation
-        The same beside the epochs.
+        Names of the tickets and of the dense network in ``epoch_ax_``.
 
     See Also
     --------
-    CompressionDisplay : What pruning saves on disk and in time, which is another question.
+    CompressionDisplay : Compare the size and speed of pruned models.
 
     Notes
     -----
-    The horizontal axis is logarithmic and falls from left to right, as in the figures of the paper. The dashed line is
-    the dense network. With several runs lines are means, and bands reach from the lowest to the highest run.
+    The horizontal axis is logarithmic and decreases from left to right, as in the
+    figures of the paper [1]_. The dashed line shows the dense network. With several
+    runs, lines are means and bands extend from the lowest to the highest run.
 
     References
     ----------
-    .. [1] Frankle and Carbin, "The Lottery Ticket Hypothesis: Finding Sparse, Trainable Neural Networks", ICLR 2019.
+    .. [1] Frankle and Carbin, "The Lottery Ticket Hypothesis: Finding Sparse, Trainable
+           Neural Networks", ICLR 2019.
 
     Examples
     --------
     >>> import numpy as np
     >>> from sktl.inspection import LotteryTicketDisplay
     >>> scores = np.array([[[0.9, 0.92, 0.91]], [[np.nan, 0.9, 0.85]]])
-    >>> display = LotteryTicketDisplay(["winning", "random_init"], np.array([1, 0.5, 0.25]), scores).plot()
+    >>> tickets, weights_left = ["winning", "random_init"], np.array([1, 0.5, 0.25])
+    >>> display = LotteryTicketDisplay(tickets, weights_left, scores).plot()
     >>> [label.get_text() for label in display.labels_]
     ['winning ticket', 'random init', 'dense network']
     """
@@ -98,68 +105,79 @@ class LotteryTicketDisplay:
 
     @classmethod
     def from_estimator(cls, estimator, *, ax=None, line_kw=None, band_kw=None):
-        """Draw the tickets of one search.
+        """Plot the tickets of one search.
 
         Parameters
         ----------
         estimator : estimator
-            Fitted, with ``curve_``: a `LotteryTicketClassifier`, or a pipeline or search with one in it.
+            Fitted estimator with a ``curve_``: a
+            `sktl.compression.LotteryTicketClassifier`, or a pipeline or search that
+            contains one.
         ax : matplotlib Axes, or array-like of two, default=None
-            Where to draw, see `plot`.
+            Axes to draw on. If None, a new figure is created. A single Axes is divided
+            in two if the epochs are known; two Axes show the scores and the epochs.
         line_kw : dict, default=None
-            Keywords for matplotlib's ``plot`` of the tickets.
+            Keyword arguments passed to matplotlib's ``plot`` to draw the curves.
         band_kw : dict, default=None
-            Keywords for matplotlib's ``fill_between`` of the bands.
+            Keyword arguments passed to matplotlib's ``fill_between`` to draw the bands.
 
         Returns
         -------
         display : LotteryTicketDisplay
-            With the data, and with what was drawn.
+            Object that stores the computed values and the matplotlib artists.
 
         Raises
         ------
         NotFittedError
-            Where the estimator is not fitted.
+            If the estimator is not fitted.
         InputError
-            Where it has no ``curve_``.
+            If the estimator has no ``curve_``.
         MissingDependencyError
-            Where matplotlib is not installed.
+            If matplotlib is not installed.
         """
         return cls.from_estimators([estimator], ax=ax, line_kw=line_kw, band_kw=band_kw)
 
     @classmethod
     def from_estimators(cls, estimators, *, ax=None, line_kw=None, band_kw=None):
-        """Draw the tickets of several runs, which differ by their ``random_state``.
+        """Plot the tickets of several runs with different ``random_state``.
 
         Parameters
         ----------
         estimators : sequence of estimator
-            Fitted, each with ``curve_``, of the same rounds and tickets.
+            Fitted estimators with a ``curve_``, one for each run. All must have the
+            same rounds and tickets.
         ax : matplotlib Axes, or array-like of two, default=None
-            Where to draw, see `plot`.
+            Axes to draw on. If None, a new figure is created. A single Axes is divided
+            in two if the epochs are known; two Axes show the scores and the epochs.
         line_kw : dict, default=None
-            Keywords for matplotlib's ``plot`` of the tickets.
+            Keyword arguments passed to matplotlib's ``plot`` to draw the curves.
         band_kw : dict, default=None
-            Keywords for matplotlib's ``fill_between`` of the bands.
+            Keyword arguments passed to matplotlib's ``fill_between`` to draw the bands.
 
         Returns
         -------
         display : LotteryTicketDisplay
-            With the data, and with what was drawn.
+            Object that stores the computed values and the matplotlib artists.
 
         Raises
         ------
         NotFittedError
-            Where an estimator is not fitted.
+            If an estimator is not fitted.
         InputError
-            Where there is none, where one has no ``curve_``, or where they do not have the same rounds and tickets.
+            If ``estimators`` is empty, an estimator has no ``curve_``, or rounds or
+            tickets differ.
         MissingDependencyError
-            Where matplotlib is not installed.
+            If matplotlib is not installed.
         """
         check_matplotlib(cls)
         if not isinstance(estimators, Sequence) or not estimators:
-            raise InputError(f"estimators={estimators!r} has to be a list of fitted estimators, one for each run.")
-        found = [require_fitted(each, "curve_", "it searched for no ticket").estimator for each in estimators]
+            raise InputError(
+                "The 'estimators' parameter must be a non-empty list of fitted estimators, one for each run. Got "
+                f"{estimators!r} instead."
+            )
+        found = [
+            require_fitted(each, "curve_", "it does not search for lottery tickets").estimator for each in estimators
+        ]
         runs = [_read(run.curve_.to_dict()) for run in found]
         tickets, weights_left = list(runs[0][1]), runs[0][0]
         for left, curves in runs:
@@ -167,9 +185,9 @@ class LotteryTicketDisplay:
                 left, weights_left, rtol=0.01
             ):
                 raise InputError(
-                    "The runs have other rounds or tickets than the first: "
-                    f"{list(curves)} at {', '.join(_percent(left))} % of the weights, and {tickets} at "
-                    f"{', '.join(_percent(weights_left))} %. Draw those together that have the same."
+                    "All runs must have the same rounds and tickets. Got "
+                    f"{list(curves)} at {', '.join(_percent(left))} % of the weights, but {tickets} at "
+                    f"{', '.join(_percent(weights_left))} % in the first run. Draw these runs separately."
                 )
         values = np.array([[curves[ticket] for _, curves in runs] for ticket in tickets])
         scores, epochs = np.moveaxis(values, 2, 0)
@@ -183,22 +201,22 @@ class LotteryTicketDisplay:
         return display.plot(ax, line_kw=line_kw, band_kw=band_kw)
 
     def plot(self, ax=None, *, line_kw=None, band_kw=None):
-        """Draw scores and epochs against the weights that are left.
+        """Plot scores and epochs against the share of remaining weights.
 
         Parameters
         ----------
         ax : matplotlib Axes, or array-like of two, default=None
-            Where to draw. One is divided where the epochs are known; two get the scores and the epochs; None makes a
-            new figure.
+            Axes to draw on. If None, a new figure is created. A single Axes is divided
+            in two if the epochs are known; two Axes show the scores and the epochs.
         line_kw : dict, default=None
-            Keywords for matplotlib's ``plot`` of the tickets.
+            Keyword arguments passed to matplotlib's ``plot`` to draw the curves.
         band_kw : dict, default=None
-            Keywords for matplotlib's ``fill_between`` of the bands.
+            Keyword arguments passed to matplotlib's ``fill_between`` to draw the bands.
 
         Returns
         -------
         display : LotteryTicketDisplay
-            This object.
+            Object that stores the computed values and the matplotlib artists.
         """
         n_runs = np.shape(self.scores)[1]
         of_runs = f"\n(mean and range of {n_runs} runs)" if n_runs > 1 else ""
@@ -210,21 +228,21 @@ class LotteryTicketDisplay:
             self.epoch_lines_, self.epoch_bands_ = self._draw(self.epoch_ax_, self.epochs, line_kw, band_kw)
             self.epoch_dense_line_ = self._draw_dense(self.epoch_ax_, self.epochs)
             self.epoch_ax_.yaxis.get_major_locator().set_params(integer=True)
-            self.epoch_ax_.set_ylabel(f"epoch of early stopping{of_runs}")
-            finish(self.epoch_ax_, "how soon they are trained")
+            self.epoch_ax_.set_ylabel(f"early stopping epoch{of_runs}")
+            finish(self.epoch_ax_, "early stopping epoch against remaining weights")
         self.lines_, self.bands_ = self._draw(self.ax_, self.scores, line_kw, band_kw)
         self.dense_line_ = self._draw_dense(self.ax_, self.scores)
         self.ax_.set_ylabel(f"{self.score_name}{of_runs}")
         self.ax_.set_ylim(*score_limits(np.nanmin(self.scores), np.nanmax(self.scores)))
-        finish(self.ax_, "how good the tickets are")
-        # Last of all: what lies beside an axes decides how large it is.
+        finish(self.ax_, f"{self.score_name} against remaining weights")
+        # Labels come last: tick labels and titles determine the size of the axes.
         self.labels_ = self._label(self.ax_, self.lines_, self.dense_line_)
         if self.epochs is not None:
             self.epoch_labels_ = self._label(self.epoch_ax_, self.epoch_lines_, self.epoch_dense_line_)
         return self
 
     def _draw(self, ax, values, line_kw, band_kw):
-        """A line for each ticket, and a band around it."""
+        """Draw a line and, for several runs, a band for each ticket."""
         percent = 100 * np.asarray(self.weights_left)
         lines, bands = [], []
         for ticket, runs in zip(self.tickets, np.asarray(values, float), strict=True):
@@ -233,10 +251,12 @@ class LotteryTicketDisplay:
             if len(runs) > 1:
                 band = {"color": lines[-1].get_color(), "alpha": 0.15, "linewidth": 0, **(band_kw or {})}
                 bands.append(ax.fill_between(percent, runs.min(0), runs.max(0), **band))
-        # Names stand where the lines end, and need room there.
+        # The names at the ends of the lines need room.
         low, high = np.log10([percent[-1], percent[0]])
         reach = max(high - low, 0.1)
-        ax.set(xscale="log", xlim=(10 ** (high + 0.05 * reach), 10 ** (low - 0.45 * reach)), xlabel="weights left (%)")
+        ax.set(
+            xscale="log", xlim=(10 ** (high + 0.05 * reach), 10 ** (low - 0.45 * reach)), xlabel="remaining weights (%)"
+        )
         every = -(-len(percent) // _MOST_TICKS)
         ax.set_xticks(percent[::every], _percent(self.weights_left[::every]))
         ax.minorticks_off()
@@ -244,11 +264,11 @@ class LotteryTicketDisplay:
         return lines, bands
 
     def _draw_dense(self, ax, values):
-        level = np.nanmean(np.asarray(values, float)[:, :, 0])  # of the one ticket that has it
+        level = np.nanmean(np.asarray(values, float)[:, :, 0])  # NaN for other tickets
         return ax.axhline(level, color=MUTED, linestyle=(0, (6, 3)), linewidth=1, zorder=2)
 
     def _label(self, ax, lines, dense):
-        """The name of each line where the tickets end."""
+        """Write the name of each line at its end."""
         to_rgb = importlib.import_module("matplotlib.colors").to_rgb
         last, level = 100 * self.weights_left[-1], dense.get_ydata()[0]
         x, y = [last] * (len(lines) + 1), [*(line.get_ydata()[-1] for line in lines), level]
@@ -260,7 +280,7 @@ class LotteryTicketDisplay:
 
 
 def _read(columns):
-    """The shares of weights left, and for each ticket its scores and epochs there, NaN where it was not tried."""
+    """Return the shares of remaining weights, and scores and epochs by ticket."""
     rounds = sorted(set(columns["round"]))
     left = dict(zip(columns["round"], columns["weights_left"], strict=True))
     curves = {ticket: np.full((2, len(rounds)), np.nan) for ticket in _TICKETS if ticket in columns["ticket"]}

@@ -1,4 +1,4 @@
-"""The loss against the learning rate."""
+"""Training loss against learning rate."""
 
 import numpy as np
 
@@ -7,37 +7,39 @@ from sktl.inspection._axes import MUTED, check_matplotlib, finish, one_axes
 
 
 class LRRangeDisplay:
-    """The loss at each learning rate of a range test, and the rate at which it falls most steeply.
+    """Visualization of a learning rate range test.
 
-    It is recommended to use `from_estimator` or `from_result` to create one. All parameters are stored as attributes.
+    It is recommended to use `from_estimator` or `from_result` to create a display. All
+    parameters are stored as attributes.
 
     Parameters
     ----------
     lr : ndarray of shape (n_steps,)
-        The learning rate of each step, rising.
+        Learning rate of each step, in ascending order.
     loss : ndarray of shape (n_steps,)
-        The loss of each step's batch.
+        Loss of the batch of each step.
     smoothed_loss : ndarray of shape (n_steps,)
-        The same without most of the noise.
+        Loss with reduced noise.
     suggestion : float, default=nan
-        The learning rate to mark; NaN marks none.
+        Learning rate to mark. NaN marks none.
 
     Attributes
     ----------
     ax_ : matplotlib Axes
-        With the curve.
+        Axes with the curve.
     figure_ : matplotlib Figure
-        With the axes.
+        Figure containing the axes.
     lines_ : list of matplotlib Line2D
-        The loss, and the smoothed loss.
+        Curves of the loss and the smoothed loss.
 
     See Also
     --------
-    sktl.finetuning.lr_range_test : The test, with what its suggestion means and what it does not.
+    sktl.finetuning.lr_range_test : Run the test. It explains how to use the suggestion.
 
     References
     ----------
-    .. [1] Smith, "Cyclical Learning Rates for Training Neural Networks", WACV 2017, section 3.3.
+    .. [1] Smith, "Cyclical Learning Rates for Training Neural Networks", WACV 2017,
+           section 3.3.
 
     Examples
     --------
@@ -61,38 +63,39 @@ class LRRangeDisplay:
     def from_estimator(
         cls, estimator, X, y, *, sample_weight=None, lr_min=1e-6, lr_max=1.0, n_steps=100, ax=None, line_kw=None
     ):
-        """Do a range test, and draw it.
+        """Run a learning rate range test and plot the loss.
 
         Parameters
         ----------
         estimator : FineTunedClassifier or FineTunedRegressor
-            Whose ``lr`` is to be chosen, fitted or not. It is not changed.
+            Fitted or unfitted estimator whose ``lr`` is to be chosen. It is not
+            changed.
         X : array-like of images
-            Paths, images, a batch array or rows of pixels, see the user guide.
-        y : array-like of shape (n_images,) or (n_images, n_targets)
-            Targets.
-        sample_weight : array-like of shape (n_images,), default=None
-            Weights of the rows; a weight of zero is a row that is not there.
+            Paths, images, a batch array or rows of pixels; see the user guide.
+        y : array-like of shape (n_samples,) or (n_samples, n_targets)
+            Labels or targets of the images.
+        sample_weight : array-like of shape (n_samples,), default=None
+            Weights of the rows. A weight of zero leaves a row out.
         lr_min : float, default=1e-06
             Learning rate of the first step.
         lr_max : float, default=1.0
             Learning rate of the last step.
         n_steps : int, default=100
-            Steps from the one to the other.
+            Number of steps from ``lr_min`` to ``lr_max``.
         ax : matplotlib Axes, default=None
-            Where to draw; None makes a new figure.
+            Axes to draw on. If None, a new figure is created.
         line_kw : dict, default=None
-            Keywords for matplotlib's ``plot`` of the smoothed loss.
+            Keyword arguments passed to matplotlib's ``plot`` to draw the smoothed loss.
 
         Returns
         -------
         display : LRRangeDisplay
-            With the data, and with what was drawn.
+            Object that stores the computed values and the matplotlib artists.
 
         Raises
         ------
         MissingDependencyError
-            Where matplotlib is not installed.
+            If matplotlib is not installed.
         """
         check_matplotlib(cls)
         result = lr_range_test(
@@ -102,48 +105,48 @@ class LRRangeDisplay:
 
     @classmethod
     def from_result(cls, result, *, ax=None, line_kw=None):
-        """Draw a range test that has been done.
+        """Plot the result of a learning rate range test.
 
         Parameters
         ----------
         result : LRRangeTest
-            What `sktl.finetuning.lr_range_test` gave.
+            Result of `sktl.finetuning.lr_range_test`.
         ax : matplotlib Axes, default=None
-            Where to draw; None makes a new figure.
+            Axes to draw on. If None, a new figure is created.
         line_kw : dict, default=None
-            Keywords for matplotlib's ``plot`` of the smoothed loss.
+            Keyword arguments passed to matplotlib's ``plot`` to draw the smoothed loss.
 
         Returns
         -------
         display : LRRangeDisplay
-            With the data, and with what was drawn.
+            Object that stores the computed values and the matplotlib artists.
 
         Raises
         ------
         MissingDependencyError
-            Where matplotlib is not installed.
+            If matplotlib is not installed.
         """
         display = cls(result.lr, result.loss, result.smoothed_loss, suggestion=result.suggestion)
         return display.plot(ax, line_kw=line_kw)
 
     def plot(self, ax=None, *, line_kw=None):
-        """Draw the curve.
+        """Plot the loss against the learning rate.
 
         Parameters
         ----------
         ax : matplotlib Axes, default=None
-            Where to draw; None makes a new figure.
+            Axes to draw on. If None, a new figure is created.
         line_kw : dict, default=None
-            Keywords for matplotlib's ``plot`` of the smoothed loss.
+            Keyword arguments passed to matplotlib's ``plot`` to draw the smoothed loss.
 
         Returns
         -------
         display : LRRangeDisplay
-            This object.
+            Object that stores the computed values and the matplotlib artists.
         """
         self.figure_, self.ax_ = one_axes(self, ax, (6, 3.8))
         self.lines_ = [
-            *self.ax_.plot(self.lr, self.loss, color="C0", alpha=0.35, linewidth=1, label="each batch"),
+            *self.ax_.plot(self.lr, self.loss, color="C0", alpha=0.35, linewidth=1, label="per batch"),
             *self.ax_.plot(
                 self.lr, self.smoothed_loss, **{"color": "C0", "linewidth": 2, "label": "smoothed", **(line_kw or {})}
             ),
@@ -159,7 +162,7 @@ class LRRangeDisplay:
         return self
 
     def _limits(self):
-        """Room for all that comes before the explosion, which would press everything else flat."""
+        """Return limits that hold the losses before the loss diverges."""
         n_before = int(self.smoothed_loss.argmin()) + 1
         low, high = self.loss.min(), max(self.loss[:n_before].max(), self.smoothed_loss[0])
         margin = 0.15 * (high - low) or 0.1

@@ -1,4 +1,4 @@
-"""Which classes are taken for which, and the pictures of the most confident mistakes."""
+"""Confusion matrix and misclassified images."""
 
 import numpy as np
 from sklearn.base import is_classifier
@@ -14,50 +14,51 @@ from sktl.inspection._decoded_images import DecodedImages, read_images
 from sktl.inspection._image_grid import image_grid, image_title, show_image
 from sktl.inspection._text_layout import short
 
-_FEW = 12  # classes of which the counts can be read in their cells
-_MANY = 30  # classes of which the names cannot be read any more
+_FEW = 12  # maximum number of classes with readable counts in the cells
+_MANY = 30  # maximum number of classes with readable names
 
 
 class MisclassifiedDisplay:
-    """A confusion matrix, and beside it the pictures that were classified most confidently wrong.
+    """Visualization of a confusion matrix and of the most confident errors.
 
-    It is recommended to use `from_estimator` or `from_predictions` to create one. All parameters are stored as
-    attributes.
+    It is recommended to use `from_estimator` or `from_predictions` to create a display.
+    All parameters are stored as attributes.
 
     Parameters
     ----------
     confusion_matrix : ndarray of shape (n_classes, n_classes)
-        How many pictures of each class (rows) were given each label (columns).
+        Number of images by true label (rows) and predicted label (columns).
     display_labels : ndarray of shape (n_classes,)
-        The labels.
+        The class labels.
     positions : ndarray of shape (n_errors,)
-        Where in ``X`` the wrongly classified pictures are: the most confident mistake first, or without probabilities
-        in the order of ``X``.
+        Positions of the misclassified images in ``X``. The most confident error comes
+        first; without probabilities, they are in the order of ``X``.
     true_labels : ndarray of shape (n_errors,)
-        What they are.
+        True labels of the misclassified images.
     predicted_labels : ndarray of shape (n_errors,)
-        What they were taken for.
+        Predicted labels of the misclassified images.
     probabilities : ndarray of shape (n_errors,), default=None
-        The probability of the predicted label.
+        Probabilities of the predicted labels.
     photos : list of ndarray of shape (height, width, channels), dtype uint8, default=()
-        The first few of them, to be shown; None for one that cannot be read.
+        Misclassified images to show: the first ones of ``positions``; None for an image
+        that cannot be read.
 
     Attributes
     ----------
     ax_ : matplotlib Axes
-        With the confusion matrix.
+        Axes with the confusion matrix.
     photos_ax_ : matplotlib Axes
-        In whose place the pictures are.
+        Axes that the images are drawn in.
     photo_axes_ : list of matplotlib Axes
-        With one picture each.
+        Axes of each image.
     figure_ : matplotlib Figure
-        With all of them.
+        Figure containing the axes.
     confusion_ : sklearn.metrics.ConfusionMatrixDisplay
         The confusion matrix.
 
     See Also
     --------
-    sklearn.metrics.ConfusionMatrixDisplay : The matrix alone, with shares instead of counts if wanted.
+    sklearn.metrics.ConfusionMatrixDisplay : Plot only the confusion matrix, optionally normalized.
 
     Examples
     --------
@@ -65,8 +66,9 @@ class MisclassifiedDisplay:
     >>> from sktl import FineTunedClassifier
     >>> from sktl.inspection import MisclassifiedDisplay
     >>> X, y = load_digits(return_X_y=True)
-    >>> model = FineTunedClassifier(max_epochs=1, random_state=0).fit(X[:200] / 16, y[:200])
-    >>> display = MisclassifiedDisplay.from_estimator(model, X[200:400] / 16, y[200:400], n_photos=4)
+    >>> X, X_test, y, y_test = X[:200] / 16, X[200:400] / 16, y[:200], y[200:400]
+    >>> model = FineTunedClassifier(max_epochs=1, random_state=0).fit(X, y)
+    >>> display = MisclassifiedDisplay.from_estimator(model, X_test, y_test, n_photos=4)
     >>> display.confusion_matrix.shape, len(display.photos)
     ((10, 10), 4)
     """
@@ -92,45 +94,47 @@ class MisclassifiedDisplay:
 
     @classmethod
     def from_estimator(cls, estimator, X, y, *, n_photos=9, ax=None, cmap="Blues"):
-        """Draw what a fitted classifier gets wrong.
+        """Plot the errors of a fitted classifier.
 
         Parameters
         ----------
         estimator : classifier
-            Fitted on pictures: an estimator of sktl, or a pipeline or search with one in it.
+            Fitted classifier of images: an sktl estimator, or a pipeline or search that
+            contains one.
         X : array-like of images
-            Images of the kind that `fit` has seen. Of a pipeline with steps before the network, those are shown that
-            reach it.
-        y : array-like of shape (n_images,)
-            Their labels.
+            Images of the same kind as in `fit`. For a pipeline with steps before the
+            network, the output of these steps is shown.
+        y : array-like of shape (n_samples,)
+            Labels of the images.
         n_photos : int, default=9
-            How many pictures to show at most.
+            Maximum number of images to show.
         ax : matplotlib Axes, or array-like of two, default=None
-            Where to draw, see `plot`.
+            Axes to draw on. If None, a new figure is created. A single Axes is divided
+            in two; two Axes show the confusion matrix and the images.
         cmap : str or matplotlib Colormap, default="Blues"
-            Colours of the matrix.
+            Colormap of the confusion matrix.
 
         Returns
         -------
         display : MisclassifiedDisplay
-            With the data, and with what was drawn.
+            Object that stores the computed values and the matplotlib artists.
 
         Raises
         ------
         NotFittedError
-            Where the estimator is not fitted.
+            If the estimator is not fitted.
         ValueError
-            Where it is no classifier, or ``y`` does not match ``X`` in length.
+            If the estimator is not a classifier, or ``X`` and ``y`` differ in length.
         ImageError
-            Where ``X`` is no table of pictures. Where a picture is one column of several, use `from_predictions` with
-            that column.
+            If ``X`` does not contain images. If images are one of several columns, pass
+            this column to `from_predictions`.
         MissingDependencyError
-            Where matplotlib is not installed.
+            If matplotlib is not installed.
         """
         check_matplotlib(cls)
         check_is_fitted(estimator)
         if not is_classifier(estimator):
-            raise InputError(f"MisclassifiedDisplay needs a classifier, got {type(estimator).__name__}.")
+            raise InputError(f"MisclassifiedDisplay needs a classifier. Got {type(estimator).__name__} instead.")
         y_pred = estimator.predict(X)
         y_proba = None
         if hasattr(estimator, "predict_proba"):
@@ -156,46 +160,52 @@ class MisclassifiedDisplay:
         ax=None,
         cmap="Blues",
     ):
-        """Draw what was predicted wrongly, by whatever.
+        """Plot the errors of given predictions.
 
         Parameters
         ----------
         X : array-like of images
-            Paths, images, a batch array or rows of pixels, see the user guide.
-        y_true : array-like of shape (n_images,)
-            Their labels.
-        y_pred : array-like of shape (n_images,)
-            The labels that were predicted.
-        y_proba : array-like of shape (n_images, n_classes) or (n_images,), default=None
-            Probabilities of all labels, or of the predicted ones alone.
+            Paths, images, a batch array or rows of pixels; see the user guide.
+        y_true : array-like of shape (n_samples,)
+            True labels.
+        y_pred : array-like of shape (n_samples,)
+            Predicted labels.
+        y_proba : array-like of shape (n_samples, n_classes) or (n_samples,), default=None
+            Probabilities of all labels, or only of the predicted ones.
         labels : array-like of shape (n_classes,), default=None
-            All labels, in the order of the columns of ``y_proba``. None takes those that occur, sorted.
+            All labels, in the order of the columns of ``y_proba``. None uses the sorted
+            labels of ``y_true`` and ``y_pred``.
         n_photos : int, default=9
-            How many pictures to show at most.
+            Maximum number of images to show.
         image_shape : tuple of (height, width) or (height, width, channels), default=None
-            Shape of the pictures where ``X`` holds flat rows of pixels; None understands a square and 3 times a square.
+            Shape of each image if the images are flat rows of pixels. If None, the
+            images are assumed to be square, with one or three channels.
         channels : {"auto", "first", "last"}, default="auto"
-            Where the channel axis of arrays is, if it cannot be seen.
+            Position of the channel axis in arrays. ``"auto"`` infers it from the shape
+            and raises an error if that is ambiguous.
         in_channels : int, default=3
-            Channels of the pictures: 3 for colour, 1 for grey, more for other sensors.
+            Number of channels of the images: 3 for color, 1 for grayscale, more for
+            multispectral images.
         ax : matplotlib Axes, or array-like of two, default=None
-            Where to draw, see `plot`.
+            Axes to draw on. If None, a new figure is created. A single Axes is divided
+            in two; two Axes show the confusion matrix and the images.
         cmap : str or matplotlib Colormap, default="Blues"
-            Colours of the matrix.
+            Colormap of the confusion matrix.
 
         Returns
         -------
         display : MisclassifiedDisplay
-            With the data, and with what was drawn.
+            Object that stores the computed values and the matplotlib artists.
 
         Raises
         ------
         ValueError
-            Where the lengths do not match, or ``y_proba`` has another number of columns than there are labels.
+            If lengths differ, or the number of columns of ``y_proba`` is not the number
+            of labels.
         ImageError
-            Where ``X`` is no table of pictures.
+            If ``X`` does not contain images.
         MissingDependencyError
-            Where matplotlib is not installed.
+            If matplotlib is not installed.
         """
         check_matplotlib(cls)
         y_true, y_pred = column_or_1d(y_true), column_or_1d(y_pred)
@@ -207,22 +217,23 @@ class MisclassifiedDisplay:
         return cls._from_images(images, y_true, y_pred, y_proba, labels, n_photos).plot(ax, cmap=cmap)
 
     def plot(self, ax=None, *, cmap="Blues"):
-        """Draw the matrix and the pictures.
+        """Plot the confusion matrix and the misclassified images.
 
         Parameters
         ----------
         ax : matplotlib Axes, or array-like of two, default=None
-            Where to draw. One is divided; two get the matrix and the pictures; None makes a new figure.
+            Axes to draw on. If None, a new figure is created. A single Axes is divided
+            in two; two Axes show the confusion matrix and the images.
         cmap : str or matplotlib Colormap, default="Blues"
-            Colours of the matrix.
+            Colormap of the confusion matrix.
 
         Returns
         -------
         display : MisclassifiedDisplay
-            This object.
+            Object that stores the computed values and the matplotlib artists.
         """
         grid = {"nrows": 1, "ncols": 2, "width_ratios": [1, 1.1]}
-        size = (11, 5.2) if len(self.display_labels) <= _FEW else (13.5, 6.5)  # for names along both axes
+        size = (11, 5.2) if len(self.display_labels) <= _FEW else (13.5, 6.5)  # room for names along both axes
         self.figure_, (self.ax_, self.photos_ax_) = two_axes(self, ax, size, **grid)
         self._draw_matrix(cmap)
         self._draw_photos()
@@ -230,10 +241,10 @@ class MisclassifiedDisplay:
 
     @classmethod
     def _from_images(cls, images, y_true, y_pred, y_proba, labels, n_photos):
-        """Find the mistakes, and decode the pictures of the first few."""
+        """Find the errors and decode the first misclassified images."""
         check_consistent_length(range(len(images)), y_true, y_pred)
         y_true, y_pred = column_or_1d(y_true), column_or_1d(y_pred)
-        labels = np.concatenate([labels, np.setdiff1d(y_true, labels)])  # a label that the classifier never saw
+        labels = np.concatenate([labels, np.setdiff1d(y_true, labels)])  # labels that the classifier has not seen
         positions = np.flatnonzero(y_true != y_pred)
         if y_proba is not None:
             positions = positions[np.argsort(-y_proba[positions], kind="stable")]
@@ -255,19 +266,21 @@ class MisclassifiedDisplay:
         self.confusion_ = ConfusionMatrixDisplay(self.confusion_matrix, display_labels=names).plot(
             ax=self.ax_, cmap=cmap, include_values=is_readable, colorbar=False, xticks_rotation=turn
         )
-        if not is_readable:  # a child of the axes is as high as the matrix, whatever the layout
+        if not is_readable:  # a child of the axes is as high as the matrix in every layout
             bar = self.figure_.colorbar(self.confusion_.im_, cax=self.ax_.inset_axes([1.03, 0, 0.035, 1]))
             bar.ax.yaxis.get_major_locator().set_params(integer=True)
             self.ax_.tick_params(labelsize=8)
         n, n_wrong = int(np.sum(self.confusion_matrix)), len(self.positions)
-        self.ax_.set_title(f"{n_wrong} of {n} images wrong ({n_wrong / n:.1%})", fontsize="medium")
+        self.ax_.set_title(f"{n_wrong} of {n} images misclassified ({n_wrong / n:.1%})", fontsize="medium")
         if n_classes > _MANY:
             self.ax_.set(xticks=[], yticks=[], xlabel=f"Predicted label ({n_classes} classes)")
 
     def _draw_photos(self):
         self.photos_ax_.set_title(self._heading(), fontsize="medium")
         p = [None] * len(self.photos) if self.probabilities is None else self.probabilities
-        named = zip(self.true_labels, self.predicted_labels, p, self.photos, strict=False)  # there may be more mistakes
+        named = zip(
+            self.true_labels, self.predicted_labels, p, self.photos, strict=False
+        )  # there may be more errors than images
         self.photo_axes_ = image_grid(self.photos_ax_, [image_title(*names) for *names, _ in named])
         for panel, photo in zip(self.photo_axes_, self.photos, strict=True):
             show_image(panel, photo)
@@ -275,20 +288,20 @@ class MisclassifiedDisplay:
     def _heading(self):
         n_errors, n_shown = len(self.positions), len(self.photos)
         if n_errors < 2:
-            return "the only mistake" if n_errors else "no mistakes"
+            return "the only error" if n_errors else "no errors"
         if n_shown == n_errors:
-            return f"all {n_errors} mistakes"
-        return f"the {'first' if self.probabilities is None else 'most confident'} {n_shown} of {n_errors} mistakes"
+            return f"all {n_errors} errors"
+        return f"the {'first' if self.probabilities is None else 'most confident'} {n_shown} of {n_errors} errors"
 
 
 def _of_predicted(y_proba, y_pred, labels):
-    """The probability of each picture's predicted label, (n_pictures,)."""
+    """Return the probability of the predicted label of each row."""
     if y_proba.ndim == 1:
         return y_proba
     if y_proba.shape[1:] != (len(labels),):
         raise InputError(
-            f"y_proba has the shape {y_proba.shape}, but there are {len(labels)} labels. Give labels= in the order of "
-            "its columns, or the probability of the predicted label alone."
+            f"y_proba has shape {y_proba.shape}, but there are {len(labels)} labels. Pass labels in the order of the "
+            "columns of y_proba, or only the probabilities of the predicted labels."
         )
     columns = {label: column for column, label in enumerate(labels)}
     return y_proba[np.arange(len(y_pred)), [columns[label] for label in y_pred]]

@@ -1,4 +1,4 @@
-"""What a display is given to look at: a network, the pictures, and the settings to run the one on the other."""
+"""Network and images that a display inspects."""
 
 from typing import Any, NamedTuple
 
@@ -22,18 +22,19 @@ from sktl.feature_extraction import PretrainedFeatureExtractor
 
 
 class NetworkAndImages(NamedTuple):
-    """An estimator, its network, and pictures.
+    """A network, images, and the estimator with their parameters.
 
     Attributes
     ----------
     learner : estimator
-        Which learns labels or numbers from the pictures, if it learns anything.
+        Estimator whose type tells whether targets are labels or numbers.
     owner : estimator
-        With the settings: how pictures are read, what runs the network, what is kept. It may be a part of the learner.
+        The learner or a part of it, with the parameters that read the images and run
+        the network.
     backbone : Backbone
         The network.
     images : Images
-        The pictures.
+        The images.
     """
 
     learner: Any
@@ -42,47 +43,48 @@ class NetworkAndImages(NamedTuple):
     images: Images
 
     def is_regression(self, y: Any) -> bool:
-        """Whether targets are numbers: the estimator says what it learns; an extractor learns nothing, so they do."""
+        """Return whether targets are numbers, by the type of the estimator or ``y``."""
         if is_classifier(self.learner) or is_regressor(self.learner):
             return is_regressor(self.learner)
         return type_of_target(y).startswith("continuous")
 
     def features(self, layers: list[str], pooling: str, *, on_error: str = "raise") -> list[np.ndarray]:
-        """A table of shape (n_images, n_features) for each layer, from one pass over the pictures."""
+        """Return a table (n_samples, n_features) for each layer, in one pass."""
         spec = PrefixSpec(self.backbone, layers, pooling)
         return FrozenPrefix(spec, Runtime.of(self.owner, on_error=on_error)).run(self.images)
 
 
 def network_and_images(estimator: Any, X: Any) -> NetworkAndImages:
-    """The network and the pictures that a user means.
+    """Return the network of an estimator, and the images of ``X``.
 
     Parameters
     ----------
     estimator : str, Module, Backbone or sktl estimator
-        A fitted one, or a pipeline or search with one in it, gives the network with what it learnt, and reads pictures
-        as it learnt to. One that is not fitted gives the network that it would start from, and the name of a network
-        its best published weights.
+        A fitted estimator, or a pipeline or search that contains one, provides its
+        trained network and reads images as in `fit`. An unfitted estimator provides its
+        initial network, and a name the default weights.
     X : array-like of images
-        Paths, images, a batch array or rows of pixels; of a fitted pipeline what its first step is given.
+        Paths, images, a batch array or rows of pixels. For a fitted pipeline, the input
+        of its first step.
 
     Raises
     ------
     InputError
-        Where the network of a fitted estimator was quantized to integers.
+        If the network of a fitted estimator was quantized to integers.
     BackboneError
-        Where there is no such network.
+        If the network does not exist.
     ImageError
-        Where ``X`` is no table of pictures.
+        If ``X`` does not contain images.
     """
     found = find_fitted(estimator, "backbone_")
     if found is not None:
-        found.refuse_integers(type(estimator).__name__, "has no layers to be looked at")
+        found.refuse_integers(type(estimator).__name__, "has no layers to inspect")
         owner = found.estimator
         return NetworkAndImages(
             estimator, owner, owner.backbone_, check_images(owner, found.reached_by(X), reset=False)
         )
     if hasattr(estimator, "get_params") and "backbone" in estimator.get_params(deep=False):
-        owner = clone(estimator).set_params(backbone=estimator.backbone)  # which a clone would have made unfitted
+        owner = clone(estimator).set_params(backbone=estimator.backbone)  # a clone would be unfitted
     else:
         in_channels = estimator.in_channels if isinstance(estimator, Backbone) else 3
         owner = PretrainedFeatureExtractor(estimator, in_channels=in_channels)
@@ -91,28 +93,28 @@ def network_and_images(estimator: Any, X: Any) -> NetworkAndImages:
 
 
 def as_labels(y: Any) -> np.ndarray:
-    """Labels or targets as an array (n,), of its own kind; what is missing among texts stays missing."""
+    """Convert labels or targets to a one-dimensional array and keep missing values."""
     y = column_or_1d(np.asarray(as_targets(y)))
     if y.dtype == object and len({isinstance(label, str) for label in y.tolist() if not is_missing(label)}) == 2:
-        raise InputError("y has both texts and numbers for labels, which have no order. Use one kind of them.")
+        raise InputError("y mixes strings and numbers, which cannot be sorted. Use labels of one type.")
     return y
 
 
 def read_layers(found: NetworkAndImages, layer: Any = None) -> tuple[list[str], str]:
-    """The layers that are read, by their names, and how they are pooled.
+    """Return the names of the layers to read, and their pooling.
 
     Parameters
     ----------
     found : NetworkAndImages
-        Whose they are.
+        Network and its estimator.
     layer : int, str, list of these, or None
-        As ``layers`` of `PretrainedFeatureExtractor`. None takes those that the estimator itself reads: an extractor's
-        own, and of all others the last stage.
+        As ``layers`` of `PretrainedFeatureExtractor`. None uses the layers of a feature
+        extractor, and the last stage of other estimators.
 
     Raises
     ------
     BackboneError
-        Where there is no such layer.
+        If a layer does not exist.
     """
     owner = found.owner
     pooling = fitted_pooling(owner)

@@ -1,4 +1,4 @@
-"""Where in a picture the evidence for a class lies: by the gradient of its logit, and by covering places up."""
+"""Evidence for a class in images, by gradients (Grad-CAM) and by occlusion."""
 
 import copy
 from collections.abc import Iterator
@@ -26,120 +26,127 @@ from sktl._threads import bounded_threads
 from sktl.backbones import Backbone
 from sktl.exceptions import InputError
 
-_AT_ONCE = 256  # copies of a picture, each with another place covered: for a small stride there are tens of thousands
-_CELLS = 7  # the sides of a picture in squares that cover it, by default: as many as a usual network's last stage has
+_AT_ONCE = 256  # covered copies of an image per batch: a small stride makes tens of thousands
+_CELLS = 7  # default squares per side of an image, as positions of a usual last stage
 
 
 def grad_cam(activations: Tensor, gradients: Tensor) -> Tensor:
-    """Where a layer holds evidence for a class: Grad-CAM's map.
+    """Compute Grad-CAM maps from the output and the gradients of a layer.
 
-    Each channel is weighted by the mean of its gradient over all places; the map is the weighted sum over the channels,
-    and 0 where that is negative: such places speak for other classes.
+    Each channel is weighted by the mean of its gradient over all positions. The map is
+    the weighted sum of the channels, with negative values, which are evidence for other
+    classes, set to 0.
 
     Parameters
     ----------
     activations : Tensor of shape (n, channels, height, width)
-        What the layer gives for each picture.
+        Output of the layer for each image.
     gradients : Tensor of shape (n, channels, height, width)
-        The gradient of each picture's logit (the output in front of the softmax) of one class with respect to that.
+        Gradient of the logit of one class (the output before the softmax) of each image
+        with respect to ``activations``.
 
     Returns
     -------
     Tensor of shape (n, height, width)
-        Zero or more. Only the places of one picture can be compared: there is no unit.
+        Nonnegative maps. Only values within one image can be compared, because they
+        have no unit.
 
     Raises
     ------
     InputError
-        Where the two differ in shape, or are no maps.
+        If the shapes differ or do not have four dimensions.
 
     See Also
     --------
-    GradCAMDisplay : The maps of a fitted classifier, over its pictures.
+    GradCAMDisplay : Plot the maps of a fitted classifier over its images.
 
     References
     ----------
-    .. [1] Selvaraju et al., "Grad-CAM: Visual Explanations from Deep Networks via Gradient-based Localization",
-       ICCV 2017, equations 1 and 2.
+    .. [1] Selvaraju et al., "Grad-CAM: Visual Explanations from Deep Networks via
+           Gradient-based Localization", ICCV 2017, equations 1 and 2.
 
     Examples
     --------
     >>> import torch
     >>> from sktl.inspection import grad_cam
-    >>> activations = torch.tensor([[[[1.0, 2.0]], [[0.0, 3.0]]]])  # two channels, one row of two places
+    >>> activations = torch.tensor([[[[1.0, 2.0]], [[0.0, 3.0]]]])  # two channels
     >>> gradients = torch.tensor([[[[0.5, 1.5]], [[-1.0, -1.0]]]])
     >>> grad_cam(activations, gradients)  # weights 1 and -1
     tensor([[[1., 0.]]])
     """
     if activations.ndim != 4 or activations.shape != gradients.shape:
         raise InputError(
-            f"activations has the shape {tuple(activations.shape)} and gradients {tuple(gradients.shape)}. Both have "
-            "to be (n, channels, height, width)."
+            "activations and gradients must both have the shape (n, channels, height, width). Got "
+            f"{tuple(activations.shape)} and {tuple(gradients.shape)} instead."
         )
     weights = gradients.mean((2, 3), keepdim=True)  # equation 1
     return (weights * activations).sum(1).relu()  # equation 2
 
 
 def find_network(estimator: Any, X: Any, what: str) -> tuple[NetworkClassifier, Any]:
-    """The fitted classifier with a network inside an estimator, and what reaches it of ``X``.
+    """Return the fitted network classifier in an estimator, and ``X`` as it reaches it.
 
     Raises
     ------
     NotFittedError
-        Where the estimator is not fitted.
+        If the estimator is not fitted.
     InputError
-        Where there is none in it, or a regressor.
+        If it does not contain a network that predicts classes.
     """
-    found = require_fitted(estimator, "net_", "it has no network of its own that ends in classes")
+    found = require_fitted(estimator, "net_", "it does not contain a network that predicts classes")
     fitted = found.estimator
     if not isinstance(fitted, NetworkClassifier):
-        kind = "a regressor" if is_regressor(fitted) else "no classifier"
+        kind = "a regressor" if is_regressor(fitted) else "not a classifier"
         raise InputError(
-            f"{what} shows the evidence for a class, and {type(fitted).__name__} is {kind}: no place speaks for a "
-            "number rather than for another one. Give a FineTunedClassifier, a DistilledClassifier or a compressor."
+            f"{what} shows the evidence for a class, but {type(fitted).__name__} is {kind}. Pass a "
+            "FineTunedClassifier, a DistilledClassifier or a compressor."
         )
     return fitted, found.reached_by(X)
 
 
-def read_pictures(fitted: NetworkClassifier, X: Any, n_pictures: int) -> tuple[np.ndarray, int]:
-    """The first pictures of a table as the network sees them, (n, height, width, channels), uint8; and how many it has.
+def network_inputs(fitted: NetworkClassifier, X: Any, n_images: int) -> tuple[np.ndarray, int]:
+    """Return the first images as the network sees them, and the number of all images.
+
+    The images are uint8 of shape (n, height, width, channels).
 
     Raises
     ------
     ImageError
-        Where ``X`` is no table of pictures, or one cannot be read.
+        If ``X`` does not contain images, or an image cannot be read.
     """
     images = check_images(fitted, X, reset=False)
-    some = images.take(range(min(n_pictures, len(images))))
+    some = images.take(range(min(n_images, len(images))))
     prefix = FrozenPrefix(PrefixSpec(fitted.backbone_, ()), Runtime.of(fitted, cache=None))
     return prefix.run(some)[0], len(images)
 
 
-def class_probabilities(fitted: NetworkClassifier, pictures: np.ndarray) -> np.ndarray:
-    """Probabilities (n, n_classes) of pictures as the network sees them, by the numerics with which it predicts."""
+def class_probabilities(fitted: NetworkClassifier, images: np.ndarray) -> np.ndarray:
+    """Return the probabilities (n, n_classes) of network inputs."""
     prefix = frozen_prefix(fitted, fitted.freeze_depth_, None)
-    # ONNX Runtime would round otherwise, and take seconds to start.
+    # ONNX Runtime rounds differently and takes seconds to start.
     run = get_runner(prefix.spec, prefix.runtime, "torch")
     size = _batch_size(fitted.backbone_, prefix.runtime.device)
-    parts = [fitted.net_.outputs(run(batch)[0]) for (batch,) in _batches(size, pictures)]
+    parts = [fitted.net_.outputs(run(batch)[0]) for (batch,) in _batches(size, images)]
     return softmax(np.concatenate(parts), axis=1)
 
 
 def gradient_maps(
-    fitted: NetworkClassifier, pictures: np.ndarray, classes: np.ndarray, layer: "int | str | None" = None
+    fitted: NetworkClassifier, images: np.ndarray, classes: np.ndarray, layer: "int | str | None" = None
 ) -> tuple[np.ndarray, str]:
-    """Grad-CAM's map of each picture, as large as the picture, and the layer that it is of.
+    """Return a Grad-CAM map in the size of each image, and the name of the layer.
 
     Parameters
     ----------
     fitted : NetworkClassifier
-        It stays as it is, to the bit: no parameter gets a gradient, and nothing leaves eval mode.
-    pictures : ndarray of shape (n, height, width, channels), dtype uint8
-        As the network sees them.
+        Fitted classifier. It is not changed: parameters get no gradients, and all
+        modules stay in eval mode.
+    images : ndarray of shape (n, height, width, channels), dtype uint8
+        Images as the network sees them.
     classes : ndarray of shape (n,)
-        The number of the class that evidence is looked for, of each picture.
+        Index of the class whose evidence is shown, for each image.
     layer : int or str, default=None
-        A stage or layer; None takes the last stage with more than one place that the logits depend on.
+        A stage or layer. None uses the last stage with several positions that affect
+        the logits.
 
     Returns
     -------
@@ -149,38 +156,38 @@ def gradient_maps(
     Raises
     ------
     InputError
-        Where there is no such map: the network is one of integers, or the layer has no places, or no part in the
-        logits.
+        If the network is quantized, or the layer has no positions or does not affect
+        the logits.
     BackboneError
-        Where there is no such layer.
+        If the layer does not exist.
     """
     if not fitted.net_.is_trainable:
         raise InputError(
-            "method='gradcam' needs gradients, which a network of integers does not have. Use method='occlusion', or "
-            "the estimator that was quantized."
+            "method='gradcam' needs gradients, which a quantized network does not have. Use method='occlusion', or "
+            "pass the estimator that was quantized."
         )
     for name in _candidates(fitted.backbone_, layer):
-        # A user's inference mode would leave no gradients at all.
+        # Inference mode set by the user would disable gradients.
         with bounded_threads(), torch.inference_mode(False):
             network = _WatchedNetwork(fitted, name)
             size = _batch_size(fitted.backbone_, network.device)
-            parts = [network.gradients(*batch) for batch in _batches(size, pictures, classes)]
+            parts = [network.gradients(*batch) for batch in _batches(size, images, classes)]
         if any(bool(gradients.any()) for _, gradients in parts):
             maps = torch.cat([grad_cam(*part) for part in parts])[:, None]
-            return _enlarged(maps, pictures.shape[1:3]), name
-    asked = f"layer={layer!r}" if layer is not None else "no stage"
+            return _enlarged(maps, images.shape[1:3]), name
+    asked = f"layer={layer!r}" if layer is not None else "any stage"
     raise InputError(
-        f"method='gradcam' needs a layer whose places the logits depend on, and {asked} of {fitted.backbone_.name!r} "
-        "is one (of the last stage of a transformer with pooling='cls', for example, only the class token is used). "
-        "Name an earlier layer, or use method='occlusion'."
+        f"method='gradcam' does not support {asked} of {fitted.backbone_.name!r}: the logits do not depend on the "
+        "positions of its output (with pooling='cls', for example, only the class token of the last stage is used). "
+        "Use an earlier layer, or method='occlusion'."
     )
 
 
 def _enlarged(maps: Tensor, size: tuple[int, int]) -> np.ndarray:
-    """Maps (n, 1, rows, columns) as large as the images, (n, height, width): smooth, the middles of places in place.
+    """Resize maps (n, 1, rows, columns) to (n, height, width) by cubic interpolation.
 
-    Bilinear interpolation has edges at the middles of places, which are seen as crosses. A cubic one runs below zero
-    beside a peak, where there is no less evidence than none.
+    Bilinear interpolation has visible edges at the centers of positions. Negative
+    values next to a peak of the cubic one are set to 0.
     """
     enlarged = nn.functional.interpolate(maps, size=size, mode="bicubic", align_corners=False)
     return enlarged[:, 0].relu().numpy()
@@ -188,38 +195,39 @@ def _enlarged(maps: Tensor, size: tuple[int, int]) -> np.ndarray:
 
 def occlusion_maps(
     fitted: NetworkClassifier,
-    pictures: np.ndarray,
+    images: np.ndarray,
     classes: np.ndarray,
     patch_size: "int | None",
     stride: "int | None",
 ) -> np.ndarray:
-    """How much of a class's probability is lost where a square of the weights' mean colour covers the picture.
+    """Return the drop in probability of a class when squares cover the image.
 
     Parameters
     ----------
     fitted : NetworkClassifier
-        Of any precision.
-    pictures : ndarray of shape (n, height, width, channels), dtype uint8
-        As the network sees them.
+        Fitted classifier of any precision.
+    images : ndarray of shape (n, height, width, channels), dtype uint8
+        Images as the network sees them.
     classes : ndarray of shape (n,)
-        The number of the class, of each picture.
+        Index of the class of each image.
     patch_size : int or None
-        Side of the square in pixels; None takes a seventh of the picture's shorter side.
+        Side of the square in pixels. None uses a seventh of the shorter side of the
+        image.
     stride : int or None
-        Pixels from one square to the next; None takes half of a square's side.
+        Distance between adjacent squares in pixels. None uses half of ``patch_size``.
 
     Returns
     -------
     ndarray of shape (n, height, width), float32
-        For each pixel the mean over all squares that cover it, the nearer its middle the more. Negative where the class
-        gains.
+        Mean drop of all squares that cover a pixel, weighted by the distance to their
+        centers. Negative if the probability increases.
 
     Raises
     ------
     InputError
-        Where the square does not fit into the picture, or the stride leaves gaps.
+        If the square does not fit into the image, or the stride leaves gaps.
     """
-    height, width = pictures.shape[1:3]
+    height, width = images.shape[1:3]
     patch_size = _check_pixels("patch_size", patch_size, max(1, min(height, width) // _CELLS), min(height, width))
     stride = _check_pixels("stride", stride, max(1, patch_size // 2), patch_size)
     places = [
@@ -228,18 +236,18 @@ def occlusion_maps(
         for column in _starts(width, patch_size, stride)
     ]
     gray = np.clip(np.rint(255 * np.array(fitted.backbone_.preprocessing.mean)), 0, 255).astype(np.uint8)
-    # Equal weights would give blocks with edges, which no square has anything to do with.
+    # Equal weights would show block edges that are artifacts.
     window = np.sin(np.pi * (np.arange(patch_size) + 0.5) / patch_size).astype(np.float32) ** 2
     window = np.outer(window, window)
     covers = np.zeros((height, width), np.float32)
     for place in places:
         covers[place] += window
-    maps = np.zeros(pictures.shape[:3], np.float32)
+    maps = np.zeros(images.shape[:3], np.float32)
     with bounded_threads():
-        before = class_probabilities(fitted, pictures)
-        for picture, index, whole, total in zip(pictures, classes, before, maps, strict=True):
+        before = class_probabilities(fitted, images)
+        for image, index, whole, total in zip(images, classes, before, maps, strict=True):
             for (some,) in _batches(_AT_ONCE, places):
-                covered = np.repeat(picture[None], len(some), axis=0)
+                covered = np.repeat(image[None], len(some), axis=0)
                 for copied, place in zip(covered, some, strict=True):
                     copied[place] = gray
                 lost = whole[index] - class_probabilities(fitted, covered)[:, index]
@@ -249,45 +257,45 @@ def occlusion_maps(
 
 
 class _WatchedNetwork:
-    """The whole network of a classifier, of which the gradient at one layer can be asked.
+    """Network of a classifier that computes the gradient at one layer.
 
-    It is put together of `backbone_`, which holds what was trained too, and the head: where all stages are frozen, what
-    is trained begins behind their pooled output and has no layer to look at.
+    It joins `backbone_`, which contains the trained stages, and the head. If all stages
+    are frozen, the trained network starts after the pooling and has no layers.
     """
 
     def __init__(self, fitted: NetworkClassifier, layer: str):
         backbone, last = fitted.backbone_, fitted.backbone_.stages[-1].name
         self.device = resolve_device(fitted.net_.device)
         self._normalization = Normalization(backbone.preprocessing).to(self.device)
-        # It shares the memory of the weights, of which none asks for gradients.
+        # It shares the memory of the weights, none of which requires gradients.
         self._stages = _watched(backbone.feature_graph([layer, last])).to(self.device)
         self._head = copy.deepcopy(fitted.net_.module_.head).to(self.device).eval().requires_grad_(False)
         self._pooling = (fitted_pooling(fitted), backbone.channel_axis(last), backbone.has_cls_token(last))
         self._layout = (backbone.channel_axis(layer), backbone.has_cls_token(layer), places(backbone, layer))
 
-    def run(self, pictures: np.ndarray) -> tuple[Tensor, Tensor]:
-        """The layer's output as it is, and the logits (n, n_classes), which come from it."""
-        activations, last = self._stages(self._normalization(torch.from_numpy(pictures).to(self.device)))
+    def run(self, images: np.ndarray) -> tuple[Tensor, Tensor]:
+        """Return the output of the layer, and the logits (n, n_classes)."""
+        activations, last = self._stages(self._normalization(torch.from_numpy(images).to(self.device)))
         return activations, self._head(pool(last, *self._pooling))
 
-    def gradients(self, pictures: np.ndarray, classes: np.ndarray) -> tuple[Tensor, Tensor]:
-        """The layer's output, and the gradients of the classes' logits, (n, channels, height, width) each."""
+    def gradients(self, images: np.ndarray, classes: np.ndarray) -> tuple[Tensor, Tensor]:
+        """Return the output and its gradients, as (n, channels, height, width)."""
         with torch.enable_grad():
-            activations, logits = self.run(pictures)
-            # Each picture's logit depends on that picture alone, so that one backward pass serves the batch.
+            activations, logits = self.run(images)
+            # Each logit depends on one image, so one backward pass suffices for the batch.
             chosen = logits[torch.arange(len(classes)), torch.from_numpy(classes)].sum()
             gradients = torch.autograd.grad(chosen, activations, materialize_grads=True)[0]
         return self._as_maps(activations.detach()), self._as_maps(gradients)
 
     def _as_maps(self, values: Tensor) -> Tensor:
-        """Channels second, places in rows and columns, on the CPU."""
+        """Move channels to axis 1 and positions to rows and columns, on the CPU."""
         channel_axis, has_cls_token, grid = self._layout
         values = values.movedim(channel_axis, 1).flatten(2)
         return values[:, :, int(has_cls_token) :].unflatten(2, grid).float().cpu()
 
 
 def _watched(module: fx.GraphModule) -> fx.GraphModule:
-    """Let gradients end at the first of a graph's outputs: nothing before it is kept for them."""
+    """Make the first output of a graph a leaf, so that gradients stop there."""
     output = next(node for node in reversed(module.graph.nodes) if node.op == "output")
     watched = output.args[0][0]
     with module.graph.inserting_after(watched):
@@ -302,7 +310,7 @@ def _as_leaf(activations: Tensor) -> Tensor:
 
 
 def places(backbone: Backbone, layer: str) -> tuple[int, int]:
-    """How many rows and columns of places a layer's output has; (1, 1) where it has no places that are known."""
+    """Return the rows and columns of a layer's output, or (1, 1) if it has none."""
     shape = list(backbone.output_shape(layer))
     if len(shape) > 1:
         axis = backbone.channel_axis(layer)
@@ -311,7 +319,7 @@ def places(backbone: Backbone, layer: str) -> tuple[int, int]:
         return shape[0], shape[1]
     if len(shape) != 1 or len(backbone.output_shape(layer)) == 1:
         return 1, 1
-    # Tokens of a transformer: square patches of the picture, row by row.
+    # Tokens of a transformer: square patches of the image, row by row.
     n_tokens = shape[0] - backbone.has_cls_token(layer)
     height, width = backbone.preprocessing.crop_shape
     n_rows = round((n_tokens * height / width) ** 0.5)
@@ -321,20 +329,23 @@ def places(backbone: Backbone, layer: str) -> tuple[int, int]:
 
 
 def _candidates(backbone: Backbone, layer: "int | str | None") -> list[str]:
-    """The layers to try: the one named, or the stages with several places, the last one first."""
+    """Return the given layer, or all spatial stages from the last one on."""
     if layer is not None:
         if not isinstance(layer, str | Integral):
-            raise InputError(f"layer={layer!r} has to be one stage, by its number or name, or one layer by its name.")
+            raise InputError(
+                "The 'layer' parameter must be the index or name of one stage, or the name of one layer. Got "
+                f"{layer!r} instead."
+            )
         (layer,) = name_layers(backbone, layer)
         found = [layer] if places(backbone, layer) != (1, 1) else []
     else:
         found = [stage.name for stage in reversed(backbone.stages) if places(backbone, stage.name) != (1, 1)]
     if not found:
         shapes = {stage.name: stage.output_shape for stage in backbone.stages}
-        asked = f"layer={layer!r}, of shape {backbone.output_shape(layer)}," if layer is not None else "no stage"
+        asked = f"layer={layer!r}, of shape {backbone.output_shape(layer)}," if layer is not None else "any stage"
         raise InputError(
-            f"method='gradcam' needs a layer whose output has rows and columns of places, and {asked} of "
-            f"{backbone.name!r} is one. The stages give {shapes}. Name another layer, or use method='occlusion'."
+            f"method='gradcam' does not support {asked} of {backbone.name!r}: its output has no rows and columns. "
+            f"The stages have the shapes {shapes}. Use another layer, or method='occlusion'."
         )
     return found
 
@@ -349,7 +360,7 @@ def _batches(size: int, *arrays: Any) -> Iterator[list[Any]]:
 
 
 def _starts(length: int, patch_size: int, stride: int) -> list[int]:
-    """Where squares begin; the last one ends at the border."""
+    """Return the first pixels of the squares; the last square ends at the border."""
     return [*range(0, length - patch_size, stride), length - patch_size]
 
 
@@ -357,6 +368,6 @@ def _check_pixels(name: str, value: "int | None", default: int, most: int) -> in
     if value is None:
         return default
     if isinstance(value, bool) or not hasattr(value, "__index__") or not 1 <= value <= most:
-        what = "the picture's shorter side" if name == "patch_size" else "patch_size: a larger one leaves gaps"
-        raise InputError(f"{name}={value!r} has to be a number of pixels from 1 to {most}, {what}.")
+        what = "the shorter side of the image" if name == "patch_size" else "patch_size"
+        raise InputError(f"The '{name}' parameter must be an int from 1 to {most} ({what}). Got {value!r} instead.")
     return int(value)

@@ -1,4 +1,4 @@
-"""Scores in figures: what they are called, how sure they are, and on which axis they are drawn."""
+"""Names, standard errors and axis limits of scores."""
 
 import warnings
 from typing import Any
@@ -8,20 +8,20 @@ from sklearn.base import is_classifier, is_regressor
 
 from sktl._estimators._checked_table import as_targets
 
-_LEAST_SPAN = 0.2  # of an axis of scores, as a share of their range
-_MARGIN = 0.58  # from the middle to either end, by the span
+_LEAST_SPAN = 0.2  # minimum span of the axis, relative to the range of scores
+_MARGIN = 0.58  # distance from the middle to each end, relative to the span
 _N_SAMPLES = 100
 
 
 def score_name(estimator: Any, scoring: Any = None) -> str:
-    """What a score is, in words.
+    """Return the name of a score.
 
     Parameters
     ----------
     estimator : estimator
-        Whose own score it is, where ``scoring`` is None.
+        Estimator whose default score is named by default.
     scoring : str, callable or None, default=None
-        As in scikit-learn; a callable without a name is a "score".
+        As in scikit-learn. A callable without a name is called "score".
     """
     if isinstance(scoring, str):
         return scoring
@@ -31,42 +31,43 @@ def score_name(estimator: Any, scoring: Any = None) -> str:
 
 
 def score_limits(low: float, high: float) -> tuple[float, float]:
-    """Limits of an axis of scores, with room at both ends, that do not make much of little.
+    """Return axis limits with margins that do not exaggerate small differences.
 
-    An axis that ends where the scores do makes a trend of any noise. Scores between 0 and 1 get a fifth of that range
-    at least; others a fifth of the largest of them.
+    The limits span at least a fifth of the range from 0 to 1 for scores in this range,
+    and a fifth of the largest score otherwise. Tight limits would turn noise into a
+    trend.
 
     Parameters
     ----------
     low, high : float
-        What has to lie inside, error bars included.
+        Range of the scores, including error bars.
     """
     is_share = low >= 0 and high <= 1
     span = max(high - low, _LEAST_SPAN * (1.0 if is_share else max(abs(low), abs(high), 1e-9)))
     middle = (low + high) / 2
-    if is_share:  # there is nothing to be seen below 0 and above 1
+    if is_share:  # no score is below 0 or above 1
         middle = min(max(middle, span / 2), 1 - span / 2)
     return middle - _MARGIN * span, middle + _MARGIN * span
 
 
 def score_with_error(scorer: Any, model: Any, X: Any, y: Any, sample_weight: Any = None) -> tuple[float, float]:
-    """A score, and its standard error: how much it would differ for other images of the same kind.
+    """Return a score and its standard error over 100 bootstrap samples of the rows.
 
-    The model predicts once; the score is taken of 100 bootstrap samples of what it predicted.
+    The model predicts only once.
 
     Parameters
     ----------
     scorer : callable
-        Of scikit-learn, or a function of the user's, which is called with the model and the images, once: what it does
-        with them is not known, and its error is NaN.
+        Scorer of scikit-learn, or a function of the user. The function is called once
+        with the model and the images; its error is NaN.
     model : estimator
-        Fitted.
+        Fitted estimator.
     X : array-like of images
         The images.
-    y : array-like of shape (n_images,) or (n_images, n_targets)
-        Their labels or targets.
-    sample_weight : array-like of shape (n_images,), default=None
-        Their weights.
+    y : array-like of shape (n_samples,) or (n_samples, n_targets)
+        Labels or targets of the images.
+    sample_weight : array-like of shape (n_samples,), default=None
+        Weights of the rows.
     """
     weight = None if sample_weight is None else np.asarray(sample_weight)
     if not hasattr(scorer, "_score_func"):
@@ -80,13 +81,13 @@ def score_with_error(scorer: Any, model: Any, X: Any, y: Any, sample_weight: Any
     whole = score(np.arange(len(y)))
     rng = np.random.RandomState(0)
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # a sample may lack a class
+        warnings.simplefilter("ignore")  # a bootstrap sample may lack a class
         drawn = [score(rng.randint(len(y), size=len(y))) for _ in range(_N_SAMPLES)]
     return whole, float(np.nanstd(drawn)) if np.isfinite(drawn).any() else np.nan
 
 
 class _Answers:
-    """A fitted model that has been given its images: what is asked of it are rows."""
+    """Fitted model with cached predictions, which predicts for positions of rows."""
 
     def __init__(self, model: Any, X: Any) -> None:
         self._model, self._X = model, X
@@ -98,11 +99,11 @@ class _Answers:
             return found
 
         def answer(rows: np.ndarray) -> np.ndarray:
-            if name not in self._known:  # scikit-learn looks for methods that it does not call
+            if name not in self._known:  # lazily: scikit-learn looks up methods that it does not call
                 self._known[name] = np.asarray(found(self._X))
             return self._known[name][rows]
 
-        answer.__name__ = name  # which scikit-learn goes by
+        answer.__name__ = name  # scikit-learn reads the name
         return answer
 
     def __sklearn_tags__(self) -> Any:

@@ -1,4 +1,4 @@
-"""Small pictures at the points that they belong to, where there is room for them."""
+"""Thumbnails at the points of a scatter plot, as far as there is room."""
 
 import importlib
 from collections.abc import Sequence
@@ -10,49 +10,49 @@ from PIL import Image
 from sktl.inspection._decoded_images import as_rgb
 
 _BORDER = 2.0  # in points of 1/72 inch, as all lengths here
-_GAP = 3.0  # between two of them
-_SHARPNESS = 4  # pixels that are kept for each point: enough for 288 per inch
+_GAP = 3.0  # between two thumbnails
+_SHARPNESS = 4  # pixels per point: enough for 288 dpi
 
 
 def place_thumbnails(
     ax: Any, points: np.ndarray, photos: Sequence["np.ndarray | None"], *, size: float, most: int, colors: Sequence[Any]
 ) -> tuple[list[int], list[Any]]:
-    """Show pictures where they lie, none of which covers another one or leaves the frame.
+    """Draw thumbnails that neither overlap nor leave the frame.
 
-    Each is the one that lies farthest from those that are shown already, so that a few show all of a map, what lies
-    alone as well as what lies in a crowd; this ends where there is no room for another one.
+    Each thumbnail is the one farthest from those already drawn, so that a few represent
+    crowded and sparse regions alike.
 
     Parameters
     ----------
     ax : matplotlib Axes
-        With its final limits. There is room, or not, for the size that it has now.
+        Axes with its final limits. Its current size determines the available room.
     points : ndarray of shape (n, 2)
-        Where the pictures lie.
+        Coordinates of the images.
     photos : sequence of ndarray of shape (height, width, channels), dtype uint8
-        One for each point, asked for only where there is room; None for one that cannot be read.
+        Images, accessed only if they are drawn; None for one that cannot be read.
     size : float
-        Of their longer sides.
+        Length of the longer side.
     most : int
-        How many to show at most.
-    colors : sequence of matplotlib colours
-        Of their borders.
+        Maximum number of thumbnails.
+    colors : sequence of matplotlib colors
+        Colors of the borders.
 
     Returns
     -------
     positions : list of int
-        Which ones are shown.
+        Indices of the drawn images.
     boxes : list of matplotlib AnnotationBbox
-        What shows them.
+        The thumbnails.
     """
     figure = ax.figure.canvas.figure
-    figure.draw_without_rendering()  # the layout decides how large the axes are
+    figure.draw_without_rendering()  # the layout determines the size of the axes
     scale = figure.dpi / 72
     side = (size + 2 * _BORDER) * scale
     pixels = ax.transData.transform(points)
     inside = (np.abs(pixels - ax.bbox.get_points().mean(0)) <= ax.bbox.size / 2 - side / 2).all(1)
-    # Squares do not overlap where their middles are so far apart along one of the axes.
+    # Squares do not overlap if their centers are this far apart along one axis.
     gap = side + _GAP * scale
-    distances = np.where(inside, np.inf, -np.inf)  # from the nearest that is shown
+    distances = np.where(inside, np.inf, -np.inf)  # distance to the nearest thumbnail
     from_middle = np.abs(pixels - np.median(pixels, axis=0)).max(1)
     positions: list[int] = []
     boxes: list[Any] = []
@@ -69,13 +69,13 @@ def place_thumbnails(
 
 
 def _add(ax: Any, point: np.ndarray, photo: np.ndarray, size: float, color: Any) -> Any:
-    """One picture, its longer side of this size, with a border."""
+    """Draw one image with a border at a point."""
     offsetbox = importlib.import_module("matplotlib.offsetbox")
-    picture = Image.fromarray(as_rgb(photo))
-    picture.thumbnail((int(_SHARPNESS * size), int(_SHARPNESS * size)))  # the figure need not keep the whole one
-    image = offsetbox.OffsetImage(np.asarray(picture), zoom=size / max(picture.size))
-    # A plate behind the picture: a line around it would lie half below it.
+    thumbnail = Image.fromarray(as_rgb(photo))
+    thumbnail.thumbnail((int(_SHARPNESS * size), int(_SHARPNESS * size)))  # saves memory of the figure
+    image = offsetbox.OffsetImage(np.asarray(thumbnail), zoom=size / max(thumbnail.size))
+    # A filled box behind the image: half of an outline would be hidden.
     plate = {"facecolor": color, "linewidth": 0}
     box = offsetbox.AnnotationBbox(image, tuple(point), pad=_BORDER, fontsize=1, bboxprops=plate, zorder=4)
-    box.set_in_layout(False)  # it lies inside the frame
+    box.set_in_layout(False)  # the layout can ignore it, since it is inside the frame
     return ax.add_artist(box)

@@ -1,4 +1,4 @@
-"""Losses and score of a training, epoch by epoch."""
+"""Losses and scores of each training epoch."""
 
 import numpy as np
 
@@ -9,41 +9,43 @@ from sktl.inspection._score_axis import score_name
 
 
 class TrainingCurveDisplay:
-    """Training and validation loss of each epoch, and the validation score beside them.
+    """Visualization of the loss and the validation score of each training epoch.
 
-    It is recommended to use `from_estimator` or `from_history` to create one. All parameters are stored as attributes.
+    It is recommended to use `from_estimator` or `from_history` to create a display. All
+    parameters are stored as attributes.
 
     Parameters
     ----------
     train_loss : array-like of shape (n_epochs,)
-        Loss of the rows that are learnt from.
+        Training loss of each epoch.
     valid_loss : array-like of shape (n_epochs,), default=None
-        Loss of the rows that are judged on, NaN in epochs where there were none.
+        Validation loss of each epoch, NaN for epochs without validation rows.
     valid_score : array-like of shape (n_epochs,), default=None
-        Their score.
+        Validation score of each epoch.
     best_epoch : int, default=None
-        The epoch whose weights are kept; 0 is the untouched start.
+        The epoch whose weights were kept; 0 is the untrained start.
     score_name : str, default="score"
-        What the score is.
+        Name of the score.
     start_loss : float, default=None
-        Validation loss of the untouched start, drawn as epoch 0.
+        Validation loss of the untrained start, drawn as epoch 0.
     start_score : float, default=None
-        Its validation score.
+        Validation score of the untrained start.
 
     Attributes
     ----------
     ax_ : matplotlib Axes
-        With the losses.
+        Axes with the losses.
     score_ax_ : matplotlib Axes or None
-        With the validation score, where there is one.
+        Axes with the validation score, if there is one.
     figure_ : matplotlib Figure
-        With both of them.
+        Figure containing the axes.
     lines_ : list of matplotlib Line2D
-        The curves: training loss, then validation loss and validation score where there are any.
+        Curves of the training loss and, if there are validation rows, of the validation
+        loss and the validation score.
 
     See Also
     --------
-    LRRangeDisplay : The loss against the learning rate, before a training.
+    LRRangeDisplay : Plot the loss against the learning rate, before training.
 
     Examples
     --------
@@ -51,8 +53,8 @@ class TrainingCurveDisplay:
     >>> from sktl import FineTunedClassifier
     >>> from sktl.inspection import TrainingCurveDisplay
     >>> X, y = load_digits(return_X_y=True)
-    >>> model = FineTunedClassifier(max_epochs=3, early_stopping=True, random_state=0).fit(X[:200] / 16, y[:200])
-    >>> display = TrainingCurveDisplay.from_estimator(model)
+    >>> model = FineTunedClassifier(max_epochs=3, early_stopping=True, random_state=0)
+    >>> display = TrainingCurveDisplay.from_estimator(model.fit(X[:200] / 16, y[:200]))
     >>> display.valid_score.shape
     (3,)
     """
@@ -78,30 +80,33 @@ class TrainingCurveDisplay:
 
     @classmethod
     def from_estimator(cls, estimator, *, ax=None, line_kw=None):
-        """Draw the training of a fitted estimator.
+        """Plot the training history of a fitted estimator.
 
         Parameters
         ----------
         estimator : estimator
-            With ``history_``: fine-tuned, or a pipeline or search with such an estimator in it.
+            Fitted estimator with a ``history_``, or a pipeline or search that contains
+            one.
         ax : matplotlib Axes, or array-like of two, default=None
-            Where to draw, see `plot`.
+            Axes to draw on. If None, a new figure is created. A single Axes is divided
+            in two if there is a validation score; two Axes show the losses and the
+            score.
         line_kw : dict, default=None
-            Keywords for matplotlib's ``plot`` of all curves.
+            Keyword arguments passed to matplotlib's ``plot`` to draw the curves.
 
         Returns
         -------
         display : TrainingCurveDisplay
-            With the data, and with what was drawn.
+            Object that stores the computed values and the matplotlib artists.
 
         Raises
         ------
         NotFittedError
-            Where the estimator is not fitted.
+            If the estimator is not fitted.
         InputError
-            Where it has no ``history_``, or an empty one.
+            If the estimator has no ``history_``, or an empty one.
         MissingDependencyError
-            Where matplotlib is not installed.
+            If matplotlib is not installed.
         """
         check_matplotlib(cls)
         trained = require_fitted(estimator, "history_", "it was not trained in epochs").estimator
@@ -110,52 +115,56 @@ class TrainingCurveDisplay:
 
     @classmethod
     def from_history(cls, history, *, best_epoch=None, score_name="score", ax=None, line_kw=None):
-        """Draw a history.
+        """Plot a training history.
 
         Parameters
         ----------
         history : skorch.history.History or list of dict
-            One row per epoch, with ``train_loss``, and ``valid_loss`` and ``valid_score`` where there are any. A
-            history of sktl has those of the untouched start as ``start``.
+            One row per epoch with ``train_loss`` and, optionally, ``valid_loss`` and
+            ``valid_score``. The values of the untrained start are read from the
+            attribute ``start`` of the ``history_`` of an sktl estimator.
         best_epoch : int, default=None
-            The epoch whose weights are kept; 0 is the untouched start.
+            The epoch whose weights were kept; 0 is the untrained start.
         score_name : str, default="score"
-            What the score is.
+            Name of the score.
         ax : matplotlib Axes, or array-like of two, default=None
-            Where to draw, see `plot`.
+            Axes to draw on. If None, a new figure is created. A single Axes is divided
+            in two if there is a validation score; two Axes show the losses and the
+            score.
         line_kw : dict, default=None
-            Keywords for matplotlib's ``plot`` of all curves.
+            Keyword arguments passed to matplotlib's ``plot`` to draw the curves.
 
         Returns
         -------
         display : TrainingCurveDisplay
-            With the data, and with what was drawn.
+            Object that stores the computed values and the matplotlib artists.
 
         Raises
         ------
         InputError
-            Where the history is empty or has no ``train_loss``.
+            If the history is empty or has no ``train_loss``.
         MissingDependencyError
-            Where matplotlib is not installed.
+            If matplotlib is not installed.
         """
         check_matplotlib(cls)
         return cls._from_history(history, best_epoch, score_name).plot(ax, line_kw=line_kw)
 
     def plot(self, ax=None, *, line_kw=None):
-        """Draw the curves.
+        """Plot the losses and the validation score.
 
         Parameters
         ----------
         ax : matplotlib Axes, or array-like of two, default=None
-            Where to draw. One is divided where there is a score; two get the losses and the score; None makes a new
-            figure.
+            Axes to draw on. If None, a new figure is created. A single Axes is divided
+            in two if there is a validation score; two Axes show the losses and the
+            score.
         line_kw : dict, default=None
-            Keywords for matplotlib's ``plot`` of all curves.
+            Keyword arguments passed to matplotlib's ``plot`` to draw the curves.
 
         Returns
         -------
         display : TrainingCurveDisplay
-            This object.
+            Object that stores the computed values and the matplotlib artists.
         """
         has_score = self.valid_score is not None
         if has_score:
@@ -187,7 +196,9 @@ class TrainingCurveDisplay:
             if any(name in epoch for epoch in history)
         }
         if "train_loss" not in columns:
-            raise InputError(f"The history has {len(history)} epochs and no train_loss in them: nothing was trained.")
+            raise InputError(
+                f"The history must have epochs with a train_loss. Got {len(history)} epochs without one instead."
+            )
         start = getattr(history, "start", {})
         start = {f"start_{name}": start.get(f"valid_{name}") for name in ("loss", "score")}
         return cls(**columns, **start, best_epoch=best_epoch, score_name=score_name)
@@ -195,15 +206,15 @@ class TrainingCurveDisplay:
     def _draw(self, ax, values, line_kw, start=None, **style):
         first = 1 if start is None else 0
         values = values if start is None else np.r_[start, values]
-        # With few epochs each one is seen; a single one would not make a line at all.
+        # Markers show the epochs if they are few; a single one makes no line.
         style["marker"] = "o" if len(values) <= 30 else ""
         epochs = np.arange(first, first + len(values))
         self.lines_ += ax.plot(epochs, values, **{"markersize": 4, **style, **(line_kw or {})})
 
     def _finish(self, ax):
-        """Whole epochs on the axis, and where there is a choice of epochs, which one was kept."""
+        """Set integer ticks, and mark the epoch that was kept if there was a choice."""
         ax.xaxis.get_major_locator().set_params(integer=True, min_n_ticks=1)
         ax.grid(alpha=0.3)
         if self.best_epoch is not None and self.valid_loss is not None:
-            kept = f"epoch {self.best_epoch}" if self.best_epoch else "the start"
+            kept = f"epoch {self.best_epoch}" if self.best_epoch else "untrained start"
             ax.axvline(self.best_epoch, color=MUTED, linestyle="--", linewidth=1, zorder=0, label=f"kept: {kept}")

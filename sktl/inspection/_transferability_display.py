@@ -1,4 +1,4 @@
-"""What a score says before training, against what was measured."""
+"""Transferability scores against measured accuracies."""
 
 from collections.abc import Mapping
 
@@ -15,71 +15,75 @@ from sktl.inspection._colors import distinct_colors
 from sktl.inspection._score_axis import score_name
 from sktl.inspection._text_layout import in_legend, label_points, short
 
-_IN_PICTURE = 32  # characters of a name beside its point
-_SIZE = 45.0  # of a marker, in square points of 1/72 inch
+_IN_FIGURE = 32  # maximum number of characters of a name in the figure
+_SIZE = 45.0  # size of a marker, in square points of 1/72 inch
 
 
 class TransferabilityDisplay:
-    """Scores of candidates, known before anything is trained, against the accuracy that was measured.
+    """Visualization of transferability scores against measured accuracies.
 
-    It is recommended to use `from_estimator` to create one of a fitted `sktl.selection.BackboneSelector`, or
-    `from_ranking` of its ``ranking_``. All parameters are stored as attributes.
+    It is recommended to use `from_estimator`, with a fitted
+    `sktl.selection.BackboneSelector`, or `from_ranking`, with its ``ranking_``, to
+    create a display. All parameters are stored as attributes.
 
     Parameters
     ----------
     scores : array-like of shape (n_candidates,)
-        What was known before; a greater score shall mean a better candidate.
+        Score of each candidate, computed without training. Higher is better.
     accuracies : array-like of shape (n_candidates,)
-        What was measured, of whatever kind: accuracies, or coefficients of determination.
+        Measured accuracy, R² or other score of each candidate after training.
     names : list of str
-        Of the candidates.
+        Names of the candidates.
     groups : list of str, default=None
-        What each candidate is one of, such as the network whose layer it is: each group has a colour of its own, and
-        its name is in the legend.
+        Group of each candidate, such as the network that a layer belongs to. Each group
+        has its own color and is listed in the legend.
     score_name : str, default="score"
-        What the score is.
+        Name of the score.
     accuracy_name : str, default="accuracy"
-        What was measured.
+        Name of the measured quantity.
 
     Attributes
     ----------
     tau_ : float
-        The weighted Kendall's tau of both: 1 for the same order, 0 for orders that have nothing to do with each other,
-        -1 for the opposite one. NaN where it is not defined: of one candidate, or where all scores or all accuracies
-        are equal.
+        Weighted Kendall's tau of scores and accuracies: 1 for the same order, 0 for
+        unrelated orders, -1 for the opposite order. NaN if there is only one candidate,
+        or if all scores or all accuracies are equal.
     ax_ : matplotlib Axes
-        With the points.
+        Axes with the points.
     figure_ : matplotlib Figure
-        With the axes.
+        Figure containing the axes.
     points_ : list of matplotlib PathCollection
-        The points of each group, in the order in which the groups appear; without groups all of them.
+        Points of each group, in order of appearance, or of all candidates if ``groups``
+        is not given.
     labels_ : list of matplotlib Annotation
-        The names, in the order of the candidates.
+        Names of the candidates, in their order.
     legend_ : matplotlib Legend or None
-        Of the groups.
+        Legend of the groups.
 
     See Also
     --------
-    sktl.selection.BackboneSelector : Ranks networks and their layers by a score.
-    LayerProbeDisplay : The measured accuracy of each layer of one network.
+    sktl.selection.BackboneSelector : Rank networks and their layers by a score.
+    LayerProbeDisplay : Measure the accuracy of a linear model on each stage of a network.
 
     Notes
     -----
-    The weighted tau counts the order of good candidates more than that of bad ones, by the reciprocals of their ranks
-    in both orders: who ranks wants the best one [1]_. It is the measure of the papers on such scores [2]_. Of few
-    candidates it says little: that the best two are in the other order makes it 0.67 of five, and 0.89 of ten.
+    The weighted tau gives more weight to the order of good candidates, by the
+    reciprocals of the ranks in both orders [1]_. It is the usual measure for
+    transferability scores [2]_. It is unreliable for few candidates: if only the best
+    two are swapped, it is 0.67 for five candidates and 0.89 for ten.
 
     References
     ----------
     .. [1] Vigna, "A Weighted Correlation Index for Rankings with Ties", WWW 2015.
-    .. [2] You et al., "LogME: Practical Assessment of Pre-trained Models for Transfer Learning", ICML 2021, section 5.
+    .. [2] You et al., "LogME: Practical Assessment of Pre-trained Models for Transfer
+           Learning", ICML 2021, section 5.
 
     Examples
     --------
     >>> from sktl.inspection import TransferabilityDisplay
-    >>> display = TransferabilityDisplay(
-    ...     [0.12, 0.31, 0.44], [0.61, 0.80, 0.86], names=["stem", "layer2", "layer4"], score_name="LogME"
-    ... ).plot()
+    >>> scores, accuracies = [0.12, 0.31, 0.44], [0.61, 0.80, 0.86]
+    >>> names = ["stem", "layer2", "layer4"]
+    >>> display = TransferabilityDisplay(scores, accuracies, names=names).plot()
     >>> float(display.tau_)
     1.0
     """
@@ -94,34 +98,35 @@ class TransferabilityDisplay:
 
     @classmethod
     def from_estimator(cls, estimator, accuracies, *, accuracy_name="accuracy", ax=None, scatter_kw=None):
-        """Draw what a fitted selector ranked against measured accuracies.
+        """Plot the scores of a fitted selector against measured accuracies.
 
         Parameters
         ----------
         estimator : BackboneSelector
-            Fitted, or a pipeline or search with one in it.
+            Fitted selector, or a pipeline or search that contains one.
         accuracies : array-like of shape (n_candidates,), or dict of (str, str) to float
-            What was measured: in the order of ``ranking_``, or with (backbone, layer) as keys.
+            Measured accuracies in the order of ``ranking_``, or a dict with (backbone,
+            layer) as keys.
         accuracy_name : str, default="accuracy"
-            What was measured.
+            Name of the measured quantity.
         ax : matplotlib Axes, default=None
-            Where to draw; None makes a new figure.
+            Axes to draw on. If None, a new figure is created.
         scatter_kw : dict, default=None
-            Keywords for matplotlib's ``scatter`` of the points.
+            Keyword arguments passed to matplotlib's ``scatter`` to draw the points.
 
         Returns
         -------
         display : TransferabilityDisplay
-            With the data, and with what was drawn.
+            Object that stores the computed values and the matplotlib artists.
 
         Raises
         ------
         NotFittedError
-            Where the estimator is not fitted.
+            If the estimator is not fitted.
         InputError
-            Where there is no selector in it, and what `from_ranking` raises.
+            If the estimator does not contain a selector, or from `from_ranking`.
         MissingDependencyError
-            Where matplotlib is not installed.
+            If matplotlib is not installed.
 
         Examples
         --------
@@ -129,13 +134,14 @@ class TransferabilityDisplay:
         >>> from sktl.inspection import TransferabilityDisplay
         >>> from sktl.selection import BackboneSelector
         >>> X, y = load_digits(return_X_y=True)
-        >>> selector = BackboneSelector(layers=["stem", "layer4"]).fit(X[:100] / 16, y[:100])
+        >>> selector = BackboneSelector(layers=["stem", "layer4"])
+        >>> selector = selector.fit(X[:100] / 16, y[:100])
         >>> display = TransferabilityDisplay.from_estimator(selector, [0.95, 0.72])
         >>> display.names, display.score_name
         (['layer4', 'stem'], 'logme')
         """
         check_matplotlib(cls)
-        selector = require_fitted(estimator, "ranking_", "it ranked no networks").estimator
+        selector = require_fitted(estimator, "ranking_", "it does not rank networks").estimator
         return cls.from_ranking(
             selector.ranking_,
             accuracies,
@@ -149,35 +155,38 @@ class TransferabilityDisplay:
     def from_ranking(
         cls, ranking, accuracies, *, score_name="score", accuracy_name="accuracy", ax=None, scatter_kw=None
     ):
-        """Draw the ranking of a selector against measured accuracies.
+        """Plot the scores of a ranking against measured accuracies.
 
         Parameters
         ----------
         ranking : BackboneRanking
-            ``ranking_`` of a fitted `sktl.selection.BackboneSelector`, or any other table whose ``to_dict()`` gives
-            the columns ``backbone``, ``layer`` and ``score``.
+            The ``ranking_`` of a fitted `sktl.selection.BackboneSelector`, or another
+            table whose ``to_dict()`` returns the columns ``backbone``, ``layer`` and
+            ``score``.
         accuracies : array-like of shape (n_candidates,), or dict of (str, str) to float
-            What was measured: in the order of the ranking, or with (backbone, layer) as keys.
+            Measured accuracies in the order of the ranking, or a dict with (backbone,
+            layer) as keys.
         score_name : str, default="score"
-            What the score is.
+            Name of the score.
         accuracy_name : str, default="accuracy"
-            What was measured.
+            Name of the measured quantity.
         ax : matplotlib Axes, default=None
-            Where to draw; None makes a new figure.
+            Axes to draw on. If None, a new figure is created.
         scatter_kw : dict, default=None
-            Keywords for matplotlib's ``scatter`` of the points.
+            Keyword arguments passed to matplotlib's ``scatter`` to draw the points.
 
         Returns
         -------
         display : TransferabilityDisplay
-            With the data, and with what was drawn.
+            Object that stores the computed values and the matplotlib artists.
 
         Raises
         ------
         InputError
-            Where a candidate has no accuracy, or a dict cannot tell two candidates apart; and what `plot` raises.
+            If a candidate has no accuracy, two candidates have the same key in a dict,
+            or from `plot`.
         MissingDependencyError
-            Where matplotlib is not installed.
+            If matplotlib is not installed.
 
         Examples
         --------
@@ -189,13 +198,14 @@ class TransferabilityDisplay:
         >>> from sktl.selection import BackboneSelector
         >>> X, y = load_digits(return_X_y=True)
         >>> X, y = X[:200] / 16, y[:200]
-        >>> ranking = BackboneSelector(layers=["stem", "layer2", "layer4"]).fit(X, y).ranking_
+        >>> selector = BackboneSelector(layers=["stem", "layer2", "layer4"]).fit(X, y)
+        >>> model = LogisticRegression(max_iter=2000)
         >>> measured = {}
-        >>> for layer in ranking.to_dict()["layer"]:
+        >>> for layer in ["stem", "layer2", "layer4"]:
         ...     features = PretrainedFeatureExtractor(layers=layer).fit_transform(X)
-        ...     model = LogisticRegression(max_iter=2000)
-        ...     measured["sktl_mini", layer] = cross_val_score(model, features, y, cv=3).mean()
-        >>> display = TransferabilityDisplay.from_ranking(ranking, measured, score_name="LogME")
+        ...     score = cross_val_score(model, features, y, cv=3).mean()
+        ...     measured["sktl_mini", layer] = score
+        >>> display = TransferabilityDisplay.from_ranking(selector.ranking_, measured)
         >>> display.names
         ['layer4', 'layer2', 'stem']
         """
@@ -215,25 +225,27 @@ class TransferabilityDisplay:
         return display.plot(ax, scatter_kw=scatter_kw)
 
     def plot(self, ax=None, *, scatter_kw=None):
-        """Draw the points with their names.
+        """Plot the candidates with their names.
 
         Parameters
         ----------
         ax : matplotlib Axes, default=None
-            Where to draw; None makes a new figure. The legend of groups lies on its right, for which a figure with
-            ``layout="constrained"`` leaves room.
+            Axes to draw on. If None, a new figure is created. The legend is drawn to
+            the right of the Axes; a figure with ``layout="constrained"`` makes room for
+            it.
         scatter_kw : dict, default=None
-            Keywords for matplotlib's ``scatter`` of the points.
+            Keyword arguments passed to matplotlib's ``scatter`` to draw the points.
 
         Returns
         -------
         display : TransferabilityDisplay
-            This object.
+            Object that stores the computed values and the matplotlib artists.
 
         Raises
         ------
         ValueError
-            Where there is no candidate, lengths differ, or a score or an accuracy is no finite number.
+            If ``scores`` is empty, lengths differ, or a score or an accuracy is NaN or
+            infinite.
         """
         scores, accuracies = _finite("scores", self.scores), _finite("accuracies", self.accuracies)
         check_consistent_length(scores, accuracies, self.names, self.groups)
@@ -258,12 +270,12 @@ class TransferabilityDisplay:
                 loc="upper left", bbox_to_anchor=(1.01, 1), borderaxespad=0, fontsize="small"
             )
         radius = float(np.sqrt(max(points.get_sizes().max() for points in self.points_)) / 2)
-        # Last of all: what lies beside the axes decides how large they are.
+        # Labels come last: tick labels and the legend determine the size of the axes.
         self.labels_ = label_points(
             self.ax_,
             scores,
             accuracies,
-            [short(name, _IN_PICTURE) for name in self.names],
+            [short(name, _IN_FIGURE) for name in self.names],
             radius=radius,
             colors=[colors[one] for one in groups],
         )
@@ -275,16 +287,16 @@ class TransferabilityDisplay:
 
 
 def _in_order(accuracies, candidates):
-    """Accuracies of a dict, in the order of the candidates."""
+    """Return the values of a dict of accuracies in the order of the candidates."""
     twice = {candidate for candidate in candidates if candidates.count(candidate) > 1}
     if twice:
         raise InputError(
-            f"The ranking has {sorted(twice)} more than once, which a dict of accuracies cannot tell apart. Give them "
-            "in the order of the ranking, or the selector a dict of backbones with a name for each."
+            f"The ranking contains {sorted(twice)} more than once, so a dict of accuracies is ambiguous. Pass a list "
+            "in the order of the ranking, or pass the selector a dict of backbones with unique names."
         )
     missing = [candidate for candidate in candidates if candidate not in accuracies]
     if missing:
-        raise InputError(f"accuracies has nothing for {missing}. Its keys have to be (backbone, layer).")
+        raise InputError(f"accuracies has no value for {missing}. Its keys must be (backbone, layer) pairs.")
     return [accuracies[candidate] for candidate in candidates]
 
 
@@ -292,10 +304,12 @@ def _finite(name, values):
     with shortened_errors():
         values = column_or_1d(np.asarray(values, dtype=float))
     if not len(values) or not np.isfinite(values).all():
-        raise InputError(f"{name}={values.tolist()} has to hold a finite number for each candidate, and at least one.")
+        raise InputError(
+            f"'{name}' must contain at least one value, and neither NaN nor infinity. Got {values.tolist()} instead."
+        )
     return values
 
 
 def _tau(scores, accuracies):
-    """The weighted Kendall's tau; NaN where there is no order."""
+    """Return the weighted Kendall's tau, or NaN for a single candidate."""
     return float(weightedtau(scores, accuracies).statistic) if len(scores) > 1 else np.nan

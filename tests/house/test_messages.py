@@ -207,7 +207,7 @@ CASES = {
     "classes of a score": (lambda: scores.h_score(X, [LONG] * 8), "y has only one class, 'xxx", "two classes."),
     # displays
     "an estimator": (lambda: TrainingCurveDisplay.from_estimator(LONG), "xxx", "is not an estimator instance."),
-    "method": (lambda: EmbeddingDisplay.from_features(X, method=LONG), "method='xxx", "with fit_transform."),
+    "method": (lambda: EmbeddingDisplay.from_features(X, method=LONG), "The 'method' parameter must be", "instead."),
     "scoring": (lambda: LayerProbeDisplay.from_estimator("sktl_mini", X, Y, scoring=LONG, cv=2), "The 'scoring'", "."),
 }
 

@@ -83,13 +83,13 @@ BY_KIND_OF_LABELS = {
 }
 # What one way to make a display knows and another one does not.
 OF_ONE_WAY = {
-    "CompressionDisplay": {"y": "^Their labels", "scoring": "^The score; None takes "},
-    "EmbeddingDisplay": {"method": "^What makes two dimensions of the features", "task": "labels or numbers; "},
+    "CompressionDisplay": {"y": "^Labels .*of the images.$"},
+    "EmbeddingDisplay": {"task": r"^Whether ``y`` contains labels or numeric targets\. "},
     "MisclassifiedDisplay": {"X": "mages"},
     "TransferabilityDisplay": {"accuracies": r"as keys\.$"},
 }
 # Where to draw: in one axes or in two, of which `plot` says what is in which.
-IN_FIGURES = {"ax": r"^Where to draw(; None makes a new figure\.|, see `plot`\.$|\..*; None makes a new figure\.$)"}
+IN_FIGURES = {"ax": r"^Axes to draw on\. If None, a new figure is created\."}
 
 FAMILIES = {
     "fine-tuned": Family([FineTunedClassifier, FineTunedRegressor], BY_KIND_OF_LABELS),
@@ -167,12 +167,12 @@ FAMILIES = {
     "displays of costs": Family([CompressionDisplay, DistillationDisplay], {}),
     "figures of costs": Family(
         [method(cls, "from_estimator") for cls in (CompressionDisplay, DistillationDisplay)],
-        {"estimator": "^Fitted", "y": "^Their labels", "scoring": "^The score; None takes "},
+        {"estimator": "^Fitted", "y": "^Labels .*of the images.$"},
         ("y",),
     ),
     "figures of a network": Family(
         [method(cls, "from_estimator") for cls in (EmbeddingDisplay, LayerProbeDisplay)],
-        {"estimator": "^Whose network is .* the network that it would start from.$", "y": "argets"},
+        {"y": "^Labels or targets of the images"},
         ("y",),
     ),
     "figures of trainings": Family(

@@ -57,7 +57,9 @@ def test_one_axes_is_divided():
 
 def test_axes_without_a_place_cannot_be_divided():
     """Axes that were put somewhere by hand are an error that says what to give."""
-    with pytest.raises(ValueError, match="two axes"):
+    with pytest.raises(
+        ValueError, match=r"^ax cannot be divided because it does not belong to a grid of subplots\. Pass two Axes"
+    ):
         two_axes(object(), plt.figure().add_axes((0, 0, 1, 1)), (4, 3), **ROW)
 
 

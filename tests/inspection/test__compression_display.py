@@ -88,12 +88,12 @@ def test_what_a_search_found_is_compressed(digits, measured):
         (
             LogisticRegression().fit([[0], [1]], [0, 1]),
             ValueError,
-            "LogisticRegression has no original.*from_estimators",
+            "LogisticRegression does not hold the original model: it is not a compressor.*from_estimators",
         ),
         (
             pickle.loads(pickle.dumps(PrunedClassifier(LogisticRegression()).fit([[0], [1]], [0, 1]))),
             ValueError,
-            "PrunedClassifier has no original beside it.*pickled",
+            "PrunedClassifier does not hold the original model.*it was pickled, which drops the original",
         ),
     ],
 )

@@ -197,10 +197,15 @@ def test_where_nothing_changed_there_is_no_arrow():
 @pytest.mark.parametrize(
     ("models", "settings", "error", "message"),
     [
-        ([LogisticRegression()], {}, ValueError, "has to be a dict"),
-        ({}, {}, ValueError, "has to be a dict"),
+        ([LogisticRegression()], {}, ValueError, r"^The 'estimators' parameter must be a non-empty dict.*Got \[Logis"),
+        ({}, {}, ValueError, r"^The 'estimators' parameter must be a non-empty dict.*Got \{\} instead\.$"),
         ({"a": FineTunedClassifier()}, {}, NotFittedError, "not fitted"),
-        ({"a": LogisticRegression()}, {"origins": {"b": "a"}}, ValueError, r"\['b'\], while the models are \['a'\]"),
+        (
+            {"a": LogisticRegression()},
+            {"origins": {"b": "a"}},
+            ValueError,
+            r"unknown names: \['b'\]. The models are named \['a'\]",
+        ),
         ({"a": LogisticRegression()}, {"origins": {"a": "c"}}, ValueError, r"\['c'\]"),
     ],
 )

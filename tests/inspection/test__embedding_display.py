@@ -42,8 +42,8 @@ def test_pca_by_hand(digits):
     expected = pca.fit_transform(StandardScaler().fit_transform(features))
     np.testing.assert_allclose(display.embedding, expected, atol=1e-4)
     shares = pca.explained_variance_ratio_
-    assert display.ax_.get_xlabel() == f"first principal component\n{shares[0]:.0%} of the variance"
-    assert display.ax_.get_ylabel() == f"second principal component\n{shares[1]:.0%} of the variance"
+    assert display.ax_.get_xlabel() == f"principal component 1\n{shares[0]:.0%} of the variance"
+    assert display.ax_.get_ylabel() == f"principal component 2\n{shares[1]:.0%} of the variance"
     assert display.ax_.get_title() == "100 images\nlayer4 of sktl_mini"
     for label, points in enumerate(offsets(display)):
         np.testing.assert_allclose(points, display.embedding[y == label])
@@ -132,7 +132,7 @@ def test_tsne_by_hand(table):
     np.testing.assert_array_equal(EmbeddingDisplay.from_features(table, method="tsne").embedding, display.embedding)
     scaled = EmbeddingDisplay.from_features(table * 2, method="tsne")
     np.testing.assert_allclose(scaled.embedding, display.embedding)
-    assert display.ax_.get_xlabel() == "first dimension of t-SNE"
+    assert display.ax_.get_xlabel() == "t-SNE dimension 1"
     few = EmbeddingDisplay.from_features(table[:4], method="tsne")  # fewer than its usual perplexity
     assert np.isfinite(few.embedding).all()
 
@@ -142,14 +142,14 @@ def test_an_estimator_of_ones_own(table, method):
     """It gets the features as they are, is not changed, and its first two dimensions are drawn."""
     display = EmbeddingDisplay.from_features(table, method=method)
     np.testing.assert_allclose(display.embedding, method.fit_transform(table)[:, :2])
-    assert display.ax_.get_xlabel() == f"first dimension of {type(method).__name__}"
+    assert display.ax_.get_xlabel() == f"{type(method).__name__} dimension 1"
 
 
 def test_a_pipeline_of_ones_own(table):
     """It is called by its last step, and not fitted itself."""
     method = make_pipeline(StandardScaler(), TruncatedSVD(2))
     display = EmbeddingDisplay.from_features(table, method=method)
-    assert display.ax_.get_ylabel() == "second dimension of TruncatedSVD"
+    assert display.ax_.get_ylabel() == "TruncatedSVD dimension 2"
     assert not hasattr(method[-1], "components_")
 
 
@@ -193,7 +193,7 @@ def test_many_classes(table):
     assert set(legend(display)[:20]) == {f"{i:02d}" for i in range(20)}
     assert max(map(len, legend(display))) <= 24
     some = EmbeddingDisplay.from_features(table, np.where(np.arange(60) == 59, None, y.astype(object)))
-    assert legend(some)[:20] == ["no label", *legend(display)[:19]]
+    assert legend(some)[:20] == ["unlabeled", *legend(display)[:19]]
     assert len(some.points_) == 41
 
 
@@ -207,7 +207,7 @@ def test_labels_that_are_missing(table):
     """They are drawn in grey behind the others, with a name of their own; the colours of the others stay."""
     y = np.array(["a", "b", None] * 20, dtype=object)
     display = EmbeddingDisplay.from_features(table, y)
-    assert legend(display) == ["no label", "a", "b"]
+    assert legend(display) == ["unlabeled", "a", "b"]
     np.testing.assert_allclose(offsets(display)[0], display.embedding[2::3])
     assert tuple(display.points_[1].get_facecolor()[0][:3]) == to_rgba("C0")[:3]
     for series in (pd.Series([1, None] * 30, dtype="Int64"), [np.nan, 0.5] * 30, [None] * 60):
@@ -279,19 +279,31 @@ def test_drawn_again(table):
 @pytest.mark.parametrize(
     ("change", "error", "message"),
     [
-        ({"method": "umap"}, ValueError, "method='umap' is none of"),
-        ({"method": PCA(1)}, ValueError, "not two dimensions"),
-        ({"task": "ranking"}, ValueError, "task='ranking'"),
-        ({"max_samples": 2}, ValueError, "max_samples=2 has to be a number of pictures, 3 or more"),
-        ({"max_samples": 30.5}, ValueError, "max_samples=30.5"),
-        ({"max_thumbnails": -1}, ValueError, "max_thumbnails=-1 has to be a number of pictures"),
-        ({"thumbnail_size": 0}, ValueError, "thumbnail_size=0 has to be a length"),
-        ({"y": ["a", 1, None] * 20}, ValueError, "both texts and numbers"),
+        ({"method": "umap"}, ValueError, "'method' parameter must be one of .*Got 'umap' instead"),
+        ({"method": PCA(1)}, ValueError, "must return an array with at least 2 columns"),
+        ({"task": "ranking"}, ValueError, "'task' parameter must be one of .*Got 'ranking' instead"),
+        (
+            {"max_samples": 2},
+            ValueError,
+            r"'max_samples' parameter must be an int of at least 3, or None.*Got 2 instead\.$",
+        ),
+        ({"max_samples": 30.5}, ValueError, r"'max_samples' parameter must be.*Got 30\.5 instead\.$"),
+        (
+            {"max_thumbnails": -1},
+            ValueError,
+            r"^The 'max_thumbnails' parameter must be an int of at least 0\. Got -1 instead\.$",
+        ),
+        (
+            {"thumbnail_size": 0},
+            ValueError,
+            r"^The 'thumbnail_size' parameter must be a positive length in points\. Got 0 instead\.$",
+        ),
+        ({"y": ["a", 1, None] * 20}, ValueError, "^y mixes strings and numbers"),
         ({"y": [0, 1]}, ValueError, "inconsistent numbers of samples"),
         ({"images": np.zeros((3, 5, 5, 3), np.uint8)}, ValueError, "inconsistent numbers of samples"),
-        ({"features": np.ones((5, 4))}, ValueError, "are the same"),
-        ({"features": np.eye(2)}, ValueError, "make no map"),
-        ({"features": np.eye(5)[:, :1]}, ValueError, "make no map"),
+        ({"features": np.ones((5, 4))}, ValueError, r"^The features of all 5 images are identical\. Pass images"),
+        ({"features": np.eye(2)}, ValueError, "needs at least 3 images and 2 features. Got 2 images and 2 features"),
+        ({"features": np.eye(5)[:, :1]}, ValueError, "Got 5 images and 1 features instead"),
         ({"features": np.full((5, 4), np.nan)}, ValueError, "features contains NaN"),
     ],
 )
@@ -307,9 +319,9 @@ def test_bad_features(table, change, error, message):
         ({"layer": 9}, BackboneError, "does not name layers"),
         ({"y": [0, 1]}, ValueError, "inconsistent numbers of samples"),
         ({"X": []}, ImageError, "X is empty"),
-        ({"method": 3}, ValueError, "method=3"),
-        ({"max_thumbnails": None}, ValueError, "max_thumbnails=None"),
-        ({"thumbnail_size": "large"}, ValueError, "thumbnail_size='large'"),
+        ({"method": 3}, ValueError, "'method' parameter must be one of .*Got 3 instead"),
+        ({"max_thumbnails": None}, ValueError, "'max_thumbnails' parameter must be.*Got None instead"),
+        ({"thumbnail_size": "large"}, ValueError, "'thumbnail_size' parameter must be.*Got 'large' instead"),
     ],
 )
 def test_bad_input(digits, change, error, message):

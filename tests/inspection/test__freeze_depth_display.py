@@ -112,7 +112,7 @@ def test_several_metrics(small):
     search.refit = "accuracy"
     assert FreezeDepthDisplay.from_search(search).score_name == "accuracy"
     np.testing.assert_allclose(FreezeDepthDisplay.from_search(search, metric="f1").mean_scores, [0.25, 0.35])
-    with pytest.raises(ValueError, match="metric='recall' is not among"):
+    with pytest.raises(ValueError, match=r"metric='recall' is not a score of the search\. Use one of "):
         FreezeDepthDisplay.from_search(search, metric="recall")
 
 
@@ -130,15 +130,17 @@ def test_what_cannot_be_drawn(small):
     """A search that is not fitted, is over something else, or over two depths, is an error that says so."""
     with pytest.raises(NotFittedError):
         FreezeDepthDisplay.from_search(GridSearchCV(FineTunedClassifier(), {"freeze_depth": [0]}))
-    with pytest.raises(ValueError, match=r"over \['C'\], of which 0 are a freeze depth"):
+    with pytest.raises(
+        ValueError, match=r"It varies \['C'\], of which 0 match\. Add freeze_depth to the parameter grid"
+    ):
         FreezeDepthDisplay.from_search(make_search([1, 2], [0.1, 0.2], name="C"))
     search = make_search([1, 2], [0.1, 0.2], name="a__freeze_depth")
     search.cv_results_["param_b__freeze_depth"] = [1, 2]
-    with pytest.raises(ValueError, match="Choose one with param_name="):
+    with pytest.raises(ValueError, match=r"of which 2 match\. Choose one with param_name"):
         FreezeDepthDisplay.from_search(search)
     assert FreezeDepthDisplay.from_search(search, param_name="a__freeze_depth").depths == [2, 1]
     del search.cv_results_["params"][0]["a__freeze_depth"]
-    with pytest.raises(ValueError, match="Not every candidate"):
+    with pytest.raises(ValueError, match=r"Some candidates of the search do not set .*Add it to each parameter grid"):
         FreezeDepthDisplay.from_search(search, param_name="a__freeze_depth")
 
 

@@ -11,7 +11,7 @@ from sklearn.exceptions import NotFittedError
 from sktl import FineTunedClassifier, FineTunedRegressor
 from sktl.exceptions import ImageError
 from sktl.inspection import GradCAMDisplay
-from sktl.inspection._saliency_maps import gradient_maps, occlusion_maps, read_pictures
+from sktl.inspection._saliency_maps import gradient_maps, network_inputs, occlusion_maps
 
 
 def titles(display):
@@ -23,7 +23,7 @@ def drawn(display):
 
 
 def maps_of(model, X, classes, method="gradcam"):
-    photos, _ = read_pictures(model, X, len(X))
+    photos, _ = network_inputs(model, X, len(X))
     if method == "gradcam":
         return gradient_maps(model, photos, np.array(classes))[0]
     return occlusion_maps(model, photos, np.array(classes), 16, 16)
@@ -40,7 +40,7 @@ def test_from_estimator(model, new):
     X, y = new
     display = GradCAMDisplay.from_estimator(model, X, y=y, n_photos=4)
     probabilities = model.predict_proba(X[:4])
-    assert_array_equal(display.photos, read_pictures(model, X, 4)[0])
+    assert_array_equal(display.photos, network_inputs(model, X, 4)[0])
     assert_array_equal(display.predicted_labels, model.predict(X[:4]))
     assert_array_equal(display.targets, display.predicted_labels)
     assert_allclose(display.probabilities, probabilities.max(1), rtol=1e-5)
@@ -94,7 +94,7 @@ def test_occlusion(model, new):
     assert_allclose(display.maps, maps_of(model, X[:2], classes, "occlusion"))
     assert display.layer is None
     assert drawn(display).min() >= 0
-    assert titles(display)[0].endswith(f"\ncovering it costs {display.maps[0].max():.2f} at most")
+    assert titles(display)[0].endswith(f"\nlargest drop: {display.maps[0].max():.2f}")
     assert display.ax_.get_title() == "evidence for the predicted label\nocclusion"
 
 
@@ -129,7 +129,7 @@ def test_titles():
     )
     assert titles(display) == ["ant (0.90)", bee, "bee (0.70)\ntrue: ant", long]
     display = GradCAMDisplay(photos, maps / 4, *args, method="occlusion").plot()
-    costs = "covering it costs 0.25 at most"
+    costs = "largest drop: 0.25"
     assert titles(display)[:2] == [f"ant (0.90)\n{costs}", f"ant (0.80)\nmap: bee (0.10)\n{costs}"]
 
 
@@ -139,7 +139,7 @@ def test_no_evidence():
     maps = np.stack([np.zeros((8, 8)), -np.ones((8, 8))])
     display = GradCAMDisplay(photos, maps, labels, p, labels, p, method="occlusion").plot()
     assert not drawn(display).any()
-    assert titles(display) == [f"{label} (1.00)\ncovering it costs 0.00 at most" for label in (0, 1)]
+    assert titles(display) == [f"{label} (1.00)\nlargest drop: 0.00" for label in (0, 1)]
 
 
 def test_labels_that_are_texts(digits):
@@ -158,7 +158,7 @@ def test_labels_that_are_missing(model, new):
     for missing in (None, np.nan, pd.NA):
         display = GradCAMDisplay.from_estimator(model, X, y=[missing, *y[1:]], n_photos=2)
         assert titles(display)[0] == without[0]
-    with pytest.raises(ValueError, match="asks for the label None"):
+    with pytest.raises(ValueError, match="selects the label None"):
         GradCAMDisplay.from_estimator(model, X, y=[None, *y[1:]], target="true")
 
 
@@ -199,20 +199,20 @@ def test_a_series_keeps_its_order(model, digits, tmp_path):
     X, y = pd.Series(paths, index=[3, 2, 1, 0]), pd.Series(digits[1][150:154], index=[3, 2, 1, 0])
     display = GradCAMDisplay.from_estimator(model, X, y=y, n_photos=2)
     assert_array_equal(display.true_labels, digits[1][150:152])
-    assert_array_equal(display.photos, read_pictures(model, digits[0][150:152], 2)[0])
+    assert_array_equal(display.photos, network_inputs(model, digits[0][150:152], 2)[0])
 
 
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
-        ({"method": "lime"}, r"method='lime' is unknown\. Use one of \('gradcam', 'occlusion'\)"),
-        ({"n_photos": 0}, "n_photos=0 has to be a number of pictures, 1 or more"),
-        ({"target": "true"}, r"target='true' needs the labels of the pictures\. Give y="),
-        ({"target": 77}, r"target=77 asks for the label 77, which is none of the classes \[0, 1"),
-        ({"target": np.array([3, 3])}, r"target=array\(\[3, 3\]\) asks for the label"),
-        ({"target": "true", "y": [77] * 10}, "asks for the label 77, which is none"),
+        ({"method": "lime"}, r"'method' parameter must be one of \('gradcam', 'occlusion'\)\. Got 'lime' instead"),
+        ({"n_photos": 0}, "'n_photos' parameter must be an int of at least 1. Got 0 instead"),
+        ({"target": "true"}, r"target='true' needs the labels of the images\. Pass y, or"),
+        ({"target": 77}, r"target=77 selects the label 77, which is not one of the classes \[0, 1"),
+        ({"target": np.array([3, 3])}, r"target=array\(\[3, 3\]\) selects the label"),
+        ({"target": "true", "y": [77] * 10}, "selects the label 77, which is not one"),
         ({"y": [1, 2]}, "inconsistent numbers of samples"),
-        ({"method": "occlusion", "patch_size": 99}, "patch_size=99 has to be"),
+        ({"method": "occlusion", "patch_size": 99}, "'patch_size' parameter must be an int from 1 to .*Got 99 instead"),
     ],
 )
 def test_bad_parameters(model, new, settings, message):
@@ -224,7 +224,9 @@ def test_bad_parameters(model, new, settings, message):
 
 def test_bad_estimators(model, digits):
     """Regressors, what is not fitted, and what is no table of pictures are errors."""
-    with pytest.raises(ValueError, match="GradCAMDisplay shows the evidence for a class, and FineTunedRegressor"):
+    with pytest.raises(
+        ValueError, match="GradCAMDisplay shows the evidence for a class, but FineTunedRegressor is a regressor"
+    ):
         GradCAMDisplay.from_estimator(FineTunedRegressor(max_epochs=0).fit(*digits), digits[0])
     with pytest.raises(NotFittedError):
         GradCAMDisplay.from_estimator(FineTunedClassifier(), digits[0])

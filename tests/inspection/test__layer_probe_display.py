@@ -143,7 +143,11 @@ def test_without_chance():
 @pytest.mark.parametrize(
     ("change", "error", "message"),
     [
-        ({"pooling": "flatten"}, ValueError, "pooling='flatten' does not fit"),
+        (
+            {"pooling": "flatten"},
+            ValueError,
+            "'pooling' parameter must be 'avg', 'max' or 'gem', which .*Got 'flatten' instead",
+        ),
         ({"y": [0, 1]}, ValueError, "inconsistent numbers of samples"),
         ({"X": []}, ImageError, "X is empty"),
     ],

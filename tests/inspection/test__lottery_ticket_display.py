@@ -84,8 +84,8 @@ def test_one_run():
     assert display.ax_.get_xscale() == "log"
     left, right = display.ax_.get_xlim()
     assert left > 100 > 51.2 > right
-    assert (display.ax_.get_ylabel(), display.ax_.get_xlabel()) == ("accuracy", "weights left (%)")
-    assert display.epoch_ax_.get_ylabel() == "epoch of early stopping"
+    assert (display.ax_.get_ylabel(), display.ax_.get_xlabel()) == ("accuracy", "remaining weights (%)")
+    assert display.epoch_ax_.get_ylabel() == "early stopping epoch"
 
 
 def test_several_runs():
@@ -181,13 +181,21 @@ def test_axes_of_the_users():
 @pytest.mark.parametrize(
     ("estimators", "error", "message"),
     [
-        ([], ValueError, "has to be a list"),
-        (Lottery().fit(), ValueError, "has to be a list"),
+        ([], ValueError, r"must be a non-empty list of fitted estimators.*Got \[\] instead"),
+        (Lottery().fit(), ValueError, r"must be a non-empty list of fitted estimators.*Got Lottery\("),
         ([Lottery()], NotFittedError, "not fitted"),
-        ([LogisticRegression().fit([[0], [1]], [0, 1])], ValueError, "LogisticRegression has no curve_"),
+        (
+            [LogisticRegression().fit([[0], [1]], [0, 1])],
+            ValueError,
+            "LogisticRegression has no curve_: it does not search for lottery tickets",
+        ),
         ([Lottery().fit(), Lottery(n_rounds=2).fit()], ValueError, "at 100, 80, 64 % of the weights"),
         ([Lottery().fit(), Lottery(fraction=0.5).fit()], ValueError, "at 100, 50, 25, 12.5 % of the weights"),
-        ([Lottery().fit(), Lottery(tickets=["winning"]).fit()], ValueError, "other rounds or tickets than the first"),
+        (
+            [Lottery().fit(), Lottery(tickets=["winning"]).fit()],
+            ValueError,
+            "^All runs must have the same rounds and tickets",
+        ),
     ],
 )
 def test_bad_input(estimators, error, message):

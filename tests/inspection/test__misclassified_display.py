@@ -95,8 +95,8 @@ def test_without_mistakes():
     """Where all is right there is a matrix, a line that says so, and no picture."""
     display = MisclassifiedDisplay.from_predictions(pixels(3), [0, 1, 1], [0, 1, 1])
     assert display.photo_axes_ == display.photos == []
-    assert display.photos_ax_.get_title() == "no mistakes"
-    assert display.ax_.get_title().startswith("0 of 3 images wrong")
+    assert display.photos_ax_.get_title() == "no errors"
+    assert display.ax_.get_title().startswith("0 of 3 images misclassified")
 
 
 def test_without_photos():
@@ -181,9 +181,9 @@ def test_bad_input(model, digits):
         MisclassifiedDisplay.from_predictions(pixels(3), [0, 1], [0, 1])
     with pytest.raises(ValueError, match="inconsistent numbers of samples"):
         MisclassifiedDisplay.from_predictions(pixels(2), [0, 1], [0, 1], [0.5])
-    with pytest.raises(ValueError, match=r"shape \(2, 3\), but there are 2 labels"):
+    with pytest.raises(ValueError, match=r"y_proba has shape \(2, 3\), but there are 2 labels\. Pass labels"):
         MisclassifiedDisplay.from_predictions(pixels(2), [0, 1], [0, 1], np.ones((2, 3)) / 3)
-    with pytest.raises(ValueError, match="needs a classifier"):
+    with pytest.raises(ValueError, match=r"^MisclassifiedDisplay needs a classifier\. Got "):
         MisclassifiedDisplay.from_estimator(FineTunedRegressor(max_epochs=0).fit(*digits), *digits)
     with pytest.raises(NotFittedError):
         MisclassifiedDisplay.from_estimator(FineTunedClassifier(), *digits)

@@ -73,7 +73,9 @@ def test_labels_of_any_kind():
     assert labels[0] == "a"
     assert np.isnan(labels[1])
     assert as_labels([[True], [False]]).dtype == bool
-    with pytest.raises(ValueError, match=r"y has both texts and numbers for labels.*Use one kind"):
+    with pytest.raises(
+        ValueError, match=r"^y mixes strings and numbers, which cannot be sorted\. Use labels of one type\.$"
+    ):
         as_labels(["a", 1, None])
 
 

@@ -29,9 +29,9 @@ from sktl.inspection._saliency_maps import (
     find_network,
     grad_cam,
     gradient_maps,
+    network_inputs,
     occlusion_maps,
     places,
-    read_pictures,
 )
 
 
@@ -83,9 +83,11 @@ def test_grad_cam_is_cam_behind_a_mean_and_a_linear_head():
 
 def test_grad_cam_takes_maps_alone():
     """Values of other shapes are refused, not broadcast."""
-    with pytest.raises(ValueError, match=r"\(2, 3, 4, 4\) and gradients \(2, 3, 4, 1\)"):
+    with pytest.raises(
+        ValueError, match=r"shape \(n, channels, height, width\)\. Got \(2, 3, 4, 4\) and \(2, 3, 4, 1\) instead"
+    ):
         grad_cam(torch.ones(2, 3, 4, 4), torch.ones(2, 3, 4, 1))
-    with pytest.raises(ValueError, match="have to be"):
+    with pytest.raises(ValueError, match=r"^activations and gradients must both have the shape"):
         grad_cam(torch.ones(2, 3), torch.ones(2, 3))
 
 
@@ -217,11 +219,11 @@ def test_oblong_pictures(pictures):
     """The shorter side says how large a square is; maps have the sides of the pictures, rows first."""
     size = {"resize_size": 64, "crop_size": (64, 32)}
     model = FineTunedClassifier(preprocessing=size, max_epochs=0, random_state=0).fit(*pictures)
-    X, classes = read_pictures(model, pictures[0], 2)[0], np.array([0, 1])
+    X, classes = network_inputs(model, pictures[0], 2)[0], np.array([0, 1])
     maps = occlusion_maps(model, X, classes, None, None)
     assert maps.shape == (2, 64, 32)
     assert_array_equal(maps, occlusion_maps(model, X, classes, 4, 2))
-    with pytest.raises(ValueError, match="patch_size=33 has to be a number of pixels from 1 to 32"):
+    with pytest.raises(ValueError, match=r"'patch_size' parameter must be an int from 1 to 32 .*Got 33 instead"):
         occlusion_maps(model, X, classes, 33, None)
     assert gradient_maps(model, X, classes)[0].shape == (2, 64, 32)
 
@@ -239,11 +241,11 @@ def test_numerics_of_a_map_are_those_of_predictions(pictures):
 @pytest.mark.parametrize(
     ("patch_size", "stride", "message"),
     [
-        (0, None, "patch_size=0 has to be a number of pixels from 1 to 64"),
-        (65, None, "patch_size=65"),
-        (1.5, None, "patch_size=1.5"),
-        (8, 9, "stride=9 has to be a number of pixels from 1 to 8"),
-        (8, True, "stride=True"),
+        (0, None, r"must be an int from 1 to 64 \(the shorter side of the image\)\. Got 0 instead"),
+        (65, None, "'patch_size' parameter must be .*Got 65 instead"),
+        (1.5, None, r"'patch_size' parameter must be .*Got 1\.5 instead"),
+        (8, 9, r"'stride' parameter must be an int from 1 to 8 \(patch_size\)\. Got 9 instead"),
+        (8, True, "'stride' parameter must be .*Got True instead"),
     ],
 )
 def test_squares_that_do_not_fit(fitted, pictures, patch_size, stride, message):
@@ -287,7 +289,7 @@ def test_integers(pictures):
     # The last bit of a feature may decide to which of 256 values it is rounded.
     assert_allclose(class_probabilities(fitted, X), model.predict_proba(X), atol=5e-3)
     assert occlusion_maps(fitted, X[:1], np.array([0]), 32, 16).any()
-    with pytest.raises(ValueError, match=r"a network of integers does not have\. Use method='occlusion'"):
+    with pytest.raises(ValueError, match=r"a quantized network does not have\. Use method='occlusion'"):
         gradient_maps(fitted, X, np.zeros(12, int))
 
 
@@ -299,7 +301,7 @@ def test_a_transformer_that_uses_its_class_token(pictures):
     maps, layer = gradient_maps(fitted, X, classes)
     assert layer in stages[:-1]
     assert maps.shape == (12, 32, 32)
-    with pytest.raises(ValueError, match=f"layer='{stages[-1]}' of .* is one .*Name an earlier layer"):
+    with pytest.raises(ValueError, match=f"does not support layer='{stages[-1]}' of .*Use an earlier layer"):
         gradient_maps(fitted, X, classes, stages[-1])
 
 
@@ -395,15 +397,19 @@ def test_layers_without_places(pictures):
     size = {"resize_size": 32, "crop_size": 32}
     fitted = FineTunedClassifier(network, preprocessing=size, max_epochs=1, random_state=0).fit(*pictures)
     X, classes = shrunk(pictures[0]), np.zeros(12, int)
-    with pytest.raises(ValueError, match=r"no stage of .* is one.*method='occlusion'"):
+    with pytest.raises(
+        ValueError, match=r"does not support any stage of .*has no rows and columns.*method='occlusion'"
+    ):
         gradient_maps(fitted, X, classes)
-    with pytest.raises(ValueError, match=r"layer='2', of shape \(8,\), of .* is one"):
+    with pytest.raises(ValueError, match=r"does not support layer='2', of shape \(8,\), of .*has no rows and columns"):
         gradient_maps(fitted, X, classes, "2")
     with pytest.raises(BackboneError, match="no layer of"):
         gradient_maps(fitted, X, classes, "nowhere")
     with pytest.raises(BackboneError, match="does not name layers"):
         gradient_maps(fitted, X, classes, 9)
-    with pytest.raises(ValueError, match=r"layer=\['1'\] has to be one stage, by its number or name"):
+    with pytest.raises(
+        ValueError, match=r"'layer' parameter must be the index or name of one stage.*Got \['1'\] instead"
+    ):
         gradient_maps(fitted, X, classes, ["1"])
     assert occlusion_maps(fitted, X[:1], classes[:1], 16, 16).shape == (1, 32, 32)
 
@@ -428,7 +434,7 @@ def test_no_network_inside(pictures):
     with pytest.raises(ValueError, match="FineTunedRegressor is a regressor"):
         find_network(FineTunedRegressor(**INNER).fit(X, np.arange(12.0)), X, "GradCAMDisplay")
     pipe = make_pipeline(PretrainedFeatureExtractor(), LogisticRegression()).fit(X, y)
-    with pytest.raises(ValueError, match="Pipeline has no net_: it has no network of its own"):
+    with pytest.raises(ValueError, match="Pipeline has no net_: it does not contain a network that predicts classes"):
         find_network(pipe, X, "GradCAMDisplay")
     with pytest.raises(NotFittedError):
         find_network(FineTunedClassifier(), X, "GradCAMDisplay")
@@ -438,6 +444,6 @@ def test_pictures_as_the_network_sees_them():
     """They are resized and cropped, and no more of them read than are wanted."""
     X = np.random.default_rng(0).integers(0, 256, (5, 8, 16, 3), dtype=np.uint8)
     fitted = FineTunedClassifier(max_epochs=0, random_state=0).fit(X, list("ababa"))
-    pictures, n_pictures = read_pictures(fitted, [*X[:2], "nowhere.png"], 2)
-    assert (pictures.shape, pictures.dtype, n_pictures) == ((2, 64, 64, 3), np.uint8, 3)
-    assert_array_equal(pictures, [fitted.backbone_.preprocessing.apply(picture) for picture in X[:2]])
+    images, n_images = network_inputs(fitted, [*X[:2], "nowhere.png"], 2)
+    assert (images.shape, images.dtype, n_images) == ((2, 64, 64, 3), np.uint8, 3)
+    assert_array_equal(images, [fitted.backbone_.preprocessing.apply(image) for image in X[:2]])

@@ -132,9 +132,9 @@ def test_names_do_not_overlap():
         ({"scores": [1, 2]}, "inconsistent numbers of samples"),
         ({"names": ["a"]}, "inconsistent numbers of samples"),
         ({"groups": ["a"]}, "inconsistent numbers of samples"),
-        ({"scores": [0.1, 0.2, 0.3, 0.5, np.nan]}, "has to hold a finite number"),
-        ({"accuracies": [0.1, 0.2, 0.3, 0.5, np.inf]}, "has to hold a finite number"),
-        ({"scores": [], "accuracies": [], "names": []}, "at least one"),
+        ({"scores": [0.1, 0.2, 0.3, 0.5, np.nan]}, "must contain at least one value, and neither NaN nor infinity"),
+        ({"accuracies": [0.1, 0.2, 0.3, 0.5, np.inf]}, "must contain at least one value, and neither NaN nor infinity"),
+        ({"scores": [], "accuracies": [], "names": []}, r"must contain at least one value.*Got \[\] instead"),
     ],
 )
 def test_bad_input(change, message):
@@ -146,7 +146,7 @@ def test_bad_input(change, message):
 
 def test_bad_rankings():
     """A candidate without an accuracy, and two that a dict cannot tell apart, are named."""
-    with pytest.raises(ValueError, match=r"nothing for \[\('large', 'a'\)"):
+    with pytest.raises(ValueError, match=r"no value for \[\('large', 'a'\)"):
         TransferabilityDisplay.from_ranking(RANKING, {("small", "a"): 0.9, ("small", "b"): 0.9})
     twice = Ranking(backbone=["small"] * 2, layer=["a"] * 2, score=[1.0, 2.0])
     with pytest.raises(ValueError, match=r"\[\('small', 'a'\)\] more than once"):

@@ -119,5 +119,7 @@ def test_depths_of_an_estimator():
     model = sktl.FineTunedClassifier(max_epochs=0, random_state=0)
     display = FreezeDepthDisplay.from_estimator(model, X[:60] / 16, y[:60] % 2, depths=[-1, "all"], cv=2)
     assert (display.depths, display.n_frozen) == (["all", -1], [5, 4])
-    with pytest.raises(ValueError, match=r"PretrainedFeatureExtractor that are a freeze depth are \[\]"):
+    with pytest.raises(
+        ValueError, match=r"PretrainedFeatureExtractor must have exactly one freeze_depth parameter\. Got \[\] instead"
+    ):
         FreezeDepthDisplay.from_estimator(sktl.PretrainedFeatureExtractor(), X, y)
