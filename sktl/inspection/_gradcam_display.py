@@ -56,7 +56,7 @@ class GradCAMDisplay:
     Attributes
     ----------
     ax_ : matplotlib Axes
-        Axes that the images are drawn in.
+        Hidden axes whose area contains the images.
     photo_axes_ : list of matplotlib Axes
         Axes of each image, shown without and with its map.
     overlays_ : list of matplotlib AxesImage
@@ -76,15 +76,15 @@ class GradCAMDisplay:
     ``"gradcam"`` needs one forward and one backward pass [1]_. Its maps have the
     resolution of the layer (7 × 7 for most networks and images of 224 × 224 pixels) and
     no unit: maps of two images cannot be compared. The positions of the layer are
-    spread evenly over the image. Strided convolutions shift what they actually see up
-    and to the left by up to half a position (15 of 224 pixels for MobileNetV3-small,
-    none for VGG).
+    spread evenly over the image. Behind strided convolutions, the centers of their
+    receptive fields are up to half a position further up and to the left (15 of 224
+    pixels for MobileNetV3-small, none for VGG).
 
     ``"occlusion"`` covers the image with one square after the other, in the mean color
-    of the network's preprocessing, and measures the drop in probability [2]_. It needs
-    a few hundred passes per image and supports all networks. The unit of its maps is
-    meaningful, and the largest drop is shown above each image. If an image contains the
-    same evidence twice, covering one of them has no effect.
+    of the pretraining images, and measures the drop in probability [2]_. It needs a few
+    hundred passes per image and supports all networks. Its maps are in units of
+    probability, and the largest drop is shown above each image. If an image contains
+    the same evidence twice, covering one of them has no effect.
 
     Each map is scaled by its own maximum. The maps show which pixels support a class,
     but not what the network sees there, and not whether it is right.

@@ -186,8 +186,8 @@ class LotteryTicketDisplay:
             ):
                 raise InputError(
                     "All runs must have the same rounds and tickets. Got "
-                    f"{list(curves)} at {', '.join(_percent(left))} % of the weights, but {tickets} at "
-                    f"{', '.join(_percent(weights_left))} % in the first run. Draw these runs separately."
+                    f"{list(curves)} at {', '.join(_percent(left))}% of the weights, but {tickets} at "
+                    f"{', '.join(_percent(weights_left))}% in the first run. Draw these runs separately."
                 )
         values = np.array([[curves[ticket] for _, curves in runs] for ticket in tickets])
         scores, epochs = np.moveaxis(values, 2, 0)

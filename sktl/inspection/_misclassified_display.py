@@ -48,7 +48,7 @@ class MisclassifiedDisplay:
     ax_ : matplotlib Axes
         Axes with the confusion matrix.
     photos_ax_ : matplotlib Axes
-        Axes that the images are drawn in.
+        Hidden axes whose area contains the images.
     photo_axes_ : list of matplotlib Axes
         Axes of each image.
     figure_ : matplotlib Figure

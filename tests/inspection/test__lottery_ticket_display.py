@@ -189,8 +189,8 @@ def test_axes_of_the_users():
             ValueError,
             "LogisticRegression has no curve_: it does not search for lottery tickets",
         ),
-        ([Lottery().fit(), Lottery(n_rounds=2).fit()], ValueError, "at 100, 80, 64 % of the weights"),
-        ([Lottery().fit(), Lottery(fraction=0.5).fit()], ValueError, "at 100, 50, 25, 12.5 % of the weights"),
+        ([Lottery().fit(), Lottery(n_rounds=2).fit()], ValueError, "at 100, 80, 64% of the weights"),
+        ([Lottery().fit(), Lottery(fraction=0.5).fit()], ValueError, "at 100, 50, 25, 12.5% of the weights"),
         (
             [Lottery().fit(), Lottery(tickets=["winning"]).fit()],
             ValueError,
