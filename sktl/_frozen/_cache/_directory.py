@@ -94,7 +94,7 @@ class DirectoryCache(Cache):
         def ask(connection: sqlite3.Connection) -> list[bool] | None:
             if self._read_only:
                 return None
-            # Ask first without a write lock, which would block others.
+            # Check first without a write lock, which would block others.
             answers = _ask(connection, wanted)
             if any(answers):
                 with self._writing(connection):
