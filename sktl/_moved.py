@@ -8,7 +8,7 @@ pickles stay in this table. Public names are looked up in the public module.
 import importlib
 import sys
 from types import ModuleType
-from typing import Any
+from typing import Any, ClassVar
 
 # Removed modules, with the new module and the names that pickles may contain.
 MOVED = {
@@ -72,6 +72,16 @@ class _Moved(ModuleType):
         if name not in names.split():
             raise AttributeError(f"module {self.__name__!r} has no attribute {name!r}")
         return getattr(importlib.import_module(module), RENAMED.get((self.__name__, name), name))
+
+
+class RenamedAttributes:
+    """Mixin for classes whose attributes had other names in pickles of earlier versions."""
+
+    _renamed: ClassVar[dict[str, str]] = {}  # the earlier name, and today's
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        """Set the attributes by today's names."""
+        vars(self).update({self._renamed.get(name, name): value for name, value in state.items()})
 
 
 def register() -> None:

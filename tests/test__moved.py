@@ -122,3 +122,22 @@ def test_a_pickle_of_others_imports_nothing():
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout == "[]\n"
+
+
+@pytest.mark.parametrize("kind", ["distance", "advice"])
+def test_attributes_that_were_renamed(kind):
+    """A result that was pickled with the earlier name of an attribute has it under today's, and prints itself."""
+    from sktl.selection import DomainDistance, StrategyAdvice
+
+    made = {
+        "distance": lambda: DomainDistance("a network", 40, 0.1, 0.5),
+        "advice": lambda: StrategyAdvice(
+            "freeze_all", {}, "a network", 40, 2, "little", "similar", 0.1, {}, {"layer4": 0.9}, 0.5
+        ),
+    }[kind]()
+    earlier = object.__new__(type(made))
+    renamed = {"n_images": "n_pictures"}
+    earlier.__setstate__({renamed.get(name, name): value for name, value in vars(made).items()})
+    assert earlier == made
+    assert "40 images" in repr(earlier)
+    assert pickle.loads(pickle.dumps(made)) == made

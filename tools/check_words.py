@@ -22,7 +22,7 @@ from typing import NamedTuple
 # A regular expression, and what to write instead.
 BANNED = {
     r"pictures?": "image",
-    r"where": "if or when; for a place: 'the folder where', 'in which', 'at which'",
+    r"(?-i:[Ww]here)": "if or when; for a place: 'the folder where', 'in which', 'at which'",
     r"lends?|lent|lending": "share, reuse, provide",
     r"(left|leave|leaves|leaving) (\w+ )?behind": "leftover, omitted, without",
     r"anew": "again",

@@ -21,7 +21,7 @@ class Situation(NamedTuple):
 
     Parameters
     ----------
-    n_pictures : int
+    n_images : int
         Number of distinct images.
     n_classes : int or None
         Number of classes. None for regression.
@@ -32,7 +32,7 @@ class Situation(NamedTuple):
         of the network.
     """
 
-    n_pictures: int
+    n_images: int
     n_classes: "int | None"
     distance: "float | None"
     line: "float | None"
@@ -40,7 +40,7 @@ class Situation(NamedTuple):
     @property
     def per_class(self) -> float:
         """Mean number of images per class, or per tenth of the range of the targets."""
-        return self.n_pictures / (self.n_classes or 10)
+        return self.n_images / (self.n_classes or 10)
 
     @property
     def amount(self) -> str:

@@ -1,4 +1,4 @@
-"""A small folder of real photos for examples and first steps, without a download."""
+"""A small folder of real images for examples and first steps, without a download."""
 
 import os
 from numbers import Integral
@@ -12,7 +12,7 @@ from sklearn.utils._param_validation import Interval
 from sktl._params import validate_params
 from sktl.exceptions import InputError
 
-# Class name -> (index of scikit-learn's photo, left, top, right, bottom of its region).
+# Class name -> (index of scikit-learn's sample image, left, top, right, bottom of its region).
 _REGIONS = {
     "flower": (1, 180, 95, 435, 350),
     "leaf": (1, 0, 0, 170, 427),
@@ -37,11 +37,10 @@ _LARGEST = min(min(right - left, bottom - top) for _, left, top, right, bottom i
 def make_image_folder(path, *, n_samples=120, size=(32, 64), labeled=True, random_state=0):
     """Write a small folder of images with one subfolder per class.
 
-    The images are crops of the two photos that ship with scikit-learn
-    (:func:`sklearn.datasets.load_sample_images`), saved as PNG files with sides of 32
-    to 64 pixels. There are six classes: flower, leaf, pagoda, sky, tree and water.
-    Nothing is downloaded. Use the folder to try an estimator before your own images are
-    ready.
+    The images are crops of the two sample images of scikit-learn
+    (:func:`sklearn.datasets.load_sample_images`), saved as PNG files. There are six
+    classes: flower, leaf, pagoda, sky, tree and water. Nothing is downloaded. Use the
+    folder to try an estimator before your own images are ready.
 
     Read more in the :doc:`user guide </datasets>`.
 
@@ -58,7 +57,7 @@ def make_image_folder(path, *, n_samples=120, size=(32, 64), labeled=True, rando
         Whether to write the images into one subfolder per class. If False, all images
         are written into ``path`` itself, as images to predict.
     random_state : int, RandomState instance or None, default=0
-        Seed of the crops. Pass another int for other crops of the same photos.
+        Seed of the crops. Pass another int for other crops of the same sample images.
 
     Returns
     -------
@@ -76,7 +75,7 @@ def make_image_folder(path, *, n_samples=120, size=(32, 64), labeled=True, rando
 
     Notes
     -----
-    Crops of the same photo overlap, so scores on a test split are optimistic.
+    Crops of one sample image overlap, so scores on a test split are optimistic.
 
     Examples
     --------
@@ -101,15 +100,15 @@ def make_image_folder(path, *, n_samples=120, size=(32, 64), labeled=True, rando
             f"The 'size' parameter must be two ints with 1 <= smallest <= largest <= {_LARGEST}. Got {size!r} instead."
         )
     random = check_random_state(random_state)
-    photos = [Image.fromarray(photo) for photo in load_sample_images().images]
+    samples = [Image.fromarray(pixels) for pixels in load_sample_images().images]
     names = list(_REGIONS)
     folder.mkdir(parents=True, exist_ok=True)
     for number in range(n_samples):
         name = names[number % len(names)]
         file = folder / name / f"{number:04}.png" if labeled else folder / f"{number:04}.png"
         file.parent.mkdir(exist_ok=True)
-        photo, *region = _REGIONS[name]
-        photos[photo].crop(_random_box(region, size, random)).save(file)
+        sample, *region = _REGIONS[name]
+        samples[sample].crop(_random_box(region, size, random)).save(file)
     return folder
 
 

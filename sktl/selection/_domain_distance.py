@@ -14,6 +14,7 @@ from sklearn.utils._param_validation import Interval
 
 from sktl._estimators._backbone_parameter import has_random_weights
 from sktl._estimators._norm_shift import near_line, source_distance
+from sktl._moved import RenamedAttributes
 from sktl._params import validate_params
 from sktl.backbones import Preprocessing
 from sktl.exceptions import InputError
@@ -21,7 +22,7 @@ from sktl.selection._extractors import SETTINGS_CONSTRAINTS, class_layer, read_i
 
 
 @dataclass(frozen=True, repr=False)
-class DomainDistance:
+class DomainDistance(RenamedAttributes):
     """Distance of images from the pretraining images of a network.
 
     Created by `sktl.selection.domain_distance`.
@@ -30,7 +31,7 @@ class DomainDistance:
     ----------
     backbone : str
         Name of the network.
-    n_pictures : int
+    n_images : int
         Number of images that were used.
     distance : float or None
         Distance between the channel means of these images and those of the pretraining
@@ -51,8 +52,10 @@ class DomainDistance:
         Whether the distance is below the threshold. None if one of them is unknown.
     """
 
+    _renamed = {"n_pictures": "n_images"}
+
     backbone: str
-    n_pictures: int
+    n_images: int
     distance: "float | None"
     confidence: "float | None"
     line: "float | None" = None
@@ -63,7 +66,7 @@ class DomainDistance:
         return None if self.distance is None or self.line is None else self.distance < self.line
 
     def __repr__(self) -> str:
-        lines = [f"Distance of {self.n_pictures} images from the pretraining images of {self.backbone}"]
+        lines = [f"Distance of {self.n_images} images from the pretraining images of {self.backbone}"]
         if self.distance is None:
             lines.append("distance: unknown (the network has no batch normalization layers with pretrained statistics)")
         else:

@@ -20,6 +20,7 @@ from sktl._estimators._checked_table import as_targets, distinct
 from sktl._estimators._groups import check_groups
 from sktl._frozen._runtime import SHARED_PARAMETERS
 from sktl._images import Images
+from sktl._moved import RenamedAttributes
 from sktl._params import check_consistent_length, validate_params
 from sktl._training._data import LabeledImages
 from sktl._training._head_probe import PROBE_PENALTY, in_order
@@ -57,7 +58,7 @@ _CELLS = {
 
 
 @dataclass(frozen=True, repr=False)
-class StrategyAdvice:
+class StrategyAdvice(RenamedAttributes):
     """Recommended way to use a pretrained network for given images and labels.
 
     Created by `sktl.selection.recommend_strategy`. It prints as a report, also in
@@ -75,7 +76,7 @@ class StrategyAdvice:
         the pixels may be better.
     backbone : str
         Name of the network.
-    n_pictures : int
+    n_images : int
         Number of distinct images.
     n_classes : int or None
         Number of classes. None for regression.
@@ -102,10 +103,12 @@ class StrategyAdvice:
         not measured for these weights.
     """
 
+    _renamed = {"n_pictures": "n_images"}
+
     strategy: str
     params: dict[str, Any] = field(hash=False)
     backbone: str
-    n_pictures: int
+    n_images: int
     n_classes: "int | None"
     amount: str
     domain: str
@@ -162,8 +165,8 @@ class StrategyAdvice:
         much = f"{self.amount} data (much data is {MUCH if self.n_classes else 10 * MUCH:,} or more)"
         each = ""
         if self.n_classes is not None:
-            each = f", on average {self.n_pictures / self.n_classes:.3g} in each of {self.n_classes} classes"
-        lines = [f"{self.n_pictures:,} images{each}: {much}"]
+            each = f", on average {self.n_images / self.n_classes:.3g} in each of {self.n_classes} classes"
+        lines = [f"{self.n_images:,} images{each}: {much}"]
         if self.distance is None:
             lines.append(f"Distance from the pretraining images of {self.backbone}: cannot be measured, unknown domain")
         else:
@@ -369,7 +372,7 @@ def _advise(
         strategy,
         _params(strategy, extractor, best),
         extractor.backbone_.name,
-        situation.n_pictures,
+        situation.n_images,
         n_classes,
         situation.amount,
         situation.domain,

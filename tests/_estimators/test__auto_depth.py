@@ -12,7 +12,7 @@ NEAR_BY, FAR_OFF, NOBODY_KNOWS = (0.1, 0.3), (0.5, 0.3), (0.2, None)
 
 
 @pytest.mark.parametrize(
-    ("n_pictures", "n_classes", "seen", "cell", "strategy"),
+    ("n_images", "n_classes", "seen", "cell", "strategy"),
     [
         (99, 1, NEAR_BY, ("little", "similar"), "freeze_all"),
         (990, 10, FAR_OFF, ("little", "different"), "last_stages"),
@@ -26,9 +26,9 @@ NEAR_BY, FAR_OFF, NOBODY_KNOWS = (0.1, 0.3), (0.5, 0.3), (0.2, None)
         (10, 2, (0.3, 0.3), ("little", "different"), "last_stages"),
     ],
 )
-def test_the_table(n_pictures, n_classes, seen, cell, strategy):
+def test_the_table(n_images, n_classes, seen, cell, strategy):
     """A hundred pictures of each class are much, a thousand numbers too; on the line is different."""
-    situation = Situation(n_pictures, n_classes, *seen)
+    situation = Situation(n_images, n_classes, *seen)
     assert (situation.amount, situation.domain) == cell
     assert situation.strategy == strategy
 
@@ -56,4 +56,4 @@ def test_looking(n_run):
     assert source_distance(extractor, images) == pytest.approx(first.distance, rel=0.2)
     assert assess_situation(extractor, images.take(np.arange(2)), 2).distance > 0
     alone = assess_situation(extractor, images.take(np.array([0])), 2)
-    assert (alone.n_pictures, alone.distance) == (1, None)
+    assert (alone.n_images, alone.distance) == (1, None)

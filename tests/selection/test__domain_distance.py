@@ -45,7 +45,7 @@ def test_the_distance(digits):
     images = [Image.fromarray(np.repeat((x * 255).round().astype(np.uint8).reshape(8, 8, 1), 3, 2)) for x in X]
     pictures = np.stack([np.asarray(x.resize((16, 16), Image.Resampling.BILINEAR)) for x in images])
     assert found.distance == pytest.approx(norm_shift(reader.fit(X).backbone_, pictures).distance, rel=0.02)
-    assert found.n_pictures == 40
+    assert found.n_images == 40
     assert (found.confidence, found.is_near) == (None, None)
     assert "compare with the distance of familiar images" in repr(found)
     assert domain_distance(X).confidence is None
@@ -67,9 +67,9 @@ def test_a_sample(digits):
     """As many pictures as asked for are looked at, the same for the same seed; all of them where there are fewer."""
     X, _ = digits
     first, second, other = (domain_distance(X, max_samples=8, random_state=seed) for seed in (0, 0, 1))
-    assert first.n_pictures == 8
+    assert first.n_images == 8
     assert first.distance == second.distance != other.distance
-    assert domain_distance(X, max_samples=1000).n_pictures == 40
+    assert domain_distance(X, max_samples=1000).n_images == 40
 
 
 def test_near_and_far(shared_data):

@@ -57,7 +57,7 @@ def best_stage(monkeypatch):
 def test_what_is_known(table, advice):
     """The numbers are those of the functions that give them, on all pictures."""
     X, y = table
-    assert (advice.backbone, advice.n_pictures, advice.n_classes) == ("sktl_mini", 200, 10)
+    assert (advice.backbone, advice.n_images, advice.n_classes) == ("sktl_mini", 200, 10)
     assert (advice.amount, advice.domain) == ("little", "different")
     assert advice.distance == pytest.approx(domain_distance(X).distance, abs=0.1)
     assert list(advice.logme) == ["layer1", "layer2", "layer3", "layer4"]
@@ -164,7 +164,7 @@ def test_copies_and_the_order_make_no_difference(table):
     first = recommend_strategy(X, y, max_samples=40)
     mixed = np.random.default_rng(0).permutation(120) % 60
     assert recommend_strategy(X[mixed], y[mixed], max_samples=40) == first
-    assert first.n_pictures == 60
+    assert first.n_images == 60
 
 
 def test_numbers_do_not_depend_on_the_order_either(table):
@@ -249,7 +249,7 @@ def test_a_sample(table, n_run):
     y = (y == 0).astype(int)
     y[np.flatnonzero(y)[3:]] = 0
     made = recommend_strategy(X, y, max_samples=20)
-    assert (made.n_pictures, made.n_classes) == (200, 2)
+    assert (made.n_images, made.n_classes) == (200, 2)
     assert n_run[0] <= 2 * 20 + 64
     assert made == recommend_strategy(X, y, max_samples=20)
     assert made.logme != recommend_strategy(X, y, max_samples=20, random_state=1).logme
