@@ -136,10 +136,10 @@ class LayerProbeDisplay:
             None, the default score of the linear model is used: accuracy for
             classifiers and R² for regressors.
         probe : estimator, default=None
-            Linear model. If None, the features are standardized by a `StandardScaler`
-            and a `LogisticRegression` is fitted if ``estimator`` is a classifier, or if
-            ``estimator`` is not a regressor and ``y`` contains labels; otherwise a
-            `Ridge`. Both have an L2 penalty of 30.
+            Linear model. If None, a `LogisticRegression` is used if ``estimator`` is a
+            classifier, or if it is not a regressor and ``y`` contains labels, and a
+            `Ridge` otherwise. Both are fitted to standardized features with an L2
+            penalty of 30.
         pooling : {"avg", "max", "gem"}, default="avg"
             How the output of each stage is pooled, as in
             `sktl.PretrainedFeatureExtractor`.
@@ -163,8 +163,8 @@ class LayerProbeDisplay:
         Raises
         ------
         ValueError
-            If ``pooling`` is not one of these, ``X``, ``y`` and ``groups`` differ in
-            length, or there is only one group.
+            If ``pooling`` is invalid, ``X``, ``y`` and ``groups`` differ in length, or
+            there is only one group.
         BackboneError
             If the network does not exist.
         ImageError

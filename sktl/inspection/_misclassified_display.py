@@ -58,7 +58,7 @@ class MisclassifiedDisplay:
 
     See Also
     --------
-    sklearn.metrics.ConfusionMatrixDisplay : Plot only the confusion matrix, optionally normalized.
+    sklearn.metrics.ConfusionMatrixDisplay : Plot the confusion matrix alone.
 
     Examples
     --------

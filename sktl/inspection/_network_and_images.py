@@ -96,7 +96,7 @@ def as_labels(y: Any) -> np.ndarray:
     """Convert labels or targets to a one-dimensional array and keep missing values."""
     y = column_or_1d(np.asarray(as_targets(y)))
     if y.dtype == object and len({isinstance(label, str) for label in y.tolist() if not is_missing(label)}) == 2:
-        raise InputError("y mixes strings and numbers, which cannot be sorted. Use labels of one type.")
+        raise InputError("y has both strings and numbers as labels. Use only strings or only numbers.")
     return y
 
 

@@ -63,7 +63,7 @@ class TransferabilityDisplay:
     See Also
     --------
     sktl.selection.BackboneSelector : Rank networks and their layers by a score.
-    LayerProbeDisplay : Measure the accuracy of a linear model on each stage of a network.
+    LayerProbeDisplay : Score a linear model on each stage of a network.
 
     Notes
     -----

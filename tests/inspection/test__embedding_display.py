@@ -298,7 +298,7 @@ def test_drawn_again(table):
             ValueError,
             r"^The 'thumbnail_size' parameter must be a positive length in points\. Got 0 instead\.$",
         ),
-        ({"y": ["a", 1, None] * 20}, ValueError, "^y mixes strings and numbers"),
+        ({"y": ["a", 1, None] * 20}, ValueError, "^y has both strings and numbers as labels"),
         ({"y": [0, 1]}, ValueError, "inconsistent numbers of samples"),
         ({"images": np.zeros((3, 5, 5, 3), np.uint8)}, ValueError, "inconsistent numbers of samples"),
         ({"features": np.ones((5, 4))}, ValueError, r"^The features of all 5 images are identical\. Pass images"),

@@ -74,7 +74,7 @@ def test_labels_of_any_kind():
     assert np.isnan(labels[1])
     assert as_labels([[True], [False]]).dtype == bool
     with pytest.raises(
-        ValueError, match=r"^y mixes strings and numbers, which cannot be sorted\. Use labels of one type\.$"
+        ValueError, match=r"^y has both strings and numbers as labels\. Use only strings or only numbers\.$"
     ):
         as_labels(["a", 1, None])
 
