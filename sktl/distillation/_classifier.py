@@ -130,8 +130,8 @@ class DistilledClassifier(DistilledEstimator, NetworkClassifier):
     head : "linear", tuple of int or Module, default="linear"
         Layers that replace the pretrained classifier: ``"linear"`` for one linear
         layer, a tuple for hidden layers of these widths with ReLU followed by a linear
-        layer, or your own network, which is copied and maps features of shape (n,
-        n_features) to outputs of shape (n, n_classes).
+        layer, or your own network, which is copied and maps features of shape
+        (n_samples, n_features) to outputs of shape (n_samples, n_classes).
     head_init : {"probe", "random"}, default="probe"
         How the last layer of the head is initialized. ``"probe"`` fits a logistic
         regression to the features of the untrained network, so that the first training

@@ -78,7 +78,8 @@ def test_the_wheel_is_the_package(wheel, tracked):
 def test_the_metadata_is_complete(metadata, root):
     """Author, links, every Python from the oldest allowed one, and the extras."""
     assert metadata["Author"] == "the sktl developers"
-    assert {link.partition(",")[0] for link in metadata.get_all("Project-URL")} == {"Source", "Issues", "Changelog"}
+    links = {link.partition(",")[0] for link in metadata.get_all("Project-URL")}
+    assert links == {"Documentation", "Source", "Issues", "Changelog"}
     assert metadata["Description-Content-Type"] == "text/markdown"
     prefix = "Programming Language :: Python :: 3."
     minors = [int(line.removeprefix(prefix)) for line in metadata.get_all("Classifier") if line.startswith(prefix)]

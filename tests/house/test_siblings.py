@@ -60,26 +60,28 @@ def ways(display: type) -> list[Callable]:
     return [method(display, name) for name in dir(display) if name.startswith("from_") or name == "plot"]
 
 
-# Their references have other numbers, since a distilled one has more of them before.
+# References have other numbers in classes with more of them.
 NUMBERED = {
-    "head_init": r"^How the head's last layer starts: .* does not tear the pretrained features apart in its first "
-    r"steps \[\d\]_\.$",
-    "unfreeze_every": r"^Gradual unfreezing \[\d\]_: training starts with the head alone, and after every so many "
-    r"epochs one more stage learns, .* None lets all learn from the start\.$",
+    "head_init": r'^How the last layer of the head is initialized\. ``"probe"`` fits a (logistic|ridge) regression to .* '
+    r'do not distort the pretrained features \[\d\]_; ``"random"`` draws random weights\.$',
+    "unfreeze_every": r"^Gradual unfreezing \[\d\]_: training starts with the head alone, .* until ``freeze_depth`` is "
+    r"reached\. None trains all unfrozen stages from the start\.$",
 }
-# Partial fits are fine-tuned ones', and the depth by data is.
+# Only fine-tuning has partial fits, and a depth that depends on the data.
 BY_KIND_OF_TRAINING = {
     **NUMBERED,
-    "freeze_depth": r"^How many stages are frozen, counted from the input: .* bit-identical after `fit`\.$",
-    "lr_schedule": "^What becomes of all learning rates during `fit`.",
+    "freeze_depth": r"^Number of stages to freeze, counted from the input\. .* "
+    r"Frozen stages run once per image and are bit-identical after `fit`\.$",
+    "lr_schedule": r"^Schedule of all learning rates over the epochs of `fit`\.",
 }
 # Classes and logits, or targets and numbers.
 BY_KIND_OF_LABELS = {
-    "head": r"maps features \(n, n_features\) to outputs \(n, n_(classes|targets)\)\.$",
-    "head_init": r"untouched network's features \((logistic|ridge) regression\), or random\. .* \[\d\]_\.$",
-    "on_error": r'^What to do if images cannot be read\. "raise" is an error that names them\. With "nan", .* '
-    r"`sktl\.datasets\.find_unreadable_images` lists them\.$",
-    "net_": "^The trained rest of the network with its head; it maps the output of the frozen stages to ",
+    "head": r"^Layers that replace the pretrained classifier: .* maps features of shape \(n_samples, n_features\) "
+    r"to outputs of shape \(n_samples, n_(classes|targets)\)\.$",
+    "head_init": NUMBERED["head_init"],
+    "on_error": r'^What to do if an image cannot be read\. ``"raise"`` raises an error that lists .* images\. '
+    r'``"nan"`` leaves them out of `fit` and `score` with one warning and returns .* to list them in advance\.$',
+    "net_": r"^The trained stages and head as a skorch net\. It maps the output of the frozen stages to ",
 }
 # What one way to make a display knows and another one does not.
 OF_ONE_WAY = {
@@ -98,11 +100,13 @@ FAMILIES = {
         {
             **BY_KIND_OF_LABELS,
             "unfreeze_every": NUMBERED["unfreeze_every"],
-            "teacher": "^What is to be learnt from: any .* with its own preprocessing.$",
-            "knowledge": "^What is learnt from the teacher: one kind, or weights of several. .* of sktl.$",
-            "alpha": "^The teacher's share of the loss, from 0 to 1: .* and with 1 labels are not looked at.$",
-            "unlabeled": "have none, such as .*: they give the teacher's part of the loss only. ",
-            "footprint_": "^What teacher and student cost: .* Measured when it is first asked for.$",
+            "teacher": "^The (classifier|regressor) to learn from.* It is cloned and fitted, unless .* preprocessing.$",
+            "knowledge": "^Kind of knowledge to transfer from the teacher, or a dict .* require a teacher that contains "
+            "an sktl network.$",
+            "alpha": "^Weight of the teacher in the loss, between 0 and 1; the (labels|targets) have "
+            "the weight ``1 - alpha``",
+            "unlabeled": "^(Label|Value) that marks .*, such as .* The student learns these from the teacher alone. ",
+            "footprint_": "^Cost of the teacher and of the student .* Measured on first access.$",
         },
         ("alpha", "unlabeled"),
     ),
@@ -127,22 +131,22 @@ FAMILIES = {
         [method(cls, "fit") for cls in (FineTunedClassifier, FineTunedRegressor, DistilledClassifier)]
         + [method(cls, "fit") for cls in (DistilledRegressor, PrunedClassifier, LotteryTicketClassifier)],
         {  # what a teacher, or the estimator that is compressed, gets of it
-            "y": "(L|l)abels|Targets",
-            "sample_weight": "^Weights of the rows[,;] ",
-            "X_val": "^(Pictures|Images) to judge on after each epoch, ",
-            "y_val": "^Their ",
-            "groups": r"^What each row of ``X`` belongs to, .* Rows of a group stay on one side ",
+            "y": "^(Labels|Targets|Labels or targets) of the images.",
+            "sample_weight": "^Weights of the rows. A weight of zero leaves a row out.",
+            "y_val": "^(Labels|Targets|Labels or targets) of ``X_val``.$",
+            "groups": "^Group label of each row of ``X``, such as the subject or the original of near-copies. Rows of "
+            "one group stay on the same side of the validation split",
         },
         ("y", "y_val"),
     ),
     "extractor and selector": Family(
         [PretrainedFeatureExtractor, BackboneSelector],
         {  # one network, or several of which one is chosen
-            "layers": "by (its|their) numbers? ",
-            "on_error": "cannot be read",
-            "random_state": "(S|s)eed of ",
-            "backbone_": "network",
-            "layers_": "layer",
+            "layers": "^(The l|L)ayers .* number .*name",
+            "on_error": '^What to do if an image cannot be read. ``"raise"`` raises an error that lists ',
+            "random_state": "^Seed of the random ",
+            "backbone_": "^The network",
+            "layers_": "^(Names of the layers|The layer) ",
         },
         ("layers",),
     ),
