@@ -62,8 +62,8 @@ def ways(display: type) -> list[Callable]:
 
 # References have other numbers in classes with more of them.
 NUMBERED = {
-    "head_init": r'^How the last layer of the head is initialized\. ``"probe"`` fits a (logistic|ridge) regression to .* '
-    r'do not distort the pretrained features \[\d\]_; ``"random"`` draws random weights\.$',
+    "head_init": r'^How the last layer of the head is initialized\. ``"probe"`` fits a (logistic|ridge) regression to '
+    r'.* do not distort the pretrained features \[\d\]_; ``"random"`` draws random weights\.$',
     "unfreeze_every": r"^Gradual unfreezing \[\d\]_: training starts with the head alone, .* until ``freeze_depth`` is "
     r"reached\. None trains all unfrozen stages from the start\.$",
 }
@@ -101,8 +101,8 @@ FAMILIES = {
             **BY_KIND_OF_LABELS,
             "unfreeze_every": NUMBERED["unfreeze_every"],
             "teacher": "^The (classifier|regressor) to learn from.* It is cloned and fitted, unless .* preprocessing.$",
-            "knowledge": "^Kind of knowledge to transfer from the teacher, or a dict .* require a teacher that contains "
-            "an sktl network.$",
+            "knowledge": "^Kind of knowledge to transfer from the teacher, or a dict .* require a teacher that "
+            "contains an sktl network.$",
             "alpha": "^Weight of the teacher in the loss, between 0 and 1; the (labels|targets) have "
             "the weight ``1 - alpha``",
             "unlabeled": "^(Label|Value) that marks .*, such as .* The student learns these from the teacher alone. ",
