@@ -51,12 +51,12 @@ def test_html_is_escaped(table):
 
 def test_long_headings_take_several_lines():
     """A column is as wide as its numbers and a few words, not as its heading; HTML breaks lines by itself."""
-    heading = "agreement with the original on the fitted images"
+    heading = "agreement with the original on the training images"
     table = ReadableTable("T", {"name": ["a"], "share": [0.5]}, ["", heading], [str, str], names=["name"])
     assert repr(table).splitlines()[2:] == [
         "   agreement with the",
         "      original on the",
-        "        fitted images",
+        "      training images",
         "a                 0.5",
     ]
     assert f">{heading}</th>" in table._repr_html_()

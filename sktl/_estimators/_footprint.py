@@ -73,7 +73,7 @@ class Footprints(ReadableTable):
             **{name: [getattr(footprint, name) for footprint in models.values()] for name in Footprint._fields},
             "agreement": agreement,
         }
-        with_first = f"agreement with the {next(iter(models))} on the fitted images"
+        with_first = f"agreement with the {next(iter(models))} on the training images"
         known = "" if np.isnan(agreement[-1]) else f"; {with_first}: {agreement[-1]:.3f}"
         super().__init__(
             _comparison(models) + known,
@@ -160,9 +160,7 @@ def footprints(models: Mapping[str, Any], X: Any, n_repeats: int = 5) -> dict[st
     """
     if n_repeats < 1:
         raise InputError(f"The 'n_repeats' parameter must be at least 1. Got {n_repeats} instead.")
-    times = _milliseconds(
-        list(models.values()), X, n_repeats
-    )  # first, because it raises errors for unfitted estimators and a wrong X
+    times = _milliseconds(list(models.values()), X, n_repeats)  # first, since it checks models and X
     found = {}
     for (name, model), milliseconds in zip(models.items(), times, strict=True):
         parameters, nonzero, macs = network_counts(model)
@@ -222,13 +220,13 @@ def _pickled_bytes(estimator: Any) -> "int | None":
 def _comparison(models: Mapping[str, Footprint]) -> str:
     """Compare time and bytes of the last model with those of the first."""
     (reference, before), *_, (name, after) = models.items()
-    time = f"{after.milliseconds / before.milliseconds:.3g} times the {reference}'s time"
+    time = f"The {name} model takes {after.milliseconds / before.milliseconds:.3g} times the time"
     if after.nbytes is None or before.nbytes is None:
-        return f"The {name} model takes {time}"
-    return f"The {name} model takes {time} and {after.nbytes / before.nbytes:.3g} times its bytes"
+        return f"{time} of the {reference}"
+    return f"{time} and {after.nbytes / before.nbytes:.3g} times the bytes of the {reference}"
 
 
-_HEADINGS = ["parameters", "not zero", "bytes", "multiply-accumulates", "ms per image"]
+_HEADINGS = ["parameters", "nonzero", "bytes", "multiply-accumulates", "ms per image"]
 
 
 def _formats(footprints: Iterable[Footprint]) -> list[Callable[[Any], str]]:

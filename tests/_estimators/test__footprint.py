@@ -276,9 +276,9 @@ def test_a_row_for_each(table):
 def test_it_reads_well(table):
     """The title says what was won, numbers have their thousands apart, and HTML says the same."""
     title, _, *headings, teacher, student = str(table).splitlines()
-    agreement = "agreement with the teacher on the fitted images"  # which is no accuracy
+    agreement = "agreement with the teacher on the training images"  # not an accuracy
     assert title == (
-        f"The student model takes 0.25 times the teacher's time and 0.125 times its bytes; {agreement}: 0.938"
+        f"The student model takes 0.25 times the time and 0.125 times the bytes of the teacher; {agreement}: 0.938"
     )
     assert headings[-1].split()[0] == "model"
     assert f">{agreement}</th>" in table._repr_html_()
@@ -295,7 +295,8 @@ def test_what_has_no_network():
     table = Footprints(models, agreement=[1.0, float("nan")])
     assert str(table).splitlines()[-2].split() == ["teacher", "-", "-", "1,000", "-", "0.50", "1.000"]
     assert str(table).splitlines()[-1].split()[-1] == "nan"
-    assert str(table).splitlines()[0] == "The student model takes 0.5 times the teacher's time and 0.1 times its bytes"
+    title = "The student model takes 0.5 times the time and 0.1 times the bytes of the teacher"
+    assert str(table).splitlines()[0] == title
     assert table.to_dict()["macs"] == [None, 20]
 
 
@@ -305,8 +306,8 @@ def test_a_row_for_each_of_several():
     table = Footprints(dict(zip(["original", "pruned", "int8"], costs, strict=True)), agreement=[1.0, 0.99, 0.9])
     title, *_, first, second, third = str(table).splitlines()
     assert title == (
-        "The int8 model takes 0.5 times the original's time and 0.125 times its bytes; agreement with the original on "
-        "the fitted images: 0.900"
+        "The int8 model takes 0.5 times the time and 0.125 times the bytes of the original; agreement with the original "
+        "on the training images: 0.900"
     )
     assert [row.split()[0] for row in (first, second, third)] == ["original", "pruned", "int8"]
     assert table.to_dict()["agreement"] == [1.0, 0.99, 0.9]
@@ -316,7 +317,8 @@ def test_without_bytes_the_title_is_about_time():
     """What cannot be pickled has no bytes to be compared with."""
     models = {"teacher": Footprint(None, None, None, None, 2.0), "student": Footprint(10, 10, 100, 20, 1.0)}
     title = str(Footprints(models, agreement=[1.0, 0.5])).splitlines()[0]
-    assert title.startswith("The student model takes 0.5 times the teacher's time; agreement with the teacher on")
+    expected = "The student model takes 0.5 times the time of the teacher; agreement with the teacher on the training"
+    assert title == f"{expected} images: 0.500"
 
 
 def test_one_footprint_reads_as_well():
@@ -324,7 +326,7 @@ def test_one_footprint_reads_as_well():
     cost = Footprint(11_000_000, 10_000_000, 48_000_000, None, 12.345)
     title, _, *_, headings, row = repr(cost).splitlines()
     assert title == "Footprint: cost per image and size"
-    assert headings.split() == ["parameters", "not", "zero", "bytes", "multiply-accumulates", "ms", "per", "image"]
+    assert headings.split() == ["parameters", "nonzero", "bytes", "multiply-accumulates", "ms", "per", "image"]
     assert row.split() == ["11,000,000", "10,000,000", "48,000,000", "-", "12.3"]
     assert '<td style="text-align: right">48,000,000</td>' in cost._repr_html_()
     assert cost == (11_000_000, 10_000_000, 48_000_000, None, 12.345)
