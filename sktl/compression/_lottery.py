@@ -1,4 +1,4 @@
-"""Lottery tickets: sparse networks that train as well as the dense one, found by pruning and starting again."""
+"""Classifier that searches for lottery tickets: sparse networks that train well."""
 
 import copy
 from numbers import Integral, Real
@@ -35,72 +35,73 @@ TICKETS = ("winning", "random_init", "random_mask")
 
 
 class LotteryTicketClassifier(CompressedClassifier):
-    """Find a sparse network that trains as well as the dense one from its very beginning.
+    """Find a sparse network that trains as well as the dense one from the start.
 
-    Train the network, take the smallest weights from it, put those that are left back
-    to what they were in the beginning, and train again; and so on, with fewer weights
-    in each round [1]_. Two controls, trained beside it, tell whether it is the
-    beginning that matters (the same places, new values), and whether it is the places
-    (the same values, other places).
+    The network is trained, its smallest weights are pruned, the remaining weights are
+    reset to their initial values, and the sparse network is trained again, with fewer
+    weights in each round [1]_. Two controls are trained alongside: the same mask with
+    new random values, which shows whether the initial values matter, and the same
+    values with a random mask, which shows whether the positions of the weights matter.
 
     Read more in the user guide, page "Compression".
 
     Parameters
     ----------
     estimator : estimator
-        What is trained: a `sktl.FineTunedClassifier` or a `sktl.DistilledClassifier`.
-        It is cloned. A fitted one inside a `sklearn.frozen.FrozenEstimator` has no
-        beginning any more, and is refused.
+        The classifier to train: a `sktl.FineTunedClassifier` or a
+        `sktl.DistilledClassifier`. It is cloned. A fitted estimator inside a
+        `sklearn.frozen.FrozenEstimator` raises an error, since its initial weights are
+        not available.
     prune_fraction : float, default=0.2
-        The share of the weights that each round takes from those that are left, between
-        0 and 1.
+        Share of the remaining weights to prune in each round, between 0 and 1.
     n_rounds : int, default=5
-        How many rounds. With a fifth taken in each, 33 % of the weights are left after
-        5, 11 % after 10, 4 % after 15.
+        Number of rounds of pruning and training. With ``prune_fraction=0.2``, 33 % of
+        the weights are left after 5 rounds, 11 % after 10 and 4 % after 15.
     rewind_epoch : int, default=0
-        The epoch whose end the weights are put back to, and after which training goes
-        on, with that epoch's order of rows, moments of the optimizer, learning rates
-        and statistics of batch norms; 0 is the very beginning. Deep networks need some
-        epochs [2]_.
+        Epoch to whose end the weights are reset before each round; 0 means the initial
+        weights. Training continues from there with the order of rows, optimizer state,
+        learning rates and batch normalization statistics of that epoch. Deep networks
+        need some epochs [2]_.
     ticket : {"winning", "random_init", "random_mask"}, default="winning"
-        What the classifier becomes in the end: the ticket that was found; the same
-        zeros with newly drawn values; the same values with as many zeros in each layer,
-        at random places.
+        Network of the last round to predict with: ``"winning"`` is the ticket that was
+        found, ``"random_init"`` has the same mask with new random values, and
+        ``"random_mask"`` has the same values with a random mask of the same sparsity in
+        each layer.
     controls : bool, default=True
-        Whether both controls are trained in each round, which takes three times as
-        long.
+        Whether to train both controls in each round, which takes three times as long.
     scope : {"layer", "global"}, default="layer"
-        Whether each layer loses the same share (the one that gives the outputs half of
-        it), as in [1]_ for fully connected networks, or the smallest weights of all
-        layers together, as there for deep convolutional ones.
+        Whether to prune the same share of each layer (half of it in the output layer),
+        as [1]_ does for fully connected networks, or the smallest weights of all layers
+        together, as [1]_ does for deep convolutional networks.
     freeze_depth : int or str, default=None
-        How many stages stay as they are, as in `sktl.FineTunedClassifier`; None: as the
-        estimator says.
+        Number of stages to leave unchanged, counted from the input, as in
+        `sktl.FineTunedClassifier`. None uses the ``freeze_depth`` of the estimator.
     random_state : int, RandomState instance or None, default=None
-        Seed of the controls, and of the estimator where it has none of its own. Each
-        round trains with the same order of rows and the same dropout.
+        Seed of the controls, and of the estimator unless it has its own
+        ``random_state``. Pass an int for reproducible results. Every round uses the
+        same order of rows and the same dropout.
 
     Attributes
     ----------
     curve_ : LotteryCurve
-        One row per trained network, the dense one first. It prints as a table;
-        ``to_dict()`` and ``to_frame()`` give the columns ``ticket``, ``round``,
+        One row per trained network, starting with the dense one. It prints as a table;
+        ``to_dict()`` and ``to_frame()`` return the columns ``ticket``, ``round``,
         ``weights_left`` and ``sparsity`` (shares of the weights of all convolutions and
-        linear layers that can be pruned), ``score`` (accuracy after the last epoch, on
-        ``X_val`` of `fit` or else on the estimator's ``validation_fraction`` of the
-        rows) and ``early_stopping_epoch`` (after which the loss on them was the
-        lowest).
+        linear layers that can be pruned), ``score`` (accuracy after the last epoch on
+        the validation rows: ``X_val`` of `fit`, or the ``validation_fraction`` of the
+        estimator) and ``early_stopping_epoch`` (epoch with the lowest validation loss).
     winning_ticket_ : estimator
-        The ticket before it is trained: an unfitted copy of ``estimator`` whose network
-        and head are sparse and have their first values. `fit` trains it, and its zeros
-        stay.
+        The winning ticket before training: an unfitted copy of ``estimator`` whose
+        network and head are sparse and have their initial values. Its `fit` trains the
+        network, and pruned weights stay zero.
     estimator_ : estimator
-        The classifier with the network of the last round. It may be the ``backbone`` of
-        other estimators.
+        The fitted classifier with the network of the last round. It can be the
+        ``backbone`` of other estimators.
     classes_ : ndarray of shape (n_classes,)
         The class labels.
     footprint_ : Footprints
-        What the dense network and the last ticket cost.
+        Size, speed and agreement of the original and the compressed classifier.
+        Measured on first access.
     n_features_in_ : int
         Number of columns seen during `fit`. Only defined if ``X`` is a table of pixels.
     feature_names_in_ : ndarray of shape (n_features_in_,)
@@ -110,21 +111,21 @@ class LotteryTicketClassifier(CompressedClassifier):
     Raises
     ------
     TypeError
-        From `fit`, where the estimator is none whose training could begin again.
+        From `fit`, if the estimator is not one whose training can be restarted.
     ValueError
-        From `fit`, where ``rewind_epoch`` is not before the last epoch, or a parameter
-        is out of its range.
+        From `fit`, if ``rewind_epoch`` is not before the last epoch or a parameter is
+        out of range.
 
     See Also
     --------
-    PrunedClassifier : Leaves weights out and goes on with those that were trained.
-    sktl.inspection.LotteryTicketDisplay : Draws ``curve_``.
+    PrunedClassifier : Prune weights and continue training with the others.
+    sktl.inspection.LotteryTicketDisplay : Plot ``curve_``.
 
     Notes
     -----
-    The beginning of a network that was pretrained is its pretrained state.
-    ``random_init`` draws from what each layer of torch is initialised with, so that it
-    also tells what pretraining gave.
+    The initial values of a pretrained network are its pretrained weights.
+    ``random_init`` draws from the default initialization of each torch layer, so it
+    also shows the effect of pretraining.
 
     References
     ----------
@@ -181,7 +182,7 @@ class LotteryTicketClassifier(CompressedClassifier):
 
     @property
     def winning_ticket_(self):
-        """The ticket before it is trained, as an unfitted estimator."""
+        """The winning ticket before training, as an unfitted estimator."""
         inner = self._fitted()
         net = inner.net_.hollow()
         net.fill(unpack(self._ticket))
@@ -190,7 +191,7 @@ class LotteryTicketClassifier(CompressedClassifier):
         network = {
             name: adopted(inner, net.module_),
             "head": net.module_.head,
-            "head_init": "random",  # it has the values that it began with
+            "head_init": "random",  # keeps its initial values
             "weights": "default",
             "freeze_bn": inner.freeze_bn and not is_random,
             "freeze_depth": inner.freeze_depth_,
@@ -202,36 +203,37 @@ class LotteryTicketClassifier(CompressedClassifier):
         return self.estimator.max_epochs + n_again * (self.estimator.max_epochs - self.rewind_epoch)
 
     def _check_parameters(self):
-        """Say what has no beginning to go back to."""
+        """Check that training can be restarted at ``rewind_epoch``."""
         if not isinstance(self.estimator, NetworkClassifier):
             raise TypeError(
                 shortened(
-                    f"estimator={self.estimator!r}: a lottery ticket is a network at the beginning of its training. "
-                    "Give a FineTunedClassifier or a DistilledClassifier; what was fitted before can be pruned by a "
-                    "PrunedClassifier."
+                    "The 'estimator' parameter of LotteryTicketClassifier must be a FineTunedClassifier or a "
+                    f"DistilledClassifier. Got {self.estimator!r} instead. Use PrunedClassifier to prune a fitted "
+                    "classifier, whose training cannot be restarted."
                 )
             )
-        self.estimator._validate_params()  # it is trained here, past its own `fit`
+        self.estimator._validate_params()  # its own `fit` is not called
         if self.rewind_epoch >= max(self.estimator.max_epochs, 1):
             raise InputError(
-                f"rewind_epoch={self.rewind_epoch} leaves nothing of max_epochs={self.estimator.max_epochs} of the "
-                "estimator to train. Use a smaller one."
+                "The 'rewind_epoch' parameter of LotteryTicketClassifier must be less than max_epochs="
+                f"{self.estimator.max_epochs} of the estimator. Got {self.rewind_epoch} instead."
             )
         if self.rewind_epoch and self.estimator.unfreeze_every is not None:
             raise InputError(
-                f"rewind_epoch={self.rewind_epoch} with unfreeze_every={self.estimator.unfreeze_every}: stages that "
-                "are unfrozen later have no common beginning. Use unfreeze_every=None or rewind_epoch=0."
+                f"rewind_epoch={self.rewind_epoch} cannot be used with unfreeze_every={self.estimator.unfreeze_every} "
+                "of the estimator, because the stages do not start training in the same epoch. Use "
+                "unfreeze_every=None or rewind_epoch=0."
             )
 
     def _run(self, given, tasks):
-        """Train, take weights away, begin again."""
+        """Train, prune and restart, ``n_rounds`` times."""
         inner, trainer, data = self._begin_training(given)
         remember = Remember(self.rewind_epoch)
         self.__dict__.pop("_ticket", None)
         self._adopt(inner)  # callbacks may predict
         try:
             train_network(inner, trainer, data, callbacks=[("remember", remember), tasks])
-        finally:  # where it diverged or was interrupted, there is the dense network and no ticket
+        finally:  # after a divergence or an interrupt, keep the dense network without a ticket
             self._original = independent_copy(inner)
             self._adopt(inner)
         start = self._check_start(remember)
@@ -244,11 +246,11 @@ class LotteryTicketClassifier(CompressedClassifier):
                 found = self._round(inner, trainer, data, tasks, start, wanted, number, seeds)
                 made = {ticket: outcome for ticket, (outcome, _) in found.items()}
                 masks, outcomes, points = wanted, made, points + [point for _, point in found.values()]
-        finally:  # also where a round diverged or was interrupted: those before it are whole
+        finally:  # after a divergence or an interrupt, keep the complete rounds
             self._keep(inner, trainer, data, start, masks, outcomes, points)
 
     def _keep(self, inner, trainer, data, start, masks, outcomes, points):
-        """The last whole round as the result."""
+        """Store the result of the last complete round."""
         self.curve_ = LotteryCurve(points)
         self._ticket = pack(self._plant(inner, trainer, data, start, masks, "winning", 0).tensors())
         vars(inner).update(outcomes.get(self.ticket, outcomes["winning"]))
@@ -257,7 +259,7 @@ class LotteryTicketClassifier(CompressedClassifier):
         self._adopt(inner)
 
     def _round(self, inner, trainer, data, tasks, start, masks, number, seeds):
-        """What comes of each ticket of a round, and its point of the curve."""
+        """Train the tickets of a round; return the outcome and the point of each."""
         found = {}
         for ticket in self._tickets(number):
             seed = int(seeds.randint(2**31 - 1))
@@ -267,7 +269,7 @@ class LotteryTicketClassifier(CompressedClassifier):
         return found
 
     def _begin_training(self, given):
-        """The estimator at its beginning, and the rows."""
+        """Return the estimator with its initial network, its trainer and the rows."""
         inner = self._seeded_clone()
         if self.freeze_depth is not None:
             inner.set_params(freeze_depth=self.freeze_depth)
@@ -278,16 +280,16 @@ class LotteryTicketClassifier(CompressedClassifier):
         return inner, trainer, data
 
     def _check_start(self, remember):
-        """Where each round begins."""
+        """Return the checkpoint from which each round starts."""
         if not hasattr(remember, "checkpoint_"):
             raise InputError(
-                f"rewind_epoch={self.rewind_epoch}, but training stopped before that epoch. Use a smaller one, or a "
+                f"Training stopped early, before rewind_epoch={self.rewind_epoch}. Use a smaller rewind_epoch, or a "
                 "larger n_iter_no_change of the estimator."
             )
         return remember.checkpoint_
 
     def _masks(self, net, data, number):
-        """Where the weights are zero in a round, by what they have become in the one before."""
+        """Return the masks of a round from the weights after the round before it."""
         layers = compressible(net.module_)
         last = last_linear(net.module_.head)
         halved = {path: self.scope == "layer" and layer is last for path, layer in layers.items()}
@@ -296,14 +298,14 @@ class LotteryTicketClassifier(CompressedClassifier):
         return zero_masks(layers, scores, shares, self.scope)
 
     def _tickets(self, number):
-        """What is trained in a round, the winning ticket last: its net is what the next round looks at."""
+        """Return the tickets to train in a round, ending with the winning one."""
         if self.controls:
             return ("random_init", "random_mask", "winning")
         is_asked = number == self.n_rounds and self.ticket != "winning"
         return (self.ticket, "winning") if is_asked else ("winning",)
 
     def _plant(self, inner, trainer, data, start, masks, ticket, seed):
-        """A net that has not been trained since the beginning, without the weights that are masked."""
+        """Return a net with the weights of ``start`` and the masks applied."""
         net = trainer.build(inner.backbone_, data, inner.net_)
         net.history = copy.deepcopy(start.history)
         start.rewind(net)
@@ -315,7 +317,7 @@ class LotteryTicketClassifier(CompressedClassifier):
         return net
 
     def _point(self, inner, data, ticket, number):
-        """What came of a training."""
+        """Return the point of the curve for a trained net."""
         weights = [layer.get_parameter("weight") for layer in compressible(inner.net_.module_).values()]
         left = sum(int(torch.count_nonzero(weight)) for weight in weights)
         losses = [epoch["valid_loss"] for epoch in inner.net_.history if "valid_loss" in epoch]
@@ -329,21 +331,22 @@ class LotteryTicketClassifier(CompressedClassifier):
 
 
 def _outcome(inner):
-    """The attributes that a training leaves behind."""
+    """Return the attributes that training sets."""
     return {name: getattr(inner, name) for name in ("net_", "history_", "n_iter_", "best_epoch_")}
 
 
 def draw_anew(net: TransferNet, seed: int) -> None:
-    """Draw new values for all layers that learn, from what torch initialises each with; in place.
+    """Initialize all trained layers again, in place, as torch does by default.
 
-    Norms begin anew too, and have to learn: with the statistics of nothing, held on to,
-    they would not normalise, and the control would lose for that reason.
+    The statistics of normalization layers are reset and updated again: if they stayed
+    at their initial values, the layers would not normalize, and the control would score
+    lower for that reason.
     """
     net.module_.freeze_bn &= net.batch_size == 1  # one row has no variance
     adopt_statistics_quickly(net.module_)
     with Randomness(seed, net.device).drawn_from():
         for layer in [*net.module_.learning, *net.module_.head.modules()]:
-            # torch's attention has another name for it.
+            # torch.nn.MultiheadAttention names the method differently.
             reset = getattr(layer, "reset_parameters", None) or getattr(layer, "_reset_parameters", None)
             if callable(reset):
                 reset()

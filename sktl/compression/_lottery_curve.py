@@ -1,4 +1,4 @@
-"""What each round of a search for lottery tickets found, as a table."""
+"""Table of the networks trained in a search for lottery tickets."""
 
 from collections.abc import Sequence
 from typing import NamedTuple
@@ -7,20 +7,20 @@ from sktl._table import ReadableTable
 
 
 class Point(NamedTuple):
-    """One trained network.
+    """Result of one trained network.
 
     Attributes
     ----------
     ticket : str
-        What it was trained from.
+        Kind of ticket.
     round : int
-        How often weights had been taken from it; 0 for the dense network.
+        Number of times that weights were pruned; 0 for the dense network.
     weights_left : float
-        Share of the weights that are not zero, of those that can be pruned.
+        Share of nonzero weights among those that can be pruned.
     score : float
-        On the rows that were judged on.
+        Score on the validation rows.
     early_stopping_epoch : int or None
-        The epoch after which their loss was the lowest.
+        Epoch with the lowest validation loss.
     """
 
     ticket: str
@@ -31,12 +31,12 @@ class Point(NamedTuple):
 
 
 class LotteryCurve(ReadableTable):
-    """One row per trained network, the dense one first; made by ``curve_``.
+    """Table with one row per trained network, starting with the dense one.
 
     Parameters
     ----------
     points : sequence of Point
-        The networks.
+        Results of the networks.
     """
 
     def __init__(self, points: Sequence[Point]) -> None:
@@ -50,11 +50,11 @@ class LotteryCurve(ReadableTable):
         }
         dense, *others = points
         good = [point.weights_left for point in others if point.ticket == "winning" and point.score >= dense.score]
-        has = f"the smallest has {min(good):.1%} of the weights" if good else "there is none"
+        has = f"{min(good):.1%} of the weights" if good else "none"
         super().__init__(
-            f"Winning tickets that score no less than the dense network ({dense.score:.3f}): {has}",
+            f"Smallest winning ticket that scores at least as well as the dense network ({dense.score:.3f}): {has}",
             columns,
-            ["ticket", "round", "weights left", "sparsity", "score", "lowest loss in epoch"],
+            ["ticket", "round", "weights left", "sparsity", "score", "epoch of lowest loss"],
             [str, str, "{:.1%}".format, "{:.1%}".format, "{:.3f}".format, _epoch],
             names=["ticket"],
         )

@@ -1,4 +1,4 @@
-"""Low rank: layers that are a product of smaller ones."""
+"""Classifier whose layers are factorized into smaller ones."""
 
 from numbers import Integral, Real
 from typing import Any
@@ -9,16 +9,17 @@ from sktl.compression._compressed import COMPRESSION_CONSTRAINTS, CompressedClas
 from sktl.compression._factors import METHODS, energy_within, factorize, full_rank
 from sktl.exceptions import CompressionError, InputError
 
-_SHARE = 0.5  # of a layer's parameters, where nothing is asked for
+_SHARE = 0.5  # of all parameters, if neither rank nor energy is set
 
 
 class LowRankClassifier(CompressedClassifier):
-    """Replace the layers of a network by sequences of smaller layers, and train these.
+    """Factorize the layers of a trained network into smaller ones and fine-tune them.
 
-    A matrix of a low rank is the product of two thin ones, and so a linear layer is two
-    smaller ones; a convolution is two or three. The network has fewer parameters and
-    multiply-accumulates. It has more layers, so that it is faster only where its layers
-    are large: measure it with ``footprint_``.
+    A matrix of low rank is the product of two thin matrices, so a linear layer is
+    replaced by two smaller linear layers, and a convolution by two or three smaller
+    ones. The network then has fewer parameters and multiply-accumulates but more
+    layers, which makes it faster only if its layers are large. Compare the times in
+    ``footprint_``.
 
     Read more in the user guide, page "Compression".
 
@@ -31,52 +32,61 @@ class LowRankClassifier(CompressedClassifier):
         estimator inside a `sklearn.frozen.FrozenEstimator`, which is used as it is and
         not changed.
     rank : int or float, default=None
-        A float is the share of the parameters of all layers that may be left, between 0
-        and 1: the layers keep as much of their energy as that allows, each the same
-        share of its own. An integer is the rank of all layers; one whose own rank is
-        not above it stays as it is. None is 0.5, where ``energy`` is None as well.
+        Size of the factorized layers. A float is the share of the parameters of all
+        layers to keep, between 0 and 1; the ranks are chosen so that each layer keeps
+        the same share of its energy. An int is the rank of all layers; layers whose
+        full rank is not larger are left unchanged. None means 0.5, unless ``energy`` is
+        set.
     energy : float, default=None
-        In place of ``rank``: each layer gets the smallest rank that keeps this share of
-        the sum of its weights' squares (of its squared singular values), above 0 and up
-        to 1.
+        Share of the energy of each layer to keep, greater than 0 and at most 1; an
+        alternative to ``rank``. The energy is the sum of the squared weights, which
+        equals the sum of the squared singular values. Each layer gets the smallest rank
+        that keeps this share.
     method : {"spatial", "tucker"}, default="spatial"
-        What becomes of convolutions whose kernel is larger than 1 x 1: one of width 1
-        and one of height 1 [1]_; or one of 1 x 1, the kernel between fewer channels,
-        and one of 1 x 1 [2]_, which leaves depthwise ones as they are.
+        How to factorize convolutions with a kernel larger than 1 x 1. ``"spatial"``
+        replaces them by a convolution of width 1 and one of height 1 [1]_. ``"tucker"``
+        replaces them by a 1 x 1 convolution, a convolution with the original kernel
+        size and fewer channels, and another 1 x 1 convolution [2]_; depthwise
+        convolutions are left unchanged.
     freeze_depth : int or str, default=None
-        How many stages stay as they are, as in `sktl.FineTunedClassifier`; 0 makes the
-        whole network smaller. None: those that the estimator has frozen, whose output
-        stays in its cache.
+        Number of stages to leave unchanged, counted from the input, as in
+        `sktl.FineTunedClassifier`; 0 compresses all stages. None leaves the frozen
+        stages of the estimator unchanged, so that their cached output is reused.
     max_epochs : int, default=5
-        Epochs of training the smaller network, with the estimator's own optimizer, and
-        with batch norms that learn. With 0 only these and the head's start are fitted
-        to it.
+        Number of training epochs after factorization, with the optimizer of the
+        estimator. The running statistics of batch normalization layers are updated even
+        if the estimator sets ``freeze_bn=True``. If 0, only these statistics and, with
+        ``head_init="probe"``, the last layer of the head are refitted.
     lr : float, default=None
-        Learning rate of that; None takes the estimator's.
+        Learning rate of the training after compression. None uses the ``lr`` of the
+        estimator.
     lr_decay : float, default=1.0
-        Factor of that from each stage to the one before. By default all learn alike:
-        all have lost something.
+        Factor by which the learning rate shrinks from each stage to the one before it.
+        The default uses the same rate everywhere, since all stages have been changed.
     alpha : float, default=0.5
-        Share of the loss, from 0 to 1, that asks for the answers that the network gave
-        before it became smaller [4]_; the rest is the estimator's own loss.
+        Weight of the distillation loss, between 0 and 1, which compares the outputs
+        with those of the network before compression [4]_. The loss of the estimator has
+        the weight ``1 - alpha``.
     temperature : float, default=2.0
-        What softens these answers, as in `sktl.DistilledClassifier`.
+        Temperature of the distillation loss, as in `sktl.DistilledClassifier`.
     random_state : int, RandomState instance or None, default=None
-        Seed of the estimator where it has none of its own.
+        Seed of the estimator unless it has its own ``random_state``. Pass an int for
+        reproducible results.
 
     Attributes
     ----------
     estimator_ : estimator
-        The classifier with the smaller network. It may be the ``backbone`` of other
-        estimators.
+        The fitted classifier with the factorized network. It can be the ``backbone`` of
+        other estimators.
     ranks_ : dict of str to int or tuple of int
-        The rank of each layer that has become a sequence, by its path in the network;
-        of two (outputs, inputs) where `method="tucker"` made it of two. A layer that is
-        not here would not have become smaller.
+        Rank of each factorized layer by its path in the network. With
+        ``method="tucker"``, a layer with three factors has a pair of ranks (outputs,
+        inputs). Layers that would not become smaller are not factorized and not listed.
     classes_ : ndarray of shape (n_classes,)
         The class labels.
     footprint_ : Footprints
-        What the original and the smaller one cost.
+        Size, speed and agreement of the original and the compressed classifier.
+        Measured on first access.
     n_features_in_ : int
         Number of columns seen during `fit`. Only defined if ``X`` is a table of pixels.
     feature_names_in_ : ndarray of shape (n_features_in_,)
@@ -86,24 +96,24 @@ class LowRankClassifier(CompressedClassifier):
     Raises
     ------
     TypeError
-        From `fit`, where the estimator has no network of sktl.
+        From `fit`, if the estimator does not have an sktl network.
     InputError
-        From `fit`, where both ``rank`` and ``energy`` are given.
+        From `fit`, if both ``rank`` and ``energy`` are set.
     CompressionError
-        From `fit`, where no layer would become smaller, such as with a rank above all
-        of theirs.
+        From `fit`, if no layer would become smaller, for example because ``rank`` is
+        not less than the rank of any layer.
 
     See Also
     --------
-    PrunedClassifier : Fewer weights or filters.
-    QuantizedClassifier : Fewer bits for each weight.
+    PrunedClassifier : Prune weights or filters.
+    QuantizedClassifier : Store weights with fewer bits.
 
     Notes
     -----
-    Layers behind ``freeze_depth`` and those of the head are treated, but for the one
-    that gives the outputs: it is small, and each direction it lost would be one that
-    classes could no longer be told apart by. Zeros of a network whose weights were
-    pruned before are gone, as factors have none; filters may be pruned before or after.
+    All convolutions and linear layers after the stages of ``freeze_depth`` are
+    factorized, except the output layer, which is small and whose full rank is needed to
+    tell the classes apart. Factorization does not keep the zeros of a network whose
+    weights were pruned before. Filters can be pruned before or after factorization.
 
     References
     ----------
@@ -169,11 +179,12 @@ class LowRankClassifier(CompressedClassifier):
         super()._check_parameters()
         if self.rank is not None and self.energy is not None:
             raise InputError(
-                f"rank={self.rank!r} and energy={self.energy!r} both say how large the layers are. Give one of them."
+                "The 'rank' and 'energy' parameters of LowRankClassifier cannot both be set. Got "
+                f"rank={self.rank!r} and energy={self.energy!r}. Set one of them to None."
             )
 
     def _compress(self, inner, given, tasks):
-        """Replace the layers, and train what they have become."""
+        """Factorize the layers and train the factors."""
         trainer, data = self._prepare(inner, given)
         network = inner.net_.module_
         layers: dict[str, Any] = inner_layers(network)
@@ -186,7 +197,7 @@ class LowRankClassifier(CompressedClassifier):
         self._retrain(inner, trainer, data, [tasks])
 
     def _factorize(self, layers):
-        """(path, sequence of smaller layers) of each layer that has one."""
+        """Yield (path, factors) for each layer that becomes smaller."""
         name, value = self._wanted_size
         if name == "rank" and value < 1:
             name, value = "energy", energy_within(layers.values(), self.method, value)
@@ -198,27 +209,27 @@ class LowRankClassifier(CompressedClassifier):
 
     @property
     def _wanted_size(self):
-        """The parameter that says how large the layers are, and its value."""
+        """Name and value of the parameter that determines the ranks."""
         return ("energy", self.energy) if self.energy is not None else ("rank", self.rank or _SHARE)
 
     def _why_nothing_shrinks(self, layers):
-        """What is wrong with what was asked for, and what would be right."""
+        """Return the error message for layers that do not become smaller."""
         name, value = self._wanted_size
         if not layers:
             return (
-                f"freeze_depth={self.freeze_depth!r} leaves no convolution and no linear layer to make smaller, but "
-                "for the one that gives the outputs. Freeze less."
+                f"freeze_depth={self.freeze_depth!r} leaves no convolution or linear layer to factorize besides the "
+                "output layer. Freeze fewer stages."
             )
         largest = max(layers, key=lambda path: full_rank(layers[path], self.method))
         rank = full_rank(layers[largest], self.method)
-        where = f"that of {largest.removeprefix('stages.')!r}, which is the largest of {len(layers)} layers, is {rank}"
+        where = f"the largest of {len(layers)} layers, {largest.removeprefix('stages.')!r}, has rank {rank}"
         if name == "rank" and value >= rank:
-            return f"rank={value} is not below the rank of any layer: {where}. Use a smaller one."
-        advice = "a larger share or freeze less" if name == "rank" and value < 1 else f"a smaller {name}"
-        return f"{name}={value} makes no layer smaller ({where}). Use {advice}."
+            return f"rank={value} is not smaller than the rank of any layer ({where}). Use a smaller rank."
+        advice = "a larger rank or freeze fewer stages" if name == "rank" and value < 1 else f"a smaller {name}"
+        return f"{name}={value} does not make any layer smaller ({where}). Use {advice}."
 
 
 def _ranks(factors):
-    """The rank, or the ranks (of outputs and inputs) of Tucker's."""
+    """Return the rank of a factorized layer, or its ranks (outputs, inputs)."""
     inner = [factor.weight.shape[0] // getattr(factor, "groups", 1) for factor in factors[:-1]]
     return inner[0] if len(inner) == 1 else (inner[1], inner[0])

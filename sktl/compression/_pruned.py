@@ -1,4 +1,4 @@
-"""Pruning: networks with fewer weights, or with fewer filters."""
+"""Classifier whose weights or filters are pruned."""
 
 from numbers import Integral, Real
 
@@ -22,11 +22,11 @@ from sktl.exceptions import CompressionError, InputError
 
 
 class PrunedClassifier(CompressedClassifier):
-    """Leave out the weights or the filters of a network that matter least, and train what is left.
+    """Prune the weights or filters of a trained network and fine-tune the rest.
 
-    Weights become zeros, which makes the file smaller and nothing faster. Filters are
-    taken out of the network, through all sums and concatenations that they take part
-    in: it becomes smaller and faster.
+    Pruned weights are set to zero, which makes the file smaller but not the network
+    faster. Pruned filters are removed together with all channels that depend on them,
+    through sums and concatenations, which makes the network smaller and faster.
 
     Read more in the user guide, page "Compression".
 
@@ -39,57 +39,65 @@ class PrunedClassifier(CompressedClassifier):
         estimator inside a `sklearn.frozen.FrozenEstimator`, which is used as it is and
         not changed.
     amount : float, default=0.5
-        The share that is left out, between 0 and 1: of the weights of all convolutions
-        and linear layers behind ``freeze_depth``, exactly, but for the layer that gives
-        the outputs; or of the filters of the convolutions there, see ``unit``.
+        Share to prune, between 0 and 1. With ``granularity="weight"``, exactly this
+        share of the weights of all convolutions and linear layers after the stages of
+        ``freeze_depth``, except those of the output layer. With
+        ``granularity="filter"``, this share of the filters or of the
+        multiply-accumulates after these stages, see ``unit``.
     granularity : {"weight", "filter"}, default="weight"
-        What is left out. ``"filter"`` needs the package torch-pruning.
+        Whether to prune single weights or whole convolution filters. ``"filter"``
+        requires the package torch-pruning.
     unit : {"count", "macs"}, default="count"
-        What ``amount`` is a share of: the weights or filters; or, for filters, the
-        multiply-accumulates behind ``freeze_depth``. Without half of all filters about
-        a quarter of those is left.
+        What ``amount`` is a share of: the number of weights or filters (``"count"``),
+        or the multiply-accumulates (``"macs"``, for filters only). Pruning half of all
+        filters leaves about a quarter of the multiply-accumulates.
     criterion : {"magnitude", "taylor", "random"}, default="magnitude"
-        What matters least: small weights [1]_, weights whose absence changes the loss
-        least, to first order [2]_, or any, to compare with. A filter matters as much as
-        its weights together.
+        Importance of a weight; the least important ones are pruned. ``"magnitude"``
+        uses the size of the weight [1]_, ``"taylor"`` the change of the loss without
+        the weight, to first order [2]_, and ``"random"`` serves as a baseline. The
+        importance of a filter is that of all its weights together.
     scope : {"auto", "global", "layer"}, default="auto"
-        Whether the weights (filters) of all layers are ranked together, or ``amount``
-        is left out of each. ``"auto"`` ranks weights together, filters within their
-        layer.
+        Whether to rank the weights or filters of all layers together (``"global"``) or
+        to prune the share ``amount`` of each layer (``"layer"``). ``"auto"`` means
+        ``"global"`` for weights and ``"layer"`` for filters.
     n_rounds : int, default=1
-        In how many rounds; each leaves out the same share of what is there, and trains.
-        Several small steps lose less than a large one.
+        Number of rounds of pruning and training. Each round prunes the same share of
+        what is left. Several small steps lose less accuracy than a single large one.
     freeze_depth : int or str, default=None
-        How many stages stay as they are, as in `sktl.FineTunedClassifier`; 0 prunes the
-        whole network. None: those that the estimator has frozen, whose output stays in
-        its cache.
+        Number of stages to leave unchanged, counted from the input, as in
+        `sktl.FineTunedClassifier`; 0 compresses all stages. None leaves the frozen
+        stages of the estimator unchanged, so that their cached output is reused.
     max_epochs : int, default=5
-        Epochs of training after each round, with the estimator's own optimizer, and
-        with batch norms that learn. With 0 only these and the head's start are fitted
-        to what is left.
+        Number of training epochs after each round, with the optimizer of the estimator.
+        The running statistics of batch normalization layers are updated even if the
+        estimator sets ``freeze_bn=True``. If 0, only these statistics and, with
+        ``head_init="probe"``, the last layer of the head are refitted.
     lr : float, default=None
-        Learning rate of that; None takes the estimator's.
+        Learning rate of the training after compression. None uses the ``lr`` of the
+        estimator.
     lr_decay : float, default=1.0
-        Factor of that from each stage to the one before. By default all learn alike:
-        all have lost something.
+        Factor by which the learning rate shrinks from each stage to the one before it.
+        The default uses the same rate everywhere, since all stages have been changed.
     alpha : float, default=0.5
-        Share of the loss, from 0 to 1, that asks for the answers that the network gave
-        before it became smaller [4]_; the rest is the estimator's own loss.
+        Weight of the distillation loss, between 0 and 1, which compares the outputs
+        with those of the network before compression [4]_. The loss of the estimator has
+        the weight ``1 - alpha``.
     temperature : float, default=2.0
-        What softens these answers, as in `sktl.DistilledClassifier`.
+        Temperature of the distillation loss, as in `sktl.DistilledClassifier`.
     random_state : int, RandomState instance or None, default=None
-        Seed of ``criterion="random"``, and of the estimator where it has none of its
-        own.
+        Seed of ``criterion="random"``, and of the estimator unless it has its own
+        ``random_state``. Pass an int for reproducible results.
 
     Attributes
     ----------
     estimator_ : estimator
-        The classifier with the network that is left. It may be the ``backbone`` of
+        The fitted classifier with the pruned network. It can be the ``backbone`` of
         other estimators.
     classes_ : ndarray of shape (n_classes,)
         The class labels.
     footprint_ : Footprints
-        What the original and the pruned one cost.
+        Size, speed and agreement of the original and the compressed classifier.
+        Measured on first access.
     n_features_in_ : int
         Number of columns seen during `fit`. Only defined if ``X`` is a table of pixels.
     feature_names_in_ : ndarray of shape (n_features_in_,)
@@ -99,23 +107,23 @@ class PrunedClassifier(CompressedClassifier):
     Raises
     ------
     TypeError
-        From `fit`, where the estimator has no network of sktl.
+        From `fit`, if the estimator does not have an sktl network.
     CompressionError
-        From `fit`, where the filters of the network cannot be followed, or it has none;
-        the message says what works.
+        From `fit`, if the network has no layer to prune or its filters cannot be
+        traced; the message lists alternatives.
     MissingDependencyError
-        From `fit`, where ``granularity="filter"`` and torch-pruning is not installed.
+        From `fit`, if ``granularity="filter"`` and torch-pruning is not installed.
 
     See Also
     --------
-    QuantizedClassifier : Fewer bits for each weight.
-    LowRankClassifier : Fewer weights in each layer, all of them used.
-    LotteryTicketClassifier : Sparse networks trained from their beginning.
+    QuantizedClassifier : Store weights with fewer bits.
+    LowRankClassifier : Factorize layers into smaller ones.
+    LotteryTicketClassifier : Train sparse networks from the start.
 
     Notes
     -----
-    Zeros stay zeros in all later training, also that of other compressors and of
-    estimators that take the network as their ``backbone``.
+    Pruned weights stay zero in all later training, including that of other compressors
+    and of estimators that use the network as their ``backbone``.
 
     References
     ----------
@@ -187,15 +195,15 @@ class PrunedClassifier(CompressedClassifier):
         return self.n_rounds * self.max_epochs
 
     def _compress(self, inner, given, tasks):
-        """Leave out, train, and again."""
+        """Prune and train, ``n_rounds`` times."""
         trainer, data = self._prepare(inner, given)
         generator = torch.Generator().manual_seed(check_random_state(self.random_state).randint(2**31 - 1))
         whole = None
         for number in range(1, self.n_rounds + 1):
-            forget_fit(self)  # from here until it is trained again, it is smaller in part
-            # What is left shrinks by the same factor in each round, and is in the end what was asked for.
+            forget_fit(self)  # not usable until it is trained again
+            # The rest shrinks by the same factor in each round and reaches 1 - amount in the last one.
             share = 1 - (1 - self.amount) ** (number / self.n_rounds)
-            if number > 1 and self.criterion == "taylor":  # what a loss had learnt it has forgotten after training
+            if number > 1 and self.criterion == "taylor":  # training has replaced the loss
                 renew(inner, trainer, data)
             layers = self._layers(inner.net_.module_)
             scores = importance(inner.net_, data.rows, layers, self.criterion, generator)
@@ -207,22 +215,22 @@ class PrunedClassifier(CompressedClassifier):
             self._retrain(inner, trainer, data, [tasks])
 
     def _layers(self, network):
-        """What can be left out of."""
+        """Return the layers to prune by path."""
         if self.granularity == "filter":
-            return self._with_convolutions(compressible(network))  # it is found out later what goes together
+            return self._with_convolutions(compressible(network))  # torch-pruning groups them later
         return require_layers(inner_layers(network), self.freeze_depth)
 
     def _with_convolutions(self, layers):
-        """The layers, among which there has to be a convolution."""
+        """Check that at least one of the layers is a convolution and return them."""
         if not any(isinstance(layer, nn.Conv2d) for layer in layers.values()):
             raise CompressionError(
-                f"freeze_depth={self.freeze_depth!r} leaves no convolution to take filters from. Freeze less, or use "
+                f"freeze_depth={self.freeze_depth!r} leaves no convolution to prune. Freeze fewer stages, or use "
                 "granularity='weight'."
             )
         return layers
 
     def _cut(self, inner, data, scores, share, whole):
-        """Take filters out of the network, until ``share`` of the whole one is gone, which is returned."""
+        """Remove filters up to ``share`` of the unpruned network; return its size."""
         network = inner.net_.module_
         with torch.no_grad():
             example = network.normalization(data.rows.activations.batch([0], 0).to(inner.net_.device))
@@ -239,23 +247,23 @@ class PrunedClassifier(CompressedClassifier):
         )
         if self.n_rounds == 1 and before == sum(parameter.numel() for parameter in network.parameters()):
             raise CompressionError(
-                f"amount={self.amount!r} is less than one filter of any layer: nothing can be taken out. Use a larger "
-                "one, or granularity='weight'."
+                f"amount={self.amount!r} is less than one filter in every layer, so there is nothing to prune. Use a "
+                "larger amount, or granularity='weight'."
             )
         return whole
 
     def _check_parameters(self):
         super()._check_parameters()
-        if self.granularity == "filter":  # before anything is fitted for hours
+        if self.granularity == "filter":  # before a long fit
             import_torch_pruning()
         if self.unit == "macs" and self.granularity == "weight":
             raise InputError(
-                "unit='macs' with granularity='weight': zeros are multiplied like other weights. Use "
-                "granularity='filter' to save multiply-accumulates, or unit='count'."
+                "unit='macs' cannot be used with granularity='weight', because zeros are multiplied like other "
+                "weights. Use granularity='filter' to save multiply-accumulates, or unit='count'."
             )
 
     def _resolve_scope(self):
-        """What is ranked together."""
+        """Return the scope, resolving ``"auto"``."""
         if self.scope != "auto":
             return self.scope
         return "global" if self.granularity == "weight" else "layer"

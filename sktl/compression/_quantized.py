@@ -1,4 +1,4 @@
-"""Quantization: fewer bits for each weight."""
+"""Classifier whose weights are quantized."""
 
 from numbers import Integral
 
@@ -17,17 +17,17 @@ from sktl.compression._onnx_export import check_engine
 
 
 class QuantizedClassifier(CompressedClassifier):
-    """Store the weights of a network in fewer bits; in 8-bit integers, compute with them too.
+    """Quantize the weights of a trained network.
 
-    ================  ==============  ===================================  ==========================================
-    scheme            bits a weight   what becomes smaller or faster       what it costs
-    ================  ==============  ===================================
-    ========================================== ``"int8"``        8               file,
-    memory; time on new CPUs       a few labels in a hundred, or more (Notes)
-    ``"float16"``     16              the file                             next to
-    nothing ``"codebook"``    ``bits``        the file little after training, from 4
-    bits on ================  ============== ===================================
-    ==========================================
+    Three schemes are available:
+
+    * ``"int8"``: 8 bits per weight. The file is smaller, the network takes less memory
+      and is faster on recent CPUs. It changes a few labels in a hundred, or more (see
+      Notes).
+    * ``"float16"``: 16 bits per weight. The file is smaller; the predictions hardly
+      change.
+    * ``"codebook"``: ``bits`` bits per weight. The file is smaller; little accuracy is
+      lost after training if ``bits`` is 4 or more.
 
     Read more in the user guide, page "Compression".
 
@@ -40,49 +40,55 @@ class QuantizedClassifier(CompressedClassifier):
         estimator inside a `sklearn.frozen.FrozenEstimator`, which is used as it is and
         not changed.
     scheme : {"int8", "float16", "codebook"}, default="int8"
-        ``"int8"``: integers for weights, with a scale for each output channel, and for
-        activations, with a range for each layer that is found on pictures of the fit
-        [1]_. It runs in ONNX Runtime, on the CPU, and needs the extra ``onnx``.
-        ``"float16"``: weights are rounded to half precision, and computed with in
-        float32. ``"codebook"``: the weights of a layer share ``2 ** bits`` values found
-        by k-means, which are then trained [2]_.
+        Quantization scheme. ``"int8"`` quantizes weights to integers with one scale per
+        output channel, and activations with one range per layer, chosen on training
+        images [1]_. The network runs in ONNX Runtime on the CPU, which requires the
+        extra ``onnx``. ``"float16"`` rounds weights to half precision; computations use
+        float32. ``"codebook"`` lets the weights of a layer share ``2 ** bits`` values,
+        which are found by k-means and then trained [2]_.
     bits : int, default=4
-        Of ``scheme="codebook"``: the bits of the number of a weight's value, from 1 to
-        8. Layers whose filters have fewer weights than there are values (depthwise
-        convolutions) have 2 bits more.
+        Number of bits per weight, from 1 to 8. Layers whose filters have fewer weights
+        than ``2 ** bits`` (such as depthwise convolutions) use 2 bits more. Only used
+        if ``scheme="codebook"``.
     n_calibration : int, default=64
-        Of ``scheme="int8"``: how many pictures of the fit the ranges are found on.
+        Number of training images used to choose the ranges of the activations. Only
+        used if ``scheme="int8"``.
     freeze_depth : int or str, default=None
-        How many stages stay as they are, as in `sktl.FineTunedClassifier`; 0 quantises
-        the whole network. None: those that the estimator has frozen, whose output stays
-        in its cache.
+        Number of stages to leave unchanged, counted from the input, as in
+        `sktl.FineTunedClassifier`; 0 compresses all stages. None leaves the frozen
+        stages of the estimator unchanged, so that their cached output is reused.
     max_epochs : int, default=5
-        Of ``scheme="codebook"``: epochs of training the shared values, with the
-        estimator's own optimizer, and with batch norms that learn. With 0 only these
-        and the head's start are fitted. The other schemes do not train.
+        Number of training epochs of the shared values, with the optimizer of the
+        estimator. The running statistics of batch normalization layers are updated even
+        if the estimator sets ``freeze_bn=True``. If 0, only these statistics and, with
+        ``head_init="probe"``, the last layer of the head are refitted. Only used if
+        ``scheme="codebook"``; the other schemes do not train.
     lr : float, default=None
-        Learning rate of that; None takes the estimator's.
+        Learning rate of the training after compression. None uses the ``lr`` of the
+        estimator.
     lr_decay : float, default=1.0
-        Factor of that from each stage to the one before. By default all learn alike:
-        all have lost something.
+        Factor by which the learning rate shrinks from each stage to the one before it.
+        The default uses the same rate everywhere, since all stages have been changed.
     alpha : float, default=0.5
-        Share of the loss, from 0 to 1, that asks for the answers that the network gave
-        before it became smaller [3]_; the rest is the estimator's own loss.
+        Weight of the distillation loss, between 0 and 1, which compares the outputs
+        with those of the network before compression [3]_. The loss of the estimator has
+        the weight ``1 - alpha``.
     temperature : float, default=2.0
-        What softens these answers, as in `sktl.DistilledClassifier`.
+        Temperature of the distillation loss, as in `sktl.DistilledClassifier`.
     random_state : int, RandomState instance or None, default=None
-        Which pictures are calibrated with. Also the seed of the estimator where it has
-        none of its own.
+        Seed of the choice of calibration images, and of the estimator unless it has its
+        own ``random_state``. Pass an int for reproducible results.
 
     Attributes
     ----------
     estimator_ : estimator
-        The classifier with the quantised network. With ``scheme="int8"`` nothing can be
-        trained on from it; otherwise it may be the ``backbone`` of other estimators.
+        The fitted classifier with the quantized network. With ``scheme="int8"``, it can
+        only predict; otherwise, it can be the ``backbone`` of other estimators.
     classes_ : ndarray of shape (n_classes,)
         The class labels.
     footprint_ : Footprints
-        What the original and the quantised one cost, and how often they agree.
+        Size, speed and agreement of the original and the compressed classifier.
+        Measured on first access.
     n_features_in_ : int
         Number of columns seen during `fit`. Only defined if ``X`` is a table of pixels.
     feature_names_in_ : ndarray of shape (n_features_in_,)
@@ -92,32 +98,32 @@ class QuantizedClassifier(CompressedClassifier):
     Raises
     ------
     TypeError
-        From `fit`, where the estimator has no network of sktl.
+        From `fit`, if the estimator does not have an sktl network.
     EngineError
-        From `fit`, where ``scheme="int8"`` and ONNX cannot express the network.
+        From `fit`, if ``scheme="int8"`` and the network cannot be exported to ONNX.
     MissingDependencyError
-        From `fit`, where ``scheme="int8"`` and the extra ``onnx`` is not installed;
-        from `predict` too, where such a model was unpickled.
+        From `fit`, if ``scheme="int8"`` and the extra ``onnx`` is not installed; also
+        from `predict`, if the model was unpickled on such a machine.
 
     See Also
     --------
-    PrunedClassifier : Fewer weights or filters.
-    LowRankClassifier : Fewer weights in each layer, all of them used.
+    PrunedClassifier : Prune weights or filters.
+    LowRankClassifier : Factorize layers into smaller ones.
 
     Notes
     -----
-    It is the last step of a stack: what other compressors do with weights would be
-    rounded no more. Zeros of a pruned network stay zeros.
+    When several compressors are combined, quantization must be the last step, because
+    the others would change the rounded weights. Zeros of a pruned network stay zero.
 
     Integers save time on processors with dot products of 8-bit integers (x86 with VNNI,
-    ARM with dotprod). On others the predictions are the same and the file is as small,
-    and they take longer than floats in ONNX Runtime; ``footprint_`` says where this one
-    is no such processor.
+    ARM with dotprod). On other processors, the predictions and the file size are the
+    same, but the network is slower than with floats in ONNX Runtime; the table of
+    ``footprint_`` states whether this applies to the current machine.
 
-    Integers need layers whose activations are alike in size. Networks with ReLU
-    (ResNet, VGG, MobileNetV2) lose little; of MobileNetV3's and EfficientNet's, some
-    channels are a hundred times as large as others, which then have no more than a few
-    different values. See what ``footprint_`` says of the agreement.
+    Integers require layers whose activations are of similar size. Networks with ReLU
+    (ResNet, VGG, MobileNetV2) lose little accuracy. In MobileNetV3 and EfficientNet,
+    some channels are a hundred times as large as others, and the small ones are left
+    with only a few different values. Check the agreement in ``footprint_``.
 
     References
     ----------
@@ -180,13 +186,13 @@ class QuantizedClassifier(CompressedClassifier):
     def _check_parameters(self):
         super()._check_parameters()
         if self.scheme == "int8":
-            check_engine()  # before anything is fitted for hours
+            check_engine()  # before a long fit
 
     def _count_epochs(self):
         return self.max_epochs if self.scheme == "codebook" else 0
 
     def _compress(self, inner, given, tasks):
-        """Quantise as ``scheme`` says."""
+        """Quantize the network according to ``scheme``."""
         trainer, data = self._prepare(inner, given)
         if self.scheme == "codebook":
             layers = compressible(inner.net_.module_)
@@ -200,10 +206,10 @@ class QuantizedClassifier(CompressedClassifier):
             self._make_integers(inner, data)
 
     def _make_integers(self, inner, data):
-        """A net of integers in place of the trained one, of which nothing is kept."""
+        """Replace the trained network by an int8 network and drop its float weights."""
         n_rows = len(data.table.images)
         some = np.sort(check_random_state(self.random_state).permutation(n_rows)[: self.n_calibration])
-        # What it will predict from: the pictures as they are, whatever changed those that were learnt from.
+        # Calibrate without augmentation, since predictions use none.
         (activations,) = frozen_prefix(inner, data.depth, inner.cache).run(data.table.images.take(some))
         net = quantize_int8(inner.net_.module_, [activations])
         network = inner.net_.module_
@@ -219,22 +225,22 @@ class QuantizedClassifier(CompressedClassifier):
         inner.net_ = net
 
     def _recover(self, inner, trainer, data):
-        """What helps any compressed network; a head that is found anew gets a codebook anew."""
+        """Recover as other compressors do; a refitted head gets a new codebook."""
         super()._recover(inner, trainer, data)
         layers = compressible(inner.net_.module_)
         self._share({path: layer for path, layer in layers.items() if path.partition(".")[0] == "head"})
 
     def _share(self, layers):
-        """Give each layer its codebook."""
+        """Replace the weights of each layer by shared values."""
         with torch.no_grad():
             for layer in layers.values():
-                # Filters of fewer weights than there are values (depthwise ones) suffer most, and take little room.
+                # Filters with fewer weights than values (depthwise ones) lose most and are small.
                 n_bits = min(8, self.bits + 2 * (layer.weight[0].numel() < 2**self.bits))
                 layer.weight.copy_(share_weights(layer.weight, 2**n_bits, keep_zeros=keeps_zeros(layer)))
 
 
 def _round_to_half(network):
-    """Round what learns to the nearest number in half precision, where that is one."""
+    """Round trained parameters to half precision unless that overflows."""
     with torch.no_grad():
         for parameter in network.parameters():
             if parameter.requires_grad:

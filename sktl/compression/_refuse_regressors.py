@@ -1,4 +1,4 @@
-"""What is for classifiers says so to regressors."""
+"""Check that the estimator to compress is a classifier."""
 
 from typing import Any
 
@@ -8,24 +8,16 @@ from sktl._messages import shortened
 
 
 def refuse_regressor(compressor: Any) -> None:
-    """Refuse to compress a regressor, alone or in a pipeline, a search or a `FrozenEstimator`.
+    """Raise a TypeError if the estimator of a compressor is a regressor.
 
-    Parameters
-    ----------
-    compressor : estimator
-        Its ``estimator`` is looked at.
-
-    Raises
-    ------
-    TypeError
-        Where that is a regressor.
+    Regressors inside a pipeline, a search or a `FrozenEstimator` are refused as well.
     """
     estimator, name = compressor.estimator, type(compressor).__name__
     if hasattr(estimator, "__sklearn_tags__") and is_regressor(estimator):
         sibling = name.replace("Classifier", "Regressor")
         raise TypeError(
             shortened(
-                f"The 'estimator' parameter of {name} must be a classifier. Got {estimator!r} instead, a regressor. "
-                f"There is no {sibling} yet. A DistilledRegressor with a smaller student makes a regressor smaller."
+                f"The 'estimator' parameter of {name} must be a classifier. Got {estimator!r} instead, which is a "
+                f"regressor. There is no {sibling} yet; use DistilledRegressor with a smaller student instead."
             )
         )

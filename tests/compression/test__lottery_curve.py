@@ -27,8 +27,8 @@ def test_columns():
 def test_what_it_says():
     """The smallest of the winning tickets that are as good as the dense network is named; no control is."""
     text = str(LotteryCurve(POINTS))
-    assert "dense network (0.900)" in text.splitlines()[0]
-    assert "6.2% of the weights" in text.splitlines()[0]
+    title = "Smallest winning ticket that scores at least as well as the dense network"
+    assert text.splitlines()[0] == f"{title} (0.900): 6.2% of the weights"
     assert text.splitlines()[-1].split() == ["winning", "2", "6.2%", "93.8%", "0.950", "-"]
     worse = [POINTS[0], *(point._replace(score=0.8) for point in POINTS[2:])]
-    assert "6.2%" not in str(LotteryCurve(worse)).splitlines()[0]
+    assert str(LotteryCurve(worse)).splitlines()[0] == f"{title} (0.900): none"

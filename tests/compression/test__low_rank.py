@@ -189,12 +189,15 @@ def test_without_a_rank_it_is_half(digits, fitted):
     [
         (
             {"rank": 1000, "method": "tucker"},
-            r"rank=1000 is not below the rank of any layer: that of 'head.0', .* 5 layers, is 40\.",
+            r"rank=1000 is not smaller than the rank of any layer \(the largest of 5 layers, 'head.0', has rank 40\)\.",
         ),
-        ({"rank": 1000}, r"that of 'plain.0', which is the largest of 5 layers, is 48\."),
-        ({"rank": 0.001}, r"rank=0.001 makes no layer smaller .*\. Use a larger share or freeze less\."),
-        ({"energy": 1.0}, r"energy=1.0 makes no layer smaller .*\. Use a smaller energy\."),
-        ({"rank": 47}, r"rank=47 makes no layer smaller .*\. Use a smaller rank\."),
+        ({"rank": 1000}, r"\(the largest of 5 layers, 'plain.0', has rank 48\)\. Use a smaller rank\."),
+        (
+            {"rank": 0.001},
+            r"rank=0.001 does not make any layer smaller .*\. Use a larger rank or freeze fewer stages\.",
+        ),
+        ({"energy": 1.0}, r"energy=1.0 does not make any layer smaller .*\. Use a smaller energy\."),
+        ({"rank": 47}, r"rank=47 does not make any layer smaller .*\. Use a smaller rank\."),
     ],
 )
 def test_no_layer_would_shrink(digits, fitted, params, match):
@@ -205,14 +208,20 @@ def test_no_layer_would_shrink(digits, fitted, params, match):
 
 def test_nothing_behind_the_cut(digits, quick):
     """A linear head alone has nothing to factorize."""
-    with pytest.raises(CompressionError, match="freeze_depth=None leaves no convolution and no linear layer"):
+    with pytest.raises(
+        CompressionError,
+        match="freeze_depth=None leaves no convolution or linear layer to factorize besides the output",
+    ):
         LowRankClassifier(FineTunedClassifier(**quick)).fit(*digits)
 
 
 @pytest.mark.parametrize(
     ("params", "match"),
     [
-        ({"rank": 0.5, "energy": 0.9}, "rank=0.5 and energy=0.9 both say how large the layers are. Give one of them"),
+        (
+            {"rank": 0.5, "energy": 0.9},
+            r"The 'rank' and 'energy' .* both be set\. Got rank=0\.5 and energy=0\.9\. Set one of them to None\.",
+        ),
         ({"rank": 0}, "The 'rank' parameter"),
         ({"rank": 1.0}, "The 'rank' parameter"),
         ({"energy": 0.0}, "The 'energy' parameter"),

@@ -226,7 +226,7 @@ def test_amounts_of_nothing_and_all(table, make, amount):
 
 def test_multiply_accumulates_of_zeros(table, make):
     """Weights save no multiply-accumulates: the error says what does, before anything is fitted."""
-    with pytest.raises(ValueError, match="granularity='filter'"):
+    with pytest.raises(ValueError, match=r"^unit='macs' cannot be used with .* Use granularity='filter' to save"):
         PrunedClassifier(make(lr=1e30), unit="macs").fit(*table)
 
 
@@ -246,6 +246,6 @@ def test_nothing_to_prune(table, make):
     for head in (Scale(), "linear"):
         estimator = make(freeze_depth="all", head=head, head_init="random", max_epochs=0)
         model = PrunedClassifier(estimator)
-        with pytest.raises(CompressionError, match="Freeze less"):
+        with pytest.raises(CompressionError, match=r"^freeze_depth=None leaves no .*Freeze fewer stages"):
             model.fit(*table)
         assert not hasattr(model, "estimator_")  # it would predict, and is not what was asked for

@@ -30,7 +30,8 @@ def test_regressors_are_refused_by_name(compressor, table):
         message = str(caught.value)
         assert message.startswith(f"The 'estimator' parameter of {compressor.__name__} must be a classifier. Got ")
         assert type(estimator).__name__ in message
-        assert f"no {compressor.__name__.replace('Classifier', 'Regressor')} yet. A DistilledRegressor" in message
+        sibling = compressor.__name__.replace("Classifier", "Regressor")
+        assert f"There is no {sibling} yet; use DistilledRegressor with a smaller student instead." in message
 
 
 @pytest.mark.parametrize("compressor", COMPRESSORS)
