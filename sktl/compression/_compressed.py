@@ -1,4 +1,4 @@
-"""What all compressors share: the classifier that is made smaller, its retraining, its footprint and its pickle."""
+"""Base class of the compressors: fitting, retraining, footprint and pickles."""
 
 from numbers import Integral, Real
 from typing import Any
@@ -48,8 +48,8 @@ from sktl.compression._packed_pickle import Packed, bare
 from sktl.compression._refuse_regressors import refuse_regressor
 from sktl.exceptions import CompressionError, DivergenceError, InputError
 
-_N_TIMED = 16  # pictures that the footprint is measured with
-_N_AGREED = 256  # pictures that agreement is measured with, at most
+_N_TIMED = 16  # images on which the time is measured
+_N_AGREED = 256  # maximum number of images on which agreement is measured
 
 COMPRESSION_CONSTRAINTS: dict = {
     "estimator": [HasMethods(["fit", "predict"])],
@@ -66,43 +66,46 @@ COMPRESSION_CONSTRAINTS: dict = {
 class CompressedClassifier(
     WholeCopies, MadeOfAnother, CallbackSupportMixin, MetaEstimatorMixin, ClassifierMixin, Estimator
 ):
-    """Makes the network of another classifier smaller.
+    """Base class of classifiers that compress the network of another classifier.
 
-    Subclass contract: the parameters of `COMPRESSION_CONSTRAINTS`, and
+    Subclasses have the parameters of `COMPRESSION_CONSTRAINTS` and implement
 
-    * ``_compress(inner, given, tasks)``: makes the network of ``inner``, a copy of the fitted classifier, smaller in
-      place, and retrains it,
-    * ``_count_epochs()``: how many epochs that takes, ``max_epochs`` where nothing else is said.
+    * ``_compress(inner, given, tasks)``, which compresses the network of ``inner``, a
+      copy of the fitted classifier, in place and retrains it, and
+    * ``_count_epochs()``, the total number of epochs, if it is not ``max_epochs``,
 
-    or another ``_run(given, tasks)``, which leaves ``_original`` and ``estimator_`` behind.
+    or override ``_run(given, tasks)``, which sets ``_original`` and ``estimator_``.
     """
 
-    _is_last = False  # whether nothing can be made smaller that has been through this
+    _is_last = False  # whether it must be the last compression step
     _sample: Any = None
     _footprints: "Footprints | None" = None
 
     @with_callbacks
     @_fit_context(prefer_skip_nested_validation=False)
     def fit(self, X, y, sample_weight=None, *, X_val=None, y_val=None, sample_weight_val=None, groups=None):
-        """Fit the estimator, make its network smaller, and retrain it.
+        """Fit the estimator, compress its network and retrain it.
 
         Parameters
         ----------
-        X : array-like of pictures
-            Paths, pictures, a batch array or rows of pixels, see the user guide.
-        y : array-like of shape (n_pictures,)
-            Labels.
-        sample_weight : array-like of shape (n_pictures,), default=None
-            Weights of the rows, for the estimator and for what is trained here.
-        X_val : array-like of pictures, default=None
-            Pictures to judge on after each epoch, see the estimator.
-        y_val : array-like of shape (n_pictures_val,), default=None
-            Their labels.
-        sample_weight_val : array-like of shape (n_pictures_val,), default=None
-            Their weights.
-        groups : array-like of shape (n_images,), default=None
-            What each row of ``X`` belongs to, such as the subject or the original of near-copies: numbers or strings.
-            Rows of a group stay on one side where rows are set aside, by the estimator and here. Not used otherwise.
+        X : array-like of images
+            Paths, images, a batch array or rows of pixels; see the user guide.
+        y : array-like of shape (n_samples,)
+            Labels of the images.
+        sample_weight : array-like of shape (n_samples,), default=None
+            Weights of the rows. A weight of zero leaves a row out.
+        X_val : array-like of images, default=None
+            Images on which to evaluate after each epoch, instead of holding out a share
+            of ``X``.
+        y_val : array-like of shape (n_samples_val,), default=None
+            Labels of ``X_val``.
+        sample_weight_val : array-like of shape (n_samples_val,), default=None
+            Weights of the rows of ``X_val``.
+        groups : array-like of shape (n_samples,), default=None
+            Group label of each row of ``X``, such as the subject or the original of
+            near-copies. Rows of one group stay on the same side of the validation
+            split, and a teacher or estimator that takes ``groups`` gets them. Only used
+            if rows are held out or passed on.
 
         Returns
         -------
@@ -119,7 +122,7 @@ class CompressedClassifier(
             try:
                 self._run(given, tasks)
             except BaseException as error:
-                # Trained again, it has the last good weights; before that, it is smaller in part, or not at all.
+                # Interrupted training keeps the last good weights. Before training, compression is incomplete.
                 if not isinstance(error, DivergenceError | KeyboardInterrupt) or not hasattr(self, "estimator_"):
                     forget_fit(self)
                 raise
@@ -130,107 +133,109 @@ class CompressedClassifier(
         return self
 
     def predict(self, X):
-        """Labels.
+        """Predict class labels.
 
         Parameters
         ----------
-        X : array-like of pictures
-            Pictures of the kind that `fit` has seen.
+        X : array-like of images
+            Images of the same kind as in `fit`.
 
         Returns
         -------
-        y : ndarray of shape (n_pictures,)
-            The most probable label of each picture.
+        y : ndarray of shape (n_samples,)
+            The most probable label of each image.
         """
         return self._fitted().predict(X)
 
     def score(self, X, y, sample_weight=None):
-        """Accuracy: the share of right labels.
+        """Return the accuracy on the given images and labels.
 
         Parameters
         ----------
-        X : array-like of pictures
-            Pictures of the kind that `fit` has seen. With ``on_error="nan"`` of the estimator, those that cannot be
-            read are left out.
-        y : array-like of shape (n_pictures,)
-            Their true labels.
-        sample_weight : array-like of shape (n_pictures,), default=None
+        X : array-like of images
+            Images of the same kind as in `fit`. If the estimator has
+            ``on_error="nan"``, unreadable images are left out.
+        y : array-like of shape (n_samples,)
+            True labels of the images.
+        sample_weight : array-like of shape (n_samples,), default=None
             Weights of the rows.
 
         Returns
         -------
         score : float
-            From 0 to 1.
+            Share of correct labels, from 0 to 1.
         """
         return self._fitted().score(X, y, sample_weight)
 
     def predict_proba(self, X):
-        """Probabilities of the classes.
+        """Predict class probabilities.
 
         Parameters
         ----------
-        X : array-like of pictures
-            Pictures of the kind that `fit` has seen.
+        X : array-like of images
+            Images of the same kind as in `fit`.
 
         Returns
         -------
-        probabilities : ndarray of shape (n_pictures, n_classes), float32
-            In the order of ``classes_``.
+        probabilities : ndarray of shape (n_samples, n_classes), float32
+            Probabilities in the order of ``classes_``.
         """
         return self._fitted().predict_proba(X)
 
     def predict_log_proba(self, X):
-        """Logarithms of the probabilities of the classes.
+        """Predict logarithms of class probabilities.
 
         Parameters
         ----------
-        X : array-like of pictures
-            Pictures of the kind that `fit` has seen.
+        X : array-like of images
+            Images of the same kind as in `fit`.
 
         Returns
         -------
-        log_probabilities : ndarray of shape (n_pictures, n_classes), float32
-            In the order of ``classes_``.
+        log_probabilities : ndarray of shape (n_samples, n_classes), float32
+            Logarithms of probabilities in the order of ``classes_``.
         """
         return self._fitted().predict_log_proba(X)
 
     def decision_function(self, X):
-        """Logits.
+        """Compute the logits of the classes.
 
         Parameters
         ----------
-        X : array-like of pictures
-            Pictures of the kind that `fit` has seen.
+        X : array-like of images
+            Images of the same kind as in `fit`.
 
         Returns
         -------
-        logits : ndarray of shape (n_pictures, n_classes) or (n_pictures,), float32
-            One per class; with two classes, that of the second one minus that of the first one.
+        logits : ndarray of shape (n_samples, n_classes) or (n_samples,), float32
+            Logits in the order of ``classes_``. For two classes, the logit of the
+            second class minus that of the first class.
         """
         return self._fitted().decision_function(X)
 
     @property
     def footprint_(self):
-        """What the original and the compressed classifier cost, and how often they agree.
+        """Size, speed and agreement of the original and the compressed classifier.
 
-        Measured when it is first asked for, with pictures of the fit, and kept from then on, in pickles too; the
-        original is not in a pickle.
+        Measured on first access on images seen during `fit`, and kept in pickles from
+        then on. The original classifier itself is not pickled.
 
         Returns
         -------
         Footprints
-            One row for the original and one for each step, of which there are several in a stack. It prints as a
-            table; ``to_dict()`` and ``to_frame()`` give the columns ``model``, ``parameters``, ``nonzero``, ``nbytes``
-            (on disk, pickled; a network of your own that was a parameter is not in it), ``macs``
-            (multiply-accumulates that are executed for one picture), ``milliseconds`` (for one of 16 pictures) and
-            ``agreement`` (the share of equal labels, on at most 256 pictures of the fit).
+            One row for the original and one for each compression step. It prints as a
+            table; ``to_dict()`` and ``to_frame()`` return the columns ``model``,
+            ``parameters``, ``nonzero``, ``nbytes`` (size of the pickle, without your
+            own network passed as a parameter), ``macs`` (multiply-accumulates per
+            image), ``milliseconds`` (time per image in a call with 16 images) and
+            ``agreement`` (share of equal labels on at most 256 training images).
         """
         check_is_fitted(self, "estimator_")
         if self._footprints is None:
             if self._original is None or self._sample is None:
                 raise AttributeError(
-                    "footprint_ is measured beside the original classifier, which a pickled one has left behind. Ask "
-                    "for it before pickling, or use sktl.compression.footprint(estimator, X) on each."
+                    "footprint_ needs the original classifier, which is not pickled. Access footprint_ before "
+                    "pickling, or use sktl.compression.footprint(estimator, X) for each classifier."
                 )
             some = _safe_indexing(self._sample, np.arange(min(_N_TIMED, _num_samples(self._sample))))
             models = {name: _as_pickled(model) for name, model in compression_chain(self).items()}
@@ -241,41 +246,42 @@ class CompressedClassifier(
         return self._footprints
 
     def get_metadata_routing(self):
-        """Who gets what of the metadata given to `fit`: this estimator, and the one that it fits.
+        """Get the metadata routing of this object.
 
         Returns
         -------
         MetadataRouter
-            See the user guide of scikit-learn.
+            A `sklearn.utils.metadata_routing.MetadataRouter`; see the user guide of
+            scikit-learn.
         """
         mapping = MethodMapping().add(caller="fit", callee="fit")
         return MetadataRouter(owner=self).add_self_request(self).add(estimator=self.estimator, method_mapping=mapping)
 
     def _count_epochs(self):
-        """How many epochs are trained here."""
+        """Return the total number of epochs of retraining."""
         return self.max_epochs
 
     def _run(self, given, tasks):
-        """Fit the estimator, and make a copy of its network smaller."""
+        """Fit the estimator and compress a copy of its network."""
         self._original, inner = self._begin(given)
         self._compress(inner, given, tasks)
         self._adopt(inner)
 
     def _check_parameters(self):
-        """Say what is wrong with the estimator before it is fitted for hours."""
+        """Check the estimator before it is fitted."""
         check_estimator_to_compress(self.estimator)
 
     def _begin(self, given):
-        """The original, fitted; and a copy of its network's estimator, to be made smaller."""
+        """Return the fitted original and a copy whose network can be compressed."""
         original = self._fit_original(given)
-        network = require_fitted(original, "net_", "it has no network that could be made smaller").estimator
+        network = require_fitted(original, "net_", "it has no network to compress").estimator
         inner = independent_copy(network)
         depth = inner.freeze_depth_ if self.freeze_depth is None else inner.backbone_.stage_index(self.freeze_depth)
         inner.set_params(freeze_depth=depth)
         return original, inner
 
     def _fit_original(self, given):
-        """The estimator fitted; a frozen one as it is."""
+        """Fit a clone of the estimator, or return it unchanged if it is frozen."""
         if isinstance(self.estimator, FrozenEstimator):
             return self.estimator
         params = {name: value for name, value in given._asdict().items() if value is not None and name not in "Xy"}
@@ -287,7 +293,7 @@ class CompressedClassifier(
         return self._seeded_clone().fit(given.X, given.y, **params)
 
     def _seeded_clone(self):
-        """The estimator unfitted; what has no seed of its own in it gets one, where there is one here."""
+        """Clone the estimator and set each ``random_state`` that is not set."""
         copied = clone(self.estimator)
         if self.random_state is not None:
             seeds = check_random_state(self.random_state)
@@ -297,38 +303,38 @@ class CompressedClassifier(
         return copied
 
     def _prepare(self, inner, given):
-        """How the smaller network is trained and what on; the network is cut where compression begins."""
-        is_told = isinstance(self.estimator, FrozenEstimator)  # any other was fitted just now, and has warned
+        """Split the network at ``freeze_depth``; return the trainer and the rows."""
+        is_told = isinstance(self.estimator, FrozenEstimator)  # others have warned when fitted
         trainer, data = prepare_training(inner, given, is_new=False, warns=is_told)
         inner.net_ = trainer.build(inner.backbone_, data, inner.net_)
         inner.freeze_depth_ = data.depth
-        if self.alpha and self._count_epochs():  # what the network that is still whole says of each row
+        if self.alpha and self._count_epochs():  # outputs of the network before compression
             answers = network_outputs(inner, data.table.images)
             data = data.with_answers(answers, SoftTargets(self.alpha, self.temperature))
         return trainer, data
 
     def _retrain(self, inner, trainer, data, callbacks=()):
-        """Adopt ``inner``, and train its network as it is now."""
+        """Train the current network of ``inner`` and set it as ``estimator_``."""
         trainer = trainer.but(
             max_epochs=self.max_epochs,
             lr=self.lr or inner.lr,
             lr_decay=self.lr_decay,
             unfreeze_every=None,
-            # Statistics of what the network was do not fit what it becomes; an image alone has none.
+            # Compression changes the statistics. A batch of one image has no variance.
             freeze_bn=inner.freeze_bn and min(len(data.rows), inner.batch_size) == 1,
         )
         try:
             renew(inner, trainer, data)
             adopt_statistics_quickly(inner.net_.module_)
             self._recover(inner, trainer, data)
-            self._adopt(inner)  # callbacks may predict; Ctrl-C and a divergence leave its last good weights
+            self._adopt(inner)  # for callbacks that predict, and if training is interrupted
             train_network(inner, trainer, data, callbacks=callbacks)
             finish_training(inner, trainer, data)
         finally:
-            inner.net_.module_.freeze_bn = inner.freeze_bn  # whoever trains it next says so himself
+            inner.net_.module_.freeze_bn = inner.freeze_bn  # for later training
 
     def _recover(self, inner, trainer, data):
-        """Bring back what a few passes without gradients can: statistics of batch norms, and a head that fits."""
+        """Refit batch normalization statistics and the head, without gradients."""
         recalibrate_batch_norms(inner.net_, data.rows)
         if inner.head_init == "probe":
             zeros = find_zeros(inner.net_.module_.head)
@@ -336,14 +342,14 @@ class CompressedClassifier(
             restore_zeros(zeros)
 
     def _adopt(self, inner):
-        """The attributes of a fitted classifier."""
+        """Set the attributes of a fitted classifier."""
         self.estimator_ = inner
         for name in ("classes_", "n_features_in_", "feature_names_in_"):
             if hasattr(inner, name):
                 setattr(self, name, getattr(inner, name))
 
     def _remember(self, X):
-        """What the footprint will be measured with."""
+        """Keep the images on which the footprint is measured."""
         some = np.sort(np.random.default_rng(0).permutation(_num_samples(X))[:_N_AGREED])
         sample = _safe_indexing(indexable(X)[0], some)
         images = check_images(self.estimator_, sample, reset=False)
@@ -355,7 +361,7 @@ class CompressedClassifier(
         return self.estimator_
 
     def __getstate__(self):
-        """It is pickled without the original, and with each tensor in the shortest exact form that it has."""
+        """Return the state without the original and with compressed tensors."""
         state = dict(super().__getstate__())
         if "estimator_" in state:
             for name in ("_original", "_sample"):
@@ -375,16 +381,16 @@ class CompressedClassifier(
 
 
 def check_estimator_to_compress(estimator: Any) -> None:
-    """Refuse what has no network that could be made smaller.
+    """Check that an estimator has a network to compress.
 
     Raises
     ------
     TypeError
-        Where it is no classifier of sktl, nor a search over one.
+        If it is neither an sktl classifier nor a search over one.
     InputError
-        Where it is a compressor that has to be the outermost.
+        If it is a compressor that must be the last step.
     NotFittedError
-        Where it is frozen and not fitted.
+        If it is frozen and not fitted.
     """
     if isinstance(estimator, FrozenEstimator):
         check_estimator_to_compress(estimator.estimator)
@@ -393,79 +399,74 @@ def check_estimator_to_compress(estimator: Any) -> None:
         except NotFittedError:
             raise NotFittedError(
                 shortened(
-                    f"estimator={estimator!r} is frozen and not fitted. Fit it first, or give it without "
+                    f"estimator={estimator!r} is frozen and not fitted. Fit it first, or pass it without "
                     "FrozenEstimator."
                 )
             ) from None
     elif isinstance(estimator, CompressedClassifier):
         if estimator._is_last:
             raise InputError(
-                f"estimator={estimator!r} has a network whose weights are rounded, which no later step could keep. "
-                f"Make {type(estimator).__name__} the outermost."
+                f"{type(estimator).__name__} must be the last compression step, because other steps would change its "
+                f"rounded weights. Got estimator={estimator!r}. Make {type(estimator).__name__} the outermost "
+                "estimator."
             )
         check_estimator_to_compress(estimator.estimator)
     elif not isinstance(estimator, NetworkClassifier):
-        if not isinstance(estimator, BaseSearchCV):  # whatever else wraps one may decide otherwise than it does
+        if not isinstance(estimator, BaseSearchCV):  # others may change the predictions
             raise TypeError(
                 shortened(
-                    f"estimator={estimator!r} has no network that could be made smaller. Give a FineTunedClassifier, a "
-                    "DistilledClassifier, another compressor, a search over one of them, or a fitted one inside a "
-                    "sklearn.frozen.FrozenEstimator; in a pipeline, or in what tunes a threshold, the compressor is "
-                    "the estimator."
+                    "The 'estimator' parameter of a compressor must be a FineTunedClassifier, a DistilledClassifier, "
+                    "another compressor, a search over one of these, or one of these fitted and inside a "
+                    f"sklearn.frozen.FrozenEstimator. Got {estimator!r} instead. Put the compressor inside "
+                    "a pipeline or a TunedThresholdClassifierCV, not around it."
                 )
             )
         check_estimator_to_compress(estimator.estimator)
 
 
 def _as_pickled(model: Any) -> Any:
-    """A model that is pickled as a compressed one is: without a network that was its parameter."""
+    """Return a model as it is pickled, without a network passed as a parameter."""
     compressor = find_fitted(model, MadeOfAnother)
     if compressor is not None:
         return compressor.estimator
-    return bare(require_fitted(model, "net_", "it has no network that could be made smaller").estimator)
+    return bare(require_fitted(model, "net_", "it has no network to compress").estimator)
 
 
 def adopt_network(inner: NetworkClassifier) -> None:
-    """Make what became of the trained network the estimator's network, which it lends to others."""
+    """Make the trained network the estimator's ``backbone_``."""
     inner.backbone_ = adopted(inner, inner.net_.module_)
 
 
 def renew(inner: NetworkClassifier, trainer: Trainer, data: TrainingData) -> None:
-    """Give a classifier a net for the network as it is now, with a loss that fits it."""
+    """Build a net with a matching loss for the current network."""
     adopt_network(inner)
     inner.net_ = trainer.build(inner.backbone_, data, inner.net_)
 
 
 def adopted(inner: NetworkClassifier, network: RestNetwork) -> Backbone:
-    """The estimator's network with the stages of another one behind the cut."""
-    stages = network.stages  # a graph, but where all are frozen
+    """Return the backbone of an estimator with the trained stages of ``network``."""
+    stages = network.stages  # not a graph if all stages are frozen
     return inner.backbone_.with_modules(stages) if isinstance(stages, torch.fx.GraphModule) else inner.backbone_
 
 
 def compressible(network: RestNetwork) -> dict[str, nn.Module]:
-    """The convolutions and linear layers that learn, by their paths; those of the head last."""
+    """Return trained convolutions and linear layers by path, the head last."""
     learning = {f"stages.{path}": layer for path, layer in network.stages.named_modules() if layer in network.learning}
     head = {f"head.{path}" if path else "head": layer for path, layer in network.head.named_modules()}
     return {path: layer for path, layer in {**learning, **head}.items() if type(layer) in (nn.Linear, nn.Conv2d)}
 
 
 def require_layers(layers: dict[str, nn.Module], freeze_depth: Any) -> dict[str, nn.Module]:
-    """The layers, of which there has to be one.
-
-    Raises
-    ------
-    CompressionError
-        Where there is none.
-    """
+    """Return the layers, or raise a CompressionError if the dict is empty."""
     if not layers:
         raise CompressionError(
-            f"freeze_depth={freeze_depth!r} leaves no convolution and no linear layer to take weights from. Freeze "
-            "less, or use a head that has one."
+            f"freeze_depth={freeze_depth!r} leaves no convolution or linear layer to prune. Freeze fewer stages, or "
+            "use a head with a linear layer."
         )
     return layers
 
 
 def inner_layers(network: RestNetwork) -> dict[str, nn.Module]:
-    """Those without the one that gives the outputs, which is small, and each of whose weights somebody needs."""
+    """Return the compressible layers except the output layer, which is small."""
     last = last_linear(network.head)
     return {path: layer for path, layer in compressible(network).items() if layer is not last}

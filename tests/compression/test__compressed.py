@@ -359,7 +359,10 @@ def test_what_has_no_network(make, compress, table, kind, monkeypatch):
 @pytest.mark.parametrize("wrap", [lambda x: x, PrunedClassifier, lambda x: GridSearchCV(x, {"lr": [0.1]})])
 def test_frozen_and_not_fitted(make, prune, table, wrap):
     """A frozen estimator has to be fitted, and the error says both ways out."""
-    with pytest.raises(NotFittedError, match="Fit it first, or give it without FrozenEstimator"):
+    with pytest.raises(
+        NotFittedError,
+        match=r"^estimator=Frozen.* is frozen and not fitted\. Fit it first, or pass it without FrozenEst",
+    ):
         prune(FrozenEstimator(wrap(make()))).fit(*table)
 
 

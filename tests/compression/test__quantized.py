@@ -222,7 +222,9 @@ def test_nothing_can_go_on_from_integers(models, table):
 def test_it_is_the_last_step(scheme, original, table):
     """No compressor goes on from rounded weights; the error says which one to make the outermost."""
     quantized = QuantizedClassifier(original, scheme=scheme)
-    with pytest.raises(ValueError, match="Make QuantizedClassifier the outermost"):
+    with pytest.raises(
+        ValueError, match=r"^QuantizedClassifier must be the last .*Make QuantizedClassifier the outermost"
+    ):
         PrunedClassifier(quantized).fit(*table)
 
 
