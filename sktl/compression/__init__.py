@@ -1,4 +1,4 @@
-"""Smaller and faster networks: pruning, quantization, low rank, and lottery tickets."""
+"""Smaller and faster networks: pruning, quantization, low rank and lottery tickets."""
 
 from sktl._estimators._footprint import Footprint, footprint
 from sktl.compression._lottery import LotteryTicketClassifier

@@ -1,8 +1,9 @@
-"""How tensors are stored: each in the shortest of a few forms that give it back to the bit.
+"""Lossless encoding of tensors in the shortest of a few forms.
 
-What a network became by being compressed is seen in its numbers: most of them are zeros, or half precision says them
-all, or only a few are different. Nothing else has to be known of it, so that whatever made the numbers so, and in which
-order, a file becomes as short as it can, and what did not become so is stored as it is.
+Compressed networks have numbers with little information: many zeros, values that half
+precision represents exactly, or only a few different values. The encoding depends on
+the numbers alone, so it works for every compressor and every order of steps, and stores
+other tensors unchanged.
 """
 
 import zlib
@@ -14,29 +15,31 @@ import numpy as np
 import torch
 from torch import Tensor
 
-_MAX_CODES = 256  # values that an index of one byte can name
-_NUMBERS_TOGETHER = 2**20  # numbers that are looked at together; the first block is short, to tell a dense tensor by
-_SAMPLE = 2**12
+_MAX_CODES = 256  # values of an index of one byte
+_NUMBERS_TOGETHER = 2**20  # numbers per block
+_SAMPLE = 2**12  # numbers of the first block, which suffice to recognize most dense tensors
 
 
 class Encoded(NamedTuple):
-    """A tensor in the form that it is stored in.
+    """A tensor in its stored form.
 
-    Its numbers are words: unsigned integers of the same bits. Only so is one zero told from the other, and one number
-    that is none from the next.
+    Numbers are stored as words, unsigned integers with the same bits, which
+    distinguishes zeros of different sign and different NaN values.
 
     Attributes
     ----------
     dtype : torch.dtype
-        Of the tensor.
+        Dtype of the tensor.
     shape, stride : tuple of int
-        Its shape, and how far apart its numbers are in memory: the same kernels run after loading.
+        Shape and memory layout of the tensor, so that the same kernels run after
+        loading.
     values : ndarray
-        Words; numbers in half precision (float16); or, compressed (uint8), where each word stands in the codebook.
+        Words; numbers in half precision (float16); or compressed indices into the
+        codebook (uint8).
     codebook : ndarray of shape (n_codes,), default=None
-        The different words, where they are few.
+        The different words, if there are few.
     mask : ndarray of dtype uint8, default=None
-        Where the words are that are not zero, one bit for each, compressed; None where all of them are stored.
+        Compressed bit mask of the nonzero words. None if all words are stored.
     """
 
     dtype: torch.dtype
@@ -48,32 +51,34 @@ class Encoded(NamedTuple):
 
     @property
     def nbytes(self) -> int:
-        """What its numbers take, in bytes."""
+        """Size of the numbers in bytes."""
         return sum(part.nbytes for part in (self.values, self.codebook, self.mask) if part is not None)
 
 
 def encode(tensor: Tensor) -> Encoded:
-    """The shortest form of a tensor.
+    """Return the shortest form of a tensor.
 
     Parameters
     ----------
     tensor : Tensor of any shape and dtype
-        With numbers for all its places: no sparse, quantised or lazy one. It may be on any device.
+        A dense tensor on any device: not sparse, quantized or lazy.
 
     Returns
     -------
     Encoded
-        It shares the tensor's memory where that is stored as it is: write it before the tensor changes.
+        Shares memory with the tensor if it is stored unchanged; write it before the
+        tensor changes.
 
     Notes
     -----
-    Indices and masks are compressed by a Huffman code, as in the reference, which on the weights of a MobileNetV2 in
-    16 groups takes 3.6 to 3.8 bits for each, at most 1 % more than their entropy.
+    Indices and masks are compressed by a Huffman code, as in the reference. On the
+    weights of a MobileNetV2 in 16 groups, it takes 3.6 to 3.8 bits per weight, at most
+    1 % more than their entropy.
 
     References
     ----------
-    Han, Mao and Dally, "Deep Compression: Compressing Deep Neural Networks with Pruning, Trained Quantization and
-    Huffman Coding", ICLR 2016, sections 2 and 4.
+    Han, Mao and Dally, "Deep Compression: Compressing Deep Neural Networks with
+    Pruning, Trained Quantization and Huffman Coding", ICLR 2016, sections 2 and 4.
     """
     flat, stride = _in_memory_order(tensor.detach().cpu().resolve_conj().resolve_neg())
     words = flat.view(torch.uint8).numpy().view(f"u{min(tensor.element_size(), 8)}")  # a complex128 is two words
@@ -87,18 +92,7 @@ def encode(tensor: Tensor) -> Encoded:
 
 
 def decode(encoded: Encoded) -> Tensor:
-    """The tensor that was encoded.
-
-    Parameters
-    ----------
-    encoded : Encoded
-        As `encode` gave it, in this process or in another.
-
-    Returns
-    -------
-    Tensor
-        Equal to the bit, in memory of its own, on the CPU.
-    """
+    """Return the tensor of an encoded form, equal to the bit, on the CPU."""
     size = np.prod(encoded.shape, dtype=int) * encoded.dtype.itemsize
     word = np.dtype(f"u{min(encoded.dtype.itemsize, 8)}")
     n_words = size // word.itemsize
@@ -118,17 +112,9 @@ def decode(encoded: Encoded) -> Tensor:
 
 
 def pack(state: Mapping[str, Tensor]) -> dict[str, Encoded]:
-    """The shortest forms of several tensors.
+    """Return the shortest forms of several tensors by name.
 
-    Parameters
-    ----------
-    state : mapping of str to Tensor
-        Such as ``module.state_dict()``.
-
-    Returns
-    -------
-    dict of str to Encoded
-        Tensors that are one under several names have one form, which a pickle holds once.
+    Names that share a tensor share a form, which a pickle stores once.
     """
     forms: dict[tuple, Encoded] = {}
     packed = {}
@@ -141,13 +127,7 @@ def pack(state: Mapping[str, Tensor]) -> dict[str, Encoded]:
 
 
 def unpack(packed: Mapping[str, Encoded]) -> dict[str, Tensor]:
-    """The tensors that `pack` was given; those that were one are one again.
-
-    Parameters
-    ----------
-    packed : mapping of str to Encoded
-        As `pack` gave it.
-    """
+    """Return the tensors that were packed; shared tensors are shared again."""
     tensors: dict[int, Tensor] = {}
     for form in packed.values():
         if id(form) not in tensors:
@@ -156,16 +136,16 @@ def unpack(packed: Mapping[str, Encoded]) -> dict[str, Tensor]:
 
 
 def _in_memory_order(tensor: Tensor) -> tuple[Tensor, tuple[int, ...]]:
-    """The numbers in the order in which they lie in memory, and the strides that give the tensor back from them."""
+    """Return the numbers in memory order and the strides that restore the tensor."""
     strides = tensor.stride()
     in_order = tensor.permute(sorted(range(tensor.ndim), key=lambda axis: -strides[axis]))
-    if not in_order.is_contiguous():  # it leaves some places in memory out, or uses one more than once; no copy does
+    if not in_order.is_contiguous():  # it has gaps or overlaps in memory, which a copy does not
         return _in_memory_order(tensor.clone())
-    return in_order.as_strided((in_order.numel(),), (1,)), strides  # reshape lets a single number keep its stride
+    return in_order.as_strided((in_order.numel(),), (1,)), strides  # unlike reshape, also for a single number
 
 
 def _shorten(form: Encoded) -> Encoded:
-    """The shortest form of the words that ``form`` holds."""
+    """Return the shortest form of the words in ``form``."""
     words, forms = form.values, [form]
     if (half := _as_half(words, form.dtype)) is not None:
         forms.append(form._replace(values=half))
@@ -175,11 +155,11 @@ def _shorten(form: Encoded) -> Encoded:
 
 
 def _as_half(words: np.ndarray, dtype: torch.dtype) -> "np.ndarray | None":
-    """The numbers in half precision (float16), where it says each of them exactly."""
+    """Return the numbers in half precision (float16), or None if that is not exact."""
     if dtype not in (torch.float32, torch.float64):
         return None
     numbers = words.view(f"f{dtype.itemsize}")
-    with np.errstate(all="ignore"):  # too large and too small ones come back as others, NaN is never equal
+    with np.errstate(all="ignore"):  # overflow and underflow change values, and NaN is never equal
         for block in _blocks(len(words)):
             if (numbers[block].astype(np.float16) != numbers[block]).any():
                 return None
@@ -187,7 +167,7 @@ def _as_half(words: np.ndarray, dtype: torch.dtype) -> "np.ndarray | None":
 
 
 def _distinct(words: np.ndarray) -> "np.ndarray | None":
-    """The different words, in order; None where they are too many for a codebook."""
+    """Return the sorted unique words, or None if they are too many for a codebook."""
     found = words[:0]
     for block in _blocks(len(words)):
         found = np.union1d(found, words[block])
@@ -197,16 +177,17 @@ def _distinct(words: np.ndarray) -> "np.ndarray | None":
 
 
 def _blocks(n: int) -> Iterator[slice]:
-    """Slices of ``n`` numbers, the first of which is short."""
+    """Yield slices of ``n`` numbers, starting with a short one."""
     edges = [0, *range(_SAMPLE, n, _NUMBERS_TOGETHER), n]
     yield from (slice(start, stop) for start, stop in pairwise(edges))
 
 
 def _pack_indices(words: np.ndarray, codebook: np.ndarray) -> np.ndarray:
-    """The place of each word in the codebook, compressed.
+    """Return the index of each word in the codebook, compressed.
 
-    Indices of 1, 2 or 4 bits stand in a byte together, none across two: a Huffman code of bytes then is one of groups
-    of indices, which is as good as their entropy where a code of single ones could not be.
+    Indices of 1, 2 or 4 bits share a byte, and none spans two bytes. A Huffman code of
+    bytes is then a code of groups of indices, which reaches their entropy; a code of
+    single indices could not.
     """
     n_bits, per_byte = _width(len(codebook))
     packed = np.zeros(-(-len(words) // per_byte), np.uint8)
@@ -221,7 +202,7 @@ def _pack_indices(words: np.ndarray, codebook: np.ndarray) -> np.ndarray:
 
 
 def _unpack_indices(indices: np.ndarray, n_codes: int, n_values: int) -> np.ndarray:
-    """What `_pack_indices` was given: the place of each value in the codebook."""
+    """Return the codebook indices that `_pack_indices` compressed."""
     n_bits, per_byte = _width(n_codes)
     packed = _inflate(indices)
     found = np.empty((len(packed), per_byte), np.uint8)
@@ -231,13 +212,13 @@ def _unpack_indices(indices: np.ndarray, n_codes: int, n_values: int) -> np.ndar
 
 
 def _width(n_codes: int) -> tuple[int, int]:
-    """Bits of an index, and how many of them a byte holds."""
+    """Return the number of bits of an index and the number of indices per byte."""
     n_bits = next(n_bits for n_bits in (1, 2, 4, 8) if n_codes <= 2**n_bits)
     return n_bits, 8 // n_bits
 
 
 def _deflate(data: np.ndarray) -> np.ndarray:
-    """The shorter of a Huffman code alone and with what zlib finds to repeat, such as long runs of zeros."""
+    """Compress by Huffman coding or by zlib's default, whichever is shorter."""
     found = []
     for strategy in (zlib.Z_HUFFMAN_ONLY, zlib.Z_DEFAULT_STRATEGY):
         deflate = zlib.compressobj(strategy=strategy)

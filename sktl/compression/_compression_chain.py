@@ -1,4 +1,4 @@
-"""What a compressed classifier was made of, step by step."""
+"""Models from which a compressed classifier was made, step by step."""
 
 import re
 from typing import Any
@@ -9,19 +9,19 @@ from sktl._estimators._find_fitted import find_fitted
 
 
 class MadeOfAnother:
-    """What was made of another estimator, its original, which it has beside it until it is pickled."""
+    """Base class of estimators that keep their original until they are pickled."""
 
     _original: Any = None
 
 
 def original_of(estimator: Any) -> Any:
-    """What a compressor, or the one that a search over compressors has found, was made of; None where it has none."""
+    """Return the original of a compressor or of a search over one, or None."""
     compressor = find_fitted(estimator, MadeOfAnother)
     return None if compressor is None else compressor.estimator._original
 
 
 def compression_chain(compressed: Any) -> dict[str, Any]:
-    """The original, called so, and every model that was made of it, up to the one given.
+    """Return the original and every model made from it, up to the given one, by name.
 
     Parameters
     ----------
@@ -31,8 +31,9 @@ def compression_chain(compressed: Any) -> dict[str, Any]:
     Returns
     -------
     dict of str to estimator
-        Named by what was done: "pruned", say, "low rank" or "int8". Of one that was pickled, and so has no original
-        beside it, only itself, as "original".
+        The first one is named "original", the others after their step, such as
+        "pruned", "low rank" or "int8". A model that was pickled has no original and is
+        returned alone, as "original".
     """
     chain: list[tuple[str, Any]] = []
     model = compressed
@@ -49,7 +50,7 @@ def compression_chain(compressed: Any) -> dict[str, Any]:
 
 
 def _name(model: Any) -> str:
-    """What a compressor does, in words: "low rank" for a `LowRankClassifier`, "int8" for one of that scheme."""
+    """Return the name of a step: "low rank" for `LowRankClassifier`, or the scheme."""
     found = find_fitted(model, MadeOfAnother)
     compressor = None if found is None else found.estimator
     words = re.findall(r"[A-Z]+[a-z0-9]*", type(compressor).__name__.removesuffix("Classifier"))

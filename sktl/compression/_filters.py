@@ -1,9 +1,11 @@
-"""Whole convolution filters are removed, so that a network is smaller and faster and not only emptier.
+"""Removal of whole convolution filters, which makes a network smaller and faster.
 
-A filter cannot go alone: its batch norm, the depthwise convolution behind it, what it is added to or multiplied with
-lose the same channel, and all that reads that channel loses an input. Such a *group* is found by torch-pruning (Fang et
-al. 2023), on a copy of the network. Here it is decided which groups may be cut and how much of each, and a cut is
-proven on the copy before the network itself is touched.
+A filter cannot be removed alone: the same channel is removed from its batch
+normalization layer, from a depthwise convolution after it and from everything that it
+is added to or multiplied with, and all layers that read the channel lose an input.
+torch-pruning (Fang et al. 2023) finds such a *group* on a copy of the network. This
+module decides which groups may be pruned and how much of each, and checks the result on
+the copy before the network itself is changed.
 """
 
 import copy
@@ -23,39 +25,39 @@ from sktl.exceptions import CompressionError
 
 Score = Callable[[Any], Tensor]
 
-# torch-pruning notes along which axis it is about to cut in objects that all threads share.
+# torch-pruning keeps the pruning dimension in objects shared by all threads.
 _LOCK = Lock()
 
-# What stays of each group where all groups are ranked together: a group without filters would cut the network in two.
+# Share of each group to keep if all are ranked together. A group without filters would break the network.
 _SMALLEST_SHARE = 0.1
 
-# How far the outputs of the cut network may be from those of the network whose filters are silenced, as a share of the
-# largest of them: sums in another order differ by a millionth, a wrong channel by about the whole.
+# Relative tolerance between the outputs of the pruned network and those of the network with
+# these filters set to zero. Sums in another order differ by 1e-6, a wrong channel by about 1.
 _TOLERANCE = 1e-2
 
-# Operations, by torch-pruning's names, of which it has to guess what becomes of a channel.
+# Operations, by torch-pruning's names, for which it guesses how channels are moved.
 _MOVING = ("RESHAPE", "SPLIT", "UNBIND", "SLICE", "EXPAND")
 
-_WAY_OUT = "granularity='weight' works on every network: it sets single weights to zero and removes no filter."
+_WAY_OUT = "Use granularity='weight', which works with every network."
 
 
 class _Member(NamedTuple):
-    """What one layer loses with the filters of a group.
+    """Channels that one layer loses with the filters of a group.
 
     Attributes
     ----------
     path : str
-        Of a module of the network, or of a parameter outside of its layers.
+        Path of a module, or of a parameter that is not part of a layer.
     cut : callable
-        torch-pruning's function, ``cut(module, positions)``.
+        Function of torch-pruning, called as ``cut(module, positions)``.
     axis : int
-        What torch-pruning calls the pruning dimension.
+        Pruning dimension in torch-pruning.
     is_output : bool
-        Whether these are outputs of the layer; inputs otherwise.
+        Whether the channels are outputs of the layer rather than inputs.
     positions : Tensor of shape (n,), dtype int64
         Channels of the layer.
     filters : Tensor of shape (n,), dtype int64
-        The filter of the group to which each of them belongs.
+        Filter of the group to which each channel belongs.
     """
 
     path: str
@@ -74,10 +76,10 @@ class _Group(NamedTuple):
     members : tuple of _Member
     n_filters : int
     n_blocks : int
-        Grouped convolutions need as many channels in each of their blocks, so the filters go in units: the i-th filter
-        of every block, or of none.
+        Number of blocks. Grouped convolutions need equally many channels in each block,
+        so a unit is the i-th filter of every block.
     is_plain : bool
-        Whether none of its channels is moved between places or other channels, which torch-pruning may misread.
+        Whether no channel is moved by an operation that torch-pruning may misinterpret.
     """
 
     members: tuple[_Member, ...]
@@ -91,14 +93,14 @@ class _Group(NamedTuple):
 
 
 class Unpruned(NamedTuple):
-    """What shares are of, where a network is cut in several steps: else what is rounded off would add up.
+    """Size of a network before the first of several steps, to which shares refer.
 
     Attributes
     ----------
     n_filters : dict of str to int
-        Outputs of each layer.
+        Number of outputs of each layer.
     macs : int
-        Multiply-accumulates per row.
+        Number of multiply-accumulates per row.
     """
 
     n_filters: dict[str, int]
@@ -106,7 +108,7 @@ class Unpruned(NamedTuple):
 
 
 def measure_unpruned(network: RestNetwork, example: Tensor) -> Unpruned:
-    """How large a network is before the first step; ``network`` and ``example`` as in `prune_filters`."""
+    """Measure a network before the first step; parameters as in `prune_filters`."""
     with torch.inference_mode(False), torch.no_grad():
         layers = _layer_macs(_trial_copy(network), example[:2].detach().cpu().clone())
     n_filters = {path: n_outputs for path, (_, _, n_outputs) in layers.items()}
@@ -114,7 +116,7 @@ def measure_unpruned(network: RestNetwork, example: Tensor) -> Unpruned:
 
 
 def import_torch_pruning() -> Any:
-    """The package, or the error that says how to install it."""
+    """Import torch-pruning, or raise an error that tells how to install it."""
     return import_optional("torch_pruning", extra="compress", purpose="granularity='filter'")
 
 
@@ -129,51 +131,53 @@ def prune_filters(
     round_to: int | None = None,
     unpruned: Unpruned | None = None,
 ) -> None:
-    """Remove convolution filters and all that depends on them, in place.
+    """Remove convolution filters and all channels that depend on them, in place.
 
     Parameters
     ----------
     network : RestNetwork
-        Its stages are cut, and the inputs of its head. The layers of the head, what does not learn, and the channels
-        that come from the frozen stages stay. A network that has been cut may be cut again.
+        Network whose stages are pruned, and the inputs of its head. The layers of the
+        head, untrained layers and channels from the frozen stages are not pruned. Can
+        be pruned again.
     example : Tensor of shape (n, channels, height, width), dtype float
-        What the stages take: the output of the frozen stages, or normalised pictures where no stage is frozen. The
-        first two are looked at.
+        Output of the frozen stages, or normalized images if no stage is frozen. Only
+        the first two rows are used.
     amount : float
-        The share to remove, between 0 and 1. Of each group one filter stays in any case.
+        Share to remove, between 0 and 1. Each group keeps at least one filter.
     unit : {"count", "macs"}, default="count"
-        What the share is of: the filters, or the multiply-accumulates of ``network``. For the latter, the
-        smallest share of the filters is removed that saves as much.
+        Whether ``amount`` is a share of the filters or of the multiply-accumulates. For
+        the latter, the smallest sufficient share of the filters is removed.
     scope : {"layer", "global"}, default="layer"
-        Whether each group loses the same share, or the least important filters go, wherever they are; a tenth of each
-        group stays then.
+        Whether to remove the same share of each group, or the least important filters
+        of all groups, which keep a tenth of their filters.
     score : callable, default=None
-        ``score(layer)`` gives the importance of each weight, a tensor of the weight's shape, of a convolution or a
-        linear layer of ``network``; by default the squares. A filter matters as much as all weights that go with it,
-        those that write its channel and those that read it; each layer of a group has the same say.
+        Function ``score(layer)`` that returns the importance of each weight of a
+        convolution or linear layer, in the shape of the weight. None uses the squares.
+        The importance of a filter is that of all weights that write or read its
+        channel; all layers of a group count alike.
     round_to : int, default=None
-        What stays of a group is the nearest multiple of it, unless that is none, or more than there was. None is 8 for
-        ``unit="macs"``, since processors work on channels by the eight and time is what is to be saved; and 1 for
-        ``unit="count"``, which is exact.
+        The number of filters left in a group is rounded to a multiple of this, if
+        possible. None means 8 for ``unit="macs"``, since processors work on eight
+        channels at a time, and 1 for ``unit="count"``.
     unpruned : Unpruned, default=None
-        Of what ``amount`` is a share, what is gone already counted in; None takes the network as it is.
+        Size of the network to which ``amount`` refers. None uses the current size.
 
     Raises
     ------
     CompressionError
-        Where the network cannot be followed, no convolution in it may be cut, or so much cannot be saved. The
-        network is as it was.
+        If the network cannot be traced, has no convolution to prune, or cannot save as
+        much. The network is not changed.
     MissingDependencyError
-        Where torch-pruning is not installed.
+        If torch-pruning is not installed.
 
     References
     ----------
     Fang, Ma, Song, Mi, Wang: "DepGraph: Towards Any Structural Pruning", CVPR 2023.
-    Molchanov, Mallya, Tyree, Frosio, Kautz: "Importance Estimation for Neural Network Pruning", CVPR 2019 (importance
-    of a filter: the sum over its weights).
+    Molchanov, Mallya, Tyree, Frosio, Kautz: "Importance Estimation for Neural Network
+    Pruning", CVPR 2019 (importance of a filter: the sum over its weights).
     """
     step = round_to or (8 if unit == "macs" else 1)
-    # What inference mode makes cannot be trained, and torch-pruning reads the network from autograd's graph.
+    # Tensors made in inference mode cannot be trained, and torch-pruning traces the autograd graph.
     with torch.inference_mode(False), torch.enable_grad():
         example = example[:2].detach().cpu().clone().requires_grad_()
         groups = _read_groups(network, example)
@@ -206,10 +210,10 @@ def prune_filters(
 
 
 class _Entry(nn.Module):
-    """Where the output of the frozen stages comes in, whose channels nobody here may cut.
+    """Identity at the input, whose channels come from the frozen stages and stay.
 
-    Without it an input that is added to the output of a convolution would be no part of the graph that is read, and
-    that convolution would seem to be free.
+    Without it, an input that is added to the output of a convolution would be missing
+    from the traced graph, and the convolution would seem free to be pruned.
     """
 
     def forward(self, x: Tensor) -> Tensor:
@@ -217,7 +221,7 @@ class _Entry(nn.Module):
 
 
 class _EntryPruner:
-    """What torch-pruning asks about a layer. It is never told to cut this one."""
+    """Interface to torch-pruning for a layer that is never pruned."""
 
     def __init__(self, n_channels: int):
         self.n_channels = n_channels
@@ -233,25 +237,19 @@ class _EntryPruner:
 
 
 def _trial_copy(network: RestNetwork) -> RestNetwork:
-    """A copy to read and to try the cut on, so that nothing has to be put back in the network itself."""
+    """Return a copy on which to trace the network and to try the pruning."""
     trial = copy.deepcopy(network).cpu().eval()
     trial.normalization = _Entry()  # type: ignore[assignment]
     if isinstance(trial.stages, fx.GraphModule):
-        # torch.fx prints where a network fails that is no longer consistent. That class is this one object's.
+        # torch.fx prints the line in which a pruned network fails. Each graph has its own class.
         type(trial.stages).__call__ = nn.Module.__call__  # type: ignore[method-assign]
     for parameter in trial.parameters():
-        parameter.requires_grad_(parameter.is_floating_point())  # what does not learn is part of the graph too
+        parameter.requires_grad_(parameter.is_floating_point())  # untrained parameters are part of the graph too
     return trial
 
 
 def _read_groups(network: RestNetwork, example: Tensor) -> list[_Group]:
-    """The groups of filters that may be cut, in the order in which torch-pruning finds them.
-
-    Raises
-    ------
-    CompressionError
-        Where it cannot follow the network, or there is no such group.
-    """
+    """Return the groups of filters that may be pruned, as torch-pruning orders them."""
     torch_pruning = import_torch_pruning()
     graph, trial = torch_pruning.DependencyGraph(), _trial_copy(network)
     entry = _EntryPruner(example.shape[1] if example.ndim == 4 else example.shape[-1])
@@ -263,7 +261,7 @@ def _read_groups(network: RestNetwork, example: Tensor) -> list[_Group]:
     except Exception as error:
         reason = (str(error).strip() or repr(error)).splitlines()[0]
         raise CompressionError(
-            f"No filters can be removed: torch-pruning cannot follow this network ({type(error).__name__}: {reason}). "
+            f"Filters cannot be pruned: torch-pruning failed to trace this network ({type(error).__name__}: {reason}). "
             f"{_WAY_OUT}"
         ) from error
     names: dict[Any, str] = {part: path for path, part in [*trial.named_modules(), *trial.named_parameters()]}
@@ -273,33 +271,33 @@ def _read_groups(network: RestNetwork, example: Tensor) -> list[_Group]:
     groups = [group for each in found if (group := _group(each, graph, names, learning)) and group.n_units > 1]
     if not groups:
         raise CompressionError(
-            "No filters can be removed: every convolution behind the frozen stages is tied to what has to stay, or "
-            f"there is none. Freeze less, or leave it at that: {_WAY_OUT}"
+            "Filters cannot be pruned: the network does not have convolutions after the frozen stages, or all of them "
+            f"are connected to layers that must not change. Freeze fewer stages. {_WAY_OUT}"
         )
     return groups
 
 
 def _group(found: Any, graph: Any, names: dict[Any, str], learning: set[str]) -> _Group | None:
-    """What torch-pruning found, in our words; None where something in it may not be cut."""
+    """Convert a group of torch-pruning, or return None if it must not be pruned."""
     members, blocks, is_plain = [], [1], True
     for item in found:
         node, cut = item.dep.target, item.dep.handler
         module, path = node.module, names.get(node.module)
         is_output = graph.is_out_channel_pruning_fn(cut)
-        if is_output and not node.outputs:  # what the network gives
+        if is_output and not node.outputs:  # output of the network
             return None
         if path is None:  # an operation between the layers
             is_plain &= node.type.name not in _MOVING
             continue
         is_of_head = path.startswith("head") and is_output and isinstance(module, nn.Linear | _ConvNd)
-        # The entry, whose channels come from the frozen stages, does not learn either.
+        # `_Entry`, whose channels come from the frozen stages, is not trained either.
         if is_of_head or path not in learning or any(root is None for root in item.root_idxs):
             return None
-        if isinstance(module, nn.LayerNorm):  # torch-pruning 1.6 may cut it in another order than the others
+        if isinstance(module, nn.LayerNorm):  # torch-pruning 1.6 may cut other channels of it
             return None
         if isinstance(module, nn.GroupNorm):
             blocks.append(module.num_groups)
-        elif isinstance(module, _ConvNd) and module.groups != module.out_channels:  # depthwise ones are free
+        elif isinstance(module, _ConvNd) and module.groups != module.out_channels:  # depthwise ones have no blocks
             blocks.append(module.groups)
         members.append(
             _Member(path, cut, node.pruning_dim, is_output, torch.tensor(item.idxs), torch.tensor(item.root_idxs))
@@ -314,17 +312,18 @@ def _squares(layer: nn.Conv2d | nn.Linear) -> Tensor:
 
 
 def _importance(group: _Group, network: nn.Module, score: Score) -> Tensor:
-    """Importance (n_units,) of a group's filters: the mean over its layers and blocks, 1 on the average.
+    """Return the importance (n_units,) of the filters, averaged over layers and blocks.
 
-    What reads a channel says as much about it as what writes it: a batch norm behind a convolution makes up for its
-    small weights, so that these alone say nothing.
+    It is 1 on average. Layers that read a channel count like those that write it: the
+    weights of a convolution alone are not meaningful, since batch normalization can
+    make up for their size.
     """
     total, n_layers = torch.zeros(group.n_filters), 0
     for member in group.members:
         layer = _get(network, member.path)
         if type(layer) in (nn.Conv2d, nn.Linear):
             weights = score(layer).detach().cpu().float()
-            # Outputs, inputs of each block, places; a block of a grouped convolution has inputs of its own.
+            # (blocks, outputs per block, inputs, pixels): each block has separate inputs.
             blocks = weights.reshape(getattr(layer, "groups", 1), -1, weights.shape[1], weights[0, 0].numel())
             channels = weights.flatten(1).sum(1) if member.is_output else blocks.sum((1, 3)).flatten()
             own = torch.zeros(group.n_filters).index_add_(0, member.filters, channels[member.positions])
@@ -336,13 +335,13 @@ def _importance(group: _Group, network: nn.Module, score: Score) -> Tensor:
 def _n_kept(
     groups: Sequence[_Group], importances: Sequence[Tensor], share: float, scope: str, step: int, unpruned: Unpruned
 ) -> list[int]:
-    """How many units of each group stay where ``share`` of the filters of the whole network goes."""
+    """Return the number of units to keep in each group after removing ``share``."""
     sizes = [group.n_units for group in groups]
     totals = [unpruned.n_filters.get(group.members[0].path, group.n_filters) // group.n_blocks for group in groups]
     if scope == "layer":
         kept = [min(size, max(1, n - _share_of(n, share))) for size, n in zip(sizes, totals, strict=True)]
     else:
-        # The most important ones of each group are not asked: a tenth of it stays.
+        # Each group keeps its most important filters, a tenth of them.
         smallest = [max(1, math.ceil(_SMALLEST_SHARE * n)) for n in totals]
         free = [max(0, size - n) for size, n in zip(sizes, smallest, strict=True)]
         n_gone = max(0, _share_of(sum(totals), share) - (sum(totals) - sum(sizes)))
@@ -358,12 +357,12 @@ def _n_kept(
 
 
 def _share_of(n: int, share: float) -> int:
-    """At most ``share`` of ``n``, where 0.29 * 100 is 29."""
+    """Return ``share`` of ``n``, rounded down, such that 0.29 * 100 is 29."""
     return math.floor(n * share + 1e-6)
 
 
 def _cuts(groups: Sequence[_Group], importances: Sequence[Tensor], n_kept: Sequence[int]) -> list[_Member]:
-    """What each layer loses, all groups together, so that each layer is cut once and nothing has to be counted anew."""
+    """Merge the channels to remove from all groups, one cut per layer."""
     cuts: dict[tuple[str, bool], _Member] = {}
     for group, importance, n in zip(groups, importances, n_kept, strict=True):
         is_gone = torch.zeros(group.n_units, dtype=torch.bool)
@@ -382,7 +381,7 @@ def _cuts(groups: Sequence[_Group], importances: Sequence[Tensor], n_kept: Seque
 
 
 def _layer_macs(trial: RestNetwork, example: Tensor) -> dict[str, tuple[int, int, int]]:
-    """(multiply-accumulates per row, inputs, outputs) of each convolution and linear layer."""
+    """Return (multiply-accumulates per row, inputs, outputs) of each layer by path."""
     macs: dict[str, tuple[int, int, int]] = {}
 
     def count(path: str, layer: Any, output: Tensor) -> None:
@@ -405,9 +404,10 @@ def _layer_macs(trial: RestNetwork, example: Tensor) -> dict[str, tuple[int, int
 def _share_that_saves(
     amount: float, layers: dict[str, tuple[int, int, int]], whole: int, cuts_of: Callable[[float], list[_Member]]
 ) -> float:
-    """The smallest share of the filters that saves ``amount`` of the multiply-accumulates, by bisection.
+    """Find the smallest share of filters that saves ``amount`` of the MACs.
 
-    Nothing has to be cut for that: what a layer computes is proportional to its inputs and to its outputs.
+    No filter is removed in this bisection: the MACs of a layer are proportional to its
+    inputs and outputs.
     """
 
     def saved(share: float) -> float:
@@ -421,8 +421,8 @@ def _share_that_saves(
     low, high = 0.0, 1.0
     if saved(high) < amount:
         raise CompressionError(
-            f"amount={amount} of the multiply-accumulates cannot be saved: one filter in each group stays, and what is "
-            f"tied to other layers; the most is {saved(high):.2f}. Ask for less."
+            f"amount={amount} of the multiply-accumulates is too much: at most {saved(high):.2f} can be saved, because "
+            "some layers must not change and each group keeps one filter. Use a smaller amount."
         )
     for _ in range(20):
         middle = (low + high) / 2
@@ -431,12 +431,9 @@ def _share_that_saves(
 
 
 def _prove(trial: RestNetwork, example: Tensor, cuts: Sequence[_Member]) -> None:
-    """Cut the copy and see that it computes what the whole network does when the same filters are silent.
+    """Prune the copy and compare its outputs with those for filters set to zero.
 
-    Raises
-    ------
-    CompressionError
-        Where it does not: torch-pruning guesses what an operation does with channels, and may be wrong.
+    torch-pruning guesses how an operation moves channels, and may be wrong.
     """
     layers = [_get(trial, cut.path) for cut in cuts]
     for layer, cut in zip(layers, cuts, strict=True):
@@ -445,18 +442,18 @@ def _prove(trial: RestNetwork, example: Tensor, cuts: Sequence[_Member]) -> None
     try:
         _apply(trial, cuts)
         given = _outputs(trial, example)
-        # A group norm takes the mean over the channels that there are, so that it sees a silent one.
+        # Group normalization averages over channels, so a channel of zeros changes it.
         is_comparable = not any(isinstance(layer, nn.GroupNorm) for layer in layers)
         difference = (given - expected).abs().max() if is_comparable else given.new_zeros(())
     except Exception as error:
         reason = (str(error).strip() or repr(error)).splitlines()[0]
         raise CompressionError(
-            f"No filters can be removed: the network would not run ({reason}). {_WAY_OUT}"
+            f"Filters cannot be pruned: the pruned network would fail ({reason}). {_WAY_OUT}"
         ) from error
     if not difference <= _TOLERANCE * expected.abs().max():
         raise CompressionError(
-            "No filters can be removed: torch-pruning misreads an operation of this network, which would compute "
-            f"something else. {_WAY_OUT}"
+            "Filters cannot be pruned: torch-pruning misinterprets an operation of this network, whose outputs would "
+            f"change. {_WAY_OUT}"
         )
 
 
@@ -466,7 +463,7 @@ def _outputs(trial: RestNetwork, example: Tensor) -> Tensor:
 
 
 def _silence(layer: Any, cut: _Member) -> None:
-    """Let nobody hear what is going to be removed: neither are the channels written, nor are they read."""
+    """Set the weights of the channels that will be removed to zero."""
     if cut.is_output and isinstance(layer, nn.Conv2d | nn.Linear | nn.modules.batchnorm._BatchNorm):
         for tensor in (layer.weight, layer.bias):
             if tensor is not None:
@@ -476,7 +473,7 @@ def _silence(layer: Any, cut: _Member) -> None:
 
 
 def _apply(network: nn.Module, cuts: Sequence[_Member]) -> None:
-    """Remove the channels; what learns goes on to learn, and what does not does not."""
+    """Remove the channels, keeping ``requires_grad`` of each parameter."""
     for cut in cuts:
         part = _get(network, cut.path)
         is_layer = isinstance(part, nn.Module)

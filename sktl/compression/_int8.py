@@ -1,4 +1,4 @@
-"""Networks in 8-bit integers: ranges from calibration, ONNX Runtime's quantizer, ONNX Runtime's integer kernels."""
+"""Quantization to 8-bit integers, calibrated and run with ONNX Runtime."""
 
 import contextlib
 import copy
@@ -24,46 +24,44 @@ from sktl.compression._integer_session import integer_session, overflows
 from sktl.compression._onnx_export import FAILURE, PURPOSE, export_float
 from sktl.exceptions import EngineError, InputError
 
-# What is computed in integers, and what integers can pass through unchanged. All else (squeeze-excitation's products,
-# norms and softmax of transformers) is little work and would lose much.
+# Operations on integers. The others (products of squeeze-excitation, normalization and
+# softmax of transformers) take little time and would lose much accuracy.
 _LINEAR = ["Gemm", "MatMul"]
 _WITH_WEIGHTS = ["Conv", *_LINEAR]
 _OPERATORS = [*_WITH_WEIGHTS, "Relu", "Clip", "Add", "Concat", "MaxPool"]
 _OPTIONS = {
-    "MatMulConstBOnly": True,  # attention multiplies activations, whose ranges are another picture's
-    "OpTypesToExcludeOutputQuantization": _LINEAR,  # what norms and activations take is rounded once, behind them
+    "MatMulConstBOnly": True,  # attention multiplies activations, whose ranges differ between images
+    "OpTypesToExcludeOutputQuantization": _LINEAR,  # rounded once, after normalization and activation functions
 }
 _N_LEVELS = 256
 _N_BINS = 2048
-_N_SAMPLED = 2**16  # values of each layer that a batch is judged by
-_BATCH = 4  # pictures: all activations of a batch are in memory at once
+_N_SAMPLED = 2**16  # values of each layer that are used per batch
+_BATCH = 4  # images, since all activations of a batch are in memory at once
 
 
 class Int8Net(Net):
-    """The rest of a network in 8-bit integers, which predicts and does nothing else.
+    """Network after the frozen stages in 8-bit integers, which can only predict.
+
+    Sums of integers are exact on every processor, see `integer_session`.
 
     Parameters
     ----------
     model : bytes
-        The quantised ONNX model; maps rows of one kind to outputs.
+        The quantized ONNX model, which maps rows to outputs. Pickled with compression.
     parameters : int
-        How many numbers were learnt.
+        Number of parameters.
     nonzero : int
-        How many of them are not 0 in the quantised model.
+        Number of parameters that are nonzero in the quantized model.
 
     Attributes
     ----------
     device : str
-        Where it runs: the CPU.
+        Device that runs the model: always the CPU.
     counts : tuple of (int, int, int)
-        Parameters, those that are not 0, and multiply-accumulates, of all stages: set by who knows the frozen ones.
+        Parameters, nonzero parameters and multiply-accumulates, including frozen
+        stages. Set by the caller.
     left_behind : tuple of str
-        The tensors of the network that it was made of, which are nowhere any more.
-
-    Notes
-    -----
-    It is pickled as its model, compressed. Where it arrives, a session is made when it is first used. Sums of integers
-    are exact on every processor, see `integer_session`.
+        Tensors of the original network that have been dropped.
     """
 
     device = "cpu"
@@ -78,16 +76,17 @@ class Int8Net(Net):
 
     @property
     def model(self) -> bytes:
-        """The quantised ONNX model."""
+        """The quantized ONNX model."""
         return zlib.decompress(self._compressed)
 
     def outputs(self, activations: np.ndarray) -> np.ndarray:
-        """Outputs for rows of activations, each row's its own.
+        """Compute the outputs of each row independently of the other rows.
 
         Parameters
         ----------
         activations : ndarray of shape (n, ...)
-            Output of the frozen stages, float32; or pictures (n, height, width, channels), uint8.
+            Output of the frozen stages, float32; or images (n, height, width,
+            channels), uint8.
 
         Returns
         -------
@@ -96,59 +95,59 @@ class Int8Net(Net):
         Raises
         ------
         MissingDependencyError
-            Where ONNX Runtime is not installed.
+            If ONNX Runtime is not installed.
         """
         session = self._session()
         name = session.get_inputs()[0].name
         activations = _as_given(activations)
-        # Row by row: what is computed in floats might otherwise round as the neighbours want it. A batch would not be
-        # much faster, since the threads share the work within a row.
+        # Row by row, so that rounding in float operations does not depend on other rows. A batch
+        # would not be much faster, since the threads share the work within a row.
         outputs = [session.run(None, {name: activations[row : row + 1]})[0] for row in range(len(activations))]
         n_outputs = session.get_outputs()[0].shape[-1]
         return np.concatenate(outputs) if outputs else np.empty((0, n_outputs), np.float32)
 
     def run_fused(self, batch_size: int) -> None:
-        """Nothing: it is fast as it is, row by row."""
+        """Do nothing: the model is optimized already."""
 
     def count(self, backbone: Backbone) -> Counts:
-        """What was counted when the network was still one of torch."""
+        """Return the counts of the network before quantization."""
         return self.counts
 
     def content(self) -> dict[str, Any]:
-        """The model, and what is known of it."""
+        """Return the model and its counts."""
         return self.__getstate__()
 
     def hollow_backbone(self, backbone: Backbone) -> Backbone:
-        """The backbone as it is: what was quantized is nowhere any more."""
+        """Return the backbone unchanged: it does not have the quantized tensors."""
         return backbone
 
     def fill_backbone(self, backbone: Backbone) -> Backbone:
-        """The backbone, of which a copy in memory has made room for what is not there."""
+        """Return a backbone without memory for the tensors that have been dropped."""
         return hollow(backbone, self.left_behind)
 
     def tensors(self) -> dict[str, Tensor]:
-        """None: its model is compressed already."""
+        """Return an empty dict: the model is compressed already."""
         return {}
 
     def hollow(self) -> "Int8Net":
-        """The net itself."""
+        """Return the net itself."""
         return self
 
     def fill(self, state: Mapping[str, Tensor]) -> None:
-        """Nothing: it has never been empty."""
+        """Do nothing: the net is always complete."""
 
     @property
     def note(self) -> str:
-        """Which processors it is fast on, for whoever compares times."""
-        here = ", unlike this one, which keeps sums exact in another way" if overflows() else ""
+        """Note on processors that run integers fast, for the footprint table."""
+        here = ", but not on this one, which needs a slower method for exact sums" if overflows() else ""
         return (
             "int8 saves time on processors with dot products of 8-bit integers (x86 with VNNI, ARM with dotprod)"
-            f"{here}; predictions are the same on all."
+            f"{here}. Predictions are the same on all processors."
         )
 
     def _session(self) -> Any:
-        """A session of this process, on as many threads as torch has now."""
-        made_for = os.getpid(), torch.get_num_threads()  # a child has none of its parent's threads
+        """Return a session of this process with torch's current number of threads."""
+        made_for = os.getpid(), torch.get_num_threads()  # a forked process does not have its parent's threads
         if getattr(self, "_made_for", None) != made_for:
             import_optional("onnxruntime", extra="onnx", purpose=PURPOSE)
             with named_failure(FAILURE):
@@ -161,48 +160,51 @@ class Int8Net(Net):
         return {name: self.__dict__[name] for name in kept}
 
     def __getattr__(self, name: str) -> Any:
-        # Asked for where there is no such attribute: by what would train on, or look into the network.
+        # Called for missing attributes, by code that trains or inspects the network.
         raise AttributeError(
-            f"A network of integers has no {name!r}: it can predict, and nothing else. Take the estimator that was "
-            "quantized."
+            f"An int8 network can only predict and does not have {name!r}. Use the estimator that was quantized "
+            "instead."
         )
 
 
 def quantize_int8(network: RestNetwork, calibration: Iterable[np.ndarray]) -> Int8Net:
-    """Quantise a trained network: weights per output channel, activations with ranges fixed by calibration.
+    """Quantize a trained network to 8-bit integers.
 
     Parameters
     ----------
     network : RestNetwork
-        What is to be quantised; it stays as it is.
+        The network to quantize; it is not changed.
     calibration : iterable of ndarray of shape (n, ...)
-        Batches of what it takes, float32, or uint8 pictures where no stage is frozen: some of the training data.
+        Batches of its inputs from the training data: float32, or uint8 images if no
+        stage is frozen.
 
     Returns
     -------
     Int8Net
-        Computes the same, about.
+        The quantized network.
 
     Raises
     ------
     InputError
-        Where there is nothing to calibrate with, or its activations are no finite numbers.
+        If ``calibration`` is empty, or activations are NaN or infinite.
     EngineError
-        Where ONNX cannot express the network.
+        If the network cannot be exported to ONNX.
     MissingDependencyError
-        Where a package of the extra ``onnx`` is not installed.
+        If a package of the extra ``onnx`` is not installed.
 
     Notes
     -----
-    A weight is a signed integer times the scale of its output channel, an activation an unsigned one times the scale of
-    its layer [1]_, minus an offset that makes zero exact. Each range is the one with the least squared error on the
-    calibration data, which the rare large values lie outside of [2]_.
+    A weight is a signed integer times the scale of its output channel. An activation is
+    an unsigned integer times the scale of its layer [1]_, minus an offset that makes
+    zero exact. Each range has the least squared error on the calibration data, so that
+    rare large values are clipped [2]_.
 
     References
     ----------
-    .. [1] Jacob et al., "Quantization and Training of Neural Networks for Efficient Integer-Arithmetic-Only Inference",
-       CVPR 2018.
-    .. [2] Nagel et al., "A White Paper on Neural Network Quantization", arXiv 2106.08295, 2021, section 3.1.
+    .. [1] Jacob et al., "Quantization and Training of Neural Networks for Efficient
+           Integer-Arithmetic-Only Inference", CVPR 2018.
+    .. [2] Nagel et al., "A White Paper on Neural Network Quantization", arXiv
+           2106.08295, 2021, section 3.1.
     """
     batches = _in_batches(calibration)
     folded = _Outputs(network)
@@ -213,8 +215,8 @@ def quantize_int8(network: RestNetwork, calibration: Iterable[np.ndarray]) -> In
     infinite = [name for name, bound in bounds.items() if not np.isfinite(bound).all()]
     if infinite:
         raise InputError(
-            f"With the calibration pictures, {len(infinite)} layers of this network give no finite numbers, which have "
-            "no place among integers. Train it with a smaller lr."
+            f"Activations of {len(infinite)} layers are NaN or infinite on the calibration images and cannot be "
+            "quantized. Train the network with a smaller lr."
         )
     with named_failure(FAILURE), _silent_quantizer():
         quantized = _quantize(model, bounds)
@@ -225,34 +227,24 @@ def quantize_int8(network: RestNetwork, calibration: Iterable[np.ndarray]) -> In
 
 
 class _Outputs(nn.Module):
-    """A network's outputs and nothing else, its batch norms folded into its convolutions.
-
-    Parameters
-    ----------
-    network : RestNetwork
-        It is copied.
-    """
+    """Copy of a network that returns only outputs, with batch normalization folded."""
 
     def __init__(self, network: RestNetwork):
         super().__init__()
         self.network = copy.deepcopy(network).cpu().float().eval().requires_grad_(False)
-        if isinstance(self.network.stages, fx.GraphModule):  # not where all stages are frozen
+        if isinstance(self.network.stages, fx.GraphModule):  # unless all stages are frozen
             self.network.stages = fuse(self.network.stages)
 
     def forward(self, x: Tensor) -> Tensor:
-        """Outputs (n, n_outputs) of the frozen stages' output."""
+        """Return outputs (n, n_outputs) for the output of the frozen stages."""
         return self.network.head(self.network.features(x))
 
 
 class _Balanced(nn.Module):
-    """A linear layer that takes its inputs in like sizes, and so has weights of like sizes.
+    """Linear layer whose inputs, divided by ``size``, and weights are of similar size.
 
-    Parameters
-    ----------
-    linear : nn.Linear
-        Its weights are multiplied by what its inputs are divided by: the function is the same.
-    size : Tensor of shape (n_features,)
-        How large each input is, greater than 0.
+    ``size``, of shape (n_features,) and greater than 0, multiplies the weights, so that
+    the function stays the same.
     """
 
     size: Tensor
@@ -265,22 +257,23 @@ class _Balanced(nn.Module):
             linear.weight.mul_(size)
 
     def forward(self, x: Tensor) -> Tensor:
-        """Outputs (n, n_outputs) of inputs (n, n_features)."""
+        """Return outputs (n, n_outputs) of inputs (n, n_features)."""
         return self.linear(x / self.size)
 
 
 def _balance(outputs: _Outputs, batches: list[np.ndarray]) -> None:
     """Balance the linear layers of the head, in place.
 
-    What reaches a head differs in size by factors of a thousand, and a weight is as large as its feature is small. With
-    one scale for all weights of a class, those of the large features would be rounded to nothing. Both sides of the
-    product bear half of it: the square root of a feature's size goes from the features to the weights.
+    Features of a head differ in size by factors of a thousand, and weights are large if
+    their feature is small. With one scale for all weights of a class, the weights of
+    large features would be rounded to zero. So the square root of the size of a feature
+    is moved from the features to the weights.
     """
     head = outputs.network.head
     layers = {path: layer for path, layer in head.named_modules() if type(layer) is nn.Linear}
     squares = {path: torch.zeros(layer.in_features) for path, layer in layers.items()}
 
-    def note(path: str, layer: nn.Module, args: tuple[Tensor]) -> None:  # what a hook returns, the layer would take
+    def note(path: str, layer: nn.Module, args: tuple[Tensor]) -> None:  # must return None
         squares[path] += args[0].square().flatten(0, -2).sum(0)
 
     handles = [layer.register_forward_pre_hook(partial(note, path)) for path, layer in layers.items()]
@@ -290,7 +283,7 @@ def _balance(outputs: _Outputs, batches: list[np.ndarray]) -> None:
     for handle in handles:
         handle.remove()
     for path, layer in layers.items():
-        size = squares[path] ** 0.25  # the square root of the root of their mean, up to a factor
+        size = squares[path] ** 0.25  # the square root of their root mean square, up to a factor
         is_seen = (size > 0) & size.isfinite()
         if is_seen.any():
             size = size.where(is_seen, size[is_seen].min()) / size[is_seen].max()
@@ -298,23 +291,23 @@ def _balance(outputs: _Outputs, batches: list[np.ndarray]) -> None:
 
 
 def _in_batches(calibration: Iterable[np.ndarray]) -> list[np.ndarray]:
-    """What to calibrate with, a few rows at a time."""
+    """Split the calibration data into batches of a few rows."""
     given = [_as_given(np.asarray(batch)) for batch in calibration]
     batches = [batch[i : i + _BATCH] for batch in given for i in range(0, len(batch), _BATCH)]
     if not batches:
         raise InputError(
-            "There are no pictures to calibrate with, so nobody knows how large activations are. Give at least one."
+            "Calibration requires at least one image to measure the ranges of the activations. Got 0 instead."
         )
     return batches
 
 
 def _as_given(rows: np.ndarray) -> np.ndarray:
-    """Pictures as they are, activations of any precision in float32."""
+    """Return images unchanged and activations in float32."""
     return rows if rows.dtype == np.uint8 else rows.astype(np.float32, copy=False)
 
 
 def _bounds(model: Any, batches: list[np.ndarray]) -> dict[str, tuple[float, float]]:
-    """The range of each activation that is quantised, zero in it."""
+    """Return the range of each quantized activation, which includes zero."""
     import onnxruntime
 
     probed, names = _with_activations(model)
@@ -332,24 +325,24 @@ def _bounds(model: Any, batches: list[np.ndarray]) -> dict[str, tuple[float, flo
     extremes = dict.fromkeys(names, (0.0, 0.0))
     for name, values in activations():
         low, high = extremes[name]
-        extremes[name] = float(np.minimum(low, values.min())), float(np.maximum(high, values.max()))  # nan stays nan
+        extremes[name] = float(np.minimum(low, values.min())), float(np.maximum(high, values.max()))  # keeps NaN
     if not np.isfinite(list(extremes.values())).all():
         return extremes
     counts = {name: np.zeros(_N_BINS) for name in names}
     for name, values in activations():
         flat = values.ravel()
         seen = flat[:: max(1, len(flat) // _N_SAMPLED)]
-        seen = seen[seen != 0]  # zeros are exact, whatever the range
+        seen = seen[seen != 0]  # zeros are exact in every range
         counts[name] += np.histogram(seen, _N_BINS, extremes[name])[0] if extremes[name] != (0.0, 0.0) else 0
     return {name: best_range(counts[name], *extremes[name]) for name in names}
 
 
 def _with_activations(model: Any) -> tuple[Any, list[str]]:
-    """The model with all activations that are quantised among its outputs, and their names."""
+    """Return the model with all quantized activations as outputs, and their names."""
     import onnx
 
     if not any(node.op_type in _WITH_WEIGHTS for node in model.graph.node):
-        raise EngineError("there is no convolution and no linear layer in it")
+        raise EngineError("it does not have a convolution or linear layer")
     inferred = onnx.shape_inference.infer_shapes(model)
     graph = inferred.graph
     kinds = {value.name: value.type.tensor_type.elem_type for value in (*graph.value_info, *graph.input, *graph.output)}
@@ -368,19 +361,19 @@ def _with_activations(model: Any) -> tuple[Any, list[str]]:
 
 
 def best_range(counts: np.ndarray, low: float, high: float) -> tuple[float, float]:
-    """The range whose rounding and clipping have the least squared error together.
+    """Find the range with the least squared error of rounding and clipping together.
 
     Parameters
     ----------
     counts : ndarray of shape (n_bins,)
-        A histogram of the values between ``low`` and ``high``, in bins of one width.
+        Histogram of the values between ``low`` and ``high``, with bins of equal width.
     low, high : float
-        The smallest and the largest value; ``low <= 0 <= high``.
+        Smallest and largest value; ``low <= 0 <= high``.
 
     Returns
     -------
     low, high : float
-        Bounds within these, with 0 between them.
+        Bounds of the range, which lies within the given one and includes 0.
     """
     edges = np.linspace(low, high, len(counts) + 1)
     centers = (edges[1:] + edges[:-1]) / 2
@@ -388,16 +381,16 @@ def best_range(counts: np.ndarray, low: float, high: float) -> tuple[float, floa
     lows, highs = low * shares[:, None], high * shares[:, None]
     below = np.maximum(lows - centers, 0) ** 2 @ counts
     above = np.maximum(centers - highs, 0) ** 2 @ counts
-    # Values are anywhere between two levels: their squared distance to the nearest is a twelfth of the step's square.
+    # The mean squared error of rounding is step**2 / 12.
     step = (highs.T - lows) / (_N_LEVELS - 1)
     error = below[:, None] + above + counts.sum() * step**2 / 12
-    # Of equal errors, the widest range: without any values there is nothing to say against it.
+    # Of equal errors, take the widest range, for example without any values.
     first, second = np.unravel_index(error.size - 1 - np.argmin(error[::-1, ::-1]), error.shape)
     return float(lows[first, 0]), float(highs[second, 0])
 
 
 def _quantize(model: Any, bounds: dict[str, tuple[float, float]]) -> Any:
-    """The model with its weights in integers, and with where activations become integers and floats again."""
+    """Quantize the weights of a model and the activations with the given ranges."""
     import onnx
     from onnxruntime.quantization import QDQQuantizer, QuantType
     from onnxruntime.quantization.calibrate import CalibrationMethod, TensorsData
@@ -417,7 +410,7 @@ def _quantize(model: Any, bounds: dict[str, tuple[float, float]]) -> Any:
     )
     quantized = quantizer.quantize_model()
     quantizer.model.topological_sort()
-    # What exporter and quantizer note for their developers would be a good part of a small file.
+    # Debug information of exporter and quantizer would be a large part of a small file.
     del quantized.graph.value_info[:], quantized.metadata_props[:]
     for part in (*quantized.graph.node, *quantized.graph.initializer, *quantized.graph.input, *quantized.graph.output):
         part.ClearField("doc_string")
@@ -426,7 +419,7 @@ def _quantize(model: Any, bounds: dict[str, tuple[float, float]]) -> Any:
 
 
 def _count_zeros(model: Any) -> int:
-    """How many weights and biases are 0."""
+    """Count the weights and biases that are 0."""
     from onnx import numpy_helper
 
     weights = {node.input[0] for node in model.graph.node if node.op_type == "DequantizeLinear"}
@@ -439,13 +432,13 @@ def _count_zeros(model: Any) -> int:
 
 @contextlib.contextmanager
 def _silent_quantizer() -> Iterator[None]:
-    """Silence the quantizer, which speaks through the root logger, without touching what others say there meanwhile."""
+    """Silence the quantizer's messages on the root logger, but no other messages."""
 
     def is_from_others(record: logging.LogRecord) -> bool:
         return "onnxruntime" not in record.pathname
 
     root = logging.getLogger()
-    silencer = logging.NullHandler()  # without any handler, the first word would set one up for good
+    silencer = logging.NullHandler()  # without a handler, the first message would install one
     root.addHandler(silencer)
     root.addFilter(is_from_others)
     try:

@@ -1,4 +1,4 @@
-"""The same sums of integers on every processor: what the one that this runs on does with large products."""
+"""ONNX Runtime sessions whose integer sums are exact on every processor."""
 
 import base64
 import functools
@@ -8,8 +8,8 @@ import numpy as np
 
 from sktl._frozen._onnx import session_options
 
-# MatMulInteger of four activations, unsigned, with four weights of 127, signed: an ONNX model that needs no package to
-# be made.
+# An ONNX model: MatMulInteger of four unsigned activations with four signed weights of 127.
+# It is stored, so that the package onnx is not needed.
 _PROBE = base64.b64decode(
     "CAcSADpYChgKAXgKAXcSAXkiDU1hdE11bEludGVnZXISAWcqDwgECAEQA0IBd0oEf39/f1oTCgF4Eg4KDAgCEggKAggBCgIIBGITCgF5Eg4KDAgG"
     "EggKAggBCgIIAUIECgAQDQ=="
@@ -19,10 +19,11 @@ _WIDE_SUMS = "session.x64quantprecision"  # ONNX Runtime's name for it
 
 @functools.cache
 def overflows() -> bool:
-    """Whether sums of two 8-bit products overflow the 16 bits that this processor has for them.
+    """Check whether sums of two 8-bit products overflow 16 bits on this processor.
 
-    On processors of x86 with AVX2 or AVX-512 and without VNNI they do: ONNX Runtime multiplies unsigned activations and
-    signed weights with an instruction (``vpmaddubsw``) that adds two products in 16 bits, and saturates.
+    This is the case on x86 processors with AVX2 or AVX-512 and without VNNI: ONNX
+    Runtime multiplies unsigned activations and signed weights with an instruction
+    (``vpmaddubsw``) that adds two products in 16 bits and saturates.
     """
     x = np.full((1, 4), 255, np.uint8)
     ((sum_,),) = _session(_PROBE, session_options(1)).run(None, {"x": x})[0]
@@ -30,17 +31,18 @@ def overflows() -> bool:
 
 
 def integer_session(model: bytes, n_threads: int) -> Any:
-    """A session whose sums of integers are exact, on whatever processor this is.
+    """Return a session whose integer sums are exact on every processor.
 
-    Where sums would overflow, ONNX Runtime adds 128 to weights of more than 7 bits and to their zero points: products
-    of two unsigned numbers are added in 32 bits. That takes longer, and would take longer with VNNI too.
+    If sums would overflow, ONNX Runtime adds 128 to weights of more than 7 bits and to
+    their zero points, and sums products of two unsigned numbers in 32 bits. This is
+    slower, also with VNNI, so it is only used if needed.
 
     Parameters
     ----------
     model : bytes
         An ONNX model with 8-bit weights.
     n_threads : int
-        How many threads share the work.
+        Number of threads.
 
     Returns
     -------

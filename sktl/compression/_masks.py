@@ -1,4 +1,4 @@
-"""Which weights a network can do without, and how many of them: exact counts, ties or not."""
+"""Importance of weights, and masks with exact numbers of pruned weights."""
 
 from collections.abc import Mapping
 
@@ -15,31 +15,33 @@ CRITERIA = ("magnitude", "taylor", "random")
 def importance(
     net: TransferNet, rows: RowDataset, layers: Mapping[str, nn.Module], criterion: str, generator: torch.Generator
 ) -> dict[str, Tensor]:
-    """How much each weight matters, not negative; a filter matters as much as its weights do together.
+    """Compute the importance of each weight, which is not negative.
 
     Parameters
     ----------
     net : TransferNet
-        With the network; its gradients are used and cleared.
+        The net; its gradients are used and cleared.
     rows : RowDataset
-        What ``"taylor"`` looks at.
+        Rows on which ``"taylor"`` computes the loss.
     layers : mapping of str to Module
         The layers.
     criterion : {"magnitude", "taylor", "random"}
-        ``w ** 2``; ``(w * dLoss/dw) ** 2``, the change of the loss without the weight to first order, over all batches;
-        or a random number.
+        ``"magnitude"`` is ``w ** 2``. ``"taylor"`` is ``(w * dLoss/dw) ** 2``, summed
+        over all batches: the change of the loss without the weight, to first order.
+        ``"random"`` is a random number.
     generator : torch.Generator
-        Where these come from.
+        Generator of the random numbers.
 
     Returns
     -------
     dict of str to Tensor
-        For each layer, of the shape of its weight.
+        Importance of the weights of each layer, in the shape of the weight.
 
     References
     ----------
-    Han et al., "Learning both Weights and Connections for Efficient Neural Networks", NIPS 2015 (magnitude).
-    Molchanov et al., "Importance Estimation for Neural Network Pruning", CVPR 2019, equations 7 and 8 (taylor).
+    Han et al., "Learning both Weights and Connections for Efficient Neural Networks",
+    NIPS 2015 (magnitude). Molchanov et al., "Importance Estimation for Neural Network
+    Pruning", CVPR 2019, equations 7 and 8 (taylor).
     """
     weights = {path: layer.get_parameter("weight") for path, layer in layers.items()}
     if criterion == "random":
@@ -59,26 +61,26 @@ def importance(
 
 
 def smallest(scores: Mapping[str, Tensor], n: int) -> dict[str, Tensor]:
-    """Masks of the ``n`` smallest scores of all layers together: exactly so many, also where scores are equal.
+    """Return masks of exactly the ``n`` smallest scores of all layers together.
 
     Parameters
     ----------
     scores : mapping of str to Tensor
-        Of the weights of each layer, of any shape.
+        Scores of the weights of each layer.
     n : int
-        How many.
+        Number of scores to select.
 
     Returns
     -------
     dict of str to Tensor
-        True for the smallest ones, of the shapes of the scores.
+        True for the smallest scores, in the shapes of ``scores``.
     """
     together = torch.cat([score.flatten() for score in scores.values()])
     together = together.nan_to_num(nan=torch.inf, posinf=torch.inf)
-    largest = together.kthvalue(n).values if n else -torch.inf  # many times faster than sorting millions
+    largest = together.kthvalue(n).values if n else -torch.inf  # much faster than sorting millions
     chosen = together < largest
     equal = torch.nonzero(together == largest).flatten()
-    chosen[equal[: n - int(chosen.sum())]] = True  # of equals the first
+    chosen[equal[: n - int(chosen.sum())]] = True  # the first of equal ones
     parts = chosen.split([score.numel() for score in scores.values()])
     return {path: part.reshape(scores[path].shape) for path, part in zip(scores, parts, strict=True)}
 
@@ -86,20 +88,20 @@ def smallest(scores: Mapping[str, Tensor], n: int) -> dict[str, Tensor]:
 def zero_masks(
     layers: Mapping[str, nn.Module], scores: Mapping[str, Tensor], shares: Mapping[str, float], scope: str
 ) -> dict[str, Tensor]:
-    """Where the weights are to be zero.
+    """Return masks of the weights to set to zero.
 
     Parameters
     ----------
     layers : mapping of str to Module
         The layers.
     scores : mapping of str to Tensor
-        How much each weight matters.
+        Importance of the weights of each layer.
     shares : mapping of str to float
-        The share of each layer's weights that is to be zero, those that are so already counted in.
+        Share of zeros in each layer, including weights that are zero already.
     scope : {"global", "layer"}
-        Whether weights of all layers are ranked together, or those of each.
+        Whether to rank the weights of all layers together or within each layer.
     """
-    # What is gone is gone: it is the first to go again, whatever a random score or a gradient of zero says.
+    # Weights that are zero are pruned first, whatever their score.
     ranked = {
         path: torch.where(layers[path].get_parameter("weight").detach().cpu() == 0, -1.0, score)
         for path, score in scores.items()
@@ -113,7 +115,7 @@ def zero_masks(
 
 @torch.no_grad()
 def set_zeros(layers: Mapping[str, nn.Module], masks: Mapping[str, Tensor]) -> None:
-    """Make weights zero, now and for good."""
+    """Set weights to zero and keep them zero in later training."""
     for path, mask in masks.items():
         weight = layers[path].get_parameter("weight")
         weight.masked_fill_(mask.to(weight.device), 0.0)
@@ -121,7 +123,7 @@ def set_zeros(layers: Mapping[str, nn.Module], masks: Mapping[str, Tensor]) -> N
 
 
 def shuffled(masks: Mapping[str, Tensor], generator: torch.Generator) -> dict[str, Tensor]:
-    """Masks with as many places in each layer, at random."""
+    """Return masks with randomly permuted positions within each layer."""
     return {
         path: mask.flatten()[torch.randperm(mask.numel(), generator=generator)].reshape(mask.shape)
         for path, mask in masks.items()

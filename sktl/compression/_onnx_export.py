@@ -1,4 +1,4 @@
-"""The ONNX graph of a network in float: exported once for all networks of the same structure."""
+"""Export of float networks to ONNX, once for all networks of the same structure."""
 
 import os
 import tempfile
@@ -16,39 +16,33 @@ from sktl._stores import register_store
 
 PURPOSE = "scheme='int8'"
 FAILURE = (
-    "scheme='int8' runs in ONNX Runtime, which cannot express this network ({reason}). Use scheme='float16' or "
-    "scheme='codebook', which any network can be stored in."
+    "scheme='int8' runs in ONNX Runtime, which does not support this network ({reason}). Use scheme='float16' or "
+    "scheme='codebook', which work with any network."
 )
-_MAX_TEMPLATES = 32  # kilobytes each: a graph without its weights
+_MAX_TEMPLATES = 32  # some kilobytes each: a graph without its weights
 
-# Most of an export is the same for all networks of one structure, and takes a second; what remains takes a twentieth of
-# it. Folds and candidates of a search differ in their weights alone.
+# Networks of one structure share most of an export, which takes a second; the rest takes
+# a twentieth of it. Folds and candidates of a search differ only in their weights.
 _TEMPLATES: dict[str, bytes] = {}
 _TEMPLATES_LOCK = Lock()
 register_store("exported graphs without weights", _TEMPLATES.clear, _TEMPLATES_LOCK)
 
 
 def check_engine() -> None:
-    """Refuse to begin where a package is missing.
-
-    Raises
-    ------
-    MissingDependencyError
-        Where a package of the extra ``onnx`` is not installed.
-    """
+    """Raise a MissingDependencyError if a package of the extra ``onnx`` is missing."""
     for package in ("onnxruntime", "onnx", "onnxscript"):
         import_optional(package, extra="onnx", purpose=PURPOSE)
 
 
 def export_float(network: nn.Module, example: Tensor) -> Any:
-    """The ONNX model of a network, with what is constant in it computed, and a free number of rows.
+    """Export a network to ONNX with folded constants and a variable number of rows.
 
     Parameters
     ----------
     network : Module
-        In eval mode, on the CPU; maps one tensor to one tensor.
+        Network in eval mode on the CPU that maps one tensor to one tensor.
     example : Tensor of shape (2, ...)
-        Rows of the kind that it takes.
+        Example input.
 
     Returns
     -------
@@ -57,9 +51,9 @@ def export_float(network: nn.Module, example: Tensor) -> Any:
     Raises
     ------
     EngineError
-        Where ONNX cannot express the network.
+        If the network cannot be exported to ONNX.
     MissingDependencyError
-        Where a package of the extra ``onnx`` is not installed.
+        If a package of the extra ``onnx`` is not installed.
     """
     check_engine()
     with named_failure(FAILURE), exporting(), quiet():
@@ -69,12 +63,12 @@ def export_float(network: nn.Module, example: Tensor) -> Any:
 
 
 def _translate(program: torch.export.ExportedProgram) -> Any:
-    """The ONNX model of an exported program, from the template of its structure where there is one."""
+    """Convert an exported program to ONNX, from a cached template if there is one."""
     import onnx
 
     tensors = _tensors(program)
-    # Operations, their settings, and the shapes of all that they use; no values of weights. Comments
-    # are left out, which name the line that an operation comes from, and in it how many networks were traced before.
+    # Operations, their settings and shapes, without the values of weights. Comments depend on
+    # how many networks were traced before.
     lines = [line for line in str(program).splitlines() if not line.lstrip().startswith("#")]
     structure = "\n".join([*lines, str([(name, tensor.dtype, tensor.shape) for name, tensor in tensors.items()])])
     with _TEMPLATES_LOCK:
@@ -86,17 +80,17 @@ def _translate(program: torch.export.ExportedProgram) -> Any:
                 initializer.raw_data = _bytes(tensors[initializer.name])
         return model
     exported = torch.onnx.export(program, (), dynamo=True, optimize=False, verbose=False)
-    assert exported is not None  # it is None for the exporter that writes files only
+    assert exported is not None  # only the exporter that writes files returns None
     model = exported.model_proto
     initializers = {initializer.name: initializer for initializer in model.graph.initializer}
-    # All weights have to be there under their names, as they are, or other weights could not take their places.
+    # A template can be filled with other weights only if each weight is stored unchanged under its name.
     if all(name in initializers and initializers[name].raw_data == _bytes(tensors[name]) for name in tensors):
         _keep_template(structure, model, tensors)
     return model
 
 
 def _keep_template(structure: str, model: Any, tensors: dict[str, Tensor]) -> None:
-    """Keep a graph without its weights, in the place of the oldest one where there are many."""
+    """Cache a graph without its weights; drop the oldest one if the cache is full."""
     import onnx
 
     template = onnx.ModelProto()
@@ -111,7 +105,7 @@ def _keep_template(structure: str, model: Any, tensors: dict[str, Tensor]) -> No
 
 
 def _tensors(program: torch.export.ExportedProgram) -> dict[str, Tensor]:
-    """Weights, buffers and constants that an exported program uses, by name."""
+    """Return the weights, buffers and constants of an exported program by name."""
     used = {node.name for node in program.graph.nodes if node.op == "placeholder" and node.users}
     named = {**program.state_dict, **program.constants}
     return {
@@ -126,7 +120,7 @@ def _bytes(tensor: Tensor) -> bytes:
 
 
 def _simplified(model: Any) -> Any:
-    """The model after ONNX Runtime has computed what is constant in it, so that weights stand where they are used."""
+    """Let ONNX Runtime fold the constants of a model."""
     import onnx
     import onnxruntime
 

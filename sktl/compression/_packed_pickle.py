@@ -1,4 +1,4 @@
-"""Fitted classifiers as they are pickled: what is small already, and nothing of what they were made of."""
+"""Compact pickles of fitted classifiers, without the models they were made from."""
 
 import pickle
 import zlib
@@ -11,16 +11,16 @@ from sktl.compression._codec import pack, unpack
 
 
 class Packed(NamedTuple):
-    """A fitted classifier to be pickled: its network emptied, and beside it what was in it.
+    """A fitted classifier split into a skeleton and the tensors of its network.
 
     Attributes
     ----------
     skeleton : bytes
-        Its class and state without a number of its network, compressed: hundreds of layers that are described alike.
+        Compressed class and state, without the tensors of the network.
     frozen : dict of str to Tensor
-        What its network holds in front of the cut, as it is.
+        Tensors of the frozen stages.
     trained : dict of str to Encoded
-        What it holds behind the cut, in the shortest exact form.
+        Tensors after the frozen stages, in their shortest exact form.
     """
 
     skeleton: bytes
@@ -29,8 +29,8 @@ class Packed(NamedTuple):
 
     @classmethod
     def of(cls, estimator: NetworkClassifier) -> "Packed":
-        """What is to be pickled of an estimator."""
-        state = {**estimator.__getstate__(), **vars(without_networks(estimator))}  # the latter: its parameters
+        """Split an estimator for pickling."""
+        state = {**estimator.__getstate__(), **vars(without_networks(estimator))}  # the latter has the parameters
         net, backbone = state["net_"], state["backbone_"]
         state["net_"] = net.hollow()
         frozen = {name: value for name, value in backbone.module.state_dict().items() if not is_hollow(value)}
@@ -39,7 +39,7 @@ class Packed(NamedTuple):
         return cls(zlib.compress(skeleton), frozen, pack(net.tensors()))
 
     def estimator(self) -> NetworkClassifier:
-        """The estimator again."""
+        """Restore the estimator."""
         kind, state = pickle.loads(zlib.decompress(self.skeleton))
         state["backbone_"] = fill(state["backbone_"], self.frozen)
         state["net_"].fill(unpack(self.trained))
@@ -49,7 +49,7 @@ class Packed(NamedTuple):
 
 
 def bare(fitted: NetworkClassifier) -> NetworkClassifier:
-    """A fitted classifier that predicts the same, without the network that its own was made of."""
+    """Return a fitted classifier without a network that was passed as a parameter."""
     other = object.__new__(type(fitted))
     other.__dict__.update({**vars(fitted), **vars(without_networks(fitted))})
     return other

@@ -297,7 +297,7 @@ def test_pictures_of_one_colour_are_enough():
 def test_no_pictures_are_an_error():
     """Without anything to calibrate with, the error says what is missing."""
     for nothing in ([], [np.empty((0, 8, 8, 3), np.uint8)]):
-        with pytest.raises(ValueError, match="no pictures to calibrate with"):
+        with pytest.raises(ValueError, match=r"^Calibration requires at least one image .* Got 0 instead\.$"):
             quantize_int8(small_network(0), nothing)
 
 
@@ -306,7 +306,9 @@ def test_a_broken_network_is_an_error():
     network = small_network(0)
     with torch.no_grad():
         network.head.weight[0, 0] = torch.nan
-    with pytest.raises(ValueError, match="no finite numbers"):
+    with pytest.raises(
+        ValueError, match=r"^Activations of \d+ layers are NaN or infinite .* Train the network with a smaller lr\.$"
+    ):
         quantize_int8(network, [inputs(0)])
 
 
@@ -314,7 +316,7 @@ def test_a_network_without_weights_is_an_error():
     """Where there is nothing to make integers of, the error says so."""
     backbone = load_backbone("sktl_mini")
     network = RestNetwork(backbone, len(backbone.stages), nn.Softplus()).eval()
-    with pytest.raises(EngineError, match="no convolution and no linear layer"):
+    with pytest.raises(EngineError, match=r"does not have a convolution or linear layer"):
         quantize_int8(network, [np.ones((4, 512), np.float32)])
 
 

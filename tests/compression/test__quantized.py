@@ -214,7 +214,10 @@ def test_nothing_can_go_on_from_integers(models, table):
     X, y = table
     with pytest.raises(ValueError, match="is int8-quantized and can only predict"):
         FineTunedClassifier(FrozenEstimator(models["int8"]), max_epochs=1).fit(X, y)
-    with pytest.raises(AttributeError, match="A network of integers has no 'module_'"):
+    with pytest.raises(
+        AttributeError,
+        match=r"An int8 network can only predict and does not have 'module_'\. Use the estimator that was",
+    ):
         models["int8"].estimator_.trainable_summary()
 
 
