@@ -311,7 +311,7 @@ def _triple(layer: Any, core: Tensor, outer: "Tensor | None", inner: "Tensor | N
 
 
 def _weight(layer: Layer) -> Tensor:
-    """Return the kernels (n_groups, n_out, n_in, height, width) in float64 on the CPU."""
+    """Return kernels (n_groups, n_out, n_in, height, width) in float64 on the CPU."""
     weight = layer.weight.detach().to("cpu", torch.float64)
     return weight.unflatten(0, (layer.groups, -1)) if isinstance(layer, nn.Conv2d) else weight[None, :, :, None, None]
 
@@ -334,11 +334,12 @@ def _linear(layer: nn.Linear, weight: Tensor, bias: "Tensor | None" = None) -> n
 
 
 def _convolution(layer: nn.Conv2d, weight: Tensor, axes: tuple[int, ...], bias: "Tensor | None" = None) -> nn.Conv2d:
-    """Return a convolution with stride, padding and dilation of ``layer`` along ``axes``.
+    """Return a convolution with the geometry of ``layer`` along ``axes`` only.
 
-    Axis 0 is the height, 1 the width. Zero padding before a later factor is correct,
-    since only the last factor has a bias and zeros stay zero. Other padding modes
-    repeat pixels, which the factors along the other axis treat alike.
+    That is its stride, padding and dilation; axis 0 is the height, 1 the width. Zero
+    padding before a later factor is correct, since only the last factor has a bias and
+    zeros stay zero. Other padding modes repeat pixels, which the factors along the
+    other axis treat alike.
     """
     new = nn.Conv2d(
         weight.shape[1] * layer.groups,

@@ -142,7 +142,8 @@ class LotteryTicketClassifier(CompressedClassifier):
     >>> X, y = load_digits(return_X_y=True)
     >>> X = X / 16  # 0-16 to 0-1
     >>> network = FineTunedClassifier(max_epochs=3, random_state=0)
-    >>> lottery = LotteryTicketClassifier(network, n_rounds=2, controls=False).fit(X[:300], y[:300])
+    >>> lottery = LotteryTicketClassifier(network, n_rounds=2, controls=False)
+    >>> lottery = lottery.fit(X[:300], y[:300])
     >>> [round(share, 2) for share in lottery.curve_.to_dict()["weights_left"]]
     [1.0, 0.8, 0.64]
     """

@@ -143,7 +143,8 @@ class PrunedClassifier(CompressedClassifier):
     >>> X, y = load_digits(return_X_y=True)
     >>> X = X / 16  # 0-16 to 0-1
     >>> network = FineTunedClassifier(max_epochs=2, random_state=0)
-    >>> model = PrunedClassifier(network, amount=0.9, max_epochs=2).fit(X[:300], y[:300])
+    >>> model = PrunedClassifier(network, amount=0.9, max_epochs=2)
+    >>> model = model.fit(X[:300], y[:300])
     >>> bool(model.score(X[300:500], y[300:500]) > 0.8)
     True
     """
