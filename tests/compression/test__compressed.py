@@ -361,7 +361,7 @@ def test_frozen_and_not_fitted(make, prune, table, wrap):
     """A frozen estimator has to be fitted, and the error says both ways out."""
     with pytest.raises(
         NotFittedError,
-        match=r"^estimator=Frozen.* is frozen and not fitted\. Fit it first, or pass it without FrozenEst",
+        match=r"(?s)^estimator=Frozen.* is frozen and not fitted\. Fit it first, or pass it without FrozenEst",
     ):
         prune(FrozenEstimator(wrap(make()))).fit(*table)
 

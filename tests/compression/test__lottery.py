@@ -337,7 +337,7 @@ def test_what_has_no_beginning(table, make, fitted):
     search = GridSearchCV(make(), {"lr": [0.01]})
     for estimator in (FrozenEstimator(fitted), search, PrunedClassifier(make()), LogisticRegression()):
         with pytest.raises(
-            TypeError, match=r"must be a FineTunedClassifier or a DistilledClassifier\. Got .*Use PrunedClassifier"
+            TypeError, match=r"(?s)must be a FineTunedClassifier or a DistilledClassifier\. Got .*Use PrunedClassifier"
         ):
             LotteryTicketClassifier(estimator).fit(*table)
 

@@ -226,7 +226,7 @@ def test_it_is_the_last_step(scheme, original, table):
     """No compressor goes on from rounded weights; the error says which one to make the outermost."""
     quantized = QuantizedClassifier(original, scheme=scheme)
     with pytest.raises(
-        ValueError, match=r"^QuantizedClassifier must be the last .*Make QuantizedClassifier the outermost"
+        ValueError, match=r"(?s)^QuantizedClassifier must be the last .*Make QuantizedClassifier the outermost"
     ):
         PrunedClassifier(quantized).fit(*table)
 

@@ -219,7 +219,7 @@ def test_rounded_weights_are_the_last_step(table, outer, inner):
     """Nothing can be done to a network after its weights were rounded; the error says so before anything is fitted."""
     for model in (inner(fine_tuned()), FrozenEstimator(inner(fine_tuned()))):
         with pytest.raises(
-            ValueError, match=r"^QuantizedClassifier must be the last .*Make QuantizedClassifier the outermost"
+            ValueError, match=r"(?s)^QuantizedClassifier must be the last .*Make QuantizedClassifier the outermost"
         ):
             outer(model).fit(*table)
 
@@ -227,7 +227,7 @@ def test_rounded_weights_are_the_last_step(table, outer, inner):
 def test_rounded_weights_are_the_last_step_at_any_depth(table):
     """Also where the step that rounds is not the next one."""
     with pytest.raises(
-        ValueError, match=r"^QuantizedClassifier must be the last .*Make QuantizedClassifier the outermost"
+        ValueError, match=r"(?s)^QuantizedClassifier must be the last .*Make QuantizedClassifier the outermost"
     ):
         pruned(low_rank(float16(fine_tuned()))).fit(*table)
 
