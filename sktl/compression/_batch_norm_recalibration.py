@@ -47,6 +47,6 @@ def recalibrate_batch_norms(net: TransferNet, rows: RowDataset) -> None:
     finally:
         for norm, momentum, variance in before:
             norm.momentum = momentum
-            # A channel that is constant on these rows would be scaled up too much on others.
+            # A channel that is constant on these rows would be scaled up on others.
             norm.running_var.copy_(torch.where(norm.running_var < norm.eps, variance, norm.running_var))
         net.module_.eval()

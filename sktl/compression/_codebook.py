@@ -160,7 +160,7 @@ class _Shared:
         self.groups = groups.flatten().int()
         self.n_members = torch.bincount(self.groups)
         self.is_zero = codes == 0
-        # One member of each group, whose value stands for all: they differ at most by rounding.
+        # One member of each group: the values of a group differ at most by rounding.
         positions = torch.arange(len(self.groups), device=weight.device)
         self.member = torch.empty_like(self.n_members).scatter_(0, groups.flatten(), positions)
 

@@ -122,7 +122,8 @@ class CompressedClassifier(
             try:
                 self._run(given, tasks)
             except BaseException as error:
-                # Interrupted training keeps the last good weights. Before training, compression is incomplete.
+                # Interrupted training keeps the last good weights. Before training, the
+                # compression is incomplete.
                 if not isinstance(error, DivergenceError | KeyboardInterrupt) or not hasattr(self, "estimator_"):
                     forget_fit(self)
                 raise

@@ -253,8 +253,9 @@ def _choices(layer: Layer, method: str) -> _Choices:
     kernel = _weight(layer)
     groups, n_out, n_in, height, width = kernel.shape
     if _is_tucker(layer, method):
-        # With full ranks the core is as large as the kernel, and the energy of what is cut off is
-        # lost (up to what alternations regain). This gives all pairs of ranks at once.
+        # With full ranks the core is as large as the kernel, and smaller ranks lose the
+        # energy that is cut off (up to what alternations regain). So the energies of all
+        # pairs of ranks follow from one decomposition.
         core = _project(_project(kernel, 1, _leading(kernel, 1, n_out)), 2, _leading(kernel, 2, n_in))
         kept = core.square().sum((0, 3, 4)).cumsum(0).cumsum(1)
         out, inside = torch.meshgrid(torch.arange(1, n_out + 1), torch.arange(1, n_in + 1), indexing="ij")
@@ -294,7 +295,7 @@ def _pair(layer: Layer, left: Tensor, right: Tensor) -> list[nn.Module]:
         return [_linear(layer, right[0]), _linear(layer, left[0], layer.bias)]
     first = right.reshape(groups * rank, n_in, height, 1)
     last = left.reshape(groups, n_out, width, rank).transpose(2, 3).reshape(groups * n_out, rank, 1, width)
-    # Apply strides as early as possible to save computations: all of them if the width is 1.
+    # Early strides save computations: apply all of them at once if the width is 1.
     axes = ((0,), (1,)) if width > 1 else ((0, 1), ())
     return [_convolution(layer, first, axes[0]), _convolution(layer, last, axes[1], layer.bias)]
 
@@ -336,9 +337,9 @@ def _linear(layer: nn.Linear, weight: Tensor, bias: "Tensor | None" = None) -> n
 def _convolution(layer: nn.Conv2d, weight: Tensor, axes: tuple[int, ...], bias: "Tensor | None" = None) -> nn.Conv2d:
     """Return a convolution with the geometry of ``layer`` along ``axes`` only.
 
-    That is its stride, padding and dilation; axis 0 is the height, 1 the width. Zero
-    padding before a later factor is correct, since only the last factor has a bias and
-    zeros stay zero. Other padding modes repeat pixels, which the factors along the
+    The geometry is stride, padding and dilation. Axis 0 is the height, 1 the width.
+    Zero padding before a later factor is correct, since only the last factor has a bias
+    and zeros stay zero. Other padding modes repeat pixels, which the factors along the
     other axis treat alike.
     """
     new = nn.Conv2d(

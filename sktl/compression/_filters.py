@@ -28,11 +28,11 @@ Score = Callable[[Any], Tensor]
 # torch-pruning keeps the pruning dimension in objects shared by all threads.
 _LOCK = Lock()
 
-# Share of each group to keep if all are ranked together. A group without filters would break the network.
+# Share of each group to keep if all are ranked together.
 _SMALLEST_SHARE = 0.1
 
-# Relative tolerance between the outputs of the pruned network and those of the network with
-# these filters set to zero. Sums in another order differ by 1e-6, a wrong channel by about 1.
+# Relative tolerance between the outputs of the pruned network and those of the network
+# with these filters set to zero. Rounding errors are about 1e-6, wrong channels about 1.
 _TOLERANCE = 1e-2
 
 # Operations, by torch-pruning's names, for which it guesses how channels are moved.
@@ -177,7 +177,7 @@ def prune_filters(
     Pruning", CVPR 2019 (importance of a filter: the sum over its weights).
     """
     step = round_to or (8 if unit == "macs" else 1)
-    # Tensors made in inference mode cannot be trained, and torch-pruning traces the autograd graph.
+    # Inference tensors cannot be trained, and torch-pruning traces the autograd graph.
     with torch.inference_mode(False), torch.enable_grad():
         example = example[:2].detach().cpu().clone().requires_grad_()
         groups = _read_groups(network, example)
@@ -241,7 +241,7 @@ def _trial_copy(network: RestNetwork) -> RestNetwork:
     trial = copy.deepcopy(network).cpu().eval()
     trial.normalization = _Entry()  # type: ignore[assignment]
     if isinstance(trial.stages, fx.GraphModule):
-        # torch.fx prints the line in which a pruned network fails. Each graph has its own class.
+        # Do not print failing lines as torch.fx does. Each graph has a separate class.
         type(trial.stages).__call__ = nn.Module.__call__  # type: ignore[method-assign]
     for parameter in trial.parameters():
         parameter.requires_grad_(parameter.is_floating_point())  # untrained parameters are part of the graph too
@@ -323,7 +323,7 @@ def _importance(group: _Group, network: nn.Module, score: Score) -> Tensor:
         layer = _get(network, member.path)
         if type(layer) in (nn.Conv2d, nn.Linear):
             weights = score(layer).detach().cpu().float()
-            # (blocks, outputs per block, inputs, pixels): each block has separate inputs.
+            # (blocks, outputs, inputs, pixels): each block has separate inputs.
             blocks = weights.reshape(getattr(layer, "groups", 1), -1, weights.shape[1], weights[0, 0].numel())
             channels = weights.flatten(1).sum(1) if member.is_output else blocks.sum((1, 3)).flatten()
             own = torch.zeros(group.n_filters).index_add_(0, member.filters, channels[member.positions])

@@ -100,8 +100,8 @@ class Int8Net(Net):
         session = self._session()
         name = session.get_inputs()[0].name
         activations = _as_given(activations)
-        # Row by row, so that rounding in float operations does not depend on other rows. A batch
-        # would not be much faster, since the threads share the work within a row.
+        # Row by row, so that rounding in float operations is independent of other rows.
+        # A batch is not much faster, since the threads share the work within a row.
         outputs = [session.run(None, {name: activations[row : row + 1]})[0] for row in range(len(activations))]
         n_outputs = session.get_outputs()[0].shape[-1]
         return np.concatenate(outputs) if outputs else np.empty((0, n_outputs), np.float32)

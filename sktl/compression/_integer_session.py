@@ -8,7 +8,7 @@ import numpy as np
 
 from sktl._frozen._onnx import session_options
 
-# An ONNX model: MatMulInteger of four unsigned activations with four signed weights of 127.
+# ONNX model: MatMulInteger of four unsigned activations and four signed weights (127).
 # It is stored, so that the package onnx is not needed.
 _PROBE = base64.b64decode(
     "CAcSADpYChgKAXgKAXcSAXkiDU1hdE11bEludGVnZXISAWcqDwgECAEQA0IBd0oEf39/f1oTCgF4Eg4KDAgCEggKAggBCgIIBGITCgF5Eg4KDAgG"

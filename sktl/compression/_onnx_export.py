@@ -21,8 +21,8 @@ FAILURE = (
 )
 _MAX_TEMPLATES = 32  # some kilobytes each: a graph without its weights
 
-# Networks of one structure share most of an export, which takes a second; the rest takes
-# a twentieth of it. Folds and candidates of a search differ only in their weights.
+# Networks of one structure share most of the export, which takes a second; the
+# rest takes a twentieth of that. Folds and candidates of a search share a structure.
 _TEMPLATES: dict[str, bytes] = {}
 _TEMPLATES_LOCK = Lock()
 register_store("exported graphs without weights", _TEMPLATES.clear, _TEMPLATES_LOCK)
@@ -67,8 +67,8 @@ def _translate(program: torch.export.ExportedProgram) -> Any:
     import onnx
 
     tensors = _tensors(program)
-    # Operations, their settings and shapes, without the values of weights. Comments depend on
-    # how many networks were traced before.
+    # Operations, settings and shapes, without the values of weights and without
+    # comments, which depend on how many networks were traced before.
     lines = [line for line in str(program).splitlines() if not line.lstrip().startswith("#")]
     structure = "\n".join([*lines, str([(name, tensor.dtype, tensor.shape) for name, tensor in tensors.items()])])
     with _TEMPLATES_LOCK:
@@ -83,7 +83,7 @@ def _translate(program: torch.export.ExportedProgram) -> Any:
     assert exported is not None  # only the exporter that writes files returns None
     model = exported.model_proto
     initializers = {initializer.name: initializer for initializer in model.graph.initializer}
-    # A template can be filled with other weights only if each weight is stored unchanged under its name.
+    # A template can be reused only if each weight is stored unchanged under its name.
     if all(name in initializers and initializers[name].raw_data == _bytes(tensors[name]) for name in tensors):
         _keep_template(structure, model, tensors)
     return model

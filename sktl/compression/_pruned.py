@@ -202,7 +202,7 @@ class PrunedClassifier(CompressedClassifier):
         whole = None
         for number in range(1, self.n_rounds + 1):
             forget_fit(self)  # not usable until it is trained again
-            # The rest shrinks by the same factor in each round and reaches 1 - amount in the last one.
+            # The rest shrinks by the same factor in each round, down to 1 - amount.
             share = 1 - (1 - self.amount) ** (number / self.n_rounds)
             if number > 1 and self.criterion == "taylor":  # training has replaced the loss
                 renew(inner, trainer, data)

@@ -234,7 +234,7 @@ class QuantizedClassifier(CompressedClassifier):
         """Replace the weights of each layer by shared values."""
         with torch.no_grad():
             for layer in layers.values():
-                # Filters with fewer weights than values (depthwise ones) lose most and are small.
+                # Small (depthwise) filters lose most accuracy and take little space.
                 n_bits = min(8, self.bits + 2 * (layer.weight[0].numel() < 2**self.bits))
                 layer.weight.copy_(share_weights(layer.weight, 2**n_bits, keep_zeros=keeps_zeros(layer)))
 
