@@ -254,8 +254,8 @@ def _choices(layer: Layer, method: str) -> _Choices:
     groups, n_out, n_in, height, width = kernel.shape
     if _is_tucker(layer, method):
         # With full ranks the core is as large as the kernel, and smaller ranks lose the
-        # energy that is cut off (up to what alternations regain). So the energies of all
-        # pairs of ranks follow from one decomposition.
+        # energy that is cut off (up to what alternations regain). So the energies of
+        # all pairs of ranks follow from one decomposition.
         core = _project(_project(kernel, 1, _leading(kernel, 1, n_out)), 2, _leading(kernel, 2, n_in))
         kept = core.square().sum((0, 3, 4)).cumsum(0).cumsum(1)
         out, inside = torch.meshgrid(torch.arange(1, n_out + 1), torch.arange(1, n_in + 1), indexing="ij")

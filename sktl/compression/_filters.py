@@ -32,7 +32,7 @@ _LOCK = Lock()
 _SMALLEST_SHARE = 0.1
 
 # Relative tolerance between the outputs of the pruned network and those of the network
-# with these filters set to zero. Rounding errors are about 1e-6, wrong channels about 1.
+# with these filters set to zero. Rounding errors are near 1e-6, wrong channels near 1.
 _TOLERANCE = 1e-2
 
 # Operations, by torch-pruning's names, for which it guesses how channels are moved.

@@ -135,11 +135,15 @@ CASES = {
         "teacher=FrozenEstimator",
         "pass one with set_params(teacher=...).",
     ),
-    "estimator": (lambda: PrunedClassifier(Unprintable()).fit(X, Y), "estimator=Unprintable(xxx", "the estimator."),
+    "estimator": (
+        lambda: PrunedClassifier(Unprintable()).fit(X, Y),
+        "The 'estimator' parameter must be a FineTunedClassifier, ",
+        "Put the compressor inside a pipeline or a TunedThresholdClassifierCV, not around it.",
+    ),
     "estimator, ticket": (
         lambda: LotteryTicketClassifier(Unprintable()).fit(X, Y),
-        "estimator=Unprintable(xxx",
-        "PrunedClassifier.",
+        "The 'estimator' parameter of LotteryTicketClassifier must be a FineTunedClassifier or a DistilledClassifier. ",
+        "Use PrunedClassifier to prune a fitted classifier, whose training cannot be restarted.",
     ),
     "cache, a path": (
         lambda: PretrainedFeatureExtractor(cache=LONG).fit_transform(X),
