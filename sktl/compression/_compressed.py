@@ -416,10 +416,10 @@ def check_estimator_to_compress(estimator: Any) -> None:
         if not isinstance(estimator, BaseSearchCV):  # others may change the predictions
             raise TypeError(
                 shortened(
-                    "The 'estimator' parameter must be a FineTunedClassifier, a DistilledClassifier, another compressor, "
-                    "a search over one of these, or one of these fitted and inside a sklearn.frozen.FrozenEstimator. "
-                    f"Got {estimator!r} instead. Put the compressor inside "
-                    "a pipeline or a TunedThresholdClassifierCV, not around it."
+                    "The 'estimator' parameter must be a FineTunedClassifier, a DistilledClassifier, another "
+                    "compressor, a search over one of these, or one of these fitted and inside a "
+                    f"sklearn.frozen.FrozenEstimator. Got {estimator!r} instead. Put the compressor inside a pipeline "
+                    "or a TunedThresholdClassifierCV, not around it."
                 )
             )
         check_estimator_to_compress(estimator.estimator)
