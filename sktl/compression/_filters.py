@@ -137,8 +137,8 @@ def prune_filters(
     ----------
     network : RestNetwork
         Network whose stages are pruned, and the inputs of its head. The layers of the
-        head, untrained layers and channels from the frozen stages are not pruned. Can
-        be pruned again.
+        head, untrained layers and channels from the frozen stages are not pruned. A
+        pruned network can be pruned again.
     example : Tensor of shape (n, channels, height, width), dtype float
         Output of the frozen stages, or normalized images if no stage is frozen. Only
         the first two rows are used.
@@ -156,9 +156,9 @@ def prune_filters(
         The importance of a filter is that of all weights that write or read its
         channel; all layers of a group count alike.
     round_to : int, default=None
-        The number of filters left in a group is rounded to a multiple of this, if
-        possible. None means 8 for ``unit="macs"``, since processors work on eight
-        channels at a time, and 1 for ``unit="count"``.
+        Multiple to which the number of filters left in a group is rounded, if possible.
+        None means 8 for ``unit="macs"``, since processors work on eight channels at a
+        time, and 1 for ``unit="count"``.
     unpruned : Unpruned, default=None
         Size of the network to which ``amount`` refers. None uses the current size.
 

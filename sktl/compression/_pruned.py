@@ -77,7 +77,7 @@ class PrunedClassifier(CompressedClassifier):
         estimator.
     lr_decay : float, default=1.0
         Factor by which the learning rate shrinks from each stage to the one before it.
-        The default uses the same rate everywhere, since all stages have been changed.
+        The default uses the same rate everywhere, since compression changes all stages.
     alpha : float, default=0.5
         Weight of the distillation loss, between 0 and 1, which compares the outputs
         with those of the network before compression [4]_. The loss of the estimator has
