@@ -306,8 +306,8 @@ def test_a_row_for_each_of_several():
     table = Footprints(dict(zip(["original", "pruned", "int8"], costs, strict=True)), agreement=[1.0, 0.99, 0.9])
     title, *_, first, second, third = str(table).splitlines()
     assert title == (
-        "The int8 model takes 0.5 times the time and 0.125 times the bytes of the original; agreement with the original "
-        "on the training images: 0.900"
+        "The int8 model takes 0.5 times the time and 0.125 times the bytes of the original; agreement with the "
+        "original on the training images: 0.900"
     )
     assert [row.split()[0] for row in (first, second, third)] == ["original", "pruned", "int8"]
     assert table.to_dict()["agreement"] == [1.0, 0.99, 0.9]
