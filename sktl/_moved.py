@@ -75,7 +75,7 @@ class _Moved(ModuleType):
 
 
 class RenamedAttributes:
-    """Mixin for classes whose attributes had other names in pickles of earlier versions."""
+    """Mixin for classes whose attributes had other names in earlier pickles."""
 
     _renamed: ClassVar[dict[str, str]] = {}  # the earlier name, and today's
 

@@ -137,8 +137,8 @@ def find_unreadable_images(X, *, in_channels=3, image_shape=None, channels="auto
     >>> bad = find_unreadable_images(X)
     >>> bad.positions
     array([1, 2])
-    >>> bad[0]
-    UnreadableImage(position=1, path='no such file.png', reason='the file does not exist.')
+    >>> bad[0].path, bad[0].reason
+    ('no such file.png', 'the file does not exist.')
     >>> X = [image for position, image in enumerate(X) if position not in bad.positions]
     >>> len(find_unreadable_images(X))
     0

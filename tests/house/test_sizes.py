@@ -1,10 +1,14 @@
 """Nothing in the house is too long to be read in one sitting."""
 
 import ast
+import re
 from pathlib import Path
+
+import pytest
 
 FILE_LINES = 500
 FUNCTION_LINES = 60
+DOCSTRING_COLUMNS = 88
 FOLDERS = ["sktl", "tests", "examples", "benchmarks", "docs"]
 
 
@@ -49,3 +53,42 @@ def test_functions_are_short(root):
         if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef) and not is_list_of_parameters(node)
     ]
     assert [entry for entry in functions if entry[0] > FUNCTION_LINES] == []
+
+
+def wide_lines(source: str) -> list[int]:
+    """The lines of docstrings that are too wide. Type lines and code of examples may be longer."""
+    lines = source.splitlines()
+    documented = ast.Module | ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef
+    return [
+        number
+        for node in ast.walk(ast.parse(source))
+        if isinstance(node, documented) and ast.get_docstring(node)
+        for number in range(node.body[0].lineno, node.body[0].end_lineno + 1)
+        if len(lines[number - 1]) > DOCSTRING_COLUMNS
+        and not re.match(r"\s*(\S.* : \S|>>> |\.\.\. |\.\. .*https?:)", lines[number - 1])
+    ]
+
+
+def test_docstrings_are_narrow(root):
+    """Docstrings fit into 88 columns: `help()` shows them beside other windows."""
+    wide = [
+        f"{file}:{line}"
+        for file in sorted((root / "sktl").rglob("*.py"))
+        for line in wide_lines(file.read_text(encoding="utf-8"))
+    ]
+    assert wide == []
+
+
+@pytest.mark.parametrize(
+    ("docstring", "expected"),
+    [
+        ("x" * 82, []),
+        ("x" * 83, [1]),
+        (f"Do.\n\n{'x' * 89}\n", [3]),
+        (f"Do.\n\n{'x' * 88}\n", []),
+        (f"Do.\n\na : {'x' * 89}\n>>> {'x' * 89}\n", []),
+    ],
+)
+def test_wide_lines_are_found(docstring, expected):
+    """What the test above rests on."""
+    assert wide_lines(f'"""{docstring}"""\ny = "{"x" * 100}"') == expected
