@@ -255,7 +255,7 @@ def _find_images(folder: str, extensions: tuple[str, ...]) -> _Found:
 
 
 def _files(folder: str, visited: set[str]) -> Iterator[str]:
-    """Yield every file below ``folder``, but do not enter ``visited`` real paths."""
+    """Yield every file below ``folder``, without the folders in ``visited``."""
     real = os.path.realpath(folder)
     if real in visited:
         return
@@ -284,7 +284,7 @@ def _entries(folder: str) -> Iterator[tuple[os.DirEntry[str], bool]]:
 
 
 def _check_found(folder: str, found: _Found, extensions: tuple[str, ...]) -> None:
-    """Raise an error without images, or if the subfolders are not classes."""
+    """Raise an error if the folder has no images or its subfolders are not classes."""
     if not found.images:
         others = "no files."
         if found.others:

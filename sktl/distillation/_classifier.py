@@ -46,9 +46,9 @@ class DistilledClassifier(DistilledEstimator, NetworkClassifier):
     knowledge : str or dict of str to float, default="response"
         Kind of knowledge to transfer from the teacher, or a dict from kind to weight to
         combine several. ``"response"`` compares softened predictions [1]_.
-        ``"decoupled"`` also does, with separate terms for the target class and the
-        other classes [2]_. ``"feature"`` compares activations of pairs of layers after
-        a learned linear map [3]_. ``"attention"`` compares how strongly pairs of layers
+        ``"decoupled"`` compares them separately for the target class and the other
+        classes [2]_. ``"feature"`` compares activations of pairs of layers after a
+        learned linear map [3]_. ``"attention"`` compares how strongly pairs of layers
         are activated at each position of the image [4]_. ``"relation"`` compares the
         distances and angles between the images of a batch in the feature space before
         the head [5]_, and ``"similarity"`` their inner products [6]_. All kinds but

@@ -41,9 +41,9 @@ DISTILLATION_CONSTRAINTS: dict = {
 class DistilledEstimator(WholeCopies, TakesTables, NetworkEstimator):
     """Base class of estimators that train a student on a teacher and on labels.
 
-    If ``X`` is a table with more than images, the teacher gets the whole table.
+    If ``X`` is a table with several columns, the teacher gets all of them.
 
-    Subclasses must define, in addition to what `NetworkEstimator` requires, the
+    Subclasses define, in addition to the requirements of `NetworkEstimator`, the
     parameters in ``DISTILLATION_CONSTRAINTS`` and
 
     * ``_kinds``: the kinds of knowledge,

@@ -215,7 +215,7 @@ class TeacherAnswers:
 
 
 def _checked_answers(table: LabeledImages, ask: Callable[[Any], np.ndarray], rows: Sequence[int]) -> np.ndarray:
-    """Return the predictions of some rows of a table after validation."""
+    """Return the predictions of some rows, or raise an error if they are invalid."""
     positions = table.images.positions[rows]
     answers = ask(_safe_indexing(table.given[0], positions))
     if len(answers) != len(rows):
