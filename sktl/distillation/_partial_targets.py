@@ -104,7 +104,7 @@ class PartlyLabeledClasses(PartialTargets, ClassCoding):
         As in `ClassCoding`.
     """
 
-    missing_labels_advice = "Drop these rows, or set unlabeled=numpy.nan to learn them from the teacher."
+    missing_labels_advice = "Drop those rows, or set unlabeled=numpy.nan to learn them from the teacher."
 
     def __init__(self, owner: Any, classes: Any, learned: "np.ndarray | None"):
         super().__init__(owner, owner.class_weight, classes, learned, needs_none=is_frozen(owner.teacher))

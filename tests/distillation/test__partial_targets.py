@@ -85,7 +85,9 @@ def test_numbers_beside_a_gap_stay_numbers():
 
 def test_missing_labels_that_nobody_spoke_of():
     """The advice is to let the teacher speak for them."""
-    with pytest.raises(InputError, match=r"at position 1 first\. Drop these rows, or set unlabeled=numpy\.nan to"):
+    with pytest.raises(
+        InputError, match=r"the first one at position 1\. Drop those rows, or set unlabeled=numpy\.nan to"
+    ):
         classes().encode(np.array(["a", None, "b"], dtype=object), np.ones(3), learns=True)
 
 
