@@ -211,9 +211,9 @@ class FineTunedClassifier(FineTunedEstimator, NetworkClassifier):
     KeyboardInterrupt
         From `fit`, if it was interrupted with Ctrl-C. The estimator keeps the weights
         of the last complete epoch; a search around it stops as well.
-        WeightsDownloadError, WeightsMismatchError, FileNotFoundError From `fit`, if the
-        weights cannot be downloaded, belong to another network, or their file does not
-        exist.
+    WeightsDownloadError, WeightsMismatchError, FileNotFoundError
+        From `fit`, if the weights cannot be downloaded, belong to another network, or
+        their file does not exist.
     ValueError
         From `fit`, if a parameter is invalid or ``y`` has only one class.
 

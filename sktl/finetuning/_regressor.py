@@ -198,9 +198,9 @@ class FineTunedRegressor(FineTunedEstimator, NetworkRegressor):
     KeyboardInterrupt
         From `fit`, if it was interrupted with Ctrl-C. The estimator keeps the weights
         of the last complete epoch; a search around it stops as well.
-        WeightsDownloadError, WeightsMismatchError, FileNotFoundError From `fit`, if the
-        weights cannot be downloaded, belong to another network, or their file does not
-        exist.
+    WeightsDownloadError, WeightsMismatchError, FileNotFoundError
+        From `fit`, if the weights cannot be downloaded, belong to another network, or
+        their file does not exist.
     ValueError
         From `fit`, if a parameter is invalid or ``y`` is not numeric or contains NaN or
         infinity.
