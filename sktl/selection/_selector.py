@@ -39,7 +39,7 @@ class BackboneSelector(CallbackSupportMixin, TransformerMixin, Estimator):
     Each network runs once per image, and all of its layers are scored in this single
     pass. No network is trained. `transform` returns the features of the best candidate.
 
-    Read more in the user guide, page "Choosing".
+    Read more in the :doc:`user guide </choosing_networks>`.
 
     Parameters
     ----------
