@@ -43,7 +43,7 @@ class LotteryTicketClassifier(CompressedClassifier):
     new random values, which shows whether the initial values matter, and the same
     values with a random mask, which shows whether the positions of the weights matter.
 
-    Read more in the user guide, page "Compression".
+    Read more in the :doc:`user guide </compression_details>`.
 
     Parameters
     ----------

@@ -21,7 +21,7 @@ class LowRankClassifier(CompressedClassifier):
     layers, which makes it faster only if its layers are large. Compare the times in
     ``footprint_``.
 
-    Read more in the user guide, page "Compression".
+    Read more in the :doc:`user guide </compression>`.
 
     Parameters
     ----------

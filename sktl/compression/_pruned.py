@@ -28,7 +28,7 @@ class PrunedClassifier(CompressedClassifier):
     faster. Pruned filters are removed together with all channels that depend on them,
     through sums and concatenations, which makes the network smaller and faster.
 
-    Read more in the user guide, page "Compression".
+    Read more in the :doc:`user guide </compression>`.
 
     Parameters
     ----------

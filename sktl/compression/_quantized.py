@@ -29,7 +29,7 @@ class QuantizedClassifier(CompressedClassifier):
     * ``"codebook"``: ``bits`` bits per weight. The file is smaller; little accuracy is
       lost after training if ``bits`` is 4 or more.
 
-    Read more in the user guide, page "Compression".
+    Read more in the :doc:`user guide </compression>`.
 
     Parameters
     ----------

@@ -14,6 +14,8 @@ class CompressionDisplay(CostDisplay):
     It is recommended to use `from_estimator` or `from_estimators` to create a display.
     All parameters are stored as attributes.
 
+    Read more in the :doc:`user guide </displays>`.
+
     Parameters
     ----------
     names : list of str

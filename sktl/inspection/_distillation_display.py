@@ -12,6 +12,8 @@ class DistillationDisplay(CostDisplay):
     It is recommended to use `from_estimator` or `from_estimators` to create a display.
     All parameters are stored as attributes.
 
+    Read more in the :doc:`user guide </displays>`.
+
     Parameters
     ----------
     names : list of str

@@ -30,6 +30,8 @@ class EmbeddingDisplay:
     It is recommended to use `from_estimator` or `from_features` to create a display.
     All parameters are stored as attributes.
 
+    Read more in the :doc:`user guide </displays>`.
+
     Parameters
     ----------
     embedding : ndarray of shape (n_samples, 2)

@@ -23,6 +23,8 @@ class FreezeDepthDisplay:
     It is recommended to use `from_estimator` or, for a fitted search, `from_search` to
     create a display. All parameters are stored as attributes.
 
+    Read more in the :doc:`user guide </displays>`.
+
     Parameters
     ----------
     depths : list of int or str

@@ -32,6 +32,8 @@ class GradCAMDisplay:
     It is recommended to use `from_estimator` to create a display. All parameters are
     stored as attributes.
 
+    Read more in the :doc:`user guide </gradcam>`.
+
     Parameters
     ----------
     photos : ndarray of shape (n_samples, height, width, channels), dtype uint8

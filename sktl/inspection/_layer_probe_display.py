@@ -29,6 +29,8 @@ class LayerProbeDisplay:
     It is recommended to use `from_estimator` to create a display. All parameters are
     stored as attributes.
 
+    Read more in the :doc:`user guide </displays>`.
+
     Parameters
     ----------
     stages : list of str

@@ -30,6 +30,8 @@ class LotteryTicketDisplay:
     It is recommended to use `from_estimator` or `from_estimators` to create a display.
     All parameters are stored as attributes.
 
+    Read more in the :doc:`user guide </displays>`.
+
     Parameters
     ----------
     tickets : list of str

@@ -12,6 +12,8 @@ class LRRangeDisplay:
     It is recommended to use `from_estimator` or `from_result` to create a display. All
     parameters are stored as attributes.
 
+    Read more in the :doc:`user guide </displays>`.
+
     Parameters
     ----------
     lr : ndarray of shape (n_steps,)

@@ -24,6 +24,8 @@ class MisclassifiedDisplay:
     It is recommended to use `from_estimator` or `from_predictions` to create a display.
     All parameters are stored as attributes.
 
+    Read more in the :doc:`user guide </displays>`.
+
     Parameters
     ----------
     confusion_matrix : ndarray of shape (n_classes, n_classes)

@@ -14,6 +14,8 @@ class TrainingCurveDisplay:
     It is recommended to use `from_estimator` or `from_history` to create a display. All
     parameters are stored as attributes.
 
+    Read more in the :doc:`user guide </displays>`.
+
     Parameters
     ----------
     train_loss : array-like of shape (n_epochs,)

@@ -26,6 +26,8 @@ class TransferabilityDisplay:
     `sktl.selection.BackboneSelector`, or `from_ranking`, with its ``ranking_``, to
     create a display. All parameters are stored as attributes.
 
+    Read more in the :doc:`user guide </displays>`.
+
     Parameters
     ----------
     scores : array-like of shape (n_candidates,)

@@ -111,6 +111,8 @@ def domain_distance(
 
     Neither labels nor the pretraining images are needed.
 
+    Read more in the :doc:`user guide </choosing>`.
+
     Parameters
     ----------
     X : array-like of images

@@ -218,6 +218,8 @@ def recommend_strategy(
 
     Only linear models are trained to find the recommendation.
 
+    Read more in the :doc:`user guide </choosing>`.
+
     Parameters
     ----------
     X : array-like of images
