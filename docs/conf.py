@@ -2,6 +2,8 @@
 
 import re
 
+from sphinx_gallery.sorting import ExplicitOrder
+
 import sktl
 
 project = "sktl"
@@ -36,6 +38,19 @@ sphinx_gallery_conf = {
     "gallery_dirs": "auto_examples",
     "filename_pattern": r"/plot_",
     "ignore_pattern": r"^(?!plot_)",
+    "within_subsection_order": ExplicitOrder(  # the order of the user guide
+        [
+            "plot_images_and_numbers.py",
+            "plot_compare_layers.py",
+            "plot_freeze_depth.py",
+            "plot_fine_tuning_strategies.py",
+            "plot_choose_a_backbone.py",
+            "plot_should_i_freeze.py",
+            "plot_distillation.py",
+            "plot_compression.py",
+            "plot_lottery_ticket.py",
+        ]
+    ),
     "show_memory": False,
     "show_signature": False,
     "download_all_examples": False,

@@ -1,19 +1,22 @@
 """
-A small network that learns from a large one
-============================================
+Distilling a network
+====================
 
-A large network knows a subject from few labels, for it was trained on many pictures before. A small one, from scratch,
-does not. But the large one can teach it: it looks at pictures that nobody has labelled, and says of each what it thinks
-of it. The small one learns from that.
+Knowledge distillation trains a small network, the student, to reproduce the predictions
+of a large network, the teacher. A pretrained teacher needs few labels, and the student
+can learn from its predictions on unlabeled images. This example distills ``sktl_mini``
+into a network with one hidden layer and repeats an experiment of Hinton et al. (2015).
 """
 
 # %%
-# A hundred labels, eleven hundred pictures without
-# -------------------------------------------------
+# 100 labeled and 1,100 unlabeled images
+# --------------------------------------
 #
-# Of 1200 digits the first hundred have a label; of the others we know nothing. The teacher is ``sktl_mini`` with its
-# last stage fine-tuned, the student a network with one hidden layer on the 64 pixels. With ``unlabeled=-1`` the teacher
-# is fitted to the labelled pictures, and asked about all.
+# Of 1,200 training images of handwritten digits, the first hundred are labeled. The
+# label -1 marks the other rows as unlabeled. The teacher is ``sktl_mini`` with a
+# fine-tuned last stage; the student has one hidden layer on top of the 64 pixels. With
+# ``unlabeled=-1``, :class:`~sktl.DistilledClassifier` fits the teacher on the labeled
+# images and trains the student on all images.
 
 import matplotlib.pyplot as plt
 import numpy as np
@@ -29,18 +32,18 @@ from sktl.inspection import DistillationDisplay
 
 X, y = load_digits(return_X_y=True)
 X, X_test, y, y_test = train_test_split(X / 16, y, train_size=1200, stratify=y, random_state=0)
-few = np.where(np.arange(1200) < 100, y, -1)
+y_partly_labeled = np.where(np.arange(1200) < 100, y, -1)
 
 teacher = FineTunedClassifier(max_epochs=20, random_state=0)
 
 
 def small_network(seed):
-    """64 hidden neurons, with random weights."""
+    """Return a network with 64 hidden units and random weights."""
     torch.manual_seed(seed)
     return nn.Sequential(nn.Flatten(), nn.Linear(64, 64), nn.ReLU(), nn.Linear(64, 10))
 
 
-# all of it learns, at one rate, from a random start: unlike a pretrained network, which is only adapted
+# parameters that train all layers from random weights, with one learning rate
 from_scratch = {
     "freeze_depth": 0,
     "head_init": "random",
@@ -51,107 +54,117 @@ from_scratch = {
 }
 
 # %%
-# The student alone has the hundred labelled pictures, in batches of 5 where the other's are of 64: so both take about
-# as many steps. Three random starts:
+# As a baseline, we train the same network on the hundred labeled images alone. Its
+# batches of 5 instead of 64 images give it about as many training steps as the student.
+# Both are trained from three random initializations.
 
 distilled, alone = [], []
 for seed in range(3):
     training = {"max_epochs": 60, "random_state": seed, **from_scratch}
     student = DistilledClassifier(teacher, small_network(seed), unlabeled=-1, **training)
-    distilled.append(student.fit(X, few))
+    distilled.append(student.fit(X, y_partly_labeled))
     student = FineTunedClassifier(small_network(seed), batch_size=5, **training)
     alone.append(student.fit(X[:100], y[:100]))
 
-print(f"teacher        {distilled[0].teacher_.score(X_test, y_test):.3f}")
-for name, students in {"student alone": alone, "distilled": distilled}.items():
+print(f"teacher            {distilled[0].teacher_.score(X_test, y_test):.3f}")
+for name, students in {"without teacher": alone, "distilled": distilled}.items():
     scores = [student.score(X_test, y_test) for student in students]
-    print(f"{name:14s} {np.mean(scores):.3f}, from {min(scores):.3f} to {max(scores):.3f}")
+    print(f"{name:18s} {np.mean(scores):.3f}  (from {min(scores):.3f} to {max(scores):.3f})")
 
 # %%
-# How good, how large, how slow
-# -----------------------------
+# Accuracy, size and time
+# -----------------------
 #
-# Both students are the same network: by what their times differ, the clock is wrong.
+# The display compares the teacher, the distilled student and the student that was
+# trained without a teacher. Both students are the same network, so the difference of
+# their times is noise.
 
-# sphinx_gallery_thumbnail_number = 1
 DistillationDisplay.from_estimator(distilled[0], X_test, y_test, alone=alone[0], n_repeats=20)
 plt.show()
 
 # %%
-# ``footprint_`` has it as a table. The agreement is the share of pictures of which student and teacher say the same.
+# The attribute ``footprint_`` is a table of the costs. Agreement is the share of images
+# for which student and teacher predict the same class.
 
 print(distilled[0].footprint_)
 
 # %%
-# What the teacher's answers say
-# ------------------------------
+# Probabilities of the teacher
+# ----------------------------
 #
-# A label says which digit it is. A teacher's probabilities also say what else it might be: which 9 looks like a 3, and
-# which like a 7. At temperature 1 little is to be seen of that; the higher the temperature, the larger its part in
-# what the student learns. Here are six pictures that another teacher, which had all 1200 labels, recognises: for each
-# of six digits, the one of which it is least sure.
+# A label names the class of an image. The probabilities of the teacher also tell which
+# other classes the image resembles. At temperature 1, most of these probabilities are
+# close to zero; a higher temperature gives them more weight in the loss of the student.
+# The figure shows a teacher that was trained on all 1,200 labels: of six digits, the
+# image that it classifies correctly with the lowest probability.
 
-knowing = FineTunedClassifier(random_state=0).fit(X, y)
-logits = knowing.decision_function(X_test)
+expert = FineTunedClassifier(random_state=0).fit(X, y)
+logits = expert.decision_function(X_test)
 probability = softmax(logits, axis=1)
 is_right = logits.argmax(axis=1) == y_test
-digits = [1, 3, 4, 7, 8, 9]
-rows = [np.where(is_right & (y_test == digit), probability[:, digit], 2).argmin() for digit in digits]
+rows = [np.where(is_right & (y_test == digit), probability[:, digit], 2).argmin() for digit in [1, 3, 4, 7, 8, 9]]
 
+# sphinx_gallery_thumbnail_number = 2
 fig, axes = plt.subplots(2, 6, figsize=(9, 3.6), height_ratios=(1, 1.1), layout="constrained")
-for (picture, bars), row in zip(axes.T, rows, strict=True):
-    picture.imshow(X_test[row].reshape(8, 8), cmap="gray_r")
-    picture.set(xticks=[], yticks=[], title=f"a {y_test[row]}")
-    bars.bar(range(10), softmax(logits[row] / 4), width=0.9, color="C1", label="temperature 4")
-    bars.bar(range(10), softmax(logits[row]), width=0.4, color="C0", label="temperature 1")
-    bars.set(xticks=range(10), ylim=(0, 1))
-    bars.tick_params(labelsize=8)
-    bars.label_outer()
+for (image_ax, bar_ax), row in zip(axes.T, rows, strict=True):
+    image_ax.imshow(X_test[row].reshape(8, 8), cmap="gray_r")
+    image_ax.set(xticks=[], yticks=[], title=f"class {y_test[row]}")
+    bar_ax.bar(range(10), softmax(logits[row] / 4), width=0.9, color="C1", label="temperature 4")
+    bar_ax.bar(range(10), softmax(logits[row]), width=0.4, color="C0", label="temperature 1")
+    bar_ax.set(xticks=range(10), ylim=(0, 1))
+    bar_ax.tick_params(labelsize=8)
+    bar_ax.label_outer()
 axes[1, 0].set_ylabel("probability")
 fig.legend(*axes[1, 0].get_legend_handles_labels(), loc="outside lower center", ncols=2, fontsize=9)
 plt.show()
 
 # %%
-# A digit that the student has never seen
-# ---------------------------------------
+# A class without training images
+# -------------------------------
 #
-# Hinton, Vinyals and Dean left a digit out of what the student learns from, to see what the other digits tell about it.
-# Our student gets neither a picture nor a label of a 3. The teacher, which knows all ten, says of each picture how much
-# of a 3 is in it, and ``classes=`` says that there are ten. Inside a ``FrozenEstimator`` the teacher above is used as
-# it is; otherwise it would be fitted anew, to the rows without a 3.
+# Hinton, Vinyals and Dean removed one digit from the training set of the student. Here,
+# the student sees no image and no label of a 3. The teacher knows all ten digits, and
+# its probabilities tell how much each image resembles a 3. The parameter ``classes`` of
+# ``fit`` lists all ten classes. A :class:`~sklearn.frozen.FrozenEstimator` prevents the
+# teacher from being fitted again on the rows without a 3.
 
-no_threes = y != 3
+is_not_three = y != 3
 student = DistilledClassifier(
-    FrozenEstimator(knowing), small_network(0), max_epochs=60, random_state=0, **from_scratch
-).fit(X[no_threes], y[no_threes], classes=knowing.classes_)
+    FrozenEstimator(expert), small_network(0), max_epochs=60, random_state=0, **from_scratch
+).fit(X[is_not_three], y[is_not_three], classes=expert.classes_)
 
 # %%
-# To this student a 3 is unlikely: it has met none. So its bias for that class is too low. As the authors did, we raise
-# it; how far can be told from pictures without labels, as long as we know how frequent a 3 is: until a tenth of them
-# are called one.
+# The student assigns a low probability to the class 3, so its bias for this class is
+# too low. As in the paper, we increase the bias. Its value can be chosen without labels
+# if the frequency of the class is known: we increase the bias until a tenth of the
+# training images are classified as 3.
 
 is_three = y_test == 3
 biases = np.linspace(0, 10, 101)
-called = [(student.decision_function(X_test) + bias * (student.classes_ == 3)).argmax(axis=1) for bias in biases]
-found = np.array([np.mean(digits[is_three] == 3) for digits in called])
-others = np.array([np.mean((digits == y_test)[~is_three]) for digits in called])
-logits = student.decision_function(X)
-shares = [np.mean((logits + bias * (student.classes_ == 3)).argmax(axis=1) == 3) for bias in biases]
-tenth = np.abs(np.array(shares) - 0.1).argmin()
+logits = student.decision_function(X_test)
+predictions = [(logits + bias * (student.classes_ == 3)).argmax(axis=1) for bias in biases]
+recall_three = np.array([np.mean(predicted[is_three] == 3) for predicted in predictions])
+recall_others = np.array([np.mean((predicted == y_test)[~is_three]) for predicted in predictions])
 
-print(f"threes recognised, bias as it is {found[0]:.2f}, raised by {biases[tenth]:.1f} {found[tenth]:.2f}")
-print(f"other digits,      bias as it is {others[0]:.2f}, raised by {biases[tenth]:.1f} {others[tenth]:.2f}")
+logits = student.decision_function(X)
+shares = np.array([np.mean((logits + bias * (student.classes_ == 3)).argmax(axis=1) == 3) for bias in biases])
+chosen = np.abs(shares - 0.1).argmin()
+for index in (0, chosen):
+    print(
+        f"bias + {biases[index]:.1f}: recall {recall_three[index]:.2f} of 3, {recall_others[index]:.2f} of the others"
+    )
 
 fig, ax = plt.subplots(figsize=(7, 3.4), layout="constrained")
-ax.plot(biases, found, label="3, never seen")
-ax.plot(biases, others, label="the other digits")
-ax.axvline(biases[tenth], color="0.6", linestyle="--", linewidth=1)
-ax.annotate("a tenth are called 3", (biases[tenth], 0.03), (5, 0), textcoords="offset points", fontsize=9)
-ax.set(xlabel="added to the logit of 3", ylabel="share that is recognised", ylim=(0, 1.03), xlim=(0, 10))
+ax.plot(biases, recall_three, label="3, without training images")
+ax.plot(biases, recall_others, label="other digits")
+ax.axvline(biases[chosen], color="0.6", linestyle="--", linewidth=1)
+ax.annotate("a tenth classified as 3", (biases[chosen], 0.03), (5, 0), textcoords="offset points", fontsize=9)
+ax.set(xlabel="increase of the bias of class 3", ylabel="recall", ylim=(0, 1.03), xlim=(0, 10))
 ax.legend(loc="lower right")
 plt.show()
 
 # %%
-# A student that learns from labels alone can never say 3.
+# A student that is trained on labels alone would never predict a 3.
 #
-# The user guide, :doc:`/distillation`, has the other kinds of knowledge, and what to try first.
+# The user guide describes other kinds of knowledge and how to start:
+# :doc:`/distillation`.
