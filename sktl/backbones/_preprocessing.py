@@ -98,7 +98,7 @@ class Preprocessing:
         if self.resize_size < 1 or min(self.crop_shape, default=0) < 1 or len(self.crop_shape) != 2:
             fail("resize_size and crop_size must be at least 1 pixel, and crop_size one side length or (height, width)")
         if self.interpolation not in list(_RESAMPLING):
-            fail(f"interpolation={self.interpolation!r} is unknown, it must be one of {sorted(_RESAMPLING)}")
+            fail(f"interpolation must be one of {sorted(_RESAMPLING)}")
         if len(self.mean) != len(self.std) or not all(0 < value < math.inf for value in self.std):
             fail("mean and std must have one value per channel, and std must be positive and finite")
         if not self.antialias:

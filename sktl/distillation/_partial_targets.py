@@ -65,8 +65,8 @@ class PartialTargets:
         """Return placeholders for ``y``, if the teacher does not require labels."""
         if not self.needs_none:
             raise InputError(
-                f"This {self.owner} estimator requires y to be passed, but the target y is None. Only a fitted teacher "
-                "inside a sklearn.frozen.FrozenEstimator works without y."
+                f"This {self.owner} estimator requires y to be passed, but the target y is None. To distill "
+                "without y, pass a fitted teacher inside a sklearn.frozen.FrozenEstimator."
             )
         return np.full(n_rows, _NO_LABEL)
 

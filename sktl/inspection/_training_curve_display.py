@@ -199,7 +199,8 @@ class TrainingCurveDisplay:
         }
         if "train_loss" not in columns:
             raise InputError(
-                f"The history must have epochs with a train_loss. Got {len(history)} epochs without one instead."
+                "The history must have at least one epoch, and a 'train_loss' in the epochs. Got "
+                f"{len(history)} epochs without a 'train_loss' instead."
             )
         start = getattr(history, "start", {})
         start = {f"start_{name}": start.get(f"valid_{name}") for name in ("loss", "score")}

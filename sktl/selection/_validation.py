@@ -143,7 +143,7 @@ def present(y: Any, name: str = "y") -> np.ndarray:
     y = np.asarray(y)
     n_missing = sum(map(is_missing, y.ravel())) if y.dtype == object else int(np.sum(y != y))
     if n_missing:
-        raise InputError(f"{name} has {n_missing} missing values. Remove these rows.")
+        raise InputError(f"{name} has missing values ({n_missing} of {y.size}). Remove these rows.")
     is_numbers = y.dtype == object and all(isinstance(label, Real) for label in y.ravel())
     return np.array(y.tolist()) if is_numbers else y
 

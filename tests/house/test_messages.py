@@ -137,8 +137,8 @@ CASES = {
     ),
     "estimator": (
         lambda: PrunedClassifier(Unprintable()).fit(X, Y),
-        "The 'estimator' parameter must be a FineTunedClassifier, ",
-        "Put the compressor inside a pipeline or a TunedThresholdClassifierCV, not around it.",
+        "The 'estimator' parameter of a compressor must be a FineTunedClassifier, ",
+        "To use a pipeline or a TunedThresholdClassifierCV, pass the compressor to it.",
     ),
     "estimator, ticket": (
         lambda: LotteryTicketClassifier(Unprintable()).fit(X, Y),

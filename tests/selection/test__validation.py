@@ -86,10 +86,10 @@ NAN = np.where(np.eye(4, 2), np.nan, X)
         (X, [0, 1, 0], "features and y must have the same length. Got 4 rows and 3 labels"),
         (X, [3, 3, 3, 3], "y has only one class, '3'.*at least two classes"),
         (X, ["a"] * 4, "y has only one class, 'a'"),
-        (X, [0, 1, np.nan, 1], "y has 1 missing values"),
-        (X, np.array(["a", "b", np.nan, "a"], dtype=object), "y has 1 missing values"),
-        (X, ["a", "b", None, None], "y has 2 missing values. Remove these rows"),
-        (X, pd.Series(["a", "b", pd.NA, "a"], dtype="string"), "y has 1 missing values"),
+        (X, [0, 1, np.nan, 1], r"y has missing values \(1 of 4\)"),
+        (X, np.array(["a", "b", np.nan, "a"], dtype=object), r"y has missing values \(1 of 4\)"),
+        (X, ["a", "b", None, None], r"y has missing values \(2 of 4\)\. Remove these rows"),
+        (X, pd.Series(["a", "b", pd.NA, "a"], dtype="string"), r"y has missing values \(1 of 4\)"),
         (
             X,
             np.array(["a", 1, 2, "a"], dtype=object),
@@ -111,7 +111,7 @@ def test_errors_of_classes(features, y, message):
         ([2.5] * 4, r"the same value for all rows \(2.5\)"),
         (np.column_stack([[0.5, 1, 2, 3], [7.0] * 4]), r"the same value in column 1 for all rows \(7\)"),
         ([0.5, 1, 2], "features and y must have the same length. Got 4 rows and 3 labels"),
-        ([0.5, 1, 2, np.nan], "y has 1 missing values"),
+        ([0.5, 1, 2, np.nan], r"y has missing values \(1 of 4\)"),
         ([0.5, 1, 2, np.inf], "infinity"),
     ],
 )
