@@ -104,8 +104,7 @@ class CompressedClassifier(
         groups : array-like of shape (n_samples,), default=None
             Group label of each row of ``X``, such as the subject or the original of
             near-copies. Rows of one group stay on the same side of the validation
-            split, and a teacher or estimator that takes ``groups`` gets them. Only used
-            if rows are held out or passed on.
+            split. They are also passed to the estimator if it takes ``groups``.
 
         Returns
         -------
@@ -416,10 +415,10 @@ def check_estimator_to_compress(estimator: Any) -> None:
         if not isinstance(estimator, BaseSearchCV):  # others may change the predictions
             raise TypeError(
                 shortened(
-                    "The 'estimator' parameter must be a FineTunedClassifier, a DistilledClassifier, another "
-                    "compressor, a search over one of these, or one of these fitted and inside a "
-                    f"sklearn.frozen.FrozenEstimator. Got {estimator!r} instead. Put the compressor inside a pipeline "
-                    "or a TunedThresholdClassifierCV, not around it."
+                    "The 'estimator' parameter of a compressor must be a FineTunedClassifier, a DistilledClassifier, "
+                    "another compressor, a search over one of these, or one of these fitted and inside a "
+                    f"sklearn.frozen.FrozenEstimator. Got {estimator!r} instead. To use a pipeline or a "
+                    "TunedThresholdClassifierCV, pass the compressor to it."
                 )
             )
         check_estimator_to_compress(estimator.estimator)

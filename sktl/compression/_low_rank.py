@@ -15,7 +15,7 @@ _SHARE = 0.5  # of all parameters, if neither rank nor energy is set
 class LowRankClassifier(CompressedClassifier):
     """Factorize the layers of a trained network into smaller ones and fine-tune them.
 
-    A matrix of low rank is the product of two thin matrices, so a linear layer is
+    A matrix of low rank is the product of two thin matrices [3]_, so a linear layer is
     replaced by two smaller linear layers, and a convolution by two or three smaller
     ones. The network then has fewer parameters and multiply-accumulates but more
     layers, which makes it faster only if its layers are large. Compare the times in
@@ -64,9 +64,9 @@ class LowRankClassifier(CompressedClassifier):
         Factor by which the learning rate shrinks from each stage to the one before it.
         The default uses the same rate everywhere, since compression changes all stages.
     alpha : float, default=0.5
-        Weight of the distillation loss, between 0 and 1, which compares the outputs
-        with those of the network before compression [4]_. The loss of the estimator has
-        the weight ``1 - alpha``.
+        Weight of the distillation loss, between 0 and 1. The distillation loss compares
+        the outputs with those of the network before compression [4]_. The loss of the
+        estimator has the weight ``1 - alpha``.
     temperature : float, default=2.0
         Temperature of the distillation loss, as in `sktl.DistilledClassifier`.
     random_state : int, RandomState instance or None, default=None
@@ -135,7 +135,7 @@ class LowRankClassifier(CompressedClassifier):
     >>> X = X / 16  # 0-16 to 0-1
     >>> network = FineTunedClassifier(max_epochs=2, random_state=0)
     >>> model = LowRankClassifier(network, rank=0.3, max_epochs=2).fit(X[:300], y[:300])
-    >>> bool(model.score(X[300:500], y[300:500]) > 0.8)
+    >>> model.score(X[300:500], y[300:500]) > 0.8
     True
     >>> list(model.ranks_)
     ['layer4.conv1', 'layer4.conv2', 'layer4.shortcut.0']

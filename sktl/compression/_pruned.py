@@ -26,7 +26,7 @@ class PrunedClassifier(CompressedClassifier):
 
     Pruned weights are set to zero, which makes the file smaller but not the network
     faster. Pruned filters are removed together with all channels that depend on them,
-    through sums and concatenations, which makes the network smaller and faster.
+    through sums and concatenations [3]_, which makes the network smaller and faster.
 
     Read more in the :doc:`user guide </compression>`.
 
@@ -79,9 +79,9 @@ class PrunedClassifier(CompressedClassifier):
         Factor by which the learning rate shrinks from each stage to the one before it.
         The default uses the same rate everywhere, since compression changes all stages.
     alpha : float, default=0.5
-        Weight of the distillation loss, between 0 and 1, which compares the outputs
-        with those of the network before compression [4]_. The loss of the estimator has
-        the weight ``1 - alpha``.
+        Weight of the distillation loss, between 0 and 1. The distillation loss compares
+        the outputs with those of the network before compression [4]_. The loss of the
+        estimator has the weight ``1 - alpha``.
     temperature : float, default=2.0
         Temperature of the distillation loss, as in `sktl.DistilledClassifier`.
     random_state : int, RandomState instance or None, default=None
@@ -145,7 +145,7 @@ class PrunedClassifier(CompressedClassifier):
     >>> network = FineTunedClassifier(max_epochs=2, random_state=0)
     >>> model = PrunedClassifier(network, amount=0.9, max_epochs=2)
     >>> model = model.fit(X[:300], y[:300])
-    >>> bool(model.score(X[300:500], y[300:500]) > 0.8)
+    >>> model.score(X[300:500], y[300:500]) > 0.8
     True
     """
 

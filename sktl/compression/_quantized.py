@@ -42,10 +42,10 @@ class QuantizedClassifier(CompressedClassifier):
     scheme : {"int8", "float16", "codebook"}, default="int8"
         Quantization scheme. ``"int8"`` quantizes weights to integers with one scale per
         output channel, and activations with one range per layer, chosen on training
-        images [1]_. The network runs in ONNX Runtime on the CPU, which requires the
-        extra ``onnx``. ``"float16"`` rounds weights to half precision; computations use
-        float32. ``"codebook"`` lets the weights of a layer share ``2 ** bits`` values,
-        which are found by k-means and then trained [2]_.
+        images [1]_. The network runs in ONNX Runtime on the CPU, which requires
+        ``pip install "sktl[onnx]"``. ``"float16"`` rounds weights to half precision;
+        computations use float32. ``"codebook"`` lets the weights of a layer share
+        ``2 ** bits`` values, which are found by k-means and then trained [2]_.
     bits : int, default=4
         Number of bits per weight, from 1 to 8. Layers whose filters have fewer weights
         than ``2 ** bits`` (such as depthwise convolutions) use 2 bits more. Only used
@@ -70,9 +70,9 @@ class QuantizedClassifier(CompressedClassifier):
         Factor by which the learning rate shrinks from each stage to the one before it.
         The default uses the same rate everywhere, since compression changes all stages.
     alpha : float, default=0.5
-        Weight of the distillation loss, between 0 and 1, which compares the outputs
-        with those of the network before compression [3]_. The loss of the estimator has
-        the weight ``1 - alpha``.
+        Weight of the distillation loss, between 0 and 1. The distillation loss compares
+        the outputs with those of the network before compression [3]_. The loss of the
+        estimator has the weight ``1 - alpha``.
     temperature : float, default=2.0
         Temperature of the distillation loss, as in `sktl.DistilledClassifier`.
     random_state : int, RandomState instance or None, default=None
@@ -102,8 +102,8 @@ class QuantizedClassifier(CompressedClassifier):
     EngineError
         From `fit`, if ``scheme="int8"`` and the network cannot be exported to ONNX.
     MissingDependencyError
-        From `fit`, if ``scheme="int8"`` and the extra ``onnx`` is not installed; also
-        from `predict`, if the model was unpickled on such a machine.
+        If ``scheme="int8"`` and the packages of ``sktl[onnx]`` are not installed: from
+        `fit`, or from `predict` if the model was unpickled on another machine.
 
     See Also
     --------
@@ -143,7 +143,7 @@ class QuantizedClassifier(CompressedClassifier):
     >>> X = X / 16  # 0-16 to 0-1
     >>> network = FineTunedClassifier(max_epochs=2, random_state=0)
     >>> model = QuantizedClassifier(network, random_state=0).fit(X[:300], y[:300])
-    >>> bool(model.score(X[300:500], y[300:500]) > 0.8)
+    >>> model.score(X[300:500], y[300:500]) > 0.8
     True
     """
 
