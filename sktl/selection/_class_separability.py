@@ -58,13 +58,13 @@ def h_score(features, y, *, shrinkage: bool = True) -> float:
     return ``n / (n - 1)`` times this score. The score is invariant to scaling and
     rotation of the features and, without shrinkage, to any invertible linear map.
 
-    Without shrinkage, the score is ``n_classes - 1`` for all linearly independent
-    features, which includes most features with fewer rows than columns. It is
-    uninformative in this case, and much too high for noise in similar cases. Directions
-    with singular values below about 1e-7 of the largest one are lost to rounding, which
-    lowers the score of features with very different scales. Constant features score 0.
-    A class with a single row contributes its distance from the other classes. Duplicate
-    rows count separately.
+    Without shrinkage, the score is ``n_classes - 1`` if the rows of ``features`` are
+    linearly independent, as is usual with fewer rows than features. The score is then
+    uninformative. With slightly more rows than features, it is still much too high for
+    features that are noise. Directions with singular values below about 1e-7 of the
+    largest one are lost to rounding, which lowers the score of features with very
+    different scales. Constant features score 0. A class with a single row contributes
+    its distance from the other classes. Duplicate rows count separately.
 
     The score assumes that classes differ in their means and share a covariance. It is
     misleading for classes with several clusters and, with shrinkage, for features whose
@@ -271,13 +271,13 @@ def gbc_score(features, y, *, covariance: str = "spherical", n_components: int |
     Variances are at least 1e-4 of the mean variance of all rows. The authors'
     implementation uses an absolute minimum of 1e-4, which depends on the unit. For
     spherical covariances, it also counts the second term once instead of once per
-    direction, as the determinants require. A class with a single row gets the mean
-    variance within classes.
+    direction, as the determinants require. A class with a single row is assigned the
+    mean variance within classes.
 
-    Constant features have the lowest score. All features that separate the classes well
-    score 0. Duplicating all rows does not change the score. The score assumes that each
-    class is a single cluster. It is misleading for classes of a few rows, whose
-    variances are underestimated.
+    Constant features have the lowest score. Features that separate all classes widely
+    score 0, so the score cannot rank them. Duplicating all rows does not change the
+    score. The score assumes that each class is a single cluster. It is misleading for
+    classes of a few rows, whose variances are underestimated.
 
     References
     ----------

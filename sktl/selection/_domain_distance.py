@@ -176,8 +176,8 @@ def domain_distance(
     During training, batch normalization layers keep a running mean and variance of each
     channel. The distance is the root mean square, over the channels of the later
     layers, of the difference between the mean on the given images and the running mean,
-    in units of the running standard deviation. The expected contribution of chance,
-    which is large for few images, is subtracted.
+    in units of the running standard deviation [1]_. The expected contribution of
+    chance, which is large for few images, is subtracted.
 
     The distance tells whether the *images* are similar to the pretraining images. It
     does not tell whether the *labels* depend on features that the network extracts:
@@ -185,8 +185,8 @@ def domain_distance(
     others. Distances of different networks cannot be compared, because each was trained
     on other images. Networks without batch normalization (VGG, vision transformers)
     have no distance, and that of a network with random weights is meaningless. Since a
-    classifier can be confident and wrong, the confidence orders images less reliably
-    than the distance and serves as a second opinion.
+    classifier can be confident and wrong, the confidence [2]_ orders images less
+    reliably than the distance and serves as a second opinion.
 
     References
     ----------

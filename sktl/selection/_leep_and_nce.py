@@ -59,8 +59,7 @@ def leep_score(source_probabilities, y) -> float:
     The score is the mean over the rows of ``log(sum over z of P(y|z) · p(z))``, with
     the predicted probabilities ``p`` and the empirical ``P(y|z) = P(y, z) / P(z)`` of
     the same rows [1]_. Source classes with a probability of zero in all rows are
-    ignored, for which the formula would divide by zero. Duplicate rows count
-    separately.
+    ignored, because the formula would divide by zero. Duplicate rows count separately.
 
     The score assumes that new classes are unions of source classes. It is misleading if
     there are about as many source classes as rows, because each class can then identify

@@ -61,8 +61,8 @@ def probe_score(
     groups : array-like of shape (n_samples,), default=None
         Group label of each row of ``features``, such as the subject or the original of
         near-copies. If ``cv`` is an integer, the rows of one group stay in the same
-        fold and there are at most as many folds as groups. A cross-validation generator
-        gets the groups.
+        fold and there are at most as many folds as groups. Otherwise, the groups are
+        passed to the cross-validation generator.
 
     Returns
     -------

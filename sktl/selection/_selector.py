@@ -52,11 +52,11 @@ class BackboneSelector(CallbackSupportMixin, TransformerMixin, Estimator):
         with a number if a name is repeated: ``"resnet18"``, ``"resnet18 (2)"``.
     layers : "all", int, str, or list of int and str, default="all"
         The layers to compare: all stages of each network, or stages by number (-1 is
-        the last one) and layers by name. Each layer is a separate candidate. For an
-        extractor whose ``layers`` differ from the default of -1, these layers are
-        compared instead.
+        the last one) and layers by name. Each layer is a separate candidate. If the
+        ``layers`` of an extractor differ from their default of -1, its own ``layers``
+        are compared instead.
     score_func : str or callable, default="logme"
-        Score of how well features fit the labels: ``"logme"``, ``"h_score"``,
+        Score of how well features fit the labels: ``"logme"`` [1]_, ``"h_score"``,
         ``"nleep"``, ``"transrate"``, ``"gbc"`` or ``"probe"``, as in the functions of
         `sktl.selection`, or a function ``score_func(features, y)`` that takes features
         of shape (n_samples, n_features) and returns a finite value. Greater is better.
@@ -66,8 +66,8 @@ class BackboneSelector(CallbackSupportMixin, TransformerMixin, Estimator):
     task : {"auto", "classification", "regression"}, default="auto"
         Type of ``y``. ``"auto"`` means regression if ``y`` has several columns or
         numbers that are not integers. Use ``"regression"`` if the targets are integers.
-        Regression is supported by ``"logme"``, ``"probe"`` and your own functions,
-        which get the value if they have a parameter ``task``.
+        Regression is supported by ``"logme"``, ``"probe"`` and your own functions. The
+        value is passed to your function if it has a parameter ``task``.
     extractor : PretrainedFeatureExtractor, default=None
         Extractor whose settings (``layers``, ``pooling``, ``engine``, ``cache``,
         ``image_shape``, ``verbose``, ...) apply to all networks that are not given as
@@ -121,7 +121,7 @@ class BackboneSelector(CallbackSupportMixin, TransformerMixin, Estimator):
 
     Notes
     -----
-    A score ranks candidates and is not an accuracy. The order of candidates with
+    A score ranks candidates [2]_ and is not an accuracy. The order of candidates with
     similar scores may change after training. Scores of different functions or on
     different images cannot be compared.
 
@@ -355,9 +355,8 @@ class BackboneSelector(CallbackSupportMixin, TransformerMixin, Estimator):
             head = class_layer(extractor)
             if head is None:
                 raise InputError(
-                    f"score_func={self.score_func!r} needs a published classifier, but {name} has none (random "
-                    "weights, your own network, or a weights file without a head). Remove this network, or use a score "
-                    "of features, such as 'logme'."
+                    f"score_func={self.score_func!r} needs a published classifier, but {name} has none. Use "
+                    "networks such as 'resnet18' with their published weights, or a score of features, such as 'logme'."
                 )
             return [extractor.backbone_.stages[-1].name], [head]
         stages = [stage.name for stage in extractor.backbone_.stages]

@@ -319,8 +319,8 @@ def recommend_strategy(
     a few datasets, they are rules of thumb: if time permits, search over
     ``freeze_depth``.
 
-    For regression, at least 1,000 images count as much data. No regression was
-    measured.
+    For regression, at least 1,000 images count as much data. The recommendations were
+    not measured on regression tasks.
 
     References
     ----------
