@@ -23,8 +23,8 @@ def distinct_colors(n_colors: int) -> list[tuple[float, float, float]]:
     """Return colors that differ from each other and from the gray of unlabeled data.
 
     The first ones are matplotlib's color cycle. Each further color is as far as
-    possible from all previous ones, so that the first colors do not depend on
-    ``n_colors``.
+    possible from all previous ones in OKLab [1]_, so that the first colors do not
+    depend on ``n_colors``.
 
     Returns
     -------

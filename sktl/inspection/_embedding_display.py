@@ -27,6 +27,9 @@ _IN_LEGEND = 30  # maximum number of classes in a readable legend
 class EmbeddingDisplay:
     """Visualization of images in two dimensions, by the features of a network.
 
+    The features are reduced to two dimensions by PCA [1]_, t-SNE [2]_ or another
+    method, as in [3]_.
+
     It is recommended to use `from_estimator` or `from_features` to create a display.
     All parameters are stored as attributes.
 

@@ -20,6 +20,8 @@ _NAME = "freeze_depth"
 class FreezeDepthDisplay:
     """Visualization of score and fit time against freeze depth.
 
+    The best depth depends on how general the features of each stage are [1]_.
+
     It is recommended to use `from_estimator` or, for a fitted search, `from_search` to
     create a display. All parameters are stored as attributes.
 

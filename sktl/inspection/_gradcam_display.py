@@ -27,7 +27,9 @@ _N_COLORS = 256
 
 
 class GradCAMDisplay:
-    """Visualization of the evidence for a class in images, by Grad-CAM or occlusion.
+    """Visualization of Grad-CAM and occlusion maps of a classifier.
+
+    The maps show which pixels of an image are evidence for a class.
 
     It is recommended to use `from_estimator` to create a display. All parameters are
     stored as attributes.
@@ -71,7 +73,7 @@ class GradCAMDisplay:
     See Also
     --------
     grad_cam : Compute the maps from the output and the gradients of a layer.
-    MisclassifiedDisplay : Find images to inspect.
+    MisclassifiedDisplay : Plot the confusion matrix and misclassified images.
 
     Notes
     -----
@@ -101,11 +103,15 @@ class GradCAMDisplay:
     Examples
     --------
     >>> from sklearn.datasets import load_digits
+    >>> from sklearn.model_selection import train_test_split
     >>> from sktl import FineTunedClassifier
     >>> from sktl.inspection import GradCAMDisplay
     >>> X, y = load_digits(return_X_y=True)
-    >>> X, X_test, y, y_test = X[:200] / 16, X[200:] / 16, y[:200], y[200:]
-    >>> model = FineTunedClassifier(max_epochs=1, random_state=0).fit(X, y)
+    >>> X_train, X_test, y_train, y_test = train_test_split(
+    ...     X / 16, y, train_size=200, random_state=0
+    ... )
+    >>> model = FineTunedClassifier(max_epochs=1, random_state=0)
+    >>> model = model.fit(X_train, y_train)
     >>> display = GradCAMDisplay.from_estimator(model, X_test, y_test, n_photos=4)
     >>> display.maps.shape, display.layer
     ((4, 64, 64), 'layer4')
@@ -173,12 +179,13 @@ class GradCAMDisplay:
         target : {"predicted", "true"} or label, default="predicted"
             Class whose evidence is shown: the most probable class of each image, the
             true class of each image, or one class for all images. ``"predicted"`` and
-            ``"true"`` are never read as labels.
+            ``"true"`` always have these meanings, even if a class has this name.
         n_photos : int, default=9
             Maximum number of images to show: the first ones of ``X``.
         patch_size : int, default=None
-            Side of the square in pixels of the network's input. None uses a seventh of
-            the shorter side of the image. Only used if ``method="occlusion"``.
+            Side length of the square in pixels of the network's input. None uses a
+            seventh of the shorter side of the image. Only used if
+            ``method="occlusion"``.
         stride : int, default=None
             Distance between adjacent squares in pixels. None uses half of
             ``patch_size``. Only used if ``method="occlusion"``.

@@ -26,6 +26,9 @@ _IN_ROW = 60  # maximum characters of all names without rotation
 class LayerProbeDisplay:
     """Visualization of linear probes: the score of a linear model on each stage.
 
+    The scores show how well the features of each stage transfer to the given task [1]_
+    [2]_.
+
     It is recommended to use `from_estimator` to create a display. All parameters are
     stored as attributes.
 

@@ -9,8 +9,9 @@ from sktl.inspection._axes import MUTED, check_matplotlib, finish, one_axes
 class LRRangeDisplay:
     """Visualization of a learning rate range test.
 
-    It is recommended to use `from_estimator` or `from_result` to create a display. All
-    parameters are stored as attributes.
+    The test [1]_ increases the learning rate with each step. It is recommended to use
+    `from_estimator` or `from_result` to create a display. All parameters are stored as
+    attributes.
 
     Read more in the :doc:`user guide </displays>`.
 
@@ -21,7 +22,7 @@ class LRRangeDisplay:
     loss : ndarray of shape (n_steps,)
         Loss of the batch of each step.
     smoothed_loss : ndarray of shape (n_steps,)
-        Loss with reduced noise.
+        Smoothed loss of each step.
     suggestion : float, default=nan
         Learning rate to mark. NaN marks none.
 
@@ -36,7 +37,7 @@ class LRRangeDisplay:
 
     See Also
     --------
-    sktl.finetuning.lr_range_test : Run the test. It explains how to use the suggestion.
+    sktl.finetuning.lr_range_test : Run the test and get a suggested learning rate.
 
     References
     ----------

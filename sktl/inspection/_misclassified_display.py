@@ -65,11 +65,15 @@ class MisclassifiedDisplay:
     Examples
     --------
     >>> from sklearn.datasets import load_digits
+    >>> from sklearn.model_selection import train_test_split
     >>> from sktl import FineTunedClassifier
     >>> from sktl.inspection import MisclassifiedDisplay
     >>> X, y = load_digits(return_X_y=True)
-    >>> X, X_test, y, y_test = X[:200] / 16, X[200:400] / 16, y[:200], y[200:400]
-    >>> model = FineTunedClassifier(max_epochs=1, random_state=0).fit(X, y)
+    >>> X_train, X_test, y_train, y_test = train_test_split(
+    ...     X / 16, y, train_size=200, random_state=0
+    ... )
+    >>> model = FineTunedClassifier(max_epochs=1, random_state=0)
+    >>> model = model.fit(X_train, y_train)
     >>> display = MisclassifiedDisplay.from_estimator(model, X_test, y_test, n_photos=4)
     >>> display.confusion_matrix.shape, len(display.photos)
     ((10, 10), 4)

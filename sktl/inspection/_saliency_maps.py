@@ -33,9 +33,9 @@ _CELLS = 7  # default squares per side of an image, as positions of a usual last
 def grad_cam(activations: Tensor, gradients: Tensor) -> Tensor:
     """Compute Grad-CAM maps from the output and the gradients of a layer.
 
-    Each channel is weighted by the mean of its gradient over all positions. The map is
-    the weighted sum of the channels, with negative values, which are evidence for other
-    classes, set to 0.
+    Each channel is weighted by the mean of its gradient over all positions [1]_. The
+    map is the weighted sum of the channels, with negative values, which are evidence
+    for other classes, set to 0.
 
     Parameters
     ----------
