@@ -236,7 +236,7 @@ class DistilledClassifier(DistilledEstimator, NetworkClassifier):
         The epoch whose weights were kept; 0 is the untrained start.
     image_column_ : str or int
         The column of ``X`` that holds the images. The student reads only this column,
-        while the teacher gets the whole table. Only defined if ``X`` is a table of
+        while the teacher receives the whole table. Only defined if ``X`` is a table of
         several columns.
     image_format_ : ImageFormat
         Format of the images seen during `fit`: kind, image shape, channel axis and
@@ -458,8 +458,8 @@ class DistilledClassifier(DistilledEstimator, NetworkClassifier):
             Labels of the images. Labels equal to ``unlabeled`` are missing. Not
             required if the teacher is frozen.
         sample_weight : array-like of shape (n_samples,), default=None
-            Weights of the rows. A weight of zero leaves a row out. A teacher that takes
-            ``sample_weight`` gets them as well.
+            Weights of the rows. A weight of zero leaves a row out. They are also passed
+            to a teacher that takes ``sample_weight``.
         classes : array-like of shape (n_classes,), default=None
             All class labels, if ``y`` may lack some of them. A class without images is
             learned from the teacher alone. If None, the classes in ``y`` are used, or
@@ -474,7 +474,7 @@ class DistilledClassifier(DistilledEstimator, NetworkClassifier):
         groups : array-like of shape (n_samples,), default=None
             Group label of each row of ``X``, such as the subject or the original of
             near-copies. Rows of one group stay on the same side of the validation
-            split. A teacher that takes ``groups`` gets them as well.
+            split. They are also passed to a teacher that takes ``groups``.
 
         Returns
         -------

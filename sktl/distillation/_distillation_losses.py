@@ -216,8 +216,8 @@ def relational_distance_loss(student: Tensor, teacher: Tensor, weight: Tensor | 
     student : Tensor of shape (n, d_student)
         Embeddings of the student. Further axes are flattened.
     teacher : Tensor of shape (n, d_teacher)
-        Embeddings of the teacher. Their dimension may differ. Not detached: compute
-        them without gradients.
+        Embeddings of the teacher. Their dimension may differ. Not detached; compute
+        them under ``torch.no_grad()``.
     weight : Tensor of shape (n,), default=None
         Weights of the rows in the loss of the other rows. If None, all weights are 1.
         The loss of row i is not multiplied by ``weight[i]``.
@@ -270,8 +270,8 @@ def relational_angle_loss(student: Tensor, teacher: Tensor, weight: Tensor | Non
     student : Tensor of shape (n, d_student)
         Embeddings of the student. Further axes are flattened.
     teacher : Tensor of shape (n, d_teacher)
-        Embeddings of the teacher. Their dimension may differ. Not detached: compute
-        them without gradients.
+        Embeddings of the teacher. Their dimension may differ. Not detached; compute
+        them under ``torch.no_grad()``.
     weight : Tensor of shape (n,), default=None
         Weights of the rows in the loss of the other rows. If None, all weights are 1.
         The loss of row i is not multiplied by ``weight[i]``.

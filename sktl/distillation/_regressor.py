@@ -14,9 +14,9 @@ from sktl.distillation._partial_targets import PartlyKnownNumbers
 class DistilledRegressor(DistilledEstimator, NetworkRegressor):
     """Train a small network to reproduce the predictions of a regressor.
 
-    The teacher can be any scikit-learn regressor. It can also be a transformer, whose
-    features the student then predicts, which gives a small feature extractor. The
-    teacher predicts each image once for all epochs, folds and candidates of a grid
+    The teacher can be any scikit-learn regressor. It can also be a transformer: the
+    student then learns to predict its features and becomes a small feature extractor.
+    The teacher predicts each image once for all epochs, folds and candidates of a grid
     search. The loss is ``alpha * teacher_loss + (1 - alpha) * squared_error``, both
     computed on standardized targets, and ``teacher_loss`` is the weighted sum over the
     kinds of ``knowledge``.
@@ -211,7 +211,7 @@ class DistilledRegressor(DistilledEstimator, NetworkRegressor):
         The epoch whose weights were kept; 0 is the untrained start.
     image_column_ : str or int
         The column of ``X`` that holds the images. The student reads only this column,
-        while the teacher gets the whole table. Only defined if ``X`` is a table of
+        while the teacher receives the whole table. Only defined if ``X`` is a table of
         several columns.
     image_format_ : ImageFormat
         Format of the images seen during `fit`: kind, image shape, channel axis and
@@ -244,8 +244,9 @@ class DistilledRegressor(DistilledEstimator, NetworkRegressor):
         From `fit`, if the teacher is a class instead of an instance.
     ValueError
         From `fit`, if a parameter is invalid, if ``y`` is not a numeric array or
-        contains NaN or infinity, if the teacher predicts a different number of targets,
-        or if ``knowledge`` requires a network that the teacher does not contain.
+        contains NaN or infinity other than ``unlabeled``, if the teacher predicts a
+        different number of targets, or if ``knowledge`` requires a network that the
+        teacher does not contain.
 
     Warns
     -----
@@ -406,8 +407,8 @@ class DistilledRegressor(DistilledEstimator, NetworkRegressor):
             Targets of the images. Targets equal to ``unlabeled`` are missing. Not
             required if the teacher is frozen or a transformer.
         sample_weight : array-like of shape (n_samples,), default=None
-            Weights of the rows. A weight of zero leaves a row out. A teacher that takes
-            ``sample_weight`` gets them as well.
+            Weights of the rows. A weight of zero leaves a row out. They are also passed
+            to a teacher that takes ``sample_weight``.
         X_val : array-like of images, default=None
             Images on which to evaluate after each epoch, instead of holding out a share
             of ``X``.
@@ -418,7 +419,7 @@ class DistilledRegressor(DistilledEstimator, NetworkRegressor):
         groups : array-like of shape (n_samples,), default=None
             Group label of each row of ``X``, such as the subject or the original of
             near-copies. Rows of one group stay on the same side of the validation
-            split. A teacher that takes ``groups`` gets them as well.
+            split. They are also passed to a teacher that takes ``groups``.
 
         Returns
         -------
