@@ -68,7 +68,7 @@ def load_backbone(
         network ends before its head.
 
         For your own network, ``"default"`` and None keep its weights, and a path is
-        loaded into the copy. A backbone keeps its weights.
+        loaded into the copy. A `sktl.backbones.Backbone` keeps its own weights.
     in_channels : int, default=3
         Number of channels of the network's input: 3 for color, 1 for grayscale, more
         for multispectral images. The first convolution is adapted to numbers other than
