@@ -26,13 +26,12 @@ def register_store(name: str, clear: Callable[[], object], lock: Lock | None = N
 
 
 def clear_caches() -> None:
-    """Clear everything that sktl keeps in memory for the lifetime of the process.
+    """Clear all caches that sktl keeps in the memory of this process.
 
-    This includes the output of networks for images (``cache="auto"``), the output and
-    fitted copies of teachers, loaded networks and their engines. They are computed or
-    loaded again when needed, with the same results. Files, such as those of
-    ``cache="features/"``, downloaded weights and exported graphs, and fitted estimators
-    are not affected.
+    These are the cached outputs of networks (``cache="auto"``), the outputs and fitted
+    copies of teachers, and loaded networks with their engines. All of them are computed
+    or loaded again when needed, with the same results. Fitted estimators and files on
+    disk (``cache="features/"``, downloaded weights, exported graphs) are not affected.
 
     Read more in the :doc:`user guide </cache>`, which lists all stores with their
     limits.

@@ -140,7 +140,7 @@ class ImageWarning(SktlWarning):
 class CacheWarning(SktlWarning):
     """Warning about a cache that cannot be read or written.
 
-    The results are correct because the features were computed instead.
+    Results are not affected, because the features are computed instead.
     """
 
 

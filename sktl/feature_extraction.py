@@ -43,7 +43,8 @@ class PretrainedFeatureExtractor(CallbackSupportMixin, TransformerMixin, Estimat
         Weights of a backbone given by name. ``"default"`` takes the best published
         ones, a string such as ``"IMAGENET1K_V1"`` takes published weights by name, a
         path loads a local state dict (``.safetensors``, ``.pt``, ``.ckpt``, ...), and
-        None initializes the network at random.
+        None initializes the network at random. For your own network, ``"default"`` and
+        None keep its weights, and a path is loaded into the copy.
     layers : int, str or list of these, default=-1
         Layers whose output to use as features: the number of a stage (-1 is the last
         one), the name of a stage, or the name of any other layer in
@@ -57,7 +58,8 @@ class PretrainedFeatureExtractor(CallbackSupportMixin, TransformerMixin, Estimat
         single layer in its original shape.
     in_channels : int, default=3
         Number of channels of the network's input: 3 for color, 1 for grayscale, more
-        for multispectral images.
+        for multispectral images. The first convolution is adapted if the pretrained
+        network has another number.
     image_shape : tuple of (height, width) or (height, width, channels), default=None
         Shape of each image if ``X`` holds flat rows of pixels. If None, the images are
         assumed to be square, with one or three channels. Ignored for other kinds of
@@ -69,8 +71,8 @@ class PretrainedFeatureExtractor(CallbackSupportMixin, TransformerMixin, Estimat
         Size, crop, interpolation, mean and standard deviation used to prepare the
         images. None uses the preprocessing of the weights.
     engine : {"auto", "torch", "onnxruntime"}, default="auto"
-        What runs the network. ``"auto"`` picks the fastest available one for the number
-        of images, including its start-up time.
+        Engine that runs the network. ``"auto"`` picks the fastest available one for the
+        number of images, including its start-up time.
     precision : {"float32", "bfloat16", "float16"}, default="float32"
         Floating-point precision of the network. Lower precision is faster on hardware
         that supports it and rounds the features.
@@ -138,7 +140,7 @@ class PretrainedFeatureExtractor(CallbackSupportMixin, TransformerMixin, Estimat
     --------
     sktl.FineTunedClassifier : Fine-tune a pretrained network for image classification.
     sktl.backbones.describe_backbone : List the stages of a network.
-    sktl.preprocessing.PixelRowsToImages : Reshape rows of pixels to images.
+    sktl.preprocessing.PixelRowsToImages : Reshape flat rows of pixels into images.
 
     Notes
     -----

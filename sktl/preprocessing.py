@@ -44,7 +44,7 @@ class ImageReader(TransformerMixin, Estimator):
     Parameters
     ----------
     reader : callable, "tifffile" or None, default=None
-        What reads the files. If None, files are read with Pillow, except for TIFF files
+        Reader of the files. If None, files are read with Pillow, except for TIFF files
         that Pillow cannot read correctly, which are read with tifffile
         (``pip install 'sktl[tiff]'``). ``"tifffile"`` reads all TIFF files with
         tifffile. A callable receives a path, or a binary file object if the item is not
@@ -65,8 +65,8 @@ class ImageReader(TransformerMixin, Estimator):
         Index of the image to read from a file with several pages or frames (TIFF, GIF).
     on_error : {"raise", "nan"}, default="raise"
         What to do if an image cannot be read. ``"raise"`` raises an error. ``"nan"``
-        has the same effect as ``on_error="nan"`` of the estimator that follows: it
-        warns, and returns a row of NaN or leaves the row out of `fit`.
+        has the same effect as ``on_error="nan"`` of the estimator that follows: the
+        image leads to a warning and to a row of NaN, or is left out of `fit`.
 
     Attributes
     ----------
@@ -261,11 +261,11 @@ def _is_range(bounds):
 
 
 class PixelRowsToImages(TransformerMixin, Estimator):
-    """Reshape flat rows of pixels to images.
+    """Reshape flat rows of pixels into images.
 
-    Every sktl estimator accepts flat rows of pixels directly. Use this transformer if
-    the pixels have another order than ``image_shape`` describes, to look at the images,
-    or to pass the images to another library.
+    Every sktl estimator accepts flat rows of pixels directly. Use this transformer for
+    rows in another pixel order, to look at the images, or to pass them to another
+    library.
 
     Parameters
     ----------
@@ -368,7 +368,7 @@ class PixelRowsToImages(TransformerMixin, Estimator):
         return self
 
     def transform(self, X):
-        """Reshape rows to images.
+        """Reshape flat rows into images.
 
         Parameters
         ----------
@@ -387,7 +387,7 @@ class PixelRowsToImages(TransformerMixin, Estimator):
         return np.repeat(images, 3, axis=3) if self.rgb else images[..., 0]
 
     def inverse_transform(self, X):
-        """Reshape images back to rows.
+        """Reshape images back into flat rows.
 
         Parameters
         ----------

@@ -111,7 +111,7 @@ def choose_groups(groups: np.ndarray, strata: "np.ndarray | None", fraction: flo
     strata : ndarray of shape (n_samples,) or None
         Class of each row.
     fraction : float
-        Share of the rows to hold out, between 0 and 1.
+        Fraction of the rows to hold out, between 0 and 1.
     seed : int
         Seed of the random orders.
 

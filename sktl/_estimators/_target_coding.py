@@ -128,7 +128,7 @@ class ClassCoding(TargetCoding):
             if bad:
                 raise InputError(
                     "The 'class_weight' parameter must map labels to finite weights of at least 0. Got "
-                    f"{bad[0]} instead."
+                    f"{{{bad[0]}}} instead."
                 )
         mass = np.bincount(index, weights=weight, minlength=self.n_outputs)
         if self.class_weight == "balanced":  # two rows of weight 1 count as one of weight 2

@@ -227,8 +227,8 @@ def _as_pixels(result: Any, n_channels: int) -> np.ndarray:
         # normalized.
         if not -0.25 <= low <= high <= 1.25:
             refuse(
-                f"values from {low:.3g} to {high:.3g} instead. Remove any normalization from augment: images are "
-                "normalized afterwards"
+                f"values from {low:.3g} to {high:.3g} instead. Scale floats to 0-1, and remove any normalization from "
+                "augment, because images are normalized afterwards"
             )
         values = np.rint(np.clip(values, 0, 1) * 255).astype(np.uint8)
     if values.dtype != np.uint8:

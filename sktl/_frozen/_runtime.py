@@ -39,7 +39,7 @@ class Runtime:
     Parameters
     ----------
     engine : {"auto", "torch", "onnxruntime"}, default="auto"
-        What runs the network.
+        Engine that runs the network.
     precision : {"float32", "bfloat16", "float16"}, default="float32"
         Floating-point precision of the network.
     batch_size : int or "auto", default="auto"

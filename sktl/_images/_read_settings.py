@@ -40,7 +40,7 @@ class ReadSettings:
     page : int, default=0
         Index of the image in a file with several pages or frames.
     reader : callable, "tifffile" or None, default=None
-        What reads the file. None uses Pillow, and tifffile for TIFF files that Pillow
+        Reader of the file. None uses Pillow, and tifffile for TIFF files that Pillow
         cannot read correctly.
     """
 

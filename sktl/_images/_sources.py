@@ -249,7 +249,7 @@ def _read_path(path: "str | bytes", name: str) -> bytes:
     except ImageError as error:
         raise ImageError(f"{name}: {error}") from None
     except IsADirectoryError:
-        raise ImageError(f"{name}: {folder_fault(path)}") from None
+        raise ImageError(f"{name}: the path {folder_fault(path)}") from None
     except (OSError, ValueError) as error:
         if (data := _from_base64(text)) is not None:
             return data

@@ -113,7 +113,7 @@ class ValidScore(Callback):
     """
 
     def on_train_begin(self, net, **kwargs):
-        """Evaluate the untrained network."""
+        """Evaluate the network before training."""
         if not net.history:  # a warm start continues the history, start included
             loss, score = judge(net)
             net.history.start = {"epoch": 0, "valid_loss": loss, "valid_score": score}
@@ -140,7 +140,7 @@ class ValidScore(Callback):
 class KeepBest(Callback):
     """Early stopping that restores the weights with the best validation loss.
 
-    The untrained network counts as epoch 0. If training only makes the loss worse, the
+    The initial weights count as epoch 0. If training only makes the loss worse, the
     initial weights are restored.
 
     Parameters
@@ -165,7 +165,7 @@ class KeepBest(Callback):
         """Evaluate the network before training."""
         self.best_loss_, self.best_epoch_, self.n_worse_ = float("inf"), len(net.history), 0
         self._weights = None
-        # `ValidScore` has evaluated the untrained network already.
+        # `ValidScore` has evaluated the initial weights already.
         start = None if net.history else getattr(net.history, "start", None)
         self._judge(net, start["valid_loss"] if start else judge(net)[0], self.best_epoch_)
 

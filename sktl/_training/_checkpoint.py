@@ -61,7 +61,7 @@ class Remember(Callback):
     Parameters
     ----------
     epoch : int
-        Number of epochs to train before the checkpoint; 0 is the untrained start.
+        Number of epochs to train before the checkpoint; 0 is the start.
 
     Attributes
     ----------

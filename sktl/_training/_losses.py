@@ -59,7 +59,7 @@ class ClassificationLoss(WeightedLoss):
     Parameters
     ----------
     label_smoothing : float, default=0.0
-        Share of each target that is spread evenly over all classes.
+        Fraction of each target that is spread evenly over all classes.
 
     References
     ----------

@@ -60,7 +60,7 @@ class ClassificationObjective(Objective):
     n_outputs : int
         Number of classes.
     label_smoothing : float
-        Share of each target that is spread evenly over all classes.
+        Fraction of each target that is spread evenly over all classes.
     """
 
     def __init__(self, n_outputs: int, label_smoothing: float):

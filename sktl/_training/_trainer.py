@@ -77,7 +77,7 @@ class Trainer:
         return net
 
     def start_head(self, net: TransferNet, data: TrainingData) -> None:
-        """Fit the last layer of the head to its inputs in the untrained network."""
+        """Fit the last layer of the head to its inputs before training."""
         head = net.module_.head
         linear = last_linear(head)
         if linear is None:
@@ -184,10 +184,9 @@ class Trainer:
         n_learning = n_stages - depth
         if not is_step and n_learning * every >= n_epochs > 0:
             warn(
-                f"unfreeze_every={every} unfreezes the last of the {n_learning} stages that "
-                f"freeze_depth={self.settings.freeze_depth!r} leaves trainable after {n_learning * every} epochs, but "
-                f"training ends after max_epochs={n_epochs}. Increase max_epochs, use a smaller unfreeze_every, or "
-                "freeze more stages.",
+                f"With unfreeze_every={every}, it takes {n_learning * every} epochs to unfreeze all {n_learning} "
+                f"stages that freeze_depth={self.settings.freeze_depth!r} leaves trainable, but training ends after "
+                f"max_epochs={n_epochs}. Increase max_epochs, use a smaller unfreeze_every, or freeze more stages.",
                 TrainingWarning,
             )
         return GradualUnfreezing(n_stages, depth, every, n_before=0 if is_step else len(net.history))

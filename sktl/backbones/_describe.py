@@ -42,7 +42,7 @@ def describe_backbone(
     Returns
     -------
     BackboneTable
-        Prints as a table; ``to_dict()`` and ``to_frame()`` return its columns.
+        Table of the stages. ``to_dict()`` and ``to_frame()`` return its columns.
 
     Raises
     ------

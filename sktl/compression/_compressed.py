@@ -95,8 +95,8 @@ class CompressedClassifier(
         sample_weight : array-like of shape (n_samples,), default=None
             Weights of the rows. A weight of zero leaves a row out.
         X_val : array-like of images, default=None
-            Images on which to evaluate after each epoch, instead of holding out a share
-            of ``X``.
+            Images on which to evaluate after each epoch, instead of holding out a
+            fraction of ``X``.
         y_val : array-like of shape (n_samples_val,), default=None
             Labels of ``X_val``.
         sample_weight_val : array-like of shape (n_samples_val,), default=None

@@ -48,9 +48,9 @@ class PrunedClassifier(CompressedClassifier):
         Whether to prune single weights or whole convolution filters. ``"filter"``
         requires the package torch-pruning.
     unit : {"count", "macs"}, default="count"
-        What ``amount`` is a share of: the number of weights or filters (``"count"``),
-        or the multiply-accumulates (``"macs"``, for filters only). Pruning half of all
-        filters leaves about a quarter of the multiply-accumulates.
+        Quantity that ``amount`` is a share of: the number of weights or filters
+        (``"count"``), or the multiply-accumulates (``"macs"``, for filters only).
+        Pruning half of all filters leaves about a quarter of the multiply-accumulates.
     criterion : {"magnitude", "taylor", "random"}, default="magnitude"
         Importance of a weight; the least important ones are pruned. ``"magnitude"``
         uses the size of the weight [1]_, ``"taylor"`` the change of the loss without

@@ -1,4 +1,4 @@
-"""Image files as a table ``X`` and labels ``y``, and finding unreadable images."""
+"""Utilities to load folders of images and to find unreadable images."""
 
 from sktl.datasets._find_unreadable import find_unreadable_images
 from sktl.datasets._folder import load_image_folder

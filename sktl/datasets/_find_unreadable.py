@@ -87,17 +87,18 @@ class _ImageTableChecker(Estimator):
 def find_unreadable_images(X, *, in_channels=3, image_shape=None, channels="auto", n_jobs=None, verbose=0):
     """Find images that cannot be read, with their positions, paths and reasons.
 
-    Each image is read and decoded as by an estimator, and then discarded.
+    Each image is read and decoded as an estimator would do it, and is not kept in
+    memory.
 
     Read more in the :doc:`user guide </images>`.
 
     Parameters
     ----------
     X : array-like of images
-        Paths, images, a batch array or rows of pixels, or what an
-        `sktl.preprocessing.ImageReader` returns; see the user guide.
+        Paths, images, a batch array or rows of pixels, or the output of an
+        `sktl.preprocessing.ImageReader`; see the user guide.
     in_channels : int, default=3
-        Number of channels of the network's input.
+        Number of channels of the images, as in the estimator that will use them.
     image_shape : tuple of (height, width) or (height, width, channels), default=None
         Shape of each image if ``X`` holds flat rows of pixels.
     channels : {"auto", "first", "last"}, default="auto"
@@ -122,12 +123,12 @@ def find_unreadable_images(X, *, in_channels=3, image_shape=None, channels="auto
 
     See Also
     --------
-    sktl.preprocessing.ImageReader : Read other formats.
+    sktl.preprocessing.ImageReader : Configure how image files are read.
 
     Notes
     -----
-    Estimators with ``on_error="nan"`` leave these images out of `fit`. Use this
-    function to list them in advance.
+    Estimators with ``on_error="nan"`` leave unreadable images out of `fit`. Use this
+    function to find them in advance, or to repair them.
 
     Examples
     --------

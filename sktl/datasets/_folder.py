@@ -58,8 +58,9 @@ def load_image_folder(path, *, as_frame="auto", return_X_y=False, extensions=Non
                     3.png
                 4.png
 
-    The class of an image is the name of its top-level subfolder, at any depth. The
-    images are not read here; estimators read each file when they need it.
+    The class of an image is the name of the top-level subfolder that contains it, at
+    any depth. The images are not read here; estimators read each file when they need
+    it.
 
     A folder with images but without class folders is loaded as unlabeled data, with the
     target ``None``.
@@ -78,9 +79,9 @@ def load_image_folder(path, *, as_frame="auto", return_X_y=False, extensions=Non
         If True, return ``(data, target)`` instead of a Bunch.
     extensions : list of str or tuple of str, default=None
         Extensions of the files to load, such as ``[".dcm"]``, ignoring case. ``["*"]``
-        loads every file. If None, the extensions of the image formats that Pillow reads
-        (``.jpg``, ``.png``, ``.tif``, ``.webp`` and more), also with a plugin
-        (``.heic``, ``.heif``, ``.jxl``). Set it for files that are read by an
+        loads every file. If None, files are loaded if Pillow can read their format
+        (``.jpg``, ``.png``, ``.tif``, ``.webp`` and more), including formats that need
+        a plugin (``.heic``, ``.heif``, ``.jxl``). Set it for files that are read by an
         `sktl.preprocessing.ImageReader`.
 
     Returns

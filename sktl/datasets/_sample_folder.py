@@ -49,7 +49,7 @@ def make_image_folder(path, *, n_samples=120, size=(32, 64), labeled=True, rando
     path : str or path-like
         Folder to create. It may exist if it is empty.
     n_samples : int, default=120
-        Number of images. The classes have the same number of images, up to one.
+        Number of images. The class sizes differ by at most one image.
     size : tuple of (int, int), default=(32, 64)
         Smallest and largest side of the crops, in pixels, from 1 to 85. Small crops are
         harder to classify.
@@ -67,7 +67,7 @@ def make_image_folder(path, *, n_samples=120, size=(32, 64), labeled=True, rando
     Raises
     ------
     InputError
-        If the folder exists and is not empty, or if ``size`` is not such a pair.
+        If the folder exists and is not empty, or if ``size`` is invalid.
 
     See Also
     --------
@@ -90,7 +90,7 @@ def make_image_folder(path, *, n_samples=120, size=(32, 64), labeled=True, rando
     """
     folder = Path(path).expanduser()
     if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
-        raise InputError(f"path={str(path)!r} must be an empty folder or a new one. Choose another path.")
+        raise InputError(f"The 'path' parameter must be a new or empty folder. Got {str(path)!r} instead.")
     if (
         len(size) != 2
         or not all(isinstance(side, Integral) for side in size)

@@ -42,7 +42,8 @@ class DistilledClassifier(DistilledEstimator, NetworkClassifier):
         Weights of a backbone given by name. ``"default"`` takes the best published
         ones, a string such as ``"IMAGENET1K_V1"`` takes published weights by name, a
         path loads a local state dict (``.safetensors``, ``.pt``, ``.ckpt``, ...), and
-        None initializes the network at random.
+        None initializes the network at random. For your own network, ``"default"`` and
+        None keep its weights, and a path is loaded into the copy.
     knowledge : str or dict of str to float, default="response"
         Kind of knowledge to transfer from the teacher, or a dict from kind to weight to
         combine several. ``"response"`` compares softened predictions [1]_.
@@ -65,8 +66,8 @@ class DistilledClassifier(DistilledEstimator, NetworkClassifier):
         Number of stages to freeze, counted from the input. 0 trains all stages, a
         negative number counts from the end (-1 freezes all but the last stage),
         ``"all"`` trains only the head, and the name of a stage freezes up to and
-        including it. Frozen stages run once per image and are bit-identical after
-        `fit`.
+        including it. Frozen stages run once per image, in evaluation mode, and are not
+        changed by `fit`.
     max_epochs : int, default=10
         Number of passes over the training images.
     lr : float, default=0.0005
@@ -76,7 +77,8 @@ class DistilledClassifier(DistilledEstimator, NetworkClassifier):
         with the one before it, since batch normalization needs at least two.
     class_weight : dict, "balanced" or None, default=None
         Weights of the classes as a dict from label to weight. ``"balanced"`` weights
-        each class inversely to its frequency. They multiply ``sample_weight``.
+        each class inversely to its frequency. Class weights are multiplied with
+        ``sample_weight``.
     augment : {"flip", "crop_flip", "trivial", "randaugment"} or callable, default=None
         Random data augmentation, different in each epoch: the name of a recipe, or a
         callable such as a transform from `torchvision.transforms.v2` that is called
@@ -85,8 +87,8 @@ class DistilledClassifier(DistilledEstimator, NetworkClassifier):
     early_stopping : bool, default=False
         Whether to stop training when the validation loss has not improved for
         ``n_iter_no_change`` epochs. The validation rows are ``X_val`` passed to `fit`,
-        or a share of ``X`` that is held out. The weights with the best validation loss
-        are restored; the untrained start counts as epoch 0.
+        or a fraction of ``X`` that is held out. The weights with the best validation
+        loss are restored; the initial weights count as epoch 0.
     beta : float, default=8.0
         Weight of the other classes relative to the target class in ``"decoupled"``.
         Ignored for other kinds of ``knowledge``.
@@ -102,7 +104,7 @@ class DistilledClassifier(DistilledEstimator, NetworkClassifier):
         teacher alone. NaN stands for all missing values, including None and pandas.NA.
         If None, all images are labeled.
     validation_fraction : float, default=0.1
-        Share of the rows to hold out for validation. Only used if
+        Fraction of the rows to hold out for validation. Only used if
         ``early_stopping=True`` and no ``X_val`` is passed.
     n_iter_no_change : int, default=5
         Number of epochs without improvement after which training stops. Only used if
@@ -125,8 +127,8 @@ class DistilledClassifier(DistilledEstimator, NetworkClassifier):
         Weight decay (L2 regularization) of the optimizer. It is not applied to
         normalization layers and biases.
     label_smoothing : float, default=0.0
-        Amount of label smoothing: the share of each target that is spread evenly over
-        all classes.
+        Amount of label smoothing: the fraction of each target that is spread evenly
+        over all classes.
     head : "linear", tuple of int or Module, default="linear"
         Layers that replace the pretrained classifier: ``"linear"`` for one linear
         layer, a tuple for hidden layers of these widths with ReLU followed by a linear
@@ -134,9 +136,9 @@ class DistilledClassifier(DistilledEstimator, NetworkClassifier):
         (n_samples, n_features) to outputs of shape (n_samples, n_classes).
     head_init : {"probe", "random"}, default="probe"
         How the last layer of the head is initialized. ``"probe"`` fits a logistic
-        regression to the features of the untrained network, so that the first training
-        steps do not distort the pretrained features [7]_; ``"random"`` draws random
-        weights.
+        regression to the features of the network before training, so that the first
+        training steps do not distort the pretrained features [7]_; ``"random"`` draws
+        random weights.
     pooling : {"avg", "max", "gem", "flatten", "cls"}, default="avg"
         How the output of the last stage is pooled before the head, as in
         `sktl.PretrainedFeatureExtractor`.
@@ -164,7 +166,8 @@ class DistilledClassifier(DistilledEstimator, NetworkClassifier):
         above.
     in_channels : int, default=3
         Number of channels of the network's input: 3 for color, 1 for grayscale, more
-        for multispectral images.
+        for multispectral images. The first convolution is adapted if the pretrained
+        network has another number.
     image_shape : tuple of (height, width) or (height, width, channels), default=None
         Shape of each image if ``X`` holds flat rows of pixels. If None, the images are
         assumed to be square, with one or three channels. Ignored for other kinds of
@@ -187,8 +190,8 @@ class DistilledClassifier(DistilledEstimator, NetworkClassifier):
         runs. None keeps nothing, even during `fit`: the frozen stages then run again in
         each epoch.
     engine : {"auto", "torch", "onnxruntime"}, default="auto"
-        What runs the frozen stages. ``"auto"`` picks the fastest available one for the
-        number of images.
+        Engine that runs the frozen stages. ``"auto"`` picks the fastest available one
+        for the number of images.
     precision : {"float32", "bfloat16", "float16"}, default="float32"
         Floating-point precision of the frozen stages. Lower precision is faster on
         hardware that supports it and rounds the result.
@@ -233,7 +236,7 @@ class DistilledClassifier(DistilledEstimator, NetworkClassifier):
     n_iter_ : int
         Number of epochs that were trained.
     best_epoch_ : int
-        The epoch whose weights were kept; 0 is the untrained start.
+        The epoch whose weights were kept; 0 means the initial weights.
     image_column_ : str or int
         The column of ``X`` that holds the images. The student reads only this column,
         while the teacher receives the whole table. Only defined if ``X`` is a table of
@@ -465,8 +468,8 @@ class DistilledClassifier(DistilledEstimator, NetworkClassifier):
             learned from the teacher alone. If None, the classes in ``y`` are used, or
             those of the teacher if ``y`` has no labels.
         X_val : array-like of images, default=None
-            Images on which to evaluate after each epoch, instead of holding out a share
-            of ``X``.
+            Images on which to evaluate after each epoch, instead of holding out a
+            fraction of ``X``.
         y_val : array-like, default=None
             Labels of ``X_val``.
         sample_weight_val : array-like of shape (n_samples_val,), default=None

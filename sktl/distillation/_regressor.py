@@ -38,7 +38,8 @@ class DistilledRegressor(DistilledEstimator, NetworkRegressor):
         Weights of a backbone given by name. ``"default"`` takes the best published
         ones, a string such as ``"IMAGENET1K_V1"`` takes published weights by name, a
         path loads a local state dict (``.safetensors``, ``.pt``, ``.ckpt``, ...), and
-        None initializes the network at random.
+        None initializes the network at random. For your own network, ``"default"`` and
+        None keep its weights, and a path is loaded into the copy.
     knowledge : str or dict of str to float, default="response"
         Kind of knowledge to transfer from the teacher, or a dict from kind to weight to
         combine several. ``"response"`` compares predictions. ``"feature"`` compares
@@ -55,8 +56,8 @@ class DistilledRegressor(DistilledEstimator, NetworkRegressor):
         Number of stages to freeze, counted from the input. 0 trains all stages, a
         negative number counts from the end (-1 freezes all but the last stage),
         ``"all"`` trains only the head, and the name of a stage freezes up to and
-        including it. Frozen stages run once per image and are bit-identical after
-        `fit`.
+        including it. Frozen stages run once per image, in evaluation mode, and are not
+        changed by `fit`.
     max_epochs : int, default=10
         Number of passes over the training images.
     lr : float, default=0.0005
@@ -72,8 +73,8 @@ class DistilledRegressor(DistilledEstimator, NetworkRegressor):
     early_stopping : bool, default=False
         Whether to stop training when the validation loss has not improved for
         ``n_iter_no_change`` epochs. The validation rows are ``X_val`` passed to `fit`,
-        or a share of ``X`` that is held out. The weights with the best validation loss
-        are restored; the untrained start counts as epoch 0.
+        or a fraction of ``X`` that is held out. The weights with the best validation
+        loss are restored; the initial weights count as epoch 0.
     layers : "auto" or list of (str, str), default="auto"
         Pairs of layers to compare for ``"feature"`` and ``"attention"``: the name of a
         stage or layer of the teacher and that of a stage or layer of the student.
@@ -86,7 +87,7 @@ class DistilledRegressor(DistilledEstimator, NetworkRegressor):
         teacher alone. If there are several targets, an image may lack some of them. If
         None, all targets are known.
     validation_fraction : float, default=0.1
-        Share of the rows to hold out for validation. Only used if
+        Fraction of the rows to hold out for validation. Only used if
         ``early_stopping=True`` and no ``X_val`` is passed.
     n_iter_no_change : int, default=5
         Number of epochs without improvement after which training stops. Only used if
@@ -115,9 +116,9 @@ class DistilledRegressor(DistilledEstimator, NetworkRegressor):
         (n_samples, n_features) to outputs of shape (n_samples, n_targets).
     head_init : {"probe", "random"}, default="probe"
         How the last layer of the head is initialized. ``"probe"`` fits a ridge
-        regression to the features of the untrained network, so that the first training
-        steps do not distort the pretrained features [5]_; ``"random"`` draws random
-        weights.
+        regression to the features of the network before training, so that the first
+        training steps do not distort the pretrained features [5]_; ``"random"`` draws
+        random weights.
     pooling : {"avg", "max", "gem", "flatten", "cls"}, default="avg"
         How the output of the last stage is pooled before the head, as in
         `sktl.PretrainedFeatureExtractor`.
@@ -145,7 +146,8 @@ class DistilledRegressor(DistilledEstimator, NetworkRegressor):
         above.
     in_channels : int, default=3
         Number of channels of the network's input: 3 for color, 1 for grayscale, more
-        for multispectral images.
+        for multispectral images. The first convolution is adapted if the pretrained
+        network has another number.
     image_shape : tuple of (height, width) or (height, width, channels), default=None
         Shape of each image if ``X`` holds flat rows of pixels. If None, the images are
         assumed to be square, with one or three channels. Ignored for other kinds of
@@ -167,8 +169,8 @@ class DistilledRegressor(DistilledEstimator, NetworkRegressor):
         runs. None keeps nothing, even during `fit`: the frozen stages then run again in
         each epoch.
     engine : {"auto", "torch", "onnxruntime"}, default="auto"
-        What runs the frozen stages. ``"auto"`` picks the fastest available one for the
-        number of images.
+        Engine that runs the frozen stages. ``"auto"`` picks the fastest available one
+        for the number of images.
     precision : {"float32", "bfloat16", "float16"}, default="float32"
         Floating-point precision of the frozen stages. Lower precision is faster on
         hardware that supports it and rounds the result.
@@ -208,7 +210,7 @@ class DistilledRegressor(DistilledEstimator, NetworkRegressor):
     n_iter_ : int
         Number of epochs that were trained.
     best_epoch_ : int
-        The epoch whose weights were kept; 0 is the untrained start.
+        The epoch whose weights were kept; 0 means the initial weights.
     image_column_ : str or int
         The column of ``X`` that holds the images. The student reads only this column,
         while the teacher receives the whole table. Only defined if ``X`` is a table of
@@ -410,8 +412,8 @@ class DistilledRegressor(DistilledEstimator, NetworkRegressor):
             Weights of the rows. A weight of zero leaves a row out. They are also passed
             to a teacher that takes ``sample_weight``.
         X_val : array-like of images, default=None
-            Images on which to evaluate after each epoch, instead of holding out a share
-            of ``X``.
+            Images on which to evaluate after each epoch, instead of holding out a
+            fraction of ``X``.
         y_val : array-like, default=None
             Targets of ``X_val``.
         sample_weight_val : array-like of shape (n_samples_val,), default=None

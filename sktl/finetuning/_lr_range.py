@@ -74,7 +74,7 @@ def lr_range_test(estimator, X, y, *, sample_weight=None, lr_min=1e-6, lr_max=1.
     Parameters
     ----------
     estimator : FineTunedClassifier or FineTunedRegressor
-        The estimator whose ``lr`` to choose, fitted or not. The test ignores its
+        The estimator for which to choose ``lr``, fitted or not. The test ignores its
         ``lr``, ``lr_schedule``, ``max_epochs``, ``early_stopping``, ``unfreeze_every``
         and callbacks. All other parameters are used; the result depends most on
         ``batch_size``.
@@ -94,7 +94,8 @@ def lr_range_test(estimator, X, y, *, sample_weight=None, lr_min=1e-6, lr_max=1.
     Returns
     -------
     LRRangeTest
-        The arrays ``lr``, ``loss`` and ``smoothed_loss``, and the ``suggestion``.
+        Object with the arrays ``lr``, ``loss`` and ``smoothed_loss``, and the
+        ``suggestion``.
 
     Raises
     ------
@@ -216,9 +217,8 @@ class _RisingRate(Callback):
         self.losses_.append(loss.item())
         n_steps = len(self.losses_)
         self._total = _DECAY * self._total + (1 - _DECAY) * self.losses_[-1]
-        mean = self._total / (
-            1 - _DECAY**n_steps
-        )  # without this correction, the first means would be biased towards zero
+        # Without this correction, the first means would be biased towards zero.
+        mean = self._total / (1 - _DECAY**n_steps)
         if n_steps >= _WARM_UP:
             self._smallest = min(self._smallest, mean)
         if n_steps == len(self.rates) or mean > _EXPLODED * self._smallest:

@@ -25,13 +25,13 @@ class TrainingCurveDisplay:
     valid_score : array-like of shape (n_epochs,), default=None
         Validation score of each epoch.
     best_epoch : int, default=None
-        The epoch whose weights were kept; 0 is the untrained start.
+        The epoch whose weights were kept; 0 means the initial weights.
     score_name : str, default="score"
         Name of the score.
     start_loss : float, default=None
-        Validation loss of the untrained start, drawn as epoch 0.
+        Validation loss of the initial weights, drawn as epoch 0.
     start_score : float, default=None
-        Validation score of the untrained start.
+        Validation score of the initial weights.
 
     Attributes
     ----------
@@ -123,10 +123,10 @@ class TrainingCurveDisplay:
         ----------
         history : skorch.history.History or list of dict
             One row per epoch with ``train_loss`` and, optionally, ``valid_loss`` and
-            ``valid_score``. The values of the untrained start are read from the
+            ``valid_score``. The values of the initial weights are read from the
             attribute ``start`` of the ``history_`` of an sktl estimator.
         best_epoch : int, default=None
-            The epoch whose weights were kept; 0 is the untrained start.
+            The epoch whose weights were kept; 0 means the initial weights.
         score_name : str, default="score"
             Name of the score.
         ax : matplotlib Axes, or array-like of two, default=None
@@ -219,5 +219,5 @@ class TrainingCurveDisplay:
         ax.xaxis.get_major_locator().set_params(integer=True, min_n_ticks=1)
         ax.grid(alpha=0.3)
         if self.best_epoch is not None and self.valid_loss is not None:
-            kept = f"epoch {self.best_epoch}" if self.best_epoch else "untrained start"
+            kept = f"epoch {self.best_epoch}" if self.best_epoch else "initial weights"
             ax.axvline(self.best_epoch, color=MUTED, linestyle="--", linewidth=1, zorder=0, label=f"kept: {kept}")

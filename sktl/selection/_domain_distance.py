@@ -127,9 +127,10 @@ def domain_distance(
         Weights of a backbone given by name. ``"default"`` takes the best published
         ones, a string such as ``"IMAGENET1K_V1"`` takes published weights by name, a
         path loads a local state dict (``.safetensors``, ``.pt``, ``.ckpt``, ...), and
-        None initializes the network at random. This parameter and those down to
-        ``n_jobs`` cannot be set if ``backbone`` is an estimator, whose own settings are
-        used.
+        None initializes the network at random. For your own network, ``"default"`` and
+        None keep its weights, and a path is loaded into the copy. This parameter and
+        those down to ``n_jobs`` cannot be set if ``backbone`` is an estimator, whose
+        own settings are used.
     in_channels : int, default=3
         Number of channels of the network's input.
     image_shape : tuple of (height, width) or (height, width, channels), default=None
@@ -140,7 +141,7 @@ def domain_distance(
         Size, crop, interpolation, mean and standard deviation used to prepare the
         images. None uses the preprocessing of the weights.
     engine : {"auto", "torch", "onnxruntime"}, default="auto"
-        What runs the network.
+        Engine that runs the network.
     precision : {"float32", "bfloat16", "float16"}, default="float32"
         Floating-point precision of the network.
     batch_size : int or "auto", default="auto"

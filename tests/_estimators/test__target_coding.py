@@ -80,9 +80,9 @@ def test_weights_of_classes():
 @pytest.mark.parametrize(
     ("class_weight", "says"),
     [
-        ({"a": -1.0}, "must map labels to finite weights of at least 0. Got 'a': -1.0 instead"),
-        ({"a": "much"}, "Got 'a': 'much' instead"),
-        ({"b": float("inf")}, "Got 'b': inf instead"),
+        ({"a": -1.0}, "must map labels to finite weights of at least 0. Got {'a': -1.0} instead"),
+        ({"a": "much"}, "Got {'a': 'much'} instead"),
+        ({"b": float("inf")}, "Got {'b': inf} instead"),
         (
             {"a": 0, "b": 0},
             "must be at least 0 for each class, and positive for at least one class in y. Got {'a': 0, 'b': 0}",

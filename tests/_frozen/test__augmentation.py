@@ -218,7 +218,10 @@ def test_floats_that_overshoot_are_clipped():
         (torch.zeros(3, 0, 5, dtype=torch.uint8), r"of shape \(3, 0, 5\)"),
         (torch.zeros(3, 5, 5, dtype=torch.int64), "dtype int64"),
         (torch.full((3, 5, 5), 200.0), "Got values from 200 to 200 instead"),
-        (torch.linspace(-2, 2, 75).reshape(3, 5, 5), "from -2 to 2 instead. Remove any normalization"),
+        (
+            torch.linspace(-2, 2, 75).reshape(3, 5, 5),
+            "from -2 to 2 instead. Scale floats to 0-1, and remove any normalization",
+        ),
         (torch.full((3, 5, 5), torch.nan), "values from nan to nan"),
         (Image.new("L", (5, 5)), "PIL image of mode 'L'"),
         (Image.new("RGBA", (5, 5)), "PIL image of mode 'RGBA'"),

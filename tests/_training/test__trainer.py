@@ -341,7 +341,8 @@ def test_unfreezing_that_comes_to_no_end_is_warned_of(make, tiny):
     settings = QUICK.but(unfreeze_every=1, freeze_depth=1)
     trainer, data = make(1, settings)
     said = (
-        "last of the 2 stages that freeze_depth=1 leaves trainable after 2 epochs, but training ends after max_epochs=2"
+        "^With unfreeze_every=1, it takes 2 epochs to unfreeze all 2 stages that freeze_depth=1 leaves trainable, but "
+        "training ends after max_epochs=2"
     )
     net = trainer.build(tiny, data)
     with pytest.warns(TrainingWarning, match=said):

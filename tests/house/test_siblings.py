@@ -71,7 +71,7 @@ NUMBERED = {
 BY_KIND_OF_TRAINING = {
     **NUMBERED,
     "freeze_depth": r"^Number of stages to freeze, counted from the input\. .* "
-    r"Frozen stages run once per image and are bit-identical after `fit`\.$",
+    r"Frozen stages run once per image, in evaluation mode, and are not changed by `fit`\.$",
     "lr_schedule": r"^Schedule of all learning rates over the epochs of `fit`\.",
 }
 # Classes and logits, or targets and numbers.

@@ -35,7 +35,7 @@ def test_the_untouched_start_is_what_was_kept(digits):
     model = FineTunedClassifier(**settings).fit(X[:40], y[:40], X_val=X[40:], y_val=y[40:])
     display = TrainingCurveDisplay.from_estimator(model)
     assert display.best_epoch == 0
-    assert legend(display.ax_)[-1] == "kept: untrained start"
+    assert legend(display.ax_)[-1] == "kept: initial weights"
     loss, score = (line.get_ydata() for line in display.lines_[1:])
     assert loss[0] == min(loss)
     assert score[0] == pytest.approx(model.score(X[40:], y[40:]))
@@ -65,7 +65,7 @@ def test_a_history_with_gaps():
     display = TrainingCurveDisplay.from_history(history, best_epoch=0, ax=ax, line_kw={"marker": "x"})
     assert display.ax_ is ax
     np.testing.assert_array_equal(display.valid_loss, [np.nan, 3.0])
-    assert legend(ax) == ["training", "validation", "kept: untrained start"]
+    assert legend(ax) == ["training", "validation", "kept: initial weights"]
     assert ax.lines[-1].get_xdata() == [0, 0]
     assert display.lines_[0].get_marker() == "x"
 
