@@ -198,9 +198,10 @@ class TrainingCurveDisplay:
             if any(name in epoch for epoch in history)
         }
         if "train_loss" not in columns:
+            came = f"{len(history)} epochs without a 'train_loss'" if len(history) else "an empty history"
             raise InputError(
-                "The history must have at least one epoch, and a 'train_loss' in the epochs. Got "
-                f"{len(history)} epochs without a 'train_loss' instead."
+                f"The history must have at least one epoch with a 'train_loss'. Got {came} instead. Fit the estimator "
+                "with max_epochs of at least 1."
             )
         start = getattr(history, "start", {})
         start = {f"start_{name}": start.get(f"valid_{name}") for name in ("loss", "score")}

@@ -82,5 +82,7 @@ def test_nothing_to_draw(digits):
     """An estimator that was not fitted, or not trained at all, is an error that says so."""
     with pytest.raises(NotFittedError):
         TrainingCurveDisplay.from_estimator(FineTunedClassifier())
-    with pytest.raises(ValueError, match=r"^The history must have epochs with a train_loss\. Got "):
+    with pytest.raises(
+        ValueError, match=r"^The history must have at least one epoch with a .* Got an empty history instead\. Fit "
+    ):
         TrainingCurveDisplay.from_estimator(FineTunedClassifier(max_epochs=0).fit(*digits))
