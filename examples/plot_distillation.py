@@ -72,12 +72,15 @@ for name, students in {"without teacher": alone, "distilled": distilled}.items()
     print(f"{name:18s} {np.mean(scores):.3f}  (from {min(scores):.3f} to {max(scores):.3f})")
 
 # %%
+# The distilled students are as accurate as the teacher and almost three points better
+# than the same network without a teacher.
+#
 # Accuracy, size and time
 # -----------------------
 #
-# The display compares the teacher, the distilled student and the student that was
-# trained without a teacher. Both students are the same network, so the difference of
-# their times is noise.
+# The display compares the teacher, the distilled student and the student without a
+# teacher. Both students are the same network, so the difference of their times is
+# noise.
 
 DistillationDisplay.from_estimator(distilled[0], X_test, y_test, alone=alone[0], n_repeats=20)
 plt.show()
@@ -160,11 +163,13 @@ ax.plot(biases, recall_others, label="other digits")
 ax.axvline(biases[chosen], color="0.6", linestyle="--", linewidth=1)
 ax.annotate("a tenth classified as 3", (biases[chosen], 0.03), (5, 0), textcoords="offset points", fontsize=9)
 ax.set(xlabel="increase of the bias of class 3", ylabel="recall", ylim=(0, 1.03), xlim=(0, 10))
-ax.legend(loc="lower right")
+ax.legend(loc="center right")
 plt.show()
 
 # %%
-# A student that is trained on labels alone would never predict a 3.
+# With this bias, the student finds all images of a 3 in the test set, and the recall of
+# the other digits is hardly lower. A student that is trained on labels alone would
+# never predict a 3.
 #
 # The user guide describes other kinds of knowledge and how to start:
 # :doc:`/distillation`.

