@@ -112,8 +112,8 @@ plt.show()
 
 # %%
 # The network loses less accuracy if the smallest weights are removed instead of random
-# weights. Fine-tuning recovers about one point if 10 % of the weights remain, and nothing
-# if 2 % remain.
+# weights. Fine-tuning recovers about one point if 10 % of the weights remain, and
+# nothing if 2 % remain.
 #
 # Accuracy of each class
 # ----------------------

@@ -84,9 +84,9 @@ for ticket in ("winning", "random_init", "random_mask"):
     print(f"  {ticket:11s} {np.mean(last):.3f}  (from {min(last):.3f} to {max(last):.3f})")
 
 # %%
-# With 3.5 % of the weights, the winning tickets are less than two points below the full
-# network. Networks with the same connections and other initial weights lose about six
-# points, and networks with random connections lose more than twice as much.
+# With 3.5 % of the weights, the winning tickets are less than two points below the
+# dense network. Networks with the same connections and other initial weights lose about
+# six points, and networks with random connections lose more than twice as much.
 #
 # Connections of the tickets
 # --------------------------
