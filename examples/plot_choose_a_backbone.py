@@ -108,7 +108,7 @@ plt.show()
 name, layer = ranking["backbone"][0], ranking["layer"][0]
 fig, ax = plt.subplots(figsize=(7.5, 5.2), layout="constrained")
 EmbeddingDisplay.from_estimator(
-    candidates[name], X_test, y_test, layer=layer, method="tsne", max_thumbnails=100, thumbnail_size=24, ax=ax
+    candidates[name], X_test, y_test, layer=layer, method="tsne", max_thumbnails=100, thumbnail_size=30, ax=ax
 )
 ax.set_title(f"{name}, {layer}: accuracy {accuracy[name, layer]:.2f}")
 plt.show()

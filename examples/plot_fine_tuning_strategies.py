@@ -82,7 +82,7 @@ ax.bar_label(
     bars, [f"{time:.1f} s, accuracy {score:.3f}" for time, score in zip(seconds, scores, strict=True)], padding=4
 )
 ax.set(xlabel="training time (s)")
-ax.margins(x=0.3)
+ax.margins(x=0.4)
 ax.invert_yaxis()
 plt.show()
 

@@ -41,14 +41,15 @@ df["angle"] = df["target"].map(mean_angle) + rng.normal(scale=10, size=len(df))
 df.sample(4, random_state=0).assign(image=lambda table: table["image"].str[-15:]).round(1)
 
 # %%
-# The figure shows every fourth image at its angle. Neither the image nor the angle
+# The figure shows every third image at its angle. Neither the image nor the angle
 # determines the class.
 
-fig, ax = plt.subplots(figsize=(6.5, 4.2), layout="constrained")
+fig, ax = plt.subplots(figsize=(6.5, 4.5), layout="constrained")
 for column, label in enumerate(mean_angle):
-    for path, angle in df.loc[df["target"] == label, ["image", "angle"]].iloc[::4].to_numpy():
-        thumbnail = OffsetImage(plt.imread(path), zoom=200 / len(plt.imread(path)) / 9)
-        ax.add_artist(AnnotationBbox(thumbnail, (column + rng.uniform(-0.25, 0.25), angle), frameon=False))
+    for path, angle in df.loc[df["target"] == label, ["image", "angle"]].iloc[::3].to_numpy():
+        image = plt.imread(path)
+        thumbnail = OffsetImage(image, zoom=36 / len(image))
+        ax.add_artist(AnnotationBbox(thumbnail, (column + rng.uniform(-0.3, 0.3), angle), frameon=False))
 ax.set(xlim=(-0.5, 5.5), ylim=(-72, 82), ylabel="angle (degrees)")
 ax.set_xticks(range(6), list(mean_angle))
 plt.show()

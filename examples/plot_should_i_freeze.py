@@ -128,7 +128,6 @@ for kind, (X, X_test, y, y_test) in problems.items():
 # %%
 # A ring marks the recommended strategy.
 
-# sphinx_gallery_thumbnail_number = 2
 fig, axes = plt.subplots(1, 2, figsize=(8.5, 3.4), layout="constrained", sharey=True)
 for ax, kind in zip(axes, problems, strict=True):
     for amount, color, offset in [("few", "C1", 10), ("many", "C0", -16)]:
@@ -186,6 +185,7 @@ for kind, (X, _, y, _) in problems.items():
 X, X_test, y, y_test = problems["near: crops"]
 model = FineTunedClassifier(max_epochs=3, random_state=0, **advice["near: crops", "many"].params).fit(X, y)
 is_wrong = model.predict(X_test) != y_test
+# sphinx_gallery_thumbnail_number = 3
 GradCAMDisplay.from_estimator(model, X_test[is_wrong], y=y_test[is_wrong], n_photos=6)
 plt.show()
 
