@@ -48,7 +48,7 @@ fig, ax = plt.subplots(figsize=(6.5, 4.5), layout="constrained")
 for column, label in enumerate(mean_angle):
     for path, angle in df.loc[df["target"] == label, ["image", "angle"]].iloc[::3].to_numpy():
         image = plt.imread(path)
-        thumbnail = OffsetImage(image, zoom=36 / len(image))
+        thumbnail = OffsetImage(image, zoom=28 / len(image))
         ax.add_artist(AnnotationBbox(thumbnail, (column + rng.uniform(-0.3, 0.3), angle), frameon=False))
 ax.set(xlim=(-0.5, 5.5), ylim=(-72, 82), ylabel="angle (degrees)")
 ax.set_xticks(range(6), list(mean_angle))
