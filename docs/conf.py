@@ -59,6 +59,7 @@ sphinx_gallery_conf = {
     "backreferences_dir": "generated/backreferences",  # the pages of the reference show the examples that use them
     "doc_module": ("sktl",),
     "inspect_global_variables": False,
+    "remove_config_comments": True,
 }
 
 # Prompts and outputs are not copied.
