@@ -77,7 +77,9 @@ def test_classes_of_one_row(draw, make, table):
     X, y = table
     _, first = np.unique(y, return_index=True)
     lottery = draw(make(max_epochs=1, early_stopping=False), n_rounds=1, controls=False)
-    with pytest.raises(InputError, match=r"^LotteryTicketClassifier needs a class.*X_val and y_val\.$") as caught:
+    with pytest.raises(
+        InputError, match=r"^LotteryTicketClassifier holds out .* needs a class.*X_val and y_val\.$"
+    ) as caught:
         lottery.fit(X[first], y[first])
     assert "early_stopping" not in str(caught.value)
     lottery.fit(X[first], y[first], X_val=X[:12], y_val=y[:12])

@@ -40,8 +40,10 @@ def test_a_warm_start_unfreezes_from_the_head_on(digits, make):
 def test_stages_whose_turn_never_comes(digits, make, every, n_epochs):
     """A fit that ends before freeze_depth is reached says so; one more epoch, none at all or a step say nothing."""
     model = make(freeze_depth=-2, unfreeze_every=every, max_epochs=n_epochs)
-    says = rf"unfreeze_every={every} takes {2 * every} epochs.*max_epochs={n_epochs}"
-    with pytest.warns(TrainingWarning, match=says):
+    message = (
+        rf"^unfreeze_every={every} unfreezes the last of the 2 stages .* after {2 * every} epochs, but training ends "
+    )
+    with pytest.warns(TrainingWarning, match=rf"{message}after max_epochs={n_epochs}\."):
         model.fit(*digits)
     model.partial_fit(*digits)
     model.set_params(max_epochs=0).fit(*digits)

@@ -403,7 +403,7 @@ def test_layers_without_places(pictures):
         gradient_maps(fitted, X, classes)
     with pytest.raises(ValueError, match=r"does not support layer='2', of shape \(8,\), of .*has no rows and columns"):
         gradient_maps(fitted, X, classes, "2")
-    with pytest.raises(BackboneError, match="no layer of"):
+    with pytest.raises(BackboneError, match=r"^'nowhere' is not a layer of "):
         gradient_maps(fitted, X, classes, "nowhere")
     with pytest.raises(BackboneError, match="does not name layers"):
         gradient_maps(fitted, X, classes, 9)
