@@ -96,7 +96,7 @@ def test_an_array_without_axes(hold, folder):
 
 def test_a_folder_among_files(folder):
     """Beside files it is an image that cannot be read, as it is after fit."""
-    with pytest.raises(ImageError, match=r"^Image 1 .*cat'\): is a folder\. .*load_image_folder\(.*cat'"):
+    with pytest.raises(ImageError, match=r"^Image 1 .*cat'\): the path is a folder\. .*load_image_folder\(.*cat'"):
         FITTED.transform([np.zeros((8, 8), np.uint8), folder / "cat"])
 
 

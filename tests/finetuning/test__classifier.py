@@ -208,7 +208,7 @@ def test_labels_that_partial_fit_cannot_know(digits, make):
         ({"net_params": {"max_epochs": 3}}, ValueError, r"net_params may not set \['max_epochs'\]"),
         ({"class_weight": {0: -1}}, ValueError, "'class_weight'.* finite weights of at least 0. Got {0: -1} instead"),
         ({"class_weight": {0: float("nan")}}, ValueError, "'class_weight'.* Got {0: nan} instead"),
-        ({"class_weight": {1: float("inf")}}, ValueError, "'class_weight'.* Got 1: inf instead"),
+        ({"class_weight": {1: float("inf")}}, ValueError, r"'class_weight'.* Got \{1: inf\} instead"),
         ({"class_weight": {0: 0, 1: 0, 2: 0}}, ValueError, "positive for at least one class in y"),
         ({"class_weight": {"cat": 2}}, ValueError, "class_weight"),
         ({"lr": 0}, ValueError, "'lr' parameter"),

@@ -41,7 +41,7 @@ def test_stages_whose_turn_never_comes(digits, make, every, n_epochs):
     """A fit that ends before freeze_depth is reached says so; one more epoch, none at all or a step say nothing."""
     model = make(freeze_depth=-2, unfreeze_every=every, max_epochs=n_epochs)
     message = (
-        rf"^unfreeze_every={every} unfreezes the last of the 2 stages .* after {2 * every} epochs, but training ends "
+        rf"^With unfreeze_every={every}, it takes {2 * every} epochs to unfreeze all 2 stages .*, but training ends "
     )
     with pytest.warns(TrainingWarning, match=rf"{message}after max_epochs={n_epochs}\."):
         model.fit(*digits)

@@ -150,7 +150,10 @@ def test_rare_classes_are_in_the_sample(digits):
     assert np.bincount(seen[0]).tolist() == [4, 1, 1]
     assert np.bincount(seen[1].ravel()).tolist() == [4, 1, 1]
     assert seen[2].shape == (6, 2)
-    for labels, match in ((["a"] * 59 + [None], "1 missing"), (np.array(["a", 1] * 30, object), "has labels of types")):
+    for labels, match in (
+        (["a"] * 59 + [None], r"y has missing values \(1 of 60\)"),
+        (np.array(["a", 1] * 30, object), "has labels of types"),
+    ):
         with pytest.raises(ValueError, match=match):
             selector.fit(X, labels)
 
