@@ -356,8 +356,8 @@ class BackboneSelector(CallbackSupportMixin, TransformerMixin, Estimator):
             if head is None:
                 raise InputError(
                     f"score_func={self.score_func!r} needs a published classifier, but {name} has none. "
-                    "Random weights, your own network and a weights file without a head have none. Use networks such as "
-                    "'resnet18' with their published weights, or a score of features, such as 'logme'."
+                    "Random weights, your own network and a weights file without a head have none. Use networks such "
+                    "as 'resnet18' with their published weights, or a score of features, such as 'logme'."
                 )
             return [extractor.backbone_.stages[-1].name], [head]
         stages = [stage.name for stage in extractor.backbone_.stages]
