@@ -21,8 +21,8 @@ _RESAMPLING = {
     "lanczos": Image.Resampling.LANCZOS,
 }
 
-# Aspect ratio above which only the crop is resized: a 1 x 5000 image would become
-# 256 x 1,280,000.
+# Aspect ratio above which only the crop is resized: resized as a whole, a 1 x 5000
+# image would become 256 x 1,280,000.
 _EXTREME_ASPECT = 16
 _WIDEST_FILTER = 3  # radius of the Lanczos filter in pixels, without shrinking
 
@@ -31,10 +31,10 @@ _WIDEST_FILTER = 3  # radius of the Lanczos filter in pixels, without shrinking
 class Preprocessing:
     """Size, crop, interpolation, mean and standard deviation used to prepare images.
 
-    The shorter side of an image is resized to ``resize_size``, the center of
-    ``crop_size`` is cropped (with a black border if the image is smaller), the values
-    are scaled to the range from 0 to 1, ``mean`` is subtracted and the result is
-    divided by ``std``.
+    An image is resized so that its shorter side has length ``resize_size``. Then its
+    center is cropped to ``crop_size``, with a black border if the image is smaller.
+    Finally, the values are scaled to the range from 0 to 1, ``mean`` is subtracted, and
+    the result is divided by ``std``.
 
     Parameters
     ----------
@@ -46,10 +46,11 @@ class Preprocessing:
         Interpolation method: ``"nearest"``, ``"bilinear"``, ``"bicubic"``, ``"box"``,
         ``"hamming"`` or ``"lanczos"``.
     mean : tuple of float, default=(0.485, 0.456, 0.406)
-        Mean of each channel, for values between 0 and 1. By default, that of ImageNet.
+        Mean of each channel, for values between 0 and 1. The default is the mean of
+        ImageNet.
     std : tuple of float, default=(0.229, 0.224, 0.225)
-        Standard deviation of each channel, for values between 0 and 1. By default, that
-        of ImageNet.
+        Standard deviation of each channel, for values between 0 and 1. The default is
+        the standard deviation of ImageNet.
     antialias : bool, default=True
         Whether to apply antialiasing when shrinking. Only True is supported, because
         pretrained weights expect antialiased images.
@@ -125,8 +126,8 @@ class Preprocessing:
         Parameters
         ----------
         n_channels : int
-            Number of channels. For one channel, ``mean`` and ``std`` are averaged. For
-            any other number, their values are repeated in turn.
+            Number of channels. For one channel, ``mean`` and ``std`` are averaged over
+            the channels. For any other number, their values are repeated in order.
 
         Returns
         -------
@@ -146,8 +147,8 @@ class Preprocessing:
     def apply(self, picture: NDArray[np.uint8]) -> NDArray[np.uint8]:
         """Resize and crop an image.
 
-        The result is bit-identical to that of torchvision's presets on a PIL image,
-        except for aspect ratios above 16, for which it is equal up to rounding.
+        The result is bit-identical to that of torchvision's presets on a PIL image. For
+        aspect ratios above 16, the two results are equal up to rounding.
 
         Parameters
         ----------
@@ -206,7 +207,7 @@ class Preprocessing:
 def _crop_offset(size: int, crop: int) -> int:
     """Return the start of a center crop, rounded as in torchvision.
 
-    It is negative if the crop starts in the padding.
+    The start is negative if the crop starts in the padding.
     """
     return round((size - crop) / 2.0) if size >= crop else -((crop - size) // 2)
 
@@ -219,7 +220,7 @@ def check_preprocessing(
     Raises
     ------
     BackboneError
-        If it is of another type, or a dict with unknown keys.
+        If ``preprocessing`` has another type, or is a dict with unknown keys.
     """
     if preprocessing is None:
         return default

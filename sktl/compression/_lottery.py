@@ -37,11 +37,12 @@ TICKETS = ("winning", "random_init", "random_mask")
 class LotteryTicketClassifier(CompressedClassifier):
     """Find a sparse network that trains as well as the dense one from the start.
 
-    The network is trained, its smallest weights are pruned, the remaining weights are
-    reset to their initial values, and the sparse network is trained again, with fewer
-    weights in each round [1]_. Two controls are trained alongside: the same mask with
-    new random values, which shows whether the initial values matter, and the same
-    values with a random mask, which shows whether the positions of the weights matter.
+    The dense network is trained first. Each round then prunes the smallest weights of
+    the trained network, resets the remaining weights to their initial values, and
+    trains the sparse network again [1]_. The positions of the pruned weights are called
+    the mask. Each round also trains two controls. One has the same mask with new random
+    values, and shows whether the initial values matter. The other has the same values
+    with a random mask, and shows whether the positions of the weights matter.
 
     Read more in the :doc:`user guide </compression_details>`.
 
@@ -58,10 +59,10 @@ class LotteryTicketClassifier(CompressedClassifier):
         Number of rounds of pruning and training. With ``prune_fraction=0.2``, 33 % of
         the weights are left after 5 rounds, 11 % after 10 and 4 % after 15.
     rewind_epoch : int, default=0
-        Epoch to whose end the weights are reset before each round; 0 means the initial
-        weights. Training continues from there with the order of rows, optimizer state,
-        learning rates and batch normalization statistics of that epoch. Deep networks
-        need some epochs [2]_.
+        Number of epochs after which the weights are saved; each round resets the
+        weights to these values. 0 saves the initial weights. The order of rows,
+        optimizer state, learning rates and batch normalization statistics are reset as
+        well. Use a few epochs for deep networks [2]_.
     ticket : {"winning", "random_init", "random_mask"}, default="winning"
         Network of the last round to predict with: ``"winning"`` is the ticket that was
         found, ``"random_init"`` has the same mask with new random values, and
@@ -70,9 +71,9 @@ class LotteryTicketClassifier(CompressedClassifier):
     controls : bool, default=True
         Whether to train both controls in each round, which takes three times as long.
     scope : {"layer", "global"}, default="layer"
-        Whether to prune the same share of each layer (half of it in the output layer),
-        as [1]_ does for fully connected networks, or the smallest weights of all layers
-        together, as [1]_ does for deep convolutional networks.
+        Whether to prune the same share of each layer, as [1]_ does for fully connected
+        networks, or the smallest weights of all layers together, as [1]_ does for deep
+        convolutional networks. ``"layer"`` prunes half that share in the output layer.
     freeze_depth : int or str, default=None
         Number of stages to leave unchanged, counted from the input, as in
         `sktl.FineTunedClassifier`. None uses the ``freeze_depth`` of the estimator.
@@ -86,10 +87,12 @@ class LotteryTicketClassifier(CompressedClassifier):
     curve_ : LotteryCurve
         One row per trained network, starting with the dense one. It prints as a table;
         ``to_dict()`` and ``to_frame()`` return the columns ``ticket``, ``round``,
-        ``weights_left`` and ``sparsity`` (shares of the weights of all convolutions and
-        linear layers that can be pruned), ``score`` (accuracy after the last epoch on
-        the validation rows: ``X_val`` of `fit`, or the ``validation_fraction`` of the
-        estimator) and ``early_stopping_epoch`` (epoch with the lowest validation loss).
+        ``weights_left``, ``sparsity``, ``score`` and ``early_stopping_epoch``.
+        ``weights_left`` and ``sparsity`` are shares of the weights of all convolutions
+        and linear layers that can be pruned. ``score`` is the accuracy after the last
+        epoch on the validation rows: ``X_val`` of `fit`, or the ``validation_fraction``
+        of the estimator. ``early_stopping_epoch`` is the epoch with the lowest
+        validation loss.
     winning_ticket_ : estimator
         The winning ticket before training: an unfitted copy of ``estimator`` whose
         network and head are sparse and have their initial values. Its `fit` trains the
@@ -111,7 +114,7 @@ class LotteryTicketClassifier(CompressedClassifier):
     Raises
     ------
     TypeError
-        From `fit`, if the estimator is not one whose training can be restarted.
+        From `fit`, if the training of the estimator cannot be restarted.
     ValueError
         From `fit`, if ``rewind_epoch`` is not before the last epoch or a parameter is
         out of range.
@@ -124,8 +127,8 @@ class LotteryTicketClassifier(CompressedClassifier):
     Notes
     -----
     The initial values of a pretrained network are its pretrained weights.
-    ``random_init`` draws from the default initialization of each torch layer, so it
-    also shows the effect of pretraining.
+    ``"random_init"`` draws from the default initialization of each torch layer, so its
+    score also shows the effect of pretraining.
 
     References
     ----------

@@ -25,10 +25,10 @@ _IN_LEGEND = 30  # maximum number of classes in a readable legend
 
 
 class EmbeddingDisplay:
-    """Visualization of images in two dimensions, by the features of a network.
+    """Visualization of the features of images in two dimensions.
 
-    The features are reduced to two dimensions by PCA [1]_, t-SNE [2]_ or another
-    method, as in [3]_.
+    The features that a network computes for the images are reduced to two dimensions by
+    PCA [1]_, t-SNE [2]_ or another method, as in [3]_.
 
     It is recommended to use `from_estimator` or `from_features` to create a display.
     All parameters are stored as attributes.
@@ -53,7 +53,7 @@ class EmbeddingDisplay:
     axis_names : tuple of (str, str), default=None
         Labels of the two axes.
     name : str, default=None
-        Name of the layers and of the network.
+        Names of the layers and of the network, shown in the title.
 
     Attributes
     ----------
@@ -65,7 +65,7 @@ class EmbeddingDisplay:
         Points of the unlabeled images, if any, followed by one collection per class in
         sorted order, or by one collection for all numeric targets.
     legend_ : matplotlib Legend or None
-        Legend of the classes, of the most frequent ones if there are more than 30.
+        Legend of the classes, or of the most frequent ones if there are more than 30.
     colorbar_ : matplotlib Colorbar or None
         Color bar of numeric targets.
     thumbnails_ : list of matplotlib AnnotationBbox
@@ -79,18 +79,18 @@ class EmbeddingDisplay:
 
     Notes
     -----
-    The built-in methods standardize the features, as a linear probe does: the scales of
-    channels can differ by a factor of 100, and a few channels would dominate the
-    embedding otherwise. An estimator passed as ``method`` receives the original
+    The built-in methods standardize the features, as a linear probe does. The scales of
+    channels can differ by a factor of 100, so a few channels would otherwise dominate
+    the embedding. An estimator passed as ``method`` receives the original
     features; combine it with a `StandardScaler` in a pipeline to standardize them.
 
-    PCA is fast. The axis labels show the explained variance, which is usually small:
-    classes that overlap may be well separated in other dimensions. t-SNE preserves
-    neighborhoods, while cluster sizes and distances between clusters have no meaning
-    [4]_. Neither method uses ``y``.
+    PCA is fast. Its axis labels show the explained variance. This is usually small, so
+    classes that overlap in the plot may be well separated in other dimensions. t-SNE
+    preserves neighborhoods, but the sizes of clusters and the distances between them
+    have no meaning [4]_. Neither method uses ``y``.
 
-    Images on which an estimator was fine-tuned are better separated than new ones. Pass
-    images that the estimator was not trained on.
+    An estimator separates the images on which it was fine-tuned better than new images.
+    Pass images that it was not trained on.
 
     References
     ----------
@@ -172,7 +172,8 @@ class EmbeddingDisplay:
             Seed of the random sample and of the built-in methods. Pass an int for
             reproducible results.
         max_thumbnails : int, default=40
-            Maximum number of images to show as thumbnails, as far as there is room.
+            Maximum number of images to show as thumbnails. Fewer are shown if there is
+            not enough room.
         thumbnail_size : float, default=32
             Length of the longer side of a thumbnail, in points of 1/72 inch.
         cmap : str or matplotlib Colormap, default="viridis"
@@ -277,7 +278,8 @@ class EmbeddingDisplay:
             Number of channels of the images: 3 for color, 1 for grayscale, more for
             multispectral images.
         max_thumbnails : int, default=40
-            Maximum number of images to show as thumbnails, as far as there is room.
+            Maximum number of images to show as thumbnails. Fewer are shown if there is
+            not enough room.
         thumbnail_size : float, default=32
             Length of the longer side of a thumbnail, in points of 1/72 inch.
         cmap : str or matplotlib Colormap, default="viridis"
@@ -333,7 +335,8 @@ class EmbeddingDisplay:
             the right of the Axes; a figure with ``layout="constrained"`` makes room for
             it.
         max_thumbnails : int, default=40
-            Maximum number of images to show as thumbnails, as far as there is room.
+            Maximum number of images to show as thumbnails. Fewer are shown if there is
+            not enough room.
         thumbnail_size : float, default=32
             Length of the longer side of a thumbnail, in points of 1/72 inch.
         cmap : str or matplotlib Colormap, default="viridis"
