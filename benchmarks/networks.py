@@ -16,7 +16,7 @@ from common import machine, photo_arrays, show, weights_path
 from sktl import PretrainedFeatureExtractor
 from sktl.backbones import load_backbone
 
-N, ROUNDS = 32, 3
+N, ROUNDS = 128, 3
 PRETRAINED = ["mobilenet_v3_small", "squeezenet1_1", "mobilenet_v2"]
 NETWORKS = ["sktl_mini", *PRETRAINED, "efficientnet_b0", "resnet18", "resnet50", "convnext_tiny"]
 

@@ -186,7 +186,7 @@ X, X_test, y, y_test = problems["near: crops"]
 model = FineTunedClassifier(max_epochs=3, random_state=0, **advice["near: crops", "many"].params).fit(X, y)
 is_wrong = model.predict(X_test) != y_test
 # sphinx_gallery_thumbnail_number = 3
-GradCAMDisplay.from_estimator(model, X_test[is_wrong], y=y_test[is_wrong], n_photos=6)
+GradCAMDisplay.from_estimator(model, X_test[is_wrong], y=y_test[is_wrong], n_images=6)
 plt.show()
 
 # %%

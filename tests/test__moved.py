@@ -5,6 +5,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 import sktl
@@ -124,8 +125,15 @@ def test_a_pickle_of_others_imports_nothing():
     assert done.stdout == "[]\n"
 
 
+def earlier(made, **renamed):
+    """The same object as an earlier version would have pickled it: with the earlier names of its attributes."""
+    again = object.__new__(type(made))
+    again.__setstate__({renamed.get(name, name): value for name, value in vars(made).items()})
+    return again
+
+
 @pytest.mark.parametrize("kind", ["distance", "advice"])
-def test_attributes_that_were_renamed(kind):
+def test_attributes_of_results_that_were_renamed(kind):
     """A result that was pickled with the earlier name of an attribute has it under today's, and prints itself."""
     from sktl.selection import DomainDistance, StrategyAdvice
 
@@ -135,9 +143,25 @@ def test_attributes_that_were_renamed(kind):
             "freeze_all", {}, "a network", 40, 2, "little", "similar", 0.1, {}, {"layer4": 0.9}, 0.5
         ),
     }[kind]()
-    earlier = object.__new__(type(made))
-    renamed = {"n_images": "n_pictures"}
-    earlier.__setstate__({renamed.get(name, name): value for name, value in vars(made).items()})
-    assert earlier == made
-    assert "40 images" in repr(earlier)
+    again = earlier(made, n_images="n_pictures")
+    assert again == made
+    assert "40 images" in repr(again)
     assert pickle.loads(pickle.dumps(made)) == made
+
+
+@pytest.mark.parametrize("kind", ["embedding", "gradcam", "misclassified"])
+def test_attributes_of_displays_that_were_renamed(kind):
+    """A display that was pickled with the earlier names draws itself again, with its images."""
+    from sktl.inspection import EmbeddingDisplay, GradCAMDisplay, MisclassifiedDisplay
+
+    images, labels, p = np.zeros((2, 8, 8, 3), np.uint8), np.array([0, 1]), np.ones(2)
+    made = {
+        "embedding": lambda: EmbeddingDisplay(np.eye(2), labels, images=images),
+        "gradcam": lambda: GradCAMDisplay(images, np.zeros((2, 8, 8)), labels, p, labels, p),
+        "misclassified": lambda: MisclassifiedDisplay(
+            np.eye(2, dtype=int), labels, labels, labels, labels[::-1], images=images
+        ),
+    }[kind]()
+    again = earlier(made.plot(), images="photos", image_axes_="photo_axes_", images_ax_="photos_ax_")
+    assert vars(again).keys() == vars(made).keys()
+    assert again.plot().images is images

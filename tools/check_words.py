@@ -31,7 +31,7 @@ BANNED = {
     r"judges?|judged|judging": "evaluate, score, validate",
     r"places?": "position, location, pixel",
     r"(is|are|was|were|be) (?-i:none)": "has no ..., does not exist",
-    r"(is|are|was|were|be) no(?= \w)": "is not a, has no, does not",
+    r"(is|are|was|were|be) no(?= [\w§])": "is not a, has no, does not",
     r"shall": "must, should",
     r"at hand": "available",
     r"said|says?|saying": "given, stated, shown; the message names",
@@ -59,8 +59,8 @@ ENTRY = re.compile(r"(Of|That|Whose|By|Where|From(?! `)|They|Their|Its|Which|On 
 PLACE = r"(folder|director\w+|file|path|position|point|stage|layer|device|column|line|pixel|region|disk|page)s? "
 # Phrases in which a banned word is right, for a reason that its neighbors do not show. At most 15.
 ALLOWED = [
-    r"(decimal|in|takes?|took) places?\b",  # decimal places, in place, takes place
-    r"(no)? ?where to\b",  # a place: where to keep the cache
+    r"(decimal places|(in|takes?|took) place)\b",
+    r"where to\b",  # a place: where to keep the cache
     PLACE + r"where\b",
     r"(?<=[)§.] )where (§|:math:)",  # the symbols of a formula
 ]
@@ -90,38 +90,31 @@ class Prose(NamedTuple):
 
 
 def passages(path: Path) -> Iterator[Prose]:
-    """Yield the prose of a Python, reStructuredText or Markdown file, line by line for pages."""
+    """Yield the prose of a Python, reStructuredText or Markdown file."""
     source = path.read_text(encoding="utf-8")
     if path.suffix == ".py":
         yield from of_python(str(path), source)
     else:
-        text = without_code(source)
-        yield Prose(str(path), 1, "page", text)
+        yield Prose(str(path), 1, "page", without_code(source))
 
 
 def of_python(file: str, source: str) -> Iterator[Prose]:
-    """Yield docstrings, comments, and texts of three words or more."""
+    """Yield docstrings, comments, and texts of several words."""
     tree = ast.parse(source)
-    docstrings = {}
-    for node in ast.walk(tree):
-        if isinstance(node, ast.Module | ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef) and ast.get_docstring(
-            node, clean=False
-        ):
-            docstrings[id(node.body[0].value)] = node
+    documented = ast.Module | ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef
+    docstrings = {
+        id(node.body[0].value) for node in ast.walk(tree) if isinstance(node, documented) and ast.get_docstring(node)
+    }
     inside = {id(part) for node in ast.walk(tree) if isinstance(node, ast.JoinedStr) for part in ast.walk(node)}
     for node in ast.walk(tree):
-        if isinstance(node, ast.Constant) and isinstance(node.value, str) and id(node) in docstrings:
-            yield Prose(file, node.lineno, "docstring", without_code(node.value))
-        elif isinstance(node, ast.JoinedStr):
+        if isinstance(node, ast.JoinedStr):
             parts = [part.value if isinstance(part, ast.Constant) else "§" for part in node.values]
             yield Prose(file, node.lineno, "message", without_code("".join(map(str, parts))))
-        elif (
-            isinstance(node, ast.Constant)
-            and isinstance(node.value, str)
-            and id(node) not in inside
-            and " " in node.value
-        ):
-            yield Prose(file, node.lineno, "message", without_code(node.value))
+        elif isinstance(node, ast.Constant) and isinstance(node.value, str) and id(node) not in inside:
+            if id(node) in docstrings:
+                yield Prose(file, node.lineno, "docstring", without_code(node.value))
+            elif " " in node.value:
+                yield Prose(file, node.lineno, "message", without_code(node.value))
     for token in tokenize.generate_tokens(io.StringIO(source).readline):
         if token.type == tokenize.COMMENT:
             yield Prose(file, token.start[0], "comment", without_code(token.string.lstrip("# ")))
@@ -131,8 +124,7 @@ def without_code(text: str) -> str:
     """Blank out code: literals, examples, blocks, directives and type lines. Keep the number of lines."""
     text = re.sub(r"^( *)```.*?^\1```", keep_lines, text, flags=re.MULTILINE | re.DOTALL)
     text = re.sub(r"(`+)[^`]+?\1", keep_lines, text)
-    kept, literal = [], None
-    in_example = False
+    kept, literal, in_example = [], None, False
     for line in text.split("\n"):
         stripped, indent = line.strip(), len(line) - len(line.lstrip())
         if literal is not None and (not stripped or indent > literal):
@@ -149,14 +141,17 @@ def without_code(text: str) -> str:
         if directive or (stripped.endswith("::") and not stripped.startswith("..")):
             literal = indent
         is_code = (
-            in_example or directive or re.match(r"[*\w\", ]+ : \S", stripped) or re.match(r"<|\.\. _|:\w+:", stripped)
+            in_example
+            or directive
+            or re.match(r"[*\w\", ]+ : \S", stripped)
+            or re.match(r"<|\.\. _|:\w+:(?!§)", stripped)
         )
         kept.append("" if is_code else line)
     return "\n".join(kept)
 
 
 def keep_lines(match: re.Match) -> str:
-    """A code word that no rule knows, with as many lines as what it replaces."""
+    """Return a sign that stands for code, with as many lines as the code."""
     return "§" + "\n" * match[0].count("\n")
 
 
@@ -194,10 +189,10 @@ def found(prose: Prose, text: str, match: re.Match, instead: str) -> Hit:
 
 
 def files(paths: list[Path]) -> list[Path]:
-    """All files with prose in the given files and folders; what is generated is left out."""
+    """Return the files with prose among the given files and folders, without generated ones."""
     generated = {"_build", "auto_examples", "generated", "__pycache__"}
-    found = [file for path in paths for file in ([path] if path.is_file() else sorted(path.rglob("*")))]
-    return [file for file in found if file.suffix in (".py", ".rst", ".md") and not generated & set(file.parts)]
+    candidates = [file for path in paths for file in ([path] if path.is_file() else sorted(path.rglob("*")))]
+    return [file for file in candidates if file.suffix in (".py", ".rst", ".md") and not generated & set(file.parts)]
 
 
 def number_of_words(prose: Prose) -> int:

@@ -1,4 +1,4 @@
-// Fold the signatures of estimators after ten parameters: the full list is in the section "Parameters" below.
+// Fold long signatures after their first twelve lines: the section "Parameters" below has the full list.
 document.addEventListener("DOMContentLoaded", () => {
   for (const list of document.querySelectorAll("dt.sig > dl")) {
     const entries = [...list.querySelectorAll(":scope > dd")];

@@ -88,9 +88,9 @@ class Footprints(ReadableTable):
 def footprint(estimator: Any, X: Any, n_repeats: int = 5) -> Footprint:
     """Measure the size, computation and prediction time of a fitted estimator.
 
-    The time is the median over the repeats of ``predict`` (or ``transform``, if there
-    is no ``predict``), divided by the number of images. It includes reading files;
-    caches are not used.
+    The time is the median over the repeats of ``predict``, or of ``transform`` for an
+    estimator without ``predict``, divided by the number of images. It includes reading
+    files; caches are not used.
 
     Parameters
     ----------

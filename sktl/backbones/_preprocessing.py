@@ -144,7 +144,7 @@ class Preprocessing:
 
         return replace(self, mean=repeated(self.mean), std=repeated(self.std))
 
-    def apply(self, picture: NDArray[np.uint8]) -> NDArray[np.uint8]:
+    def apply(self, image: NDArray[np.uint8]) -> NDArray[np.uint8]:
         """Resize and crop an image.
 
         The result is bit-identical to that of torchvision's presets on a PIL image. For
@@ -152,7 +152,7 @@ class Preprocessing:
 
         Parameters
         ----------
-        picture : ndarray of shape (height, width, channels) and dtype uint8
+        image : ndarray of shape (height, width, channels) and dtype uint8
             The image, with any number of channels.
 
         Returns
@@ -160,11 +160,11 @@ class Preprocessing:
         ndarray of shape (crop height, crop width, channels) and dtype uint8
             The resized and cropped image.
         """
-        n_channels = picture.shape[2]
+        n_channels = image.shape[2]
         if n_channels == 3:
-            return np.asarray(self._resize_and_crop(Image.fromarray(picture)))
+            return np.asarray(self._resize_and_crop(Image.fromarray(image)))
         # PIL supports 1 and 3 channels. Other images are resized channel by channel.
-        planes = [Image.fromarray(np.ascontiguousarray(picture[:, :, channel])) for channel in range(n_channels)]
+        planes = [Image.fromarray(np.ascontiguousarray(image[:, :, channel])) for channel in range(n_channels)]
         return np.stack([np.asarray(self._resize_and_crop(plane)) for plane in planes], axis=2)
 
     def _resize_and_crop(self, image: Image.Image) -> Image.Image:

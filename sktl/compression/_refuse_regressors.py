@@ -18,6 +18,6 @@ def refuse_regressor(compressor: Any) -> None:
         raise TypeError(
             shortened(
                 f"The 'estimator' parameter of {name} must be a classifier. Got {estimator!r} instead, which is a "
-                f"regressor. There is no {sibling} yet; use DistilledRegressor with a smaller student instead."
+                f"regressor. {sibling} does not exist yet; use DistilledRegressor with a smaller student instead."
             )
         )

@@ -8,6 +8,7 @@ from sklearn.utils.multiclass import type_of_target
 
 from sktl._images import is_missing
 from sktl._messages import shortened_errors
+from sktl._moved import RenamedAttributes
 from sktl._params import check_consistent_length
 from sktl.exceptions import InputError
 from sktl.inspection._axes import MUTED, check_matplotlib, one_axes
@@ -24,7 +25,7 @@ _SAME_MARKER = 10
 _IN_LEGEND = 30  # maximum number of classes in a readable legend
 
 
-class EmbeddingDisplay:
+class EmbeddingDisplay(RenamedAttributes):
     """Visualization of the features of images in two dimensions.
 
     The features that a network computes for the images are reduced to two dimensions by
@@ -42,7 +43,7 @@ class EmbeddingDisplay:
     y : array-like of shape (n_samples,), default=None
         Labels or targets of the images, shown as colors. None, NaN and ``pandas.NA``
         mark unlabeled images.
-    photos : sequence of ndarray of shape (height, width, channels), dtype uint8, default=()
+    images : sequence of ndarray of shape (height, width, channels), dtype uint8, default=()
         Images to show as thumbnails, one for each point; None for an image that cannot
         be read. If empty, only points are drawn.
     positions : ndarray of shape (n_samples,), default=None
@@ -112,10 +113,12 @@ class EmbeddingDisplay:
     ((200, 2), 10, True)
     """
 
-    def __init__(self, embedding, y=None, *, photos=(), positions=None, task="auto", axis_names=None, name=None):
+    _renamed = {"photos": "images"}
+
+    def __init__(self, embedding, y=None, *, images=(), positions=None, task="auto", axis_names=None, name=None):
         self.embedding = embedding
         self.y = y
-        self.photos = photos
+        self.images = images
         self.positions = positions
         self.task = task
         self.axis_names = axis_names
@@ -220,7 +223,7 @@ class EmbeddingDisplay:
         embedding, axis_names = embed(features[is_read], method, seed)
         name = f"{', '.join(layers)} of {found.backbone.name}"
         display = cls(
-            embedding, y, photos=DecodedImages(images), positions=rows, task=task, axis_names=axis_names, name=name
+            embedding, y, images=DecodedImages(images), positions=rows, task=task, axis_names=axis_names, name=name
         )
         look = {"max_thumbnails": max_thumbnails, "thumbnail_size": thumbnail_size, "cmap": cmap}
         return display.plot(ax, **look, scatter_kw=scatter_kw)
@@ -317,7 +320,7 @@ class EmbeddingDisplay:
         display = cls(
             embedding,
             None if y is None else as_labels(y)[rows],
-            photos=() if images is None else DecodedImages(images.take(rows)),
+            images=() if images is None else DecodedImages(images.take(rows)),
             positions=rows,
             task=task,
             axis_names=axis_names,
@@ -362,10 +365,10 @@ class EmbeddingDisplay:
         self.ax_.set(xlabel=first, ylabel=second, xticks=[], yticks=[])
         self.ax_.set_title(self._title(), fontsize="medium")
         self.ax_.set_aspect("equal", adjustable="datalim")  # the same scale on both axes
-        most = min(max_thumbnails, len(self.photos))
+        most = min(max_thumbnails, len(self.images))
         self._set_limits(thumbnail_size / 2 + 3 if most else 0)
         self.thumbnail_positions_, self.thumbnails_ = place_thumbnails(
-            self.ax_, np.asarray(self.embedding), self.photos, size=thumbnail_size, most=most, colors=colors
+            self.ax_, np.asarray(self.embedding), self.images, size=thumbnail_size, most=most, colors=colors
         )
         return self
 

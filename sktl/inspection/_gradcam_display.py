@@ -7,6 +7,7 @@ from numbers import Integral
 import numpy as np
 
 from sktl._images import is_missing
+from sktl._moved import RenamedAttributes
 from sktl._params import check_consistent_length
 from sktl.exceptions import InputError
 from sktl.inspection._axes import MUTED, check_matplotlib, one_axes
@@ -26,7 +27,7 @@ _SIDE = 115.0  # side of an image in a new figure, in points of 1/72 inch
 _N_COLORS = 256
 
 
-class GradCAMDisplay:
+class GradCAMDisplay(RenamedAttributes):
     """Visualization of Grad-CAM and occlusion maps of a classifier.
 
     The maps show which pixels of an image are evidence for a class.
@@ -38,7 +39,7 @@ class GradCAMDisplay:
 
     Parameters
     ----------
-    photos : ndarray of shape (n_samples, height, width, channels), dtype uint8
+    images : ndarray of shape (n_samples, height, width, channels), dtype uint8
         Images as the network sees them, resized and cropped.
     maps : ndarray of shape (n_samples, height, width)
         Evidence of each pixel.
@@ -61,7 +62,7 @@ class GradCAMDisplay:
     ----------
     ax_ : matplotlib Axes
         Hidden axes whose area contains the images.
-    photo_axes_ : list of matplotlib Axes
+    image_axes_ : list of matplotlib Axes
         Axes of each image, shown without and with its map.
     overlays_ : list of matplotlib AxesImage
         Maps drawn over the images.
@@ -112,14 +113,16 @@ class GradCAMDisplay:
     ... )
     >>> model = FineTunedClassifier(max_epochs=1, random_state=0)
     >>> model = model.fit(X_train, y_train)
-    >>> display = GradCAMDisplay.from_estimator(model, X_test, y_test, n_photos=4)
+    >>> display = GradCAMDisplay.from_estimator(model, X_test, y_test, n_images=4)
     >>> display.maps.shape, display.layer
     ((4, 64, 64), 'layer4')
     """
 
+    _renamed = {"photos": "images", "photo_axes_": "image_axes_"}
+
     def __init__(
         self,
-        photos,
+        images,
         maps,
         predicted_labels,
         probabilities,
@@ -130,7 +133,7 @@ class GradCAMDisplay:
         method="gradcam",
         layer=None,
     ):
-        self.photos = photos
+        self.images = images
         self.maps = maps
         self.predicted_labels = predicted_labels
         self.probabilities = probabilities
@@ -150,7 +153,7 @@ class GradCAMDisplay:
         method="gradcam",
         layer=None,
         target="predicted",
-        n_photos=9,
+        n_images=9,
         patch_size=None,
         stride=None,
         ax=None,
@@ -180,7 +183,7 @@ class GradCAMDisplay:
             Class whose evidence is shown: the most probable class of each image, the
             true class of each image, or one class for all images. ``"predicted"`` and
             ``"true"`` always have these meanings, even if a class has this name.
-        n_photos : int, default=9
+        n_images : int, default=9
             Maximum number of images to show: the first ones of ``X``.
         patch_size : int, default=None
             Side length of the square in pixels of the network's input. None uses a
@@ -220,27 +223,27 @@ class GradCAMDisplay:
         check_matplotlib(cls)
         if method not in _METHODS:
             raise InputError(f"The 'method' parameter must be one of {_METHODS}. Got {method!r} instead.")
-        if isinstance(n_photos, bool) or not isinstance(n_photos, Integral) or n_photos < 1:
-            raise InputError(f"The 'n_photos' parameter must be an int of at least 1. Got {n_photos!r} instead.")
+        if isinstance(n_images, bool) or not isinstance(n_images, Integral) or n_images < 1:
+            raise InputError(f"The 'n_images' parameter must be an int of at least 1. Got {n_images!r} instead.")
         fitted, X = find_network(estimator, X, cls.__name__)
-        photos, n_images = network_inputs(fitted, X, int(n_photos))
+        images, n_samples = network_inputs(fitted, X, int(n_images))
         if y is not None:
-            check_consistent_length(range(n_images), y)
-            y = as_labels(y)[: len(photos)]
-        probabilities = class_probabilities(fitted, photos)
+            check_consistent_length(range(n_samples), y)
+            y = as_labels(y)[: len(images)]
+        probabilities = class_probabilities(fitted, images)
         predicted = probabilities.argmax(1)
         classes = _find_targets(target, fitted.classes_, predicted, y)
         if method == "gradcam":
-            maps, layer = gradient_maps(fitted, photos, classes, layer)
+            maps, layer = gradient_maps(fitted, images, classes, layer)
         else:
-            maps, layer = occlusion_maps(fitted, photos, classes, patch_size, stride), None
+            maps, layer = occlusion_maps(fitted, images, classes, patch_size, stride), None
         display = cls(
-            photos,
+            images,
             maps,
             fitted.classes_[predicted],
             probabilities.max(1),
             fitted.classes_[classes],
-            probabilities[np.arange(len(photos)), classes],
+            probabilities[np.arange(len(images)), classes],
             true_labels=y,
             method=method,
             layer=layer,
@@ -265,19 +268,19 @@ class GradCAMDisplay:
         display : GradCAMDisplay
             Object that stores the computed values and the matplotlib artists.
         """
-        titles = [self._title(index) for index in range(len(self.photos))]
+        titles = [self._title(index) for index in range(len(self.images))]
         self.figure_, self.ax_ = one_axes(self, ax, _figure_size(titles))
         self.ax_.set_title(self._heading(), fontsize="medium")
         height, width = self.maps.shape[1:]
         gap = 0.04 * width
         extent = (width + gap, 2 * width + gap, height, 0)  # of the second image, in pixels of the first
-        self.photo_axes_ = image_grid(self.ax_, titles, aspect=(2 * width + gap) / height)
+        self.image_axes_ = image_grid(self.ax_, titles, aspect=(2 * width + gap) / height)
         colors = _see_through(cmap, alpha)
         self.overlays_ = []
-        for panel, photo, values in zip(self.photo_axes_, self.photos, self.maps, strict=True):
+        for panel, image, values in zip(self.image_axes_, self.images, self.maps, strict=True):
             shares = np.clip(values, 0, None) / (values.max() if values.max() > 0 else 1)  # a map may be 0 everywhere
-            show_image(panel, photo, extent=(0, width, height, 0))
-            show_image(panel, photo, extent=extent)
+            show_image(panel, image, extent=(0, width, height, 0))
+            show_image(panel, image, extent=extent)
             self.overlays_.append(panel.imshow(shares, cmap=colors, vmin=0, vmax=1, extent=extent))
             panel.set(xlim=(0, extent[1]), ylim=(height, 0))
         self._draw_scale()

@@ -7,6 +7,7 @@ from sklearn.utils.validation import column_or_1d
 
 from sktl._estimators._find_fitted import find_fitted
 from sktl._images import check_images
+from sktl._moved import RenamedAttributes
 from sktl._params import check_consistent_length, check_is_fitted
 from sktl.exceptions import InputError
 from sktl.inspection._axes import check_matplotlib, two_axes
@@ -18,7 +19,7 @@ _FEW = 12  # maximum number of classes with readable counts in the cells
 _MANY = 30  # maximum number of classes with readable names
 
 
-class MisclassifiedDisplay:
+class MisclassifiedDisplay(RenamedAttributes):
     """Visualization of a confusion matrix and of the most confident errors.
 
     It is recommended to use `from_estimator` or `from_predictions` to create a display.
@@ -41,7 +42,7 @@ class MisclassifiedDisplay:
         Predicted labels of the misclassified images.
     probabilities : ndarray of shape (n_errors,), default=None
         Probabilities of the predicted labels.
-    photos : list of ndarray of shape (height, width, channels), dtype uint8, default=()
+    images : list of ndarray of shape (height, width, channels), dtype uint8, default=()
         Misclassified images to show: the first ones of ``positions``; None for an image
         that cannot be read.
 
@@ -49,9 +50,9 @@ class MisclassifiedDisplay:
     ----------
     ax_ : matplotlib Axes
         Axes with the confusion matrix.
-    photos_ax_ : matplotlib Axes
+    images_ax_ : matplotlib Axes
         Hidden axes whose area contains the images.
-    photo_axes_ : list of matplotlib Axes
+    image_axes_ : list of matplotlib Axes
         Axes of each image.
     figure_ : matplotlib Figure
         Figure containing the axes.
@@ -74,10 +75,12 @@ class MisclassifiedDisplay:
     ... )
     >>> model = FineTunedClassifier(max_epochs=1, random_state=0)
     >>> model = model.fit(X_train, y_train)
-    >>> display = MisclassifiedDisplay.from_estimator(model, X_test, y_test, n_photos=4)
-    >>> display.confusion_matrix.shape, len(display.photos)
+    >>> display = MisclassifiedDisplay.from_estimator(model, X_test, y_test, n_images=4)
+    >>> display.confusion_matrix.shape, len(display.images)
     ((10, 10), 4)
     """
+
+    _renamed = {"photos": "images", "photos_ax_": "images_ax_", "photo_axes_": "image_axes_"}
 
     def __init__(
         self,
@@ -88,7 +91,7 @@ class MisclassifiedDisplay:
         predicted_labels,
         *,
         probabilities=None,
-        photos=(),
+        images=(),
     ):
         self.confusion_matrix = confusion_matrix
         self.display_labels = display_labels
@@ -96,10 +99,10 @@ class MisclassifiedDisplay:
         self.true_labels = true_labels
         self.predicted_labels = predicted_labels
         self.probabilities = probabilities
-        self.photos = photos
+        self.images = images
 
     @classmethod
-    def from_estimator(cls, estimator, X, y, *, n_photos=9, ax=None, cmap="Blues"):
+    def from_estimator(cls, estimator, X, y, *, n_images=9, ax=None, cmap="Blues"):
         """Plot the errors of a fitted classifier.
 
         Parameters
@@ -112,7 +115,7 @@ class MisclassifiedDisplay:
             network, the output of these steps is shown.
         y : array-like of shape (n_samples,)
             Labels of the images.
-        n_photos : int, default=9
+        n_images : int, default=9
             Maximum number of images to show.
         ax : matplotlib Axes, or array-like of two, default=None
             Axes to draw on. If None, a new figure is created. A single Axes is divided
@@ -147,7 +150,7 @@ class MisclassifiedDisplay:
             y_proba = _of_predicted(estimator.predict_proba(X), y_pred, estimator.classes_)
         reader = find_fitted(estimator, "image_format_")
         images = read_images(X) if reader is None else check_images(reader.estimator, reader.reached_by(X), reset=False)
-        display = cls._from_images(images, y, y_pred, y_proba, estimator.classes_, n_photos)
+        display = cls._from_images(images, y, y_pred, y_proba, estimator.classes_, n_images)
         return display.plot(ax, cmap=cmap)
 
     @classmethod
@@ -159,7 +162,7 @@ class MisclassifiedDisplay:
         y_proba=None,
         *,
         labels=None,
-        n_photos=9,
+        n_images=9,
         image_shape=None,
         channels="auto",
         in_channels=3,
@@ -181,7 +184,7 @@ class MisclassifiedDisplay:
         labels : array-like of shape (n_classes,), default=None
             All labels, in the order of the columns of ``y_proba``. None uses the sorted
             labels of ``y_true`` and ``y_pred``.
-        n_photos : int, default=9
+        n_images : int, default=9
             Maximum number of images to show.
         image_shape : tuple of (height, width) or (height, width, channels), default=None
             Shape of each image if the images are flat rows of pixels. If None, the
@@ -220,7 +223,7 @@ class MisclassifiedDisplay:
             check_consistent_length(y_pred, y_proba)
             y_proba = _of_predicted(np.asarray(y_proba), y_pred, labels)
         images = read_images(X, image_shape=image_shape, channels=channels, in_channels=in_channels)
-        return cls._from_images(images, y_true, y_pred, y_proba, labels, n_photos).plot(ax, cmap=cmap)
+        return cls._from_images(images, y_true, y_pred, y_proba, labels, n_images).plot(ax, cmap=cmap)
 
     def plot(self, ax=None, *, cmap="Blues"):
         """Plot the confusion matrix and the misclassified images.
@@ -240,13 +243,13 @@ class MisclassifiedDisplay:
         """
         grid = {"nrows": 1, "ncols": 2, "width_ratios": [1, 1.1]}
         size = (11, 5.2) if len(self.display_labels) <= _FEW else (13.5, 6.5)  # room for names along both axes
-        self.figure_, (self.ax_, self.photos_ax_) = two_axes(self, ax, size, **grid)
+        self.figure_, (self.ax_, self.images_ax_) = two_axes(self, ax, size, **grid)
         self._draw_matrix(cmap)
-        self._draw_photos()
+        self._draw_images()
         return self
 
     @classmethod
-    def _from_images(cls, images, y_true, y_pred, y_proba, labels, n_photos):
+    def _from_images(cls, images, y_true, y_pred, y_proba, labels, n_images):
         """Find the errors and decode the first misclassified images."""
         check_consistent_length(range(len(images)), y_true, y_pred)
         y_true, y_pred = column_or_1d(y_true), column_or_1d(y_pred)
@@ -261,7 +264,7 @@ class MisclassifiedDisplay:
             y_true[positions],
             y_pred[positions],
             probabilities=None if y_proba is None else y_proba[positions],
-            photos=list(DecodedImages(images.take(positions[:n_photos]))),
+            images=list(DecodedImages(images.take(positions[:n_images]))),
         )
 
     def _draw_matrix(self, cmap):
@@ -281,18 +284,18 @@ class MisclassifiedDisplay:
         if n_classes > _MANY:
             self.ax_.set(xticks=[], yticks=[], xlabel=f"Predicted label ({n_classes} classes)")
 
-    def _draw_photos(self):
-        self.photos_ax_.set_title(self._heading(), fontsize="medium")
-        p = [None] * len(self.photos) if self.probabilities is None else self.probabilities
+    def _draw_images(self):
+        self.images_ax_.set_title(self._heading(), fontsize="medium")
+        p = [None] * len(self.images) if self.probabilities is None else self.probabilities
         named = zip(
-            self.true_labels, self.predicted_labels, p, self.photos, strict=False
+            self.true_labels, self.predicted_labels, p, self.images, strict=False
         )  # there may be more errors than images
-        self.photo_axes_ = image_grid(self.photos_ax_, [image_title(*names) for *names, _ in named])
-        for panel, photo in zip(self.photo_axes_, self.photos, strict=True):
-            show_image(panel, photo)
+        self.image_axes_ = image_grid(self.images_ax_, [image_title(*names) for *names, _ in named])
+        for panel, image in zip(self.image_axes_, self.images, strict=True):
+            show_image(panel, image)
 
     def _heading(self):
-        n_errors, n_shown = len(self.positions), len(self.photos)
+        n_errors, n_shown = len(self.positions), len(self.images)
         if n_errors < 2:
             return "the only error" if n_errors else "no errors"
         if n_shown == n_errors:

@@ -464,8 +464,8 @@ def _small_images(extractor: PretrainedFeatureExtractor, images: Images) -> np.n
     rows = []
     for start in range(0, len(images), _AT_ONCE):
         block = images.take(np.arange(start, min(start + _AT_ONCE, len(images))))
-        (pictures,) = run_layers(extractor, (), block)
-        small = nn.functional.adaptive_avg_pool2d(torch.from_numpy(pictures).permute(0, 3, 1, 2).float(), _SIDE)
+        (pixels,) = run_layers(extractor, (), block)
+        small = nn.functional.adaptive_avg_pool2d(torch.from_numpy(pixels).permute(0, 3, 1, 2).float(), _SIDE)
         rows.append(small.flatten(1).numpy())
     return np.concatenate(rows).astype(np.float64)
 

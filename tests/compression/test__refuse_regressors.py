@@ -31,7 +31,7 @@ def test_regressors_are_refused_by_name(compressor, table):
         assert message.startswith(f"The 'estimator' parameter of {compressor.__name__} must be a classifier. Got ")
         assert type(estimator).__name__ in message
         sibling = compressor.__name__.replace("Classifier", "Regressor")
-        assert f"There is no {sibling} yet; use DistilledRegressor with a smaller student instead." in message
+        assert f"{sibling} does not exist yet; use DistilledRegressor with a smaller student instead." in message
 
 
 @pytest.mark.parametrize("compressor", COMPRESSORS)

@@ -6,7 +6,7 @@ from types import ModuleType
 
 import pytest
 
-# The parts of the project whose prose people read. Those that are not named here follow.
+# The parts of the project whose prose users and contributors read.
 PROSE = ["sktl", "docs", "examples", "README.md", "CONTRIBUTING.md", "CHANGELOG.md"]
 
 
@@ -64,6 +64,8 @@ def test_exceptions_are_few(checker):
         ("Literally::\n\n   a picture\n\nmend it", ["mend"]),
         ("| table | picture |", ["picture"]),
         ("* a list\n  of pictures", ["pictures"]),
+        (":doc:`cache` tells where it is.\n\n:orphan:", ["where"]),
+        ("There is no ``predict``.", ["is no"]),
     ],
 )
 def test_pages(check, text, words):

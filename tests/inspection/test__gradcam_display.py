@@ -15,7 +15,7 @@ from sktl.inspection._saliency_maps import gradient_maps, network_inputs, occlus
 
 
 def titles(display):
-    return [panel.get_title() for panel in display.photo_axes_]
+    return [panel.get_title() for panel in display.image_axes_]
 
 
 def drawn(display):
@@ -38,9 +38,9 @@ def new(digits):
 def test_from_estimator(model, new):
     """Over each picture as the network sees it lies the map of its most probable label, as a share of its largest."""
     X, y = new
-    display = GradCAMDisplay.from_estimator(model, X, y=y, n_photos=4)
+    display = GradCAMDisplay.from_estimator(model, X, y=y, n_images=4)
     probabilities = model.predict_proba(X[:4])
-    assert_array_equal(display.photos, network_inputs(model, X, 4)[0])
+    assert_array_equal(display.images, network_inputs(model, X, 4)[0])
     assert_array_equal(display.predicted_labels, model.predict(X[:4]))
     assert_array_equal(display.targets, display.predicted_labels)
     assert_allclose(display.probabilities, probabilities.max(1), rtol=1e-5)
@@ -49,7 +49,7 @@ def test_from_estimator(model, new):
     assert (display.method, display.layer) == ("gradcam", "layer4")
     assert_allclose(display.maps, maps_of(model, X[:4], probabilities.argmax(1)))
     assert_allclose(drawn(display), display.maps / display.maps.max((1, 2), keepdims=True))
-    for panel, photo in zip(display.photo_axes_, display.photos, strict=True):
+    for panel, photo in zip(display.image_axes_, display.images, strict=True):
         original, below, overlay = panel.images
         assert_array_equal(original.get_array(), photo)
         assert_array_equal(below.get_array(), photo)
@@ -61,7 +61,7 @@ def test_from_estimator(model, new):
 
 def test_what_has_no_evidence_is_the_image_itself(model, new):
     """A map hides nothing where there is no evidence, is as opaque as said where it is strongest, and is the scale."""
-    display = GradCAMDisplay.from_estimator(model, new[0], n_photos=1, alpha=0.5, cmap="viridis")
+    display = GradCAMDisplay.from_estimator(model, new[0], n_images=1, alpha=0.5, cmap="viridis")
     (overlay,) = display.overlays_
     opacity = overlay.get_cmap()(np.array([0.0, 0.25, 1.0]))[:, 3]
     assert_allclose(opacity, [0, 0.25, 0.5], atol=2e-3)
@@ -78,7 +78,7 @@ def test_the_image_that_is_seen_has_no_veil():
     display = GradCAMDisplay(photos, maps, label, p, label, p).plot()
     display.figure_.canvas.draw()
     pixels = np.asarray(display.figure_.canvas.buffer_rgba())
-    (panel,) = display.photo_axes_
+    (panel,) = display.image_axes_
     left = display.overlays_[0].get_extent()[0]
     seen = [panel.transData.transform((left + x, y)) for x, y in ((2, 2), (7, 7))]
     clear, hot = (pixels[int(len(pixels) - y), int(x), :3] for x, y in seen)
@@ -90,7 +90,7 @@ def test_occlusion(model, new):
     """The maps are what is lost where a square covers the picture; what is won is not drawn; the most is written."""
     X, _ = new
     classes = model.predict_proba(X[:2]).argmax(1)
-    display = GradCAMDisplay.from_estimator(model, X, method="occlusion", n_photos=2, patch_size=16, stride=16)
+    display = GradCAMDisplay.from_estimator(model, X, method="occlusion", n_images=2, patch_size=16, stride=16)
     assert_allclose(display.maps, maps_of(model, X[:2], classes, "occlusion"))
     assert display.layer is None
     assert drawn(display).min() >= 0
@@ -103,7 +103,7 @@ def test_other_targets(model, new, target):
     """The evidence may be for what a picture is, or for one and the same label, with that label's probability."""
     X, y = new
     wrong = (y + 1) % 10
-    display = GradCAMDisplay.from_estimator(model, X, y=wrong, target=target, n_photos=5)
+    display = GradCAMDisplay.from_estimator(model, X, y=wrong, target=target, n_images=5)
     wanted = wrong[:5] if target == "true" else np.full(5, 3)
     assert_array_equal(display.targets, wanted)
     assert_allclose(display.target_probabilities, model.predict_proba(X[:5])[range(5), wanted], rtol=1e-4)
@@ -146,17 +146,17 @@ def test_labels_that_are_texts(digits):
     """Labels of any kind are found; a label that is a word of ours means the word."""
     X, y = digits[0][:40], np.where(digits[1][:40] % 2, "true", "odd, no: even")
     model = FineTunedClassifier(max_epochs=0, random_state=0).fit(X, y)
-    display = GradCAMDisplay.from_estimator(model, X, y=y, n_photos=3, target="odd, no: even")
+    display = GradCAMDisplay.from_estimator(model, X, y=y, n_images=3, target="odd, no: even")
     assert_array_equal(display.targets, ["odd, no: even"] * 3)
-    assert_array_equal(GradCAMDisplay.from_estimator(model, X, y=y, n_photos=3, target="true").targets, y[:3])
+    assert_array_equal(GradCAMDisplay.from_estimator(model, X, y=y, n_images=3, target="true").targets, y[:3])
 
 
 def test_labels_that_are_missing(model, new):
     """A picture of which nobody says what it is has the title of one without labels."""
     X, y = new
-    without = titles(GradCAMDisplay.from_estimator(model, X, n_photos=2))
+    without = titles(GradCAMDisplay.from_estimator(model, X, n_images=2))
     for missing in (None, np.nan, pd.NA):
-        display = GradCAMDisplay.from_estimator(model, X, y=[missing, *y[1:]], n_photos=2)
+        display = GradCAMDisplay.from_estimator(model, X, y=[missing, *y[1:]], n_images=2)
         assert titles(display)[0] == without[0]
     with pytest.raises(ValueError, match="selects the label None"):
         GradCAMDisplay.from_estimator(model, X, y=[None, *y[1:]], target="true")
@@ -165,7 +165,7 @@ def test_labels_that_are_missing(model, new):
 def test_where_it_is_drawn(model, new):
     """Axes that are given are filled, and what was drawn can be drawn again elsewhere."""
     figure, (left, right) = plt.subplots(1, 2)
-    display = GradCAMDisplay.from_estimator(model, new[0], n_photos=2, ax=left)
+    display = GradCAMDisplay.from_estimator(model, new[0], n_images=2, ax=left)
     assert (display.figure_, display.ax_) == (figure, left)
     assert display.plot(right).ax_ is right
 
@@ -175,19 +175,19 @@ def test_every_kind_of_pictures(image_source):
     shape = (12, 12, 3) if image_source.kind.startswith("rows") else None
     model = FineTunedClassifier(image_shape=shape, max_epochs=0, random_state=0)
     model.fit(image_source.X, list("ababab"))
-    display = GradCAMDisplay.from_estimator(model, image_source.X, n_photos=6)
+    display = GradCAMDisplay.from_estimator(model, image_source.X, n_images=6)
     resized = [
         np.array(Image.fromarray(photo).resize((64, 64), Image.Resampling.BILINEAR)) for photo in image_source.pixels
     ]
-    assert_array_equal(display.photos, resized)
+    assert_array_equal(display.images, resized)
 
 
 def test_grey_pictures(digits):
     """A network of one channel has its images shown as gray ones."""
     model = FineTunedClassifier(in_channels=1, max_epochs=0, random_state=0).fit(digits[0][:40], digits[1][:40])
-    display = GradCAMDisplay.from_estimator(model, digits[0], n_photos=1)
-    shown = display.photo_axes_[0].images[0].get_array()
-    assert_array_equal(shown, display.photos[0].repeat(3, axis=2))
+    display = GradCAMDisplay.from_estimator(model, digits[0], n_images=1)
+    shown = display.image_axes_[0].images[0].get_array()
+    assert_array_equal(shown, display.images[0].repeat(3, axis=2))
 
 
 def test_a_series_keeps_its_order(model, digits, tmp_path):
@@ -197,16 +197,16 @@ def test_a_series_keeps_its_order(model, digits, tmp_path):
         paths.append(str(tmp_path / f"{index}.png"))
         Image.fromarray(np.rint(255 * row.reshape(8, 8)).astype(np.uint8)).save(paths[-1])
     X, y = pd.Series(paths, index=[3, 2, 1, 0]), pd.Series(digits[1][150:154], index=[3, 2, 1, 0])
-    display = GradCAMDisplay.from_estimator(model, X, y=y, n_photos=2)
+    display = GradCAMDisplay.from_estimator(model, X, y=y, n_images=2)
     assert_array_equal(display.true_labels, digits[1][150:152])
-    assert_array_equal(display.photos, network_inputs(model, digits[0][150:152], 2)[0])
+    assert_array_equal(display.images, network_inputs(model, digits[0][150:152], 2)[0])
 
 
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
         ({"method": "lime"}, r"'method' parameter must be one of \('gradcam', 'occlusion'\)\. Got 'lime' instead"),
-        ({"n_photos": 0}, "'n_photos' parameter must be an int of at least 1. Got 0 instead"),
+        ({"n_images": 0}, "'n_images' parameter must be an int of at least 1. Got 0 instead"),
         ({"target": "true"}, r"target='true' needs the labels of the images\. Pass y, or"),
         ({"target": 77}, r"target=77 selects the label 77, which is not one of the classes \[0, 1"),
         ({"target": np.array([3, 3])}, r"target=array\(\[3, 3\]\) selects the label"),
@@ -244,6 +244,6 @@ def test_it_looks_at_the_bee(shared_data):
     bee = min((shared_data / "hymenoptera" / "val" / "bees").glob("*.jpg"))
     photo[112:, 112:] = np.array(Image.open(bee).convert("RGB").resize((112, 112)))
     for method in ("gradcam", "occlusion"):
-        display = GradCAMDisplay.from_estimator(model, [photo], method=method, target="bees", n_photos=1)
+        display = GradCAMDisplay.from_estimator(model, [photo], method=method, target="bees", n_images=1)
         maps = np.clip(display.maps[0], 0, None)
         assert maps[96:, 96:].sum() > 0.5 * maps.sum()  # a third of the area

@@ -12,11 +12,11 @@ def boxes_of(panels):
     return [panel.get_window_extent() for panel in panels]
 
 
-@pytest.mark.parametrize(("n_photos", "n_columns"), [(0, 0), (1, 1), (2, 2), (5, 3), (9, 3), (10, 4)])
-def test_panels_lie_side_by_side(n_photos, n_columns):
+@pytest.mark.parametrize(("n_images", "n_columns"), [(0, 0), (1, 1), (2, 2), (5, 3), (9, 3), (10, 4)])
+def test_panels_lie_side_by_side(n_images, n_columns):
     """There is a panel for each image, in the columns with which they are largest, and none covers another."""
     figure, ax = plt.subplots()
-    panels = image_grid(ax, ["name"] * n_photos)
+    panels = image_grid(ax, ["name"] * n_images)
     figure.draw_without_rendering()
     boxes = [panel.get_position() for panel in panels]
     assert len({round(box.x0, 6) for box in boxes}) == n_columns

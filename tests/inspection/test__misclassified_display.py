@@ -19,7 +19,7 @@ from sktl.inspection import MisclassifiedDisplay
 
 
 def titles(display):
-    return [panel.get_title() for panel in display.photo_axes_]
+    return [panel.get_title() for panel in display.image_axes_]
 
 
 def pixels(n, n_channels=3):
@@ -29,7 +29,7 @@ def pixels(n, n_channels=3):
 def test_from_estimator(model, digits):
     """The matrix is scikit-learn's, and the mistakes are all there are, the most confident one first."""
     X, y = digits[0][150:], digits[1][150:]
-    display = MisclassifiedDisplay.from_estimator(model, X, y, n_photos=2)
+    display = MisclassifiedDisplay.from_estimator(model, X, y, n_images=2)
     predicted, probabilities = model.predict(X), model.predict_proba(X)
     np.testing.assert_array_equal(display.confusion_matrix, confusion_matrix(y, predicted))
     assert set(display.positions) == set(np.flatnonzero(predicted != y))
@@ -37,10 +37,10 @@ def test_from_estimator(model, digits):
     np.testing.assert_array_equal(display.predicted_labels, predicted[display.positions])
     np.testing.assert_array_equal(display.probabilities, probabilities.max(1)[display.positions])
     assert (np.diff(display.probabilities) <= 0).all()
-    assert len(display.photos) == len(display.photo_axes_) == 2
+    assert len(display.images) == len(display.image_axes_) == 2
     first = display.positions[0]
     assert titles(display)[0] == f"{predicted[first]} ({probabilities[first].max():.2f})\ntrue: {y[first]}"
-    shown = np.asarray(display.photo_axes_[0].images[0].get_array())
+    shown = np.asarray(display.image_axes_[0].images[0].get_array())
     np.testing.assert_array_equal(shown[..., 0], np.rint(X[first].reshape(8, 8) * 255))
 
 
@@ -51,7 +51,7 @@ def test_the_pictures_are_read_as_at_fit(digits):
         pipe = make_pipeline(PretrainedFeatureExtractor(), LogisticRegression(max_iter=2000)).fit(X, y)
     dim = X[:10] / 4
     display = MisclassifiedDisplay.from_estimator(pipe, dim, (y[:10] + 1) % 10)
-    assert max(photo.max() for photo in display.photos) == 64
+    assert max(photo.max() for photo in display.images) == 64
 
 
 def test_the_pictures_that_reach_the_network(digits):
@@ -60,8 +60,8 @@ def test_the_pictures_that_reach_the_network(digits):
     table, y = pd.DataFrame({"photo": pictures, "price": range(20)}), digits[1][:20] % 2
     choose = FunctionTransformer(operator.itemgetter("photo"))
     pipe = make_pipeline(choose, FineTunedClassifier(max_epochs=0)).fit(table, y)
-    display = MisclassifiedDisplay.from_estimator(pipe, table, 1 - pipe.predict(table), n_photos=3)
-    for position, photo in zip(display.positions, display.photos, strict=False):
+    display = MisclassifiedDisplay.from_estimator(pipe, table, 1 - pipe.predict(table), n_images=3)
+    for position, photo in zip(display.positions, display.images, strict=False):
         np.testing.assert_array_equal(photo[..., 0], pictures[position])
 
 
@@ -74,7 +74,7 @@ def test_every_kind_of_pictures(image_source):
         image_shape=(12, 12, 3) if image_source.kind.startswith("rows") else None,
     )
     np.testing.assert_array_equal(display.positions, [1, 3, 5])
-    np.testing.assert_array_equal(display.photos, image_source.pixels[1::2])
+    np.testing.assert_array_equal(display.images, image_source.pixels[1::2])
     assert titles(display) == ["a\ntrue: b"] * 3
 
 
@@ -94,15 +94,15 @@ def test_order_by_probability(form):
 def test_without_mistakes():
     """Where all is right there is a matrix, a line that says so, and no picture."""
     display = MisclassifiedDisplay.from_predictions(pixels(3), [0, 1, 1], [0, 1, 1])
-    assert display.photo_axes_ == display.photos == []
-    assert display.photos_ax_.get_title() == "no errors"
+    assert display.image_axes_ == display.images == []
+    assert display.images_ax_.get_title() == "no errors"
     assert display.ax_.get_title().startswith("0 of 3 images misclassified")
 
 
 def test_without_photos():
     """Mistakes can be counted without being shown."""
-    display = MisclassifiedDisplay.from_predictions(pixels(3), [0, 1, 1], [1, 1, 1], n_photos=0)
-    assert (len(display.positions), display.photo_axes_) == (1, [])
+    display = MisclassifiedDisplay.from_predictions(pixels(3), [0, 1, 1], [1, 1, 1], n_images=0)
+    assert (len(display.positions), display.image_axes_) == (1, [])
 
 
 @pytest.mark.parametrize("n_classes", [2, 12, 20, 100])
@@ -141,9 +141,9 @@ def test_a_picture_that_cannot_be_read(tmp_path):
     """Its place says so, and the others are shown."""
     X = pd.Series([str(tmp_path / "not there.png"), pixels(1)[0]])
     display = MisclassifiedDisplay.from_predictions(X, [0, 1], [1, 0])
-    assert display.photos[0] is None
-    assert display.photo_axes_[0].texts[0].get_text() == "cannot be read"
-    assert len(display.photo_axes_[1].images) == 1
+    assert display.images[0] is None
+    assert display.image_axes_[0].texts[0].get_text() == "cannot be read"
+    assert len(display.image_axes_[1].images) == 1
 
 
 @pytest.mark.parametrize("n_channels", [1, 2, 3, 5])
@@ -151,7 +151,7 @@ def test_any_number_of_channels(n_channels):
     """Grey is shown as grey, and of more channels than three the first ones in colour."""
     X = pixels(1, n_channels)
     display = MisclassifiedDisplay.from_predictions(X, [0], [1], in_channels=n_channels, channels="last")
-    shown = np.asarray(display.photo_axes_[0].images[0].get_array())
+    shown = np.asarray(display.image_axes_[0].images[0].get_array())
     expected = X[0, :, :, :1] if n_channels < 3 else X[0, :, :, :3]
     np.testing.assert_array_equal(shown, np.broadcast_to(expected, (10, 14, 3)))
 
@@ -169,7 +169,7 @@ def test_where_it_is_drawn():
     """Two axes are taken; one is divided."""
     figure, axes = plt.subplots(1, 2)
     display = MisclassifiedDisplay.from_predictions(pixels(2), [0, 1], [1, 1], ax=axes, cmap="Greens")
-    assert (display.ax_, display.photos_ax_) == tuple(axes)
+    assert (display.ax_, display.images_ax_) == tuple(axes)
     assert display.confusion_.im_.get_cmap().name == "Greens"
     figure, axes = plt.subplots(1, 2)
     assert MisclassifiedDisplay.from_predictions(pixels(2), [0, 1], [1, 1], ax=axes[0]).figure_ is figure

@@ -45,7 +45,7 @@ def make(kind, n):
     return {
         CompressionDisplay: lambda: CompressionDisplay(*cost, origins={names[1]: names[0]}),
         DistillationDisplay: lambda: DistillationDisplay(*cost, score_errors=np.full(n, 0.02)),
-        EmbeddingDisplay: lambda: EmbeddingDisplay(rng.normal(size=(n, 2)), labels, photos=photo),
+        EmbeddingDisplay: lambda: EmbeddingDisplay(rng.normal(size=(n, 2)), labels, images=photo),
         FreezeDepthDisplay: lambda: FreezeDepthDisplay(list(range(n)), share, share / 50, size / 1e6),
         GradCAMDisplay: lambda: GradCAMDisplay(
             photos, rng.uniform(size=(n, 8, 8)), labels, share, labels[::-1], share, true_labels=labels[::-1]
@@ -56,7 +56,7 @@ def make(kind, n):
             ["winning"], np.geomspace(1, 0.01, n), share[None, None], epochs=size[None, None]
         ),
         MisclassifiedDisplay: lambda: MisclassifiedDisplay(
-            np.eye(n, dtype=int), labels, np.arange(n), labels, labels[::-1], probabilities=share, photos=photo
+            np.eye(n, dtype=int), labels, np.arange(n), labels, labels[::-1], probabilities=share, images=photo
         ),
         TrainingCurveDisplay: lambda: TrainingCurveDisplay(share, valid_loss=share, valid_score=share, best_epoch=1),
         TransferabilityDisplay: lambda: TransferabilityDisplay(share, size, names=names, groups=names),
