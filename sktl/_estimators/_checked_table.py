@@ -1,5 +1,7 @@
 """The input of ``fit`` as checked tables of training and validation rows."""
 
+from collections.abc import Callable
+from functools import partial
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -55,6 +57,7 @@ def checked_table(
     *,
     learns: bool,
     warns: bool = True,
+    door: "Callable | None" = None,
 ) -> LabeledImages:
     """Check ``X``, ``y`` and the weights, and return the usable rows.
 
@@ -73,8 +76,11 @@ def checked_table(
         Whether to infer the image format and the target encoding from this table.
     warns : bool, default=True
         Whether to warn about images that cannot be read.
+    door : callable or None, default=None
+        Function ``door(X, reset=...)`` that checks ``X``. None checks that it holds
+        images.
     """
-    images = check_images(estimator, given.X, reset=learns)
+    images = (door or partial(check_images, estimator))(given.X, reset=learns)
     y = coding.missing(len(images)) if given.y is None else given.y
     check_consistent_length(range(len(images)), y)
     with shortened_errors():

@@ -39,6 +39,7 @@ from sktl._training._schedules import OPTIMIZERS, SCHEDULES
 from sktl._training._settings import TrainingSettings
 from sktl._training._trainable_summary import TrainableSummary
 from sktl._training._trainer import Trainer, trained_backbone
+from sktl.backbones import Backbone
 from sktl.exceptions import InputError
 
 _PREDICTED_TOGETHER = 512  # images per chunk, to bound memory
@@ -104,8 +105,10 @@ class NetworkEstimator(TakesNetwork, CallbackSupportMixin, Estimator):
     * ``_make_objective(coding, table, depth, seed)``: the loss, an `Objective`.
 
     It may rename the network parameter (``_network_parameter``), check more parameters
-    (``_check_parameters``), choose the freeze depth (``_resolve_depth``), and act after
-    training (``_finish``).
+    (``_check_parameters``), check ``X`` in its own way (``_check_images``), choose the
+    network and the freeze depth (``_resolve_network``, ``_resolve_depth``), prepare the
+    rows (``_dataset``), watch the training (``_watchers``), and act after training
+    (``_finish``).
     """
 
     def trainable_summary(self):
@@ -129,9 +132,9 @@ class NetworkEstimator(TakesNetwork, CallbackSupportMixin, Estimator):
             if previous is None:
                 forget_fit(self)
             trainer, data = prepare_training(self, given, is_new=previous is None, classes=classes)
-            self.net_, self.freeze_depth_ = trainer.build(self.backbone_, data, previous), data.depth
+            self.net_, self.freeze_depth_ = trainer.build(backbone_or_none(self), data, previous), data.depth
             try:
-                train_network(self, trainer, data, callbacks=[tasks])
+                train_network(self, trainer, data, callbacks=[tasks, *self._watchers(data)])
                 self._finish(trainer, data)
             finally:  # also after a divergence or interrupt, with the last good weights
                 predict_fast(self)
@@ -148,8 +151,8 @@ class NetworkEstimator(TakesNetwork, CallbackSupportMixin, Estimator):
             }
             trainer, data = prepare_training(self, given, classes=classes, **how)
             if is_first:
-                self.net_, self.freeze_depth_ = trainer.build(self.backbone_, data), data.depth
-            train_network(self, trainer, data, callbacks=[tasks], is_step=True)
+                self.net_, self.freeze_depth_ = trainer.build(backbone_or_none(self), data), data.depth
+            train_network(self, trainer, data, callbacks=[tasks, *self._watchers(data)], is_step=True)
         return self
 
     def _make_coding(self, is_new, classes):
@@ -162,6 +165,10 @@ class NetworkEstimator(TakesNetwork, CallbackSupportMixin, Estimator):
 
     def _check_parameters(self):
         """Check further parameters before anything is computed. Does nothing here."""
+
+    def _check_images(self, X, *, reset):
+        """Check the images of ``X``; with ``reset``, infer their format."""
+        return check_images(self, X, reset=reset)
 
     def _resolve_network(self):
         """Load the network and check how its last stage is pooled."""
@@ -193,6 +200,10 @@ class NetworkEstimator(TakesNetwork, CallbackSupportMixin, Estimator):
         )
         return table.dataset(activations, objective.targets(table), objective.columns(table))
 
+    def _watchers(self, data):
+        """Return further (name, skorch callback) pairs of this training, here none."""
+        return []
+
     def _finish(self, trainer, data):
         """Set attributes or warn after training. Does nothing here."""
 
@@ -206,7 +217,7 @@ class NetworkEstimator(TakesNetwork, CallbackSupportMixin, Estimator):
     def _try_outputs(self, X):
         """Return checked images, their outputs, and the errors of unreadable images."""
         check_is_fitted(self, "net_")
-        images = check_images(self, X, reset=False)
+        images = self._check_images(X, reset=False)
         failures: dict | None = {} if is_tolerant(self, images.on_error) else None
         outputs = network_outputs(self, images, failures)
         outputs[list(failures or ())] = np.nan
@@ -215,7 +226,7 @@ class NetworkEstimator(TakesNetwork, CallbackSupportMixin, Estimator):
     def __getstate__(self):
         """Pickle the trained weights in the net alone; ``backbone_`` shares them."""
         state = dict(super().__getstate__())  # a copy, because it may be the estimator's own __dict__
-        if hasattr(self, "net_"):
+        if hasattr(self, "net_") and hasattr(self, "backbone_"):
             state["backbone_"] = self.net_.hollow_backbone(self.backbone_)
         return state
 
@@ -223,7 +234,7 @@ class NetworkEstimator(TakesNetwork, CallbackSupportMixin, Estimator):
         super()._restore(state)
         if hasattr(self, "_split_seed"):  # pickled before 0.1.0
             self._seeds = Seeds(self.__dict__.pop("_random_state"), self.__dict__.pop("_split_seed"))
-        if hasattr(self, "net_"):
+        if hasattr(self, "net_") and hasattr(self, "backbone_"):
             self.backbone_ = self.net_.fill_backbone(self.backbone_)
 
     def __sklearn_tags__(self):
@@ -231,6 +242,11 @@ class NetworkEstimator(TakesNetwork, CallbackSupportMixin, Estimator):
         tags.input_tags.string = True
         tags.input_tags.three_d_array = True
         return tags
+
+
+def backbone_or_none(estimator: Any) -> "Backbone | None":
+    """Return the network that an estimator trains, or None if it takes numbers."""
+    return getattr(estimator, "backbone_", None)
 
 
 def fitted_pooling(estimator: Any) -> str:
@@ -280,10 +296,11 @@ def prepare_training(
     if is_new:
         estimator._seeds = Seeds(estimator.random_state)
     coding = estimator._make_coding(is_new, classes)
-    table, valid = checked_table(estimator, given, coding, learns=is_new, warns=warns), None
+    how: dict[str, Any] = {"warns": warns, "door": estimator._check_images}
+    table, valid = checked_table(estimator, given, coding, learns=is_new, **how), None
     if evaluates and given.has_validation:
-        valid = checked_table(estimator, given.validation, coding, learns=False, warns=warns)
-    elif evaluates and (estimator.early_stopping or set_aside_by):
+        valid = checked_table(estimator, given.validation, coding, learns=False, **how)
+    elif evaluates and (getattr(estimator, "early_stopping", False) or set_aside_by):
         by = set_aside_by or "early_stopping=True"
         strata, share = coding.strata(table.y), estimator.validation_fraction
         table, valid = hold_out(table, strata, share, estimator._seeds.split, by=by)
@@ -293,12 +310,12 @@ def prepare_training(
     seed = estimator._seeds.draw()
     objective = estimator._make_objective(coding, table, depth, seed)
     rows = estimator._dataset(table, depth, objective, estimator._augmentation(seed))
-    if builds_net:
-        refuse_single_images(estimator, depth, len(rows))
-    valid_rows = None if valid is None else estimator._dataset(valid, depth, objective)
     # Random weights have no pretrained running statistics to keep.
     is_pretrained = not has_random_weights(estimator, network_parameter(estimator))
     settings = TrainingSettings.of(estimator, is_pretrained=is_pretrained)
+    if builds_net:
+        refuse_single_images(estimator, settings, depth, len(rows))
+    valid_rows = None if valid is None else estimator._dataset(valid, depth, objective)
     return Trainer(objective, settings, estimator._pooling), TrainingData(table, rows, valid_rows, depth, seed)
 
 
@@ -310,7 +327,8 @@ def train_network(estimator: Any, trainer: Trainer, data: TrainingData, **how: A
         estimator.history_ = estimator.net_.history
         estimator.n_iter_ = len(estimator.history_)
         estimator.best_epoch_ = estimator.net_.kept_epoch_
-        estimator.backbone_ = trained_backbone(estimator.backbone_, estimator.net_, data.depth)
+        if backbone_or_none(estimator) is not None:
+            estimator.backbone_ = trained_backbone(estimator.backbone_, estimator.net_, data.depth)
 
 
 def finish_training(estimator: Any, trainer: Trainer, data: TrainingData) -> None:
@@ -320,6 +338,8 @@ def finish_training(estimator: Any, trainer: Trainer, data: TrainingData) -> Non
 
 def predict_fast(estimator: Any) -> None:
     """Fuse the trained layers so that predictions are fast."""
+    if backbone_or_none(estimator) is None:
+        return
     macs = sum(stage.macs for stage in estimator.backbone_.stages[estimator.freeze_depth_ :])
     estimator.net_.run_fused(resolve_batch_size("auto", macs, torch.device(estimator.net_.device)))
 
@@ -379,7 +399,7 @@ def check_net_params(estimator: Any) -> None:
         raise InputError(f"net_params may not set {taken}; use the parameters of {type(estimator).__name__} instead.")
 
 
-def refuse_single_images(estimator: Any, depth: int, n_rows: int) -> None:
+def refuse_single_images(estimator: Any, settings: TrainingSettings, depth: int, n_rows: int) -> None:
     """Check that trained batch normalization layers get more than one image.
 
     Raises
@@ -387,12 +407,13 @@ def refuse_single_images(estimator: Any, depth: int, n_rows: int) -> None:
     InputError
         If all batches have one image, which has no variance.
     """
-    is_kept = estimator.freeze_bn and not has_random_weights(estimator, network_parameter(estimator))
-    if is_kept or depth == len(estimator.backbone_.stages) or min(n_rows, estimator.batch_size) > 1:
+    backbone = backbone_or_none(estimator)
+    is_kept = backbone is None or settings.keeps_statistics or depth == len(backbone.stages)
+    if is_kept or min(n_rows, settings.batch_size) > 1:
         return
     if any(isinstance(x, nn.modules.batchnorm._BatchNorm) for x in estimator.backbone_.module.modules()):
         raise InputError(
-            f"Batch normalization with freeze_bn={estimator.freeze_bn} and weights={estimator.weights!r} needs at "
-            f"least two images per batch. Got batch_size={estimator.batch_size} and {n_rows} different images instead. "
+            f"Batch normalization with freeze_bn={settings.freeze_bn} and weights={estimator.weights!r} needs at "
+            f"least two images per batch. Got batch_size={settings.batch_size} and {n_rows} different images instead. "
             "Use larger batches, or freeze_bn=True with pretrained weights."
         )

@@ -55,6 +55,20 @@ class TargetCoding:
         return None
 
 
+class NoTargets(TargetCoding):
+    """Coding of learners without targets, which ignore ``y``."""
+
+    n_outputs = 0
+
+    def missing(self, n_rows: int) -> np.ndarray:
+        """Return zeros."""
+        return np.zeros(n_rows, np.float32)
+
+    def encode(self, y: Any, weight: np.ndarray, *, learns: bool) -> tuple[np.ndarray, np.ndarray]:
+        """Return zeros and a factor of one for each row."""
+        return self.missing(len(y)), np.ones(len(y))
+
+
 class ClassCoding(TargetCoding):
     """Encoding of labels as class numbers.
 

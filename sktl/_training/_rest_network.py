@@ -25,8 +25,9 @@ class RestNetwork(nn.Module):
 
     Parameters
     ----------
-    backbone : Backbone
-        The network. Its stages from ``depth`` on are copied.
+    backbone : Backbone or None
+        The network. Its stages from ``depth`` on are copied. None for a network that
+        consists of the head alone.
     depth : int
         Number of stages that are frozen throughout and not part of this network.
     head : nn.Module
@@ -46,7 +47,7 @@ class RestNetwork(nn.Module):
 
     def __init__(
         self,
-        backbone: Backbone,
+        backbone: "Backbone | None",
         depth: int,
         head: nn.Module,
         *,
@@ -55,16 +56,21 @@ class RestNetwork(nn.Module):
         taps: "Sequence[str] | None" = None,
     ):
         super().__init__()
-        last = backbone.stages[-1].name
-        names = [stage.name for stage in backbone.stages[depth:]]
-        self.normalization = Normalization(backbone.preprocessing) if depth == 0 else nn.Identity()
-        self.stages: nn.Module = backbone.cut(depth, head=False, taps=taps or ())[1] if names else nn.Identity()
+        self.normalization: nn.Module = nn.Identity()
+        self.stages: nn.Module = nn.Identity()
         self._has_taps = taps is not None
         self.head = head
+        self.n_stages = 0 if backbone is None else len(backbone.stages)
         # If all stages are frozen, the prefix has pooled the input already.
-        self._pooling = (pooling, backbone.channel_axis(last), backbone.has_cls_token(last)) if names else ("none",)
-        self._parts = {name: backbone.stage_parts[name] for name in names}
-        self.n_stages = len(backbone.stages)
+        self._pooling: tuple[Any, ...] = ("none",)
+        self._parts: dict[str, tuple[str, ...]] = {}
+        if backbone is not None and depth == 0:
+            self.normalization = Normalization(backbone.preprocessing)
+        if backbone is not None and depth < self.n_stages:
+            last = backbone.stages[-1].name
+            self.stages = backbone.cut(depth, head=False, taps=taps or ())[1]
+            self._pooling = (pooling, backbone.channel_axis(last), backbone.has_cls_token(last))
+            self._parts = {stage.name: backbone.stage_parts[stage.name] for stage in backbone.stages[depth:]}
         self._freeze_bn = freeze_bn
         self.freeze(depth)
 

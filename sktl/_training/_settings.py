@@ -45,8 +45,8 @@ class TrainingSettings:
 
     @classmethod
     def of(cls, estimator: Any, *, is_pretrained: bool) -> "TrainingSettings":
-        """Read the training parameters of an estimator."""
-        names = [field.name for field in fields(cls) if field.name != "is_pretrained"]
+        """Read the training parameters that an estimator has; others get defaults."""
+        names = [field.name for field in fields(cls) if hasattr(estimator, field.name)]
         return cls(**{name: getattr(estimator, name) for name in names}, is_pretrained=is_pretrained)
 
     def but(self, **settings: Any) -> "TrainingSettings":

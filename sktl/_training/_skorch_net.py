@@ -285,11 +285,16 @@ class TransferNet(NeuralNet, Net):
         )
 
     def forget_training(self, *, keeps_moments: bool = False) -> None:
-        """Drop what only training needs: parameters of the loss, and the moments."""
+        """Drop what only training needs: parameters of the loss, and the moments.
+
+        With ``keeps_moments``, training continues later and nothing is dropped.
+        """
+        if keeps_moments:
+            return
         if self.criterion_.forget():
             # The old one refers to parameters of the loss that are gone.
             self.initialize_optimizer()
-        elif not keeps_moments:
+        else:
             self.optimizer_.state.clear()
 
     def put_back(self, epoch: int, weights: Mapping[str, torch.Tensor]) -> None:

@@ -4,18 +4,14 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-import numpy as np
-import torch
-
 from sktl._device import resolve_device
 from sktl._frozen._prefix_network import pooled_shape
 from sktl._training._callbacks import GradualUnfreezing, KeepBest
 from sktl._training._checkpoint import Checkpoint
 from sktl._training._data import TrainingData
-from sktl._training._head_probe import Probe, probe_rows
 from sktl._training._loop import train
 from sktl._training._objective import Objective
-from sktl._training._rest_network import RestNetwork, adopt_statistics_quickly, last_linear, make_head
+from sktl._training._rest_network import RestNetwork, adopt_statistics_quickly
 from sktl._training._settings import TrainingSettings
 from sktl._training._skorch_net import TransferNet
 from sktl._warnings import warn
@@ -45,27 +41,22 @@ class Trainer:
         """Return the same trainer with some settings replaced."""
         return replace(self, settings=self.settings.but(**settings))
 
-    def build(self, backbone: Backbone, data: TrainingData, previous: "TransferNet | None" = None) -> TransferNet:
+    def build(
+        self, backbone: "Backbone | None", data: TrainingData, previous: "TransferNet | None" = None
+    ) -> TransferNet:
         """Return a net with an initialized head, or with that of a previous net.
 
-        A previous net also passes on its history.
+        A previous net also passes on its history. ``backbone`` is None for learners
+        that take numbers instead of images.
         """
-        last = backbone.stages[-1]
-        (n_features,) = pooled_shape(last.output_shape, self.pooling, last.channel_axis)
-        head = make_head(
-            self.settings.head if previous is None else previous.module_.head,
-            n_features,
-            self.objective.n_outputs,
-            dropout=self.settings.dropout,
-            generator_seed=data.seed,
-        )
-        network = RestNetwork(
-            backbone,
-            data.depth,
-            head,
-            pooling=self.pooling,
-            freeze_bn=self.settings.keeps_statistics,
-            taps=self.objective.taps(backbone),
+        n_features = 0
+        if backbone is not None:
+            last = backbone.stages[-1]
+            (n_features,) = pooled_shape(last.output_shape, self.pooling, last.channel_axis)
+        earlier = None if previous is None else previous.module_.head
+        head = self.objective.head(n_features, self.settings, data.seed, earlier)
+        network = self.objective.network(
+            backbone, data.depth, head, pooling=self.pooling, freeze_bn=self.settings.keeps_statistics
         )
         if not self.settings.is_pretrained:
             adopt_statistics_quickly(network)
@@ -77,21 +68,8 @@ class Trainer:
         return net
 
     def start_head(self, net: TransferNet, data: TrainingData) -> None:
-        """Fit the last layer of the head to its inputs before training."""
-        head = net.module_.head
-        linear = last_linear(head)
-        if linear is None:
-            raise InputError(
-                f"head_init='probe' needs a head that ends with a linear layer. Got {type(head).__name__} instead. Use "
-                "head_init='random', or an nn.Sequential that ends with an nn.Linear."
-            )
-        positions = probe_rows(len(data.rows), linear.in_features, data.seed)
-        features = net.linear_inputs(data.rows, positions.tolist(), linear)
-        probe: Probe = self.objective.probe(features.astype(np.float64), data, positions)
-        with torch.no_grad():
-            linear.weight.copy_(torch.from_numpy(probe.weight))
-            if linear.bias is not None:
-                linear.bias.copy_(torch.from_numpy(probe.bias))
+        """Initialize a new net from the training rows."""
+        self.objective.start(net, data)
 
     def train(
         self,
@@ -152,7 +130,7 @@ class Trainer:
             # A divergence or Ctrl-C restored good weights, which old moments do not fit.
             net.forget_training(keeps_moments=keeps_moments)
 
-    def _net(self, network: RestNetwork, backbone: Backbone) -> TransferNet:
+    def _net(self, network: RestNetwork, backbone: "Backbone | None") -> TransferNet:
         """Return a skorch net. ``net_params`` take precedence over the settings."""
         settings = self.settings
         net_params = dict(settings.net_params or {})

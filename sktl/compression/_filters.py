@@ -239,7 +239,7 @@ class _EntryPruner:
 def _trial_copy(network: RestNetwork) -> RestNetwork:
     """Return a copy on which to trace the network and to try the pruning."""
     trial = copy.deepcopy(network).cpu().eval()
-    trial.normalization = _Entry()  # type: ignore[assignment]
+    trial.normalization = _Entry()
     if isinstance(trial.stages, fx.GraphModule):
         # Do not print failing lines as torch.fx does. Each graph has a separate class.
         type(trial.stages).__call__ = nn.Module.__call__  # type: ignore[method-assign]
