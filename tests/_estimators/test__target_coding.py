@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from sktl._estimators._target_coding import ClassCoding, NumberCoding, TargetCoding, power_of_two
+from sktl._estimators._target_coding import ClassCoding, NoTargets, NumberCoding, TargetCoding, power_of_two
 from sktl.exceptions import InputError
 
 ONES = np.ones(4)
@@ -148,3 +148,12 @@ def test_numbers_of_which_some_are_not_known():
 def test_powers_of_two():
     """The largest that is no larger; 1 for nothing."""
     np.testing.assert_array_equal(power_of_two(np.array([0, 1, 1.5, 2, 1000, 0.3])), [1, 1, 1, 2, 512, 0.25])
+
+
+def test_no_targets():
+    """Whatever y holds is ignored: all rows have the same target and keep their weights."""
+    coding = NoTargets("Some")
+    assert coding.missing(2).tolist() == [0, 0]
+    encoded, factor = coding.encode(["a", None], ONES[:2], learns=True)
+    assert (encoded.tolist(), factor.tolist()) == ([0, 0], [1, 1])
+    assert (coding.attributes, coding.strata(encoded)) == ({}, None)

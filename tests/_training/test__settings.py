@@ -1,6 +1,7 @@
 """How a network is trained, as one value: what it takes from an estimator, and copies of it."""
 
 from dataclasses import FrozenInstanceError, fields
+from types import SimpleNamespace
 
 import pytest
 
@@ -40,6 +41,12 @@ def test_all_that_trains_is_taken_from_an_estimator(make):
     settings = TrainingSettings.of(model, is_pretrained=False)
     assert [getattr(settings, name) for name in NAMES] == list(range(len(NAMES)))
     assert not settings.is_pretrained
+
+
+def test_what_an_estimator_does_not_have_is_the_default():
+    """Learners without a head, or that stop after a number of epochs, need no such parameters."""
+    settings = TrainingSettings.of(SimpleNamespace(lr=0.1, alpha=3), is_pretrained=True)
+    assert settings == TrainingSettings(lr=0.1)
 
 
 @pytest.mark.parametrize("name", NAMES)

@@ -301,3 +301,34 @@ def test_arrays_are_taken_for_activations(tiny, make_net, make_rows, depth):
         np.testing.assert_allclose(net.predict_proba(X), expected, rtol=1e-4, atol=1e-5)
         np.testing.assert_array_equal(net.predict(X), expected.argmax(1))
     assert len(set(net.predict(values))) == 2 or depth < 3
+
+
+class MappedLoss(ClassificationLoss):
+    """Cross-entropy of outputs times a factor that is trained too, until it is dropped."""
+
+    def __init__(self):
+        super().__init__()
+        self.factor = nn.Parameter(torch.ones(()))
+
+    def per_row(self, outputs, y):
+        return super().per_row(outputs * self.factor, y)
+
+    def forget(self):
+        had = self.factor.requires_grad
+        self.factor = nn.Parameter(torch.ones(()), requires_grad=False)
+        return had
+
+
+def test_training_that_goes_on_keeps_what_the_loss_learned(tiny, make_net, make_rows):
+    """Between the steps of partial_fit, moments and parameters of the loss stay; after the last one they go."""
+    net = make_net(tiny, 3, criterion=MappedLoss())
+    learn(net, make_rows(tiny, 3), epochs=2)
+    factor, optimizer, n_states = net.criterion_.factor, net.optimizer_, len(net.optimizer_.state)
+    assert factor.item() != 1
+    net.forget_training(keeps_moments=True)
+    assert net.criterion_.factor is factor
+    assert net.optimizer_ is optimizer
+    assert len(optimizer.state) == n_states > 0
+    net.forget_training()
+    assert net.criterion_.factor is not factor
+    assert not net.optimizer_.state

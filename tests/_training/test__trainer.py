@@ -17,12 +17,16 @@ from torch.nn import functional
 
 from sktl import FineTunedClassifier, FineTunedRegressor
 from sktl._estimators._network_estimator import NETWORK_CONSTRAINTS
-from sktl._estimators._target_coding import ClassCoding, TargetCoding
+from sktl._estimators._target_coding import ClassCoding, NoTargets
+from sktl._frozen._activations import GivenActivations
 from sktl._frozen._prefix import FrozenPrefix
 from sktl._frozen._runtime import Runtime
 from sktl._frozen._spec import PrefixSpec
+from sktl._training._data import TrainingData
+from sktl._training._dataset import RowDataset
 from sktl._training._losses import ClassificationLoss, WeightedLoss
 from sktl._training._objective import ClassificationObjective, Objective, RegressionObjective
+from sktl._training._rest_network import make_head
 from sktl._training._settings import TrainingSettings
 from sktl._training._soft_targets import SoftTargets
 from sktl._training._trainer import Trainer, trained_backbone
@@ -63,14 +67,6 @@ class Reconstruction(Objective):
     def targets(self, table):
         (pixels,) = self.pixels.run(table.images)
         return torch.from_numpy(pixels.reshape(len(pixels), -1)).float() / 255
-
-
-class NoTargets(TargetCoding):
-    def missing(self, n_rows):
-        return np.zeros(n_rows)
-
-    def encode(self, y, weight, *, learns):
-        return np.zeros(len(y)), np.ones(len(y))
 
 
 class Reconstructor(FineTunedEstimator):
@@ -204,6 +200,45 @@ def test_the_entropy_minimizer_is_an_estimator(digits):
     assert (cross_val_predict(model, X, y, cv=2) == y).mean() > 0.8
     held_out = clone(model).set_params(early_stopping=True, validation_fraction=0.4).fit(X, given)
     assert 0 <= held_out.history_[-1, "valid_score"] <= 1
+
+
+class Denoising(Objective):
+    """Numbers without a backbone: a head of two layers reconstructs them."""
+
+    def __init__(self, width):
+        super().__init__(width)
+        self.started = 0
+
+    def loss(self, backbone):
+        assert backbone is None
+        return AbsoluteError()
+
+    def head(self, n_features, settings, seed, previous=None):
+        assert n_features == 0
+        width = self.n_outputs
+        return make_head((5,) if previous is None else previous, width, width, dropout=0.0, generator_seed=seed)
+
+    def start(self, net, data):
+        self.started += 1
+
+
+def test_a_learner_without_a_backbone():
+    """A table of numbers is learned from by the head alone, which a second training goes on with."""
+    x = torch.rand(40, 6, generator=torch.Generator().manual_seed(0))
+    rows = RowDataset(GivenActivations(x), x, weight=torch.ones(40), sample_weight=torch.ones(40))
+    objective, data = Denoising(6), TrainingData(None, rows, rows, 0, 0)
+    trainer = Trainer(objective, QUICK.but(max_epochs=20, lr=0.03))
+    net = trainer.build(None, data)
+    assert (net.module_.n_stages, objective.started) == (0, 1)
+    trainer.train(net, data)
+    assert net.history[-1, "valid_loss"] < 0.8 * net.history.start["valid_loss"]
+    assert np.isfinite(net.outputs(x.numpy())).all()
+    again = trainer.build(None, data, net)
+    assert (len(again.history), objective.started) == (20, 1)
+    for name, tensor in weights(net).items():
+        assert torch.equal(again.module_.state_dict()[name], tensor)
+    loaded = pickle.loads(pickle.dumps(net))
+    np.testing.assert_array_equal(loaded.outputs(x.numpy()), net.outputs(x.numpy()))
 
 
 # --- the trainer ------------------------------------------------------------------------------------------------------
