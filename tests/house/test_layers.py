@@ -17,6 +17,7 @@ LAYERS = {
     "_training": 3,
     "_estimators": 4,
     **dict.fromkeys(["feature_extraction", "finetuning", "distillation", "compression", "autoencoders"], 5),
+    **dict.fromkeys(["anomaly"], 5),
     **dict.fromkeys(["self_supervised", "domain_adaptation", "multitask", "text", "preprocessing", "datasets"], 5),
     **dict.fromkeys(["selection", "inspection", "export", "distributed"], 6),
     "": 7,  # sktl/__init__.py, the front door

@@ -22,6 +22,7 @@ from sktl import (
 )
 from sktl import selection as scores
 from sktl._messages import LIMIT
+from sktl.anomaly import AnomalyDetector
 from sktl.backbones import Preprocessing, describe_backbone, load_backbone
 from sktl.compression import LotteryTicketClassifier, LowRankClassifier, PrunedClassifier, QuantizedClassifier
 from sktl.finetuning import lr_range_test
@@ -47,6 +48,7 @@ ESTIMATORS = {
     LowRankClassifier: {"estimator": FineTunedClassifier(**QUICK), **QUICK},
     QuantizedClassifier: {"estimator": FineTunedClassifier(**QUICK), **QUICK},
     LotteryTicketClassifier: {"estimator": FineTunedClassifier(max_epochs=1), "random_state": 0},
+    AnomalyDetector: {},
     BackboneSelector: {"backbones": ["sktl_mini"]},
     ImageReader: {},
     PixelRowsToImages: {},

@@ -17,6 +17,9 @@ PUBLIC = {
         "__version__",
         "clear_caches",
     ],
+    "sktl.anomaly": [
+        "AnomalyDetector",
+    ],
     "sktl.backbones": [
         "Backbone",
         "Preprocessing",

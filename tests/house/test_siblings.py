@@ -22,6 +22,7 @@ from sktl import (
     PretrainedFeatureExtractor,
     selection,
 )
+from sktl.anomaly import AnomalyDetector
 from sktl.compression import LotteryTicketClassifier, LowRankClassifier, PrunedClassifier, QuantizedClassifier
 from sktl.inspection import (
     CompressionDisplay,
@@ -146,6 +147,19 @@ FAMILIES = {
             "random_state": "^Seed of the random ",
             "backbone_": "^The network",
             "layers_": "^(Names of the layers|The layer) ",
+        },
+        ("layers",),
+    ),
+    "extractor and detector": Family(
+        [PretrainedFeatureExtractor, AnomalyDetector],
+        {  # features, or scores of them
+            "layers": r"^Layers whose output to use as features: the number of a stage \(-1 is the last one\), the "
+            r"name of a stage, or the name of any other layer in ``Backbone\.layers``\. ",
+            "cache": r"^Where to keep the features: in the memory of this process up to a limit \(``\"auto\"``\), or "
+            r"in a directory shared by processes and runs\. None keeps nothing: each call computes the features again",
+            "on_error": '^What to do if an image cannot be read. ``"raise"`` raises an error that lists ',
+            "random_state": "^Seed of the .*random weights",
+            "verbose": "^Verbosity level: 1 prints the progress and the speed of ",
         },
         ("layers",),
     ),
