@@ -9,6 +9,6 @@ A prefix is defined by two values and runs with one call:
 * a pass over a table: `_prefix` starts one and `_pass` runs it; `_decoder` and
   `_map_ahead` read the images, `_output_tables` collects the rows, `_search_widening`
   computes layers in advance;
-* the training data: `_augmentation` and `_activations`;
+* the training data: `_augmentation` and `_draw_views`, `_activations` and `_views`;
 * the reports: `_readable` and `_progress`.
 """

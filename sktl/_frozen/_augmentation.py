@@ -4,6 +4,9 @@ An augmented image is a pure function of the content of the image, a seed and th
 It does not depend on its position, on other images or on the thread that decodes it.
 Two fits with the same ``random_state`` therefore see the same images, and the folds and
 candidates of a grid search share stored views through the cache.
+
+`Augmentation` calls a transform with one image after the other. `BatchedAugmentation`
+draws the views of many images together.
 """
 
 from collections.abc import Callable, Sequence
@@ -18,6 +21,7 @@ import xxhash
 from PIL import Image
 from sklearn.utils._param_validation import Interval
 
+from sktl._frozen._draw_views import CROP_AREA, CROP_ASPECT, VIEW_RECIPES, ViewRecipe, draw_views, random_draws
 from sktl._images import Images, TableImage
 from sktl._randomness import seeded_everywhere
 from sktl.backbones import Backbone, Preprocessing
@@ -30,12 +34,10 @@ AUGMENT_CONSTRAINTS: dict = {
 
 Transform = Callable[[torch.Tensor], Any]
 
-# The usual (0.08, 1.0) suits a million images, not a few thousand.
-_CROP_AREA = (0.35, 1.0)
-_CROP_ASPECT = (3 / 4, 4 / 3)
 
-
-def make_augmentation(augment: "str | Transform | None", *, seed: int, backbone: Backbone) -> "Augmentation | None":
+def make_augmentation(
+    augment: "str | Transform | None", *, seed: int, backbone: Backbone
+) -> "Augmentation | BatchedAugmentation | None":
     """Return the augmentation defined by the parameter ``augment``.
 
     Parameters
@@ -51,7 +53,7 @@ def make_augmentation(augment: "str | Transform | None", *, seed: int, backbone:
 
     Returns
     -------
-    augmentation : Augmentation or None
+    augmentation : Augmentation, BatchedAugmentation or None
         The augmentation, if any.
 
     Raises
@@ -68,17 +70,19 @@ def make_augmentation(augment: "str | Transform | None", *, seed: int, backbone:
             f"augment must be one of {sorted(RECIPES)}, None, or a callable such as a transform from "
             f"torchvision.transforms.v2. Got {augment!r} instead."
         )
-    if augment in _COLOR_RECIPES and backbone.in_channels not in (1, 3):
+    if augment in _TRANSFORMS and backbone.in_channels not in (1, 3):
         raise InputError(
             f"augment={augment!r} changes colors and needs images with 1 or 3 channels, but in_channels="
-            f"{backbone.in_channels}. Use 'flip', 'crop_flip' or a callable."
+            f"{backbone.in_channels}. Use {', '.join(map(repr, VIEW_RECIPES))} or a callable."
         )
     import torchvision  # imported here because it takes seconds
 
     versions = f"{torch.__version__}|{torchvision.__version__}|{PIL.__version__}"
-    # Increase the "1" when a recipe changes.
-    key = f"{augment} 1|{backbone.preprocessing.pixels_key}|{versions}"
-    return Augmentation(RECIPES[augment](backbone.preprocessing), seed, key=key)
+    # Increase the "2" when a recipe changes.
+    key = f"{augment} 2|{backbone.preprocessing.pixels_key}|{versions}"
+    if augment in VIEW_RECIPES:
+        return BatchedAugmentation(VIEW_RECIPES[augment], seed, backbone.preprocessing, key=key)
+    return Augmentation(_TRANSFORMS[augment](backbone.preprocessing), seed, key=key)
 
 
 class Augmentation:
@@ -98,6 +102,8 @@ class Augmentation:
         Name that determines what the transform does. With a key, the digest of a view
         is known without decoding the image.
     """
+
+    has_network_size = False  # the preprocessing resizes the views
 
     def __init__(self, transform: Transform, seed: int, *, key: "str | None" = None):
         self.transform = transform
@@ -120,15 +126,15 @@ class Augmentation:
         """
         return _AugmentedTable(self, images, epoch)
 
-    def apply(self, pixels: np.ndarray, state: bytes) -> np.ndarray:
+    def apply(self, image: TableImage, epoch: int) -> np.ndarray:
         """Transform one image.
 
         Parameters
         ----------
-        pixels : ndarray of shape (height, width, channels) and dtype uint8
-            The image; it is not changed.
-        state : bytes
-            Seed of the random generators.
+        image : TableImage
+            The image; its pixels are not changed.
+        epoch : int
+            The epoch, or the number of the view.
 
         Returns
         -------
@@ -141,21 +147,75 @@ class Augmentation:
         """
         from torchvision import tv_tensors  # loads all of torchvision's transforms
 
+        pixels = image.decode()
         # A permuted view, not a copy, as in torchvision's conversion of PIL images.
-        image = tv_tensors.Image(torch.from_numpy(pixels.copy()).permute(2, 0, 1))
+        tensor = tv_tensors.Image(torch.from_numpy(pixels.copy()).permute(2, 0, 1))
         try:
-            with seeded_everywhere(xxhash.xxh3_64_intdigest(state)):
-                result = self.transform(image)
+            with seeded_everywhere(xxhash.xxh3_64_intdigest(_state(image, self.seed, epoch))):
+                result = self.transform(tensor)
         except Exception as error:
-            error.add_note(f"Raised by augment={self.transform!r} for an image of shape {tuple(image.shape)}.")
+            error.add_note(f"Raised by augment={self.transform!r} for an image of shape {tuple(tensor.shape)}.")
             raise
         return _as_pixels(result, pixels.shape[2])
+
+
+class BatchedAugmentation:
+    """Recipe whose views are drawn for many images together.
+
+    Parameters
+    ----------
+    recipe : ViewRecipe
+        The random changes.
+    seed : int
+        Seed of the views.
+    preprocessing : Preprocessing
+        Preprocessing of the network, which defines the size of the views.
+    key : str
+        Name that determines what the recipe does.
+    """
+
+    has_network_size = True
+
+    def __init__(self, recipe: ViewRecipe, seed: int, preprocessing: Preprocessing, *, key: str):
+        self.recipe = recipe
+        self.seed = seed
+        self.key = key
+        self.source = recipe.source(preprocessing)  # preprocessing of the images that `draw` takes
+        self._shape = preprocessing.crop_shape
+
+    def augmented(self, images: Images, epoch: int) -> Sequence[TableImage]:
+        """Return the images as augmented in an epoch, see `Augmentation.augmented`."""
+        return _AugmentedTable(self, images, epoch)
+
+    def apply(self, image: TableImage, epoch: int) -> np.ndarray:
+        """Return a view of one image, ``uint8`` pixels of the network's size."""
+        pixels = torch.from_numpy(image.prepared(self.source.apply).copy())
+        return self.draw(pixels[np.newaxis], [image.digest], epoch)[0].numpy()
+
+    def draw(self, images: torch.Tensor, digests: Sequence[bytes], epoch: int) -> torch.Tensor:
+        """Return a view of each image.
+
+        Parameters
+        ----------
+        images : Tensor of shape (n, source height, source width, channels) and dtype uint8
+            The images, prepared by `source`.
+        digests : sequence of bytes
+            Digest of each image.
+        epoch : int
+            The epoch, or the number of the view.
+
+        Returns
+        -------
+        Tensor of shape (n, height, width, channels) and dtype uint8
+            The views, on the device of the images.
+        """
+        return draw_views(images, random_draws(digests, self.seed, epoch), self.recipe, self._shape)
 
 
 class _AugmentedTable(Sequence[TableImage]):
     """Table of images as augmented in an epoch."""
 
-    def __init__(self, augmentation: Augmentation, images: Images, epoch: int):
+    def __init__(self, augmentation: "Augmentation | BatchedAugmentation", images: Images, epoch: int):
         self._augmentation, self._images, self._epoch = augmentation, images, epoch
 
     def __len__(self) -> int:
@@ -172,7 +232,7 @@ class _AugmentedTable(Sequence[TableImage]):
 class _AugmentedImage(TableImage):
     """Image as augmented in an epoch. It is decoded and transformed once."""
 
-    def __init__(self, augmentation: Augmentation, image: TableImage, epoch: int):
+    def __init__(self, augmentation: "Augmentation | BatchedAugmentation", image: TableImage, epoch: int):
         self._augmentation, self._image, self._epoch = augmentation, image, epoch
         # Not a cached_property, whose single lock in Python 3.11 would serialize
         # decoding.
@@ -182,7 +242,8 @@ class _AugmentedImage(TableImage):
     def digest(self) -> bytes:
         key = self._augmentation.key
         if key is not None:
-            return xxhash.xxh3_128_digest(b"%s|%s" % (self._state(), key.encode()))
+            state = _state(self._image, self._augmentation.seed, self._epoch)
+            return xxhash.xxh3_128_digest(b"%s|%s" % (state, key.encode()))
         pixels = self.decode()
         digest = xxhash.xxh3_128(f"augmented pixels {pixels.shape}".encode())
         digest.update(pixels.data)
@@ -190,12 +251,16 @@ class _AugmentedImage(TableImage):
 
     def decode(self) -> np.ndarray:
         if self._pixels is None:
-            self._pixels = self._augmentation.apply(self._image.decode(), self._state())
+            self._pixels = self._augmentation.apply(self._image, self._epoch)
         return self._pixels
 
-    def _state(self) -> bytes:
-        """Return the seed of this image's randomness."""
-        return b"%s|%d|%d" % (self._image.digest, self._augmentation.seed, self._epoch)
+    def prepared(self, prepare: Callable[[np.ndarray], np.ndarray]) -> np.ndarray:
+        return self.decode() if self._augmentation.has_network_size else super().prepared(prepare)
+
+
+def _state(image: TableImage, seed: int, epoch: int) -> bytes:
+    """Return what determines the randomness of a view."""
+    return b"%s|%d|%d" % (image.digest, seed, epoch)
 
 
 def _as_pixels(result: Any, n_channels: int) -> np.ndarray:
@@ -236,13 +301,6 @@ def _as_pixels(result: Any, n_channels: int) -> np.ndarray:
     return np.ascontiguousarray(values)
 
 
-def _flip(preprocessing: Preprocessing) -> Transform:
-    """Return a transform that mirrors images with probability 0.5."""
-    from torchvision.transforms import v2
-
-    return v2.RandomHorizontalFlip()
-
-
 def _crop_flip(preprocessing: Preprocessing) -> Transform:
     """Return a transform that crops a random box and mirrors with probability 0.5.
 
@@ -253,7 +311,7 @@ def _crop_flip(preprocessing: Preprocessing) -> Transform:
     from torchvision.transforms.v2 import functional
 
     def crop(image: torch.Tensor) -> torch.Tensor:
-        top, left, height, width = v2.RandomResizedCrop.get_params(image, list(_CROP_AREA), list(_CROP_ASPECT))
+        top, left, height, width = v2.RandomResizedCrop.get_params(image, list(CROP_AREA), list(CROP_ASPECT))
         return functional.crop(image, top, left, height, width)
 
     return v2.Compose([crop, v2.RandomHorizontalFlip()])
@@ -306,10 +364,5 @@ def _to_scale(preprocessing: Preprocessing) -> Transform:
     return resize
 
 
-RECIPES: "dict[str, Callable[[Preprocessing], Transform]]" = {
-    "flip": _flip,
-    "crop_flip": _crop_flip,
-    "trivial": _trivial,
-    "randaugment": _randaugment,
-}
-_COLOR_RECIPES = ("trivial", "randaugment")
+_TRANSFORMS: "dict[str, Callable[[Preprocessing], Transform]]" = {"trivial": _trivial, "randaugment": _randaugment}
+RECIPES = (*VIEW_RECIPES, *_TRANSFORMS)

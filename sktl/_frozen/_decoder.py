@@ -61,7 +61,7 @@ class Decoder:
         for position in positions:
             with self._noting_failure(position):
                 image = self._images[position]
-                pixels[len(kept)] = self._preprocessing.apply(image.decode())
+                pixels[len(kept)] = image.prepared(self._preprocessing.apply)
                 kept.append(position)
                 digests.append(image.digest if self._has_digests else b"")
         return kept, digests, pixels[: len(kept)]

@@ -1,7 +1,7 @@
 """Table of images, which are read and decoded one at a time."""
 
 import copy
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from io import BytesIO
 from typing import Any
 
@@ -37,6 +37,10 @@ class TableImage:
     def decode(self) -> np.ndarray:
         """Return ``uint8`` pixels (H, W, C), C-contiguous and possibly read-only."""
         raise NotImplementedError
+
+    def prepared(self, prepare: Callable[[np.ndarray], np.ndarray]) -> np.ndarray:
+        """Return the pixels as a network takes them, which `prepare` resizes."""
+        return prepare(self.decode())
 
 
 class _File(TableImage):

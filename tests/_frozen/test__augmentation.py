@@ -16,7 +16,7 @@ from torchvision import tv_tensors
 from torchvision.transforms import v2
 
 from sktl._frozen._activations import fetch_activations
-from sktl._frozen._augmentation import AUGMENT_CONSTRAINTS, RECIPES, Augmentation, make_augmentation
+from sktl._frozen._augmentation import AUGMENT_CONSTRAINTS, RECIPES, Augmentation, _crop_flip, make_augmentation
 from sktl._frozen._prefix import FrozenPrefix
 from sktl._frozen._runtime import Runtime
 from sktl._frozen._spec import PrefixSpec
@@ -205,7 +205,8 @@ def test_each_kind_of_result_is_understood(result, n_channels):
 def test_floats_that_overshoot_are_clipped():
     """What bicubic resizing leaves a little outside 0 to 1 is no error."""
     floats = np.array([-0.1, 0.5, 1.1], np.float32).reshape(1, 1, 3)
-    np.testing.assert_array_equal(Augmentation(lambda picture: floats, 0).apply(pictures()[0], b""), [[[0, 128, 255]]])
+    view = Augmentation(lambda picture: floats, 0).augmented(table(pictures()), 0)[0].decode()
+    np.testing.assert_array_equal(view, [[[0, 128, 255]]])
 
 
 @pytest.mark.parametrize(
@@ -246,7 +247,7 @@ def test_recipes_work_on_grey_and_colour(name, n_channels):
 
 def test_recipes_of_colours_want_colours():
     """Pictures with two channels may be mirrored and cropped; what changes colours is refused before any fit."""
-    for name in ("flip", "crop_flip"):
+    for name in ("flip", "crop_flip", "simclr"):
         assert recipe(name, in_channels=2).augmented(table(pictures(2)), 0)[0].decode().shape[2] == 2
     for name in ("trivial", "randaugment"):
         with pytest.raises(ValueError, match=f"augment='{name}'.*in_channels=2.*'crop_flip'"):
@@ -254,21 +255,30 @@ def test_recipes_of_colours_want_colours():
 
 
 def test_flip_mirrors_about_half(images):
-    """Each view is the picture or its mirror image, and both occur."""
-    originals = pictures()
+    """Each view is what the network sees of the image or its mirror image, and both occur."""
     n_mirrored = 0
     for epoch in range(10):
-        for view, original in zip(decoded(recipe("flip").augmented(images, epoch)), originals, strict=True):
-            is_mirrored = not np.array_equal(view, original)
-            np.testing.assert_array_equal(view, original[:, ::-1] if is_mirrored else original)
+        for view, original in zip(decoded(recipe("flip").augmented(images, epoch)), pictures(), strict=True):
+            seen = load_backbone("sktl_mini").preprocessing.apply(original)
+            is_mirrored = not np.array_equal(view, seen)
+            np.testing.assert_array_equal(view, seen[:, ::-1] if is_mirrored else seen)
             n_mirrored += is_mirrored
     assert 15 <= n_mirrored <= 45
 
 
-def test_crop_flip_hands_on_the_picture_s_own_pixels(images):
-    """A view is a box of the picture or of its mirror image, pixel for pixel, with at least a third of its area."""
+def test_batched_recipes_give_views_of_the_network_s_size(images):
+    """The preprocessing, which would resize and crop a second time, leaves them as they are."""
+    view = recipe("crop_flip", resize_size=50, crop_size=(44, 30)).augmented(images, 0)[0]
+    pixels = view.prepared(lambda pixels: pytest.fail("prepared twice"))
+    assert pixels.shape == (44, 30, 3)
+    np.testing.assert_array_equal(pixels, view.decode())
+
+
+def test_crops_of_other_recipes_have_the_picture_s_own_pixels(images):
+    """A crop is a box of the picture or of its mirror image, pixel for pixel, with at least a third of its area."""
+    cropping = Augmentation(_crop_flip(load_backbone("sktl_mini").preprocessing), 0)
     for epoch in range(5):
-        for view, original in zip(decoded(recipe("crop_flip").augmented(images, epoch)), pictures(), strict=True):
+        for view, original in zip(decoded(cropping.augmented(images, epoch)), pictures(), strict=True):
             height, width = view.shape[:2]
             assert 0.3 <= height * width / (40 * 60) <= 1
             places = [
@@ -292,7 +302,8 @@ def test_colour_recipes_work_at_the_network_s_scale(shape):
 def test_an_unknown_recipe_is_an_error_that_lists_them():
     """The error names the parameter, what came and what there is."""
     with pytest.raises(
-        ValueError, match=r"augment must be one of \['crop_flip', 'flip', 'randaugment', 'trivial'\].*Got 'flop'"
+        ValueError,
+        match=r"augment must be one of \['crop_flip', 'flip', 'randaugment', 'simclr', 'trivial'\].*Got 'flop'",
     ):
         recipe("flop")
 
@@ -321,7 +332,7 @@ def test_constraints(parameters, is_valid):
             validate_parameter_constraints(AUGMENT_CONSTRAINTS, parameters, caller_name="Estimator")
 
 
-@pytest.mark.parametrize("name", ["crop_flip", "trivial"])
+@pytest.mark.parametrize("name", ["crop_flip", "simclr", "trivial"])
 def test_stored_views_are_live_augmentation(images, name):
     """With a view for each epoch, what is stored and what is computed anew for each batch are the same bits."""
     spec = PrefixSpec(load_backbone("sktl_mini"), ["stem"], "none")
