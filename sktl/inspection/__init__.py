@@ -3,6 +3,7 @@
 The displays follow scikit-learn's and need matplotlib (``pip install "sktl[plot]"``).
 """
 
+from sktl.inspection._anomaly_map_display import AnomalyMapDisplay
 from sktl.inspection._compression_display import CompressionDisplay
 from sktl.inspection._distillation_display import DistillationDisplay
 from sktl.inspection._embedding_display import EmbeddingDisplay
@@ -17,6 +18,7 @@ from sktl.inspection._training_curve_display import TrainingCurveDisplay
 from sktl.inspection._transferability_display import TransferabilityDisplay
 
 __all__ = [
+    "AnomalyMapDisplay",
     "CompressionDisplay",
     "DistillationDisplay",
     "EmbeddingDisplay",

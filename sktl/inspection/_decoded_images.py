@@ -5,6 +5,7 @@ from typing import Any
 
 import numpy as np
 
+from sktl._estimators._find_fitted import find_fitted
 from sktl._images import Images, check_images
 from sktl.exceptions import ImageError
 from sktl.feature_extraction import PretrainedFeatureExtractor
@@ -13,6 +14,20 @@ from sktl.feature_extraction import PretrainedFeatureExtractor
 def read_images(X: Any, **settings: Any) -> Images:
     """Read images with the parameters of an unfitted feature extractor."""
     return check_images(PretrainedFeatureExtractor(**settings), X, reset=True)
+
+
+def images_of(estimator: Any, X: Any) -> Images:
+    """Read images as a fitted estimator does, or as a new one if it reads no images.
+
+    Parameters
+    ----------
+    estimator : estimator
+        Fitted estimator, pipeline or search.
+    X : array-like of images
+        The input of the whole estimator.
+    """
+    reader = find_fitted(estimator, "image_format_")
+    return read_images(X) if reader is None else check_images(reader.estimator, reader.reached_by(X), reset=False)
 
 
 class DecodedImages(Sequence[Any]):

@@ -1,30 +1,27 @@
 """Maps of the evidence for a class in images."""
 
-import importlib
 import math
-from numbers import Integral
 
 import numpy as np
 
-from sktl._images import is_missing
+from sktl._images import check_images, is_missing
 from sktl._moved import RenamedAttributes
 from sktl._params import check_consistent_length
 from sktl.exceptions import InputError
-from sktl.inspection._axes import MUTED, check_matplotlib, one_axes
-from sktl.inspection._image_grid import height_of, image_grid, image_title, show_image
-from sktl.inspection._network_and_images import as_labels
+from sktl.inspection._axes import check_matplotlib, one_axes
+from sktl.inspection._image_grid import check_n_images, height_of, image_title
+from sktl.inspection._network_and_images import as_labels, network_inputs
+from sktl.inspection._overlays import draw_overlays, draw_scale, see_through
 from sktl.inspection._saliency_maps import (
     class_probabilities,
     find_network,
     gradient_maps,
-    network_inputs,
     occlusion_maps,
 )
 from sktl.inspection._text_layout import short
 
 _METHODS = ("gradcam", "occlusion")
 _SIDE = 115.0  # side of an image in a new figure, in points of 1/72 inch
-_N_COLORS = 256
 
 
 class GradCAMDisplay(RenamedAttributes):
@@ -223,12 +220,12 @@ class GradCAMDisplay(RenamedAttributes):
         check_matplotlib(cls)
         if method not in _METHODS:
             raise InputError(f"The 'method' parameter must be one of {_METHODS}. Got {method!r} instead.")
-        if isinstance(n_images, bool) or not isinstance(n_images, Integral) or n_images < 1:
-            raise InputError(f"The 'n_images' parameter must be an int of at least 1. Got {n_images!r} instead.")
+        check_n_images(n_images)
         fitted, X = find_network(estimator, X, cls.__name__)
-        images, n_samples = network_inputs(fitted, X, int(n_images))
+        table = check_images(fitted, X, reset=False)
+        images = network_inputs(fitted, table.take(slice(n_images)))
         if y is not None:
-            check_consistent_length(range(n_samples), y)
+            check_consistent_length(range(len(table)), y)
             y = as_labels(y)[: len(images)]
         probabilities = class_probabilities(fitted, images)
         predicted = probabilities.argmax(1)
@@ -271,19 +268,13 @@ class GradCAMDisplay(RenamedAttributes):
         titles = [self._title(index) for index in range(len(self.images))]
         self.figure_, self.ax_ = one_axes(self, ax, _figure_size(titles))
         self.ax_.set_title(self._heading(), fontsize="medium")
-        height, width = self.maps.shape[1:]
-        gap = 0.04 * width
-        extent = (width + gap, 2 * width + gap, height, 0)  # of the second image, in pixels of the first
-        self.image_axes_ = image_grid(self.ax_, titles, aspect=(2 * width + gap) / height)
-        colors = _see_through(cmap, alpha)
-        self.overlays_ = []
-        for panel, image, values in zip(self.image_axes_, self.images, self.maps, strict=True):
-            shares = np.clip(values, 0, None) / (values.max() if values.max() > 0 else 1)  # a map may be 0 everywhere
-            show_image(panel, image, extent=(0, width, height, 0))
-            show_image(panel, image, extent=extent)
-            self.overlays_.append(panel.imshow(shares, cmap=colors, vmin=0, vmax=1, extent=extent))
-            panel.set(xlim=(0, extent[1]), ylim=(height, 0))
-        self._draw_scale()
+        highest = self.maps.max((1, 2), keepdims=True)
+        shares = np.clip(self.maps, 0, None) / np.where(highest > 0, highest, 1)  # a map may be 0 everywhere
+        look = {"cmap": see_through(cmap, alpha), "vmin": 0, "vmax": 1}
+        self.image_axes_, self.overlays_ = draw_overlays(self.ax_, titles, self.images, shares, **look)
+        self.colorbar_ = draw_scale(self.ax_, self.overlays_[0], "evidence (per image)")
+        self.colorbar_.set_ticks([0, 1], labels=["none", "most"])
+        self.colorbar_.ax.yaxis.labelpad = -12
         return self
 
     def _heading(self):
@@ -310,28 +301,12 @@ class GradCAMDisplay(RenamedAttributes):
             lines.append(f"largest drop: {max(0.0, self.maps[index].max()):.2f}")
         return "\n".join(lines)
 
-    def _draw_scale(self):
-        """Draw the color bar, as high as all images together."""
-        self.colorbar_ = self.figure_.colorbar(self.overlays_[0], cax=self.ax_.inset_axes([1.02, 0.02, 0.015, 0.9]))
-        self.colorbar_.set_ticks([0, 1], labels=["none", "most"], fontsize="small")
-        self.colorbar_.set_label("evidence (per image)", fontsize="small", color=MUTED, labelpad=-12)
-
 
 def _figure_size(titles):
     """Return width and height in inches, for up to three images and maps per row."""
     n_columns = min(3, math.ceil(math.sqrt(len(titles))))
     width = (2 * _SIDE + 14) * n_columns
     return (width + 60) / 72, (height_of(titles, width, _SIDE, n_columns) + 50) / 72
-
-
-def _see_through(cmap, alpha):
-    """Return a colormap whose opacity increases with the evidence."""
-    matplotlib = importlib.import_module("matplotlib")
-    cmap = matplotlib.colormaps.get_cmap(cmap)
-    shares = np.linspace(0, 1, _N_COLORS)
-    colors = cmap(shares)
-    colors[:, 3] = alpha * np.sqrt(shares)
-    return importlib.import_module("matplotlib.colors").ListedColormap(colors, name=cmap.name)
 
 
 def _find_targets(target, classes, predicted, y):

@@ -2,10 +2,12 @@
 
 import math
 from collections.abc import Sequence
+from numbers import Integral
 from typing import Any, NamedTuple
 
 import numpy as np
 
+from sktl.exceptions import InputError
 from sktl.inspection._axes import MUTED
 from sktl.inspection._decoded_images import as_rgb
 from sktl.inspection._text_layout import wrapped
@@ -113,10 +115,22 @@ def show_image(panel: Any, photo: "np.ndarray | None", extent: "tuple[float, ...
         panel.imshow(as_rgb(photo), extent=extent)
 
 
-def image_title(true: Any, predicted: Any, probability: "float | None") -> str:
+def image_title(true: Any, predicted: Any, probability: "float | None", form: str = ".2f") -> str:
     """Return the predicted label, its probability, and the true label if different."""
-    p = "" if probability is None else f" ({probability:.2f})"
+    p = "" if probability is None else f" ({probability:{form}})"
     return f"{predicted}{p}" if true is None or true == predicted else f"{predicted}{p}\ntrue: {true}"
+
+
+def check_n_images(n_images: Any) -> None:
+    """Check the number of images to show.
+
+    Raises
+    ------
+    InputError
+        If it is not an int of at least 1.
+    """
+    if isinstance(n_images, bool) or not isinstance(n_images, Integral) or n_images < 1:
+        raise InputError(f"The 'n_images' parameter must be an int of at least 1. Got {n_images!r} instead.")
 
 
 def _arrangement(

@@ -5,13 +5,11 @@ from sklearn.base import is_classifier
 from sklearn.metrics import ConfusionMatrixDisplay, confusion_matrix
 from sklearn.utils.validation import column_or_1d
 
-from sktl._estimators._find_fitted import find_fitted
-from sktl._images import check_images
 from sktl._moved import RenamedAttributes
 from sktl._params import check_consistent_length, check_is_fitted
 from sktl.exceptions import InputError
 from sktl.inspection._axes import check_matplotlib, two_axes
-from sktl.inspection._decoded_images import DecodedImages, read_images
+from sktl.inspection._decoded_images import DecodedImages, images_of, read_images
 from sktl.inspection._image_grid import image_grid, image_title, show_image
 from sktl.inspection._text_layout import short
 
@@ -148,8 +146,7 @@ class MisclassifiedDisplay(RenamedAttributes):
         y_proba = None
         if hasattr(estimator, "predict_proba"):
             y_proba = _of_predicted(estimator.predict_proba(X), y_pred, estimator.classes_)
-        reader = find_fitted(estimator, "image_format_")
-        images = read_images(X) if reader is None else check_images(reader.estimator, reader.reached_by(X), reset=False)
+        images = images_of(estimator, X)
         display = cls._from_images(images, y, y_pred, y_proba, estimator.classes_, n_images)
         return display.plot(ax, cmap=cmap)
 

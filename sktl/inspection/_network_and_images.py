@@ -92,6 +92,19 @@ def network_and_images(estimator: Any, X: Any) -> NetworkAndImages:
     return NetworkAndImages(owner, owner, resolve_backbone(owner), images)
 
 
+def network_inputs(owner: Any, images: Images) -> np.ndarray:
+    """Return images as the network of a fitted estimator sees them.
+
+    The images are uint8 of shape (n, height, width, channels).
+
+    Raises
+    ------
+    ImageError
+        If an image cannot be read.
+    """
+    return FrozenPrefix(PrefixSpec(owner.backbone_, ()), Runtime.of(owner, cache=None)).run(images)[0]
+
+
 def as_labels(y: Any) -> np.ndarray:
     """Convert labels or targets to a one-dimensional array and keep missing values."""
     y = column_or_1d(np.asarray(as_targets(y)))

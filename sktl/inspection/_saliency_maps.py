@@ -16,12 +16,8 @@ from sktl._estimators._find_fitted import require_fitted
 from sktl._estimators._layer_features import name_layers
 from sktl._estimators._network_classifier import NetworkClassifier
 from sktl._estimators._network_estimator import fitted_pooling, frozen_prefix
-from sktl._frozen._prefix import FrozenPrefix
 from sktl._frozen._prefix_network import Normalization, pool
 from sktl._frozen._runners import get_runner, resolve_batch_size
-from sktl._frozen._runtime import Runtime
-from sktl._frozen._spec import PrefixSpec
-from sktl._images import check_images
 from sktl._threads import bounded_threads
 from sktl.backbones import Backbone
 from sktl.exceptions import InputError
@@ -102,22 +98,6 @@ def find_network(estimator: Any, X: Any, what: str) -> tuple[NetworkClassifier, 
             "FineTunedClassifier, a DistilledClassifier or a compressor."
         )
     return fitted, found.reached_by(X)
-
-
-def network_inputs(fitted: NetworkClassifier, X: Any, n_images: int) -> tuple[np.ndarray, int]:
-    """Return the first images as the network sees them, and the number of all images.
-
-    The images are uint8 of shape (n, height, width, channels).
-
-    Raises
-    ------
-    ImageError
-        If ``X`` does not contain images, or an image cannot be read.
-    """
-    images = check_images(fitted, X, reset=False)
-    some = images.take(range(min(n_images, len(images))))
-    prefix = FrozenPrefix(PrefixSpec(fitted.backbone_, ()), Runtime.of(fitted, cache=None))
-    return prefix.run(some)[0], len(images)
 
 
 def class_probabilities(fitted: NetworkClassifier, images: np.ndarray) -> np.ndarray:

@@ -81,6 +81,7 @@ PUBLIC = {
         "lr_range_test",
     ],
     "sktl.inspection": [
+        "AnomalyMapDisplay",
         "CompressionDisplay",
         "DistillationDisplay",
         "EmbeddingDisplay",

@@ -9,9 +9,11 @@ from PIL import Image
 from sklearn.exceptions import NotFittedError
 
 from sktl import FineTunedClassifier, FineTunedRegressor
+from sktl._images import check_images
 from sktl.exceptions import ImageError
 from sktl.inspection import GradCAMDisplay
-from sktl.inspection._saliency_maps import gradient_maps, network_inputs, occlusion_maps
+from sktl.inspection._network_and_images import network_inputs
+from sktl.inspection._saliency_maps import gradient_maps, occlusion_maps
 
 
 def titles(display):
@@ -22,8 +24,12 @@ def drawn(display):
     return np.array([overlay.get_array() for overlay in display.overlays_])
 
 
+def inputs(model, X):
+    return network_inputs(model, check_images(model, X, reset=False))
+
+
 def maps_of(model, X, classes, method="gradcam"):
-    photos, _ = network_inputs(model, X, len(X))
+    photos = inputs(model, X)
     if method == "gradcam":
         return gradient_maps(model, photos, np.array(classes))[0]
     return occlusion_maps(model, photos, np.array(classes), 16, 16)
@@ -40,7 +46,7 @@ def test_from_estimator(model, new):
     X, y = new
     display = GradCAMDisplay.from_estimator(model, X, y=y, n_images=4)
     probabilities = model.predict_proba(X[:4])
-    assert_array_equal(display.images, network_inputs(model, X, 4)[0])
+    assert_array_equal(display.images, inputs(model, X[:4]))
     assert_array_equal(display.predicted_labels, model.predict(X[:4]))
     assert_array_equal(display.targets, display.predicted_labels)
     assert_allclose(display.probabilities, probabilities.max(1), rtol=1e-5)
@@ -199,7 +205,7 @@ def test_a_series_keeps_its_order(model, digits, tmp_path):
     X, y = pd.Series(paths, index=[3, 2, 1, 0]), pd.Series(digits[1][150:154], index=[3, 2, 1, 0])
     display = GradCAMDisplay.from_estimator(model, X, y=y, n_images=2)
     assert_array_equal(display.true_labels, digits[1][150:152])
-    assert_array_equal(display.images, network_inputs(model, digits[0][150:152], 2)[0])
+    assert_array_equal(display.images, inputs(model, digits[0][150:152]))
 
 
 @pytest.mark.parametrize(

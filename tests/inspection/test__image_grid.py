@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from matplotlib import pyplot as plt
 
-from sktl.inspection._image_grid import arrange, height_of, image_grid, image_title, show_image
+from sktl.inspection._image_grid import arrange, check_n_images, height_of, image_grid, image_title, show_image
 
 
 def boxes_of(panels):
@@ -77,8 +77,17 @@ def test_no_picture():
         (("bee", "ant", None), "ant\ntrue: bee"),
         (("ant", "ant", 0.5), "ant (0.50)"),
         ((None, "ant", 0.5), "ant (0.50)"),
+        (("ant", "ant", -0.01234, ".3g"), "ant (-0.0123)"),
     ],
 )
 def test_titles(names, expected):
     """What it was taken for comes first; what it is stands below, where that is something else and known."""
     assert image_title(*names) == expected
+
+
+@pytest.mark.parametrize("n_images", [0, -1, 1.5, True, None])
+def test_no_number_of_images(n_images):
+    """At least one image is drawn."""
+    with pytest.raises(ValueError, match=f"'n_images' parameter must be an int of at least 1. Got {n_images}"):
+        check_n_images(n_images)
+    check_n_images(np.int64(1))

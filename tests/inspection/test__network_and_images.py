@@ -9,9 +9,10 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import FunctionTransformer
 
 from sktl import FineTunedClassifier, FineTunedRegressor, PretrainedFeatureExtractor
+from sktl._images import check_images
 from sktl.compression import QuantizedClassifier
 from sktl.exceptions import BackboneError
-from sktl.inspection._network_and_images import as_labels, network_and_images, read_layers
+from sktl.inspection._network_and_images import as_labels, network_and_images, network_inputs, read_layers
 from sktl.selection import BackboneSelector
 
 
@@ -107,3 +108,12 @@ def test_features_are_those_of_an_extractor(digits):
     first, last = network_and_images("sktl_mini", X).features(["stem", "layer4"], "max")
     both = PretrainedFeatureExtractor(layers=["stem", "layer4"], pooling="max").fit_transform(X)
     np.testing.assert_allclose(np.hstack([first, last]), both)
+
+
+def test_pictures_as_the_network_sees_them():
+    """They are resized and cropped, and no more of them read than are wanted."""
+    X = np.random.default_rng(0).integers(0, 256, (5, 8, 16, 3), dtype=np.uint8)
+    fitted = FineTunedClassifier(max_epochs=0, random_state=0).fit(X, list("ababa"))
+    images = network_inputs(fitted, check_images(fitted, [*X[:2], "nowhere.png"], reset=False).take(slice(2)))
+    assert (images.shape, images.dtype) == ((2, 64, 64, 3), np.uint8)
+    np.testing.assert_array_equal(images, [fitted.backbone_.preprocessing.apply(image) for image in X[:2]])

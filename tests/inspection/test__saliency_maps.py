@@ -17,11 +17,13 @@ from torch.nn.functional import interpolate
 from torchvision.models import SwinTransformer, VisionTransformer
 
 from sktl import DistilledClassifier, FineTunedClassifier, FineTunedRegressor, PretrainedFeatureExtractor
+from sktl._images import check_images
 from sktl._training._rest_network import last_linear
 from sktl.backbones import load_backbone
 from sktl.compression import LowRankClassifier, PrunedClassifier, QuantizedClassifier
 from sktl.exceptions import BackboneError
 from sktl.inspection import _saliency_maps
+from sktl.inspection._network_and_images import network_inputs
 from sktl.inspection._saliency_maps import (
     _enlarged,
     _WatchedNetwork,
@@ -29,7 +31,6 @@ from sktl.inspection._saliency_maps import (
     find_network,
     grad_cam,
     gradient_maps,
-    network_inputs,
     occlusion_maps,
     places,
 )
@@ -219,7 +220,7 @@ def test_oblong_pictures(pictures):
     """The shorter side says how large a square is; maps have the sides of the pictures, rows first."""
     size = {"resize_size": 64, "crop_size": (64, 32)}
     model = FineTunedClassifier(preprocessing=size, max_epochs=0, random_state=0).fit(*pictures)
-    X, classes = network_inputs(model, pictures[0], 2)[0], np.array([0, 1])
+    X, classes = network_inputs(model, check_images(model, pictures[0][:2], reset=False)), np.array([0, 1])
     maps = occlusion_maps(model, X, classes, None, None)
     assert maps.shape == (2, 64, 32)
     assert_array_equal(maps, occlusion_maps(model, X, classes, 4, 2))
@@ -438,12 +439,3 @@ def test_no_network_inside(pictures):
         find_network(pipe, X, "GradCAMDisplay")
     with pytest.raises(NotFittedError):
         find_network(FineTunedClassifier(), X, "GradCAMDisplay")
-
-
-def test_pictures_as_the_network_sees_them():
-    """They are resized and cropped, and no more of them read than are wanted."""
-    X = np.random.default_rng(0).integers(0, 256, (5, 8, 16, 3), dtype=np.uint8)
-    fitted = FineTunedClassifier(max_epochs=0, random_state=0).fit(X, list("ababa"))
-    images, n_images = network_inputs(fitted, [*X[:2], "nowhere.png"], 2)
-    assert (images.shape, images.dtype, n_images) == ((2, 64, 64, 3), np.uint8, 3)
-    assert_array_equal(images, [fitted.backbone_.preprocessing.apply(image) for image in X[:2]])

@@ -11,6 +11,7 @@ from sklearn.datasets import load_digits
 
 import sktl.inspection
 from sktl.inspection import (
+    AnomalyMapDisplay,
     CompressionDisplay,
     DistillationDisplay,
     EmbeddingDisplay,
@@ -43,6 +44,7 @@ def make(kind, n):
     photos, photo = np.zeros((n, 8, 8, 3), np.uint8), [np.zeros((8, 8, 3), np.uint8)] * n
     cost = (names, share, size, size / 1e6)
     return {
+        AnomalyMapDisplay: lambda: AnomalyMapDisplay(photos, rng.uniform(size=(n, 8, 8)), np.arange(n), -share, -0.85),
         CompressionDisplay: lambda: CompressionDisplay(*cost, origins={names[1]: names[0]}),
         DistillationDisplay: lambda: DistillationDisplay(*cost, score_errors=np.full(n, 0.02)),
         EmbeddingDisplay: lambda: EmbeddingDisplay(rng.normal(size=(n, 2)), labels, images=photo),
