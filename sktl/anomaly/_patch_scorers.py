@@ -10,7 +10,9 @@ from sktl.anomaly._neighbors import nearest_distances
 from sktl.anomaly._scorers import Blocks
 
 _CANDIDATES = 10  # patches per center among which a core set is chosen
-_PROJECTED = 64  # dimensions in which the core set is chosen
+# Dimensions in which the core set is chosen. With 64, as in the paper, it finds fewer
+# defects if patches have about 200 channels, and is not much faster.
+_PROJECTED = 256
 _RIDGE = 0.01  # added to the diagonal of the covariances of PaDiM, as in the paper
 
 
@@ -49,8 +51,10 @@ class PatchCore:
         memory, images = np.concatenate(drawn), np.repeat(np.arange(n_images), counts)
         self._substitutes: np.ndarray | None = None  # without an image, all others keep their patches
         if len(memory) > self._max_patches:
-            projected = memory @ random_projection(memory.shape[1], _PROJECTED, generator)
-            centers, substitutes = greedy_core_set(projected, self._max_patches, images)
+            points, n_channels = memory, memory.shape[1]
+            if n_channels > _PROJECTED:
+                points = memory @ random_projection(n_channels, _PROJECTED, generator)
+            centers, substitutes = greedy_core_set(points, self._max_patches, images)
             order = np.argsort(images[centers], kind="stable")
             centers, self._substitutes = centers[order], memory[substitutes[order]]
             memory, images = memory[centers], images[centers]

@@ -49,8 +49,11 @@ def map_shape(backbone: Backbone, layer: str) -> "MapShape | None":
 def choose_patch_layers(backbone: Backbone) -> list[str]:
     """Return the two stages whose maps are nearest to 1/8 and 1/16 of the image.
 
-    If several stages have maps of equal size, the first one is taken. Maps of small
-    images should have at least 16 and 8 positions along a side.
+    If several stages have maps of equal size, the last one of the larger size and the
+    first one of the smaller size are taken: on synthetic defects, they find more than
+    other pairs. Maps of small images should have at least 16 and 8 positions along a
+    side. If all maps have one size, as those of a vision transformer, the last stage is
+    taken alone.
 
     Raises
     ------
@@ -62,9 +65,11 @@ def choose_patch_layers(backbone: Backbone) -> list[str]:
     sizes = {name: min(shape.height, shape.width) for name, shape in maps.items() if shape is not None}
     if not sizes:
         raise BackboneError(f"{backbone.name!r} has no stage with a map, so that patches cannot be found.")
-    wanted = [max(share * side, least) for share, least in _WANTED]
-    chosen = [min(sizes, key=lambda name: abs(math.log(sizes[name] / size))) for size in wanted]
-    return list(dict.fromkeys(chosen))
+    fine, coarse = (
+        min(sizes.values(), key=lambda size: abs(math.log(size / max(share * side, least)))) for share, least in _WANTED
+    )
+    last = [name for name, size in sizes.items() if size == fine][-1]
+    return [last] if fine == coarse else [last, next(name for name, size in sizes.items() if size == coarse)]
 
 
 def check_patch_layers(backbone: Backbone, layers: Sequence[str], method: str) -> None:
@@ -125,7 +130,7 @@ class PatchGrid:
                 if values.ndim == 3:  # the class token is the first one
                     values = values[:, values.shape[1] - shape.height * shape.width :]
                 values = values.reshape(len(output), *shape[1:], shape.channels).permute(0, 3, 1, 2)
-            values = avg_pool2d(values, 3, stride=1, padding=1, count_include_pad=False)
+            values = avg_pool2d(values, 3, stride=1, padding=1)
             if tuple(shape[1:]) != self._size:
                 values = interpolate(values, size=self._size, mode="bilinear", align_corners=False)
             maps.append(values)

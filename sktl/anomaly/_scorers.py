@@ -109,7 +109,7 @@ class EstimatorScorer:
 
     def fit(self, blocks: Blocks, n_images: int) -> None:
         """Fit the estimator on all rows, and five of them on parts of the rows."""
-        rows = np.concatenate(list(blocks))
+        rows = np.concatenate(list(blocks)).astype(np.float64)  # float32 sums depend on the batch
         fold = np.arange(n_images) % N_FOLDS
         self._own_distances = np.empty(n_images)
         for number in range(N_FOLDS):
@@ -122,5 +122,5 @@ class EstimatorScorer:
         distances = self._own_distances[own]
         new = own < 0
         if new.any():
-            distances[new] = -self.fitted.score_samples(features[new])
+            distances[new] = -self.fitted.score_samples(features[new].astype(np.float64))
         return distances

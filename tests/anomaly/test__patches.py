@@ -29,12 +29,18 @@ def transformer(size):
         ("sktl_mini", 128, ["layer3", "layer4"]),
         ("sktl_mini", 256, ["layer3", "layer4"]),
         ("resnet18", 224, ["layer2", "layer3"]),  # as in PatchCore and PaDiM
-        ("mobilenet_v2", 224, ["features.4", "features.7"]),
+        ("mobilenet_v2", 224, ["features.6", "features.7"]),
     ],
 )
 def test_the_default_stages(name, size, expected):
     """Those whose maps are nearest to 1/8 and 1/16 of the side, but no smaller than 16 x 16 and 8 x 8."""
     assert choose_patch_layers(backbone(name, size)) == expected
+
+
+def test_a_transformer_has_one_default_stage():
+    """Its stages have maps of one size, of which the last one is taken."""
+    vit = transformer(32)
+    assert choose_patch_layers(vit) == [[stage.name for stage in vit.stages if map_shape(vit, stage.name)][-1]]
 
 
 def test_maps_of_all_kinds_of_layers():
@@ -62,12 +68,12 @@ def test_a_layer_without_a_map_is_refused():
 
 
 def slow_patches(output):
-    """Means over 3 x 3 positions, as far as they exist, by a loop; (n, channels, height, width) stays."""
+    """Means over 3 x 3 positions, with zeros around the map, by a loop; (n, channels, height, width) stays."""
     means = np.empty_like(output)
     for row in range(output.shape[2]):
         for column in range(output.shape[3]):
             part = output[:, :, max(row - 1, 0) : row + 2, max(column - 1, 0) : column + 2]
-            means[:, :, row, column] = part.mean(axis=(2, 3))
+            means[:, :, row, column] = part.sum(axis=(2, 3)) / 9
     return means
 
 
