@@ -1,5 +1,6 @@
 """Base class of estimators that train a network: parameters, fit and predictions."""
 
+from collections.abc import Callable
 from numbers import Integral, Real
 from typing import Any
 
@@ -107,8 +108,8 @@ class NetworkEstimator(TakesNetwork, CallbackSupportMixin, Estimator):
     It may rename the network parameter (``_network_parameter``), check more parameters
     (``_check_parameters``), check ``X`` in its own way (``_check_images``), choose the
     network and the freeze depth (``_resolve_network``, ``_resolve_depth``), prepare the
-    rows (``_dataset``), watch the training (``_watchers``), and act after training
-    (``_finish``).
+    rows (``_dataset``), watch the training (``_watchers``), and act after training, if
+    it was complete (``_finish``) and in any case (``_settle``).
     """
 
     def trainable_summary(self):
@@ -138,6 +139,7 @@ class NetworkEstimator(TakesNetwork, CallbackSupportMixin, Estimator):
                 self._finish(trainer, data)
             finally:  # also after a divergence or interrupt, with the last good weights
                 predict_fast(self)
+                self._settle(data)
         return self
 
     def _fit_step(self, given, classes=None):
@@ -169,6 +171,11 @@ class NetworkEstimator(TakesNetwork, CallbackSupportMixin, Estimator):
     def _check_images(self, X, *, reset):
         """Check the images of ``X``; with ``reset``, infer their format."""
         return check_images(self, X, reset=reset)
+
+    @property
+    def _needs_held_out(self):
+        """True if rows are held out even with ``early_stopping=False``."""
+        return False
 
     def _resolve_network(self):
         """Load the network and check how its last stage is pooled."""
@@ -206,6 +213,9 @@ class NetworkEstimator(TakesNetwork, CallbackSupportMixin, Estimator):
 
     def _finish(self, trainer, data):
         """Set attributes or warn after training. Does nothing here."""
+
+    def _settle(self, data):
+        """Set what predictions need besides the trained net. Does nothing here."""
 
     def _outputs(self, X):
         """Return the outputs of the head, with NaN for unreadable images."""
@@ -300,7 +310,7 @@ def prepare_training(
     table, valid = checked_table(estimator, given, coding, learns=is_new, **how), None
     if evaluates and given.has_validation:
         valid = checked_table(estimator, given.validation, coding, learns=False, **how)
-    elif evaluates and (getattr(estimator, "early_stopping", False) or set_aside_by):
+    elif evaluates and (getattr(estimator, "early_stopping", False) or set_aside_by or estimator._needs_held_out):
         by = set_aside_by or "early_stopping=True"
         strata, share = coding.strata(table.y), estimator.validation_fraction
         table, valid = hold_out(table, strata, share, estimator._seeds.split, by=by)
@@ -352,7 +362,12 @@ def frozen_prefix(estimator: Any, depth: int, cache: Any) -> FrozenPrefix:
     return FrozenPrefix(spec, Runtime.of(estimator, cache=cache))
 
 
-def network_outputs(estimator: Any, images: Images, failures: "dict | None" = None) -> np.ndarray:
+def network_outputs(
+    estimator: Any,
+    images: Images,
+    failures: "dict | None" = None,
+    function: "Callable[[np.ndarray], np.ndarray] | None" = None,
+) -> np.ndarray:
     """Return the outputs of the head for checked images, (n_samples, n_outputs).
 
     Parameters
@@ -363,7 +378,10 @@ def network_outputs(estimator: Any, images: Images, failures: "dict | None" = No
         Checked images.
     failures : dict or None, default=None
         Filled with the error of each image that cannot be read, by position.
+    function : callable or None, default=None
+        Function of the output of the frozen stages to return instead.
     """
+    function = estimator.net_.outputs if function is None else function
     resolve_device(estimator.net_.device)  # raises a clear error in a forked process that cannot use CUDA
     with bounded_threads():
         prefix = frozen_prefix(estimator, estimator.freeze_depth_, estimator.cache)
@@ -372,7 +390,7 @@ def network_outputs(estimator: Any, images: Images, failures: "dict | None" = No
         for start in range(0, len(images), _PREDICTED_TOGETHER):
             failed: dict | None = None if failures is None else {}
             rows = prefix.run(images.take(slice(start, start + _PREDICTED_TOGETHER)), failures=failed)[0]
-            outputs.append(estimator.net_.outputs(rows))
+            outputs.append(function(rows))
             if failures is not None and failed:
                 failures.update({start + row: error for row, error in failed.items()})
             if told is not None:

@@ -32,7 +32,8 @@ class WeightedLoss(nn.Module, ABC):
         batch : dict of str to Tensor
             Columns of the batch, including ``"weight"`` of shape (n,).
         """
-        return (self.per_row(outputs, y) * batch["weight"].to(outputs.device)).mean()
+        losses = self.per_row(outputs, y)
+        return (losses * batch["weight"].to(losses.device)).mean()
 
     @abstractmethod
     def per_row(self, outputs: Tensor, y: Tensor) -> Tensor:

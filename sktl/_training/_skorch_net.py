@@ -3,7 +3,7 @@
 import contextlib
 import copy
 import traceback
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -386,11 +386,19 @@ class TransferNet(NeuralNet, Net):
 
     def outputs(self, activations: np.ndarray) -> np.ndarray:
         """Return outputs (n, n_outputs) in eval mode, bit-identical in any batch."""
+        return self._by_chunk(activations, self._chunk_outputs)
+
+    def features(self, activations: np.ndarray) -> np.ndarray:
+        """Return inputs of the head in eval mode, bit-identical in any batch."""
+        size = self._fused_size or self.batch_size
+        return self._by_chunk(activations, lambda chunk: self._chunk_features(chunk, size))
+
+    def _by_chunk(self, activations: np.ndarray, function: Callable[[torch.Tensor], torch.Tensor]) -> np.ndarray:
         self.module_.eval()
         size = self._fused_size or self.batch_size
         chunks = (activations[start : start + size] for start in range(0, len(activations), size))
         with torch.inference_mode():
-            return torch.cat([self._chunk_outputs(torch.from_numpy(chunk)) for chunk in chunks]).numpy()
+            return torch.cat([function(torch.from_numpy(chunk)).float().cpu() for chunk in chunks]).numpy()
 
     def _chunk_outputs(self, chunk: torch.Tensor) -> torch.Tensor:
         """Return the outputs of some rows.
@@ -399,15 +407,19 @@ class TransferNet(NeuralNet, Net):
         other summation orders for the last rows of an incomplete block. To round alike,
         no row is computed alone and all blocks are full.
         """
-        n_rows = len(chunk)
         # With channels last, rounding depends on the batch size as well: use a single
         # size.
-        wanted = self._fused_size or max(2, n_rows)
-        chunk = chunk if n_rows == wanted else chunk[torch.arange(wanted) % n_rows]
+        features = self._chunk_features(chunk, self._fused_size or max(2, len(chunk)))
+        blocks = torch.nn.functional.pad(features, (0, 0, 0, -len(chunk) % _ROWS_OF_A_BLOCK))
         with as_the_user_has_it():
-            features = self._network().features(chunk.to(self.device))
-            blocks = torch.nn.functional.pad(features[:n_rows], (0, 0, 0, -n_rows % _ROWS_OF_A_BLOCK))
-            return self.module_.head(blocks)[:n_rows].float().cpu()
+            return self.module_.head(blocks)[: len(chunk)]
+
+    def _chunk_features(self, chunk: torch.Tensor, size: int) -> torch.Tensor:
+        """Return the inputs of the head for some rows, computed as ``size`` rows."""
+        n_rows = len(chunk)
+        chunk = chunk if n_rows == size else chunk[torch.arange(size) % n_rows]
+        with as_the_user_has_it():
+            return self._network().features(chunk.to(self.device))[:n_rows]
 
     def count(self, backbone: Backbone) -> Counts:
         """Count parameters and operations of all stages and the head."""

@@ -20,6 +20,9 @@ PUBLIC = {
     "sktl.anomaly": [
         "AnomalyDetector",
     ],
+    "sktl.autoencoders": [
+        "Autoencoder",
+    ],
     "sktl.backbones": [
         "Backbone",
         "Preprocessing",

@@ -1,0 +1,247 @@
+"""Network of an autoencoder: a linear code and decoder, plus a network for each.
+
+The linear part starts as PCA and the last layers of the networks start at zero, so that
+the whole starts as PCA and departs from it if that is better.
+"""
+
+from collections.abc import Callable, Sequence
+from itertools import pairwise
+
+import torch
+from torch import Tensor, nn
+
+from sktl._randomness import Randomness
+from sktl._training._rest_network import RestNetwork
+from sktl.autoencoders._noise import NOISES
+from sktl.autoencoders._start import Start
+
+ACTIVATIONS: dict[str, Callable[[], nn.Module]] = {
+    "relu": nn.ReLU,
+    "gelu": nn.GELU,
+    "tanh": nn.Tanh,
+    "logistic": nn.Sigmoid,
+}
+
+
+class Bottleneck(nn.Module):
+    """Code and decoder of an autoencoder, the head of its network.
+
+    The input of the autoencoder is flattened, centered and divided by one common scale.
+    Codes have the unit of the input, as those of PCA.
+
+    Parameters
+    ----------
+    shape : tuple of int
+        Shape of the input of the autoencoder, without the axis of the rows.
+    n_components : int
+        Number of numbers in a code.
+    encoder : nn.Module or None
+        Network whose output is added to the linear code of the same row, from features
+        to codes. None adds nothing.
+    decoder : nn.Module or None
+        Network whose output is added to that of the linear decoder, from codes to
+        flattened inputs. None adds nothing.
+    """
+
+    mean: Tensor
+    scale: Tensor
+    low: Tensor
+    high: Tensor
+    n_observed: Tensor
+
+    def __init__(
+        self, shape: Sequence[int], n_components: int, encoder: "nn.Module | None", decoder: "nn.Module | None"
+    ):
+        super().__init__()
+        self.shape = tuple(shape)
+        n_values = torch.Size(shape).numel()
+        self.linear_code = nn.Linear(n_values, n_components, bias=False)
+        self.linear_decoder = nn.Linear(n_components, n_values, bias=False)
+        self.encoder, self.decoder = encoder, decoder
+        # In float64, because the mean may be much larger than the deviations from it.
+        self.register_buffer("mean", torch.zeros(n_values, dtype=torch.float64))
+        self.register_buffer("scale", torch.ones((), dtype=torch.float64))
+        self.register_buffer("low", torch.zeros(n_values))
+        self.register_buffer("high", torch.zeros(n_values))
+        self.register_buffer("n_observed", torch.tensor(float(n_values)))
+
+    def begin(self, start: Start) -> None:
+        """Set the mean and the scale, and start as PCA if the start has axes."""
+        for name in ("mean", "scale", "low", "high", "n_observed"):
+            getattr(self, name).copy_(torch.as_tensor(getattr(start, name)))
+        if not len(start.axes):
+            return
+        with torch.no_grad():
+            axes = torch.from_numpy(start.axes.copy())
+            self.linear_code.weight.copy_(axes)
+            self.linear_decoder.weight.copy_(axes.T)
+            for network in (self.encoder, self.decoder):
+                if network is not None:
+                    last = _linear_layers(network)[-1]
+                    last.weight.zero_()
+                    last.bias.zero_()
+            if self.decoder is not None:  # principal components have very different sizes
+                _linear_layers(self.decoder)[0].weight.div_(torch.from_numpy(start.spread.copy()))
+
+    def standardized(self, values: Tensor) -> Tensor:
+        """Center and scale inputs (n, ...), and flatten them; NaN stays."""
+        return ((values.flatten(1) - self.mean) / self.scale).float()
+
+    def restored(self, values: Tensor) -> Tensor:
+        """Undo `standardized`, in float64."""
+        return (values * self.scale + self.mean).unflatten(1, self.shape)
+
+    def encode(self, values: Tensor, features: Tensor) -> Tensor:
+        """Return codes (n, n_components) for standardized inputs and their features."""
+        code = self.linear_code(values)
+        if self.encoder is not None:
+            code = code + self.encoder(features)
+        return code * self.scale.float()
+
+    def forward(self, code: Tensor) -> Tensor:
+        """Return standardized inputs, flattened, for codes."""
+        code = code / self.scale.float()
+        values = self.linear_decoder(code)
+        return values if self.decoder is None else values + self.decoder(code)
+
+
+class AutoencoderNetwork(RestNetwork):
+    """Network that encodes and reconstructs what arrives at the cut.
+
+    The head is a `Bottleneck`, and the input of the head is the code.
+
+    Parameters
+    ----------
+    *args : object
+        Positional arguments of `RestNetwork`.
+    noise : str or None
+        A key of `NOISES`: noise on the input in training mode.
+    noise_level : float
+        Amount of noise.
+    **kwargs : object
+        Keyword arguments of `RestNetwork`.
+    """
+
+    head: Bottleneck
+
+    def __init__(self, *args, noise: "str | None", noise_level: float, **kwargs):
+        super().__init__(*args, **kwargs)
+        self._noise = noise
+        self._noise_level = noise_level
+
+    def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        """Return the squared errors of rows (n, 1), and their codes.
+
+        Errors are in units of the common scale, summed over the observed entries and
+        divided by the mean number of observed entries.
+        """
+        given = self.head.standardized(self.cut(x))
+        observed = ~torch.isnan(given)
+        target = torch.where(observed, given, 0.0)
+        code = self._code(self._noisy(target) if self.training else target)
+        # Selected before squaring, so that missing entries have a gradient of zero.
+        difference = torch.where(observed, self.head(code) - target, 0.0)
+        return difference.square().sum(1, keepdim=True) / self.head.n_observed, code / self.head.scale.float()
+
+    def features(self, x: Tensor) -> Tensor:
+        """Return the codes, (n, n_components)."""
+        return self._code(self.head.standardized(self.cut(x)).nan_to_num(0.0))
+
+    def reconstruction(self, code: Tensor) -> Tensor:
+        """Return what codes (n, n_components) are decoded to, in float64.
+
+        Pixels are clipped to 0-1.
+        """
+        values = self.head.restored(self.head(code))
+        return values.clip(0, 1) if self._has_pixels else values
+
+    def cut(self, x: Tensor) -> Tensor:
+        """Return what is reconstructed: pixels of 0-1, channels first, or the input."""
+        return x.permute(0, 3, 1, 2).float() / 255 if self._has_pixels else x
+
+    @property
+    def _has_pixels(self) -> bool:
+        return not isinstance(self.normalization, nn.Identity)
+
+    def _noisy(self, values: Tensor) -> Tensor:
+        if self._noise is None:
+            return values
+        return NOISES[self._noise](values, self._noise_level, self.head.low, self.head.high)
+
+    def _code(self, values: Tensor) -> Tensor:
+        if not self._parts:
+            return self.head.encode(values, values)
+        x = self.head.restored(values).float()
+        if self._has_pixels:
+            x = (255 * x).permute(0, 2, 3, 1)
+        return self.head.encode(values, self._run(x)[0])
+
+
+def make_bottleneck(
+    shape: Sequence[int],
+    n_components: int,
+    *,
+    hidden: Sequence[int],
+    maps: Sequence[Sequence[int]],
+    n_features: int,
+    activation: str,
+    seed: int,
+) -> Bottleneck:
+    """Return a bottleneck with random weights.
+
+    Parameters
+    ----------
+    shape : sequence of int
+        Shape of the input of the autoencoder.
+    n_components : int
+        Number of numbers in a code.
+    hidden : sequence of int
+        Widths of the hidden layers of an encoder of rows; the decoder has them in
+        reverse order.
+    maps : sequence of (channels, height, width)
+        Shapes of the outputs of the trained stages, which the decoder has in reverse
+        order. Empty if no stage is trained.
+    n_features : int
+        Number of features after the last stage, flattened.
+    activation : str
+        A key of `ACTIVATIONS`.
+    seed : int
+        Seed of the weights.
+    """
+    with Randomness(seed).drawn_from():
+        if maps:
+            encoder: nn.Module | None = nn.Linear(n_features, n_components)
+            decoder: nn.Module | None = _mirrored(n_components, [*maps[::-1], shape], ACTIVATIONS[activation])
+        else:
+            n_values = torch.Size(shape).numel()
+            encoder = _dense([n_values, *hidden, n_components], ACTIVATIONS[activation])
+            decoder = _dense([n_components, *hidden[::-1], n_values], ACTIVATIONS[activation])
+        return Bottleneck(shape, n_components, encoder, decoder)
+
+
+def _dense(widths: Sequence[int], activation: Callable[[], nn.Module]) -> "nn.Module | None":
+    """Return linear layers with activations between them; None for one linear layer."""
+    if len(widths) == 2:
+        return None  # the linear part is one already
+    layers: list[nn.Module] = []
+    for n_in, n_out in pairwise(widths):
+        layers += [nn.Linear(n_in, n_out), activation()]
+    return nn.Sequential(*layers[:-1])
+
+
+def _mirrored(n_components: int, maps: Sequence[Sequence[int]], activation: Callable[[], nn.Module]) -> nn.Module:
+    """Return a decoder through these maps: nearest upsampling and 3 x 3 convolutions.
+
+    References
+    ----------
+    Odena et al., "Deconvolution and Checkerboard Artifacts", Distill, 2016.
+    """
+    layers: list[nn.Module] = [nn.Linear(n_components, torch.Size(maps[0]).numel()), nn.Unflatten(1, tuple(maps[0]))]
+    for (n_in, *_), (n_out, height, width) in pairwise(maps):
+        layers += [activation(), nn.Upsample((height, width)), nn.Conv2d(n_in, n_out, 3, padding=1)]
+    return nn.Sequential(*layers, nn.Flatten())
+
+
+def _linear_layers(network: nn.Module) -> list:
+    """Return the linear layers and convolutions of a network, in order."""
+    return [layer for layer in network.modules() if isinstance(layer, nn.Linear | nn.Conv2d)]
