@@ -2,14 +2,13 @@
 
 from numbers import Integral
 
-import numpy as np
 from sklearn.base import TransformerMixin, _fit_context
 from sklearn.callback import CallbackSupportMixin, with_callbacks
 from sklearn.utils._param_validation import StrOptions
 from sklearn.utils.validation import check_is_fitted
 
 from sktl._estimators._backbone_parameter import BACKBONE_CONSTRAINTS, resolve_backbone
-from sktl._estimators._layer_features import extractor_prefix, joined_features, name_layers
+from sktl._estimators._layer_features import extractor_prefix, feature_names, joined_features, name_layers
 from sktl._frozen._prefix_network import POOLINGS
 from sktl._frozen._progress import CallbackProgress, start_task
 from sktl._frozen._runtime import RUNTIME_CONSTRAINTS
@@ -307,16 +306,7 @@ class PretrainedFeatureExtractor(CallbackSupportMixin, TransformerMixin, Estimat
                 "get_feature_names_out needs features in columns, but pooling='none' returns arrays. Use "
                 "pooling='flatten' instead."
             )
-        prefix = self.backbone_.name.replace(":", "_")
-        shapes = PrefixSpec(self.backbone_, self.layers_, self.pooling).shapes
-        return np.array(
-            [
-                f"{prefix}_{layer}_{index}"
-                for layer, (width,) in zip(self.layers_, shapes, strict=True)
-                for index in range(width)
-            ],
-            dtype=object,
-        )
+        return feature_names(PrefixSpec(self.backbone_, self.layers_, self.pooling))
 
     def _fit(self, X):
         """Check the images, load the network and find the layers."""

@@ -74,3 +74,10 @@ def joined_features(extractor: Any, images: Images, *listeners: Callable) -> np.
     """Return the features of images: the concatenated output of the layers."""
     tables = layer_features(extractor, images, *listeners)
     return tables[0] if len(tables) == 1 else np.concatenate(tables, axis=1)
+
+
+def feature_names(spec: PrefixSpec) -> np.ndarray:
+    """Return the names of pooled features: backbone, layer and position."""
+    prefix = spec.backbone.name.replace(":", "_")
+    widths = zip(spec.layers, spec.shapes, strict=True)
+    return np.array([f"{prefix}_{layer}_{n}" for layer, (width,) in widths for n in range(width)], dtype=object)

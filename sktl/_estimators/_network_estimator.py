@@ -135,7 +135,7 @@ class NetworkEstimator(TakesNetwork, CallbackSupportMixin, Estimator):
             trainer, data = prepare_training(self, given, is_new=previous is None, classes=classes)
             self.net_, self.freeze_depth_ = trainer.build(backbone_or_none(self), data, previous), data.depth
             try:
-                train_network(self, trainer, data, callbacks=[tasks, *self._watchers(data)])
+                train_network(self, trainer, data, callbacks=[tasks], watchers=self._watchers(data))
                 self._finish(trainer, data)
             finally:  # also after a divergence or interrupt, with the last good weights
                 predict_fast(self)
@@ -154,7 +154,7 @@ class NetworkEstimator(TakesNetwork, CallbackSupportMixin, Estimator):
             trainer, data = prepare_training(self, given, classes=classes, **how)
             if is_first:
                 self.net_, self.freeze_depth_ = trainer.build(backbone_or_none(self), data), data.depth
-            train_network(self, trainer, data, callbacks=[tasks, *self._watchers(data)], is_step=True)
+            train_network(self, trainer, data, callbacks=[tasks], watchers=self._watchers(data), is_step=True)
         return self
 
     def _make_coding(self, is_new, classes):

@@ -28,6 +28,7 @@ def train(
     best: "KeepBest | None" = None,
     start: "Checkpoint | None" = None,
     callbacks: Sequence[tuple[str, Any]] = (),
+    watchers: Sequence[tuple[str, Any]] = (),
     soft_targets: "SoftTargets | None" = None,
     is_step: bool = False,
 ) -> None:
@@ -59,6 +60,8 @@ def train(
         checkpoint, but with the current weights of the net.
     callbacks : sequence of (str, skorch callback), default=()
         Further callbacks of this training.
+    watchers : sequence of (str, skorch callback), default=()
+        Callbacks that run before those of the user, which see what they record.
     soft_targets : SoftTargets or None, default=None
         How the soft targets of the training rows enter the loss.
     is_step : bool, default=False
@@ -95,7 +98,7 @@ def train(
             epochs=epochs - n_before,
             generator=generator,
             randomness=randomness,
-            first=own,
+            first=[*own, *watchers],
             last=after,
             soft_targets=soft_targets,
         )

@@ -77,6 +77,7 @@ class Trainer:
         data: TrainingData,
         *,
         callbacks: Sequence[tuple[str, Any]] = (),
+        watchers: Sequence[tuple[str, Any]] = (),
         start: "Checkpoint | None" = None,
         is_step: bool = False,
     ) -> None:
@@ -90,6 +91,8 @@ class Trainer:
             Training and validation rows.
         callbacks : sequence of (str, skorch callback), default=()
             Further callbacks of this training.
+        watchers : sequence of (str, skorch callback), default=()
+            Callbacks that run before those of the user, which see what they record.
         start : Checkpoint or None, default=None
             Checkpoint of an earlier training with the same data to resume, see
             `sktl._training._loop.train`.
@@ -123,6 +126,7 @@ class Trainer:
                 start=start,
                 soft_targets=data.soft_targets,
                 callbacks=callbacks,
+                watchers=watchers,
                 is_step=is_step,
             )
             keeps_moments = is_step  # the next step continues with them

@@ -30,6 +30,7 @@ from sktl.finetuning import lr_range_test
 from sktl.inspection import EmbeddingDisplay, LayerProbeDisplay, TrainingCurveDisplay
 from sktl.preprocessing import ImageReader, PixelRowsToImages
 from sktl.selection import BackboneSelector
+from sktl.self_supervised import SelfSupervisedExtractor
 
 LONG = "x" * 100_000
 MANY = ["a name"] * 10_000
@@ -51,6 +52,7 @@ ESTIMATORS = {
     LotteryTicketClassifier: {"estimator": FineTunedClassifier(max_epochs=1), "random_state": 0},
     Autoencoder: QUICK,
     AnomalyDetector: {},
+    SelfSupervisedExtractor: QUICK,
     BackboneSelector: {"backbones": ["sktl_mini"]},
     ImageReader: {},
     PixelRowsToImages: {},

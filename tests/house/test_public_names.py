@@ -118,6 +118,11 @@ PUBLIC = {
         "recommend_strategy",
         "transrate_score",
     ],
+    "sktl.self_supervised": [
+        "SelfSupervisedExtractor",
+        "nt_xent_loss",
+        "vicreg_loss",
+    ],
 }
 
 

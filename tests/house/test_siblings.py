@@ -33,6 +33,7 @@ from sktl.inspection import (
     LRRangeDisplay,
 )
 from sktl.selection import BackboneSelector, domain_distance, recommend_strategy
+from sktl.self_supervised import SelfSupervisedExtractor
 
 pytest.importorskip("numpydoc")
 
@@ -113,6 +114,27 @@ FAMILIES = {
     ),
     "classifiers": Family([FineTunedClassifier, DistilledClassifier], BY_KIND_OF_TRAINING),
     "regressors": Family([FineTunedRegressor, DistilledRegressor], BY_KIND_OF_TRAINING),
+    "trained with and without labels": Family(
+        [FineTunedClassifier, SelfSupervisedExtractor],
+        {  # a projector instead of a head, views instead of targets, and no validation
+            "freeze_depth": r"^Number of stages to freeze, counted from the input\. 0 trains all stages, .* are not "
+            r"changed by `fit`\.$",
+            "max_epochs": r"^Number of passes over the training images\.",
+            "lr": "^Learning rate of the (head|projector)",
+            "batch_size": "^Number of images per training step. .* merged with the one before it",
+            "augment": "^Random .* the name of a recipe, ",
+            "pooling": r"^How the output of the last stage is pooled (before|to) .* `sktl\.PretrainedFeatureExtractor`\.$",
+            "freeze_bn": "^Whether the batch normalization layers of trained stages keep their .*running statistics",
+            "warm_start": "The network, its (head|projector) and its preprocessing stay those of the first call.$",
+            "on_error": r'^What to do if an image cannot be read\. .* ``"nan"`` leaves them out of `fit` .* in advance\.$',
+            "cache": "^Where to keep .*: in the memory of this process up to a limit",
+            "random_state": "^Seed of the (head|projector), the order of .* Pass an int for reproducible results",
+            "net_": "^The trained stages and .* as a skorch net.",
+            "history_": "^Training history, one row per epoch: ``train_loss``, ``lr`` ",
+            "best_epoch_": "^The epoch whose weights were kept",
+        },
+        ("augment", "freeze_bn"),
+    ),
     "compressors": Family(
         [PrunedClassifier, QuantizedClassifier, LowRankClassifier, LotteryTicketClassifier],
         {  # a lottery trains from the start, and takes its papers' shares; the others begin with what was learnt
