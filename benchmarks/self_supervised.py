@@ -1,18 +1,26 @@
 """Few labels and many images: what training without labels adds, on Fashion-MNIST.
 
 ``python benchmarks/self_supervised.py few-labels`` trains a small network on 20,000 images without labels in several
-ways, then a classifier on 100 or 500 labels. ``self-taught`` does the same with unlabeled images of digits (MNIST).
-``--methods``, ``--seeds`` and ``--epochs`` run a part of it.
+ways, then a classifier on 100 or 500 labels. ``self-taught`` does the same with unlabeled digits (MNIST). Parts of it:
+``--methods vicreg rotation --seeds 0 1 2 --epochs 10``.
 """
 
+import argparse
+import gzip
+import time
 from collections.abc import Callable
+from functools import partial
 
 import numpy as np
 import torch
-from common import CLOTHES
+from common import CLOTHES, clothes, machine, require_data, show, spread
 from sklearn.frozen import FrozenEstimator
+from sklearn.linear_model import LogisticRegression
+from sklearn.pipeline import make_pipeline
+from sklearn.preprocessing import StandardScaler
 from torch import nn
 
+from sktl import FineTunedClassifier, PretrainedFeatureExtractor
 from sktl.self_supervised import SelfSupervisedExtractor
 
 N_UNLABELED = 20_000
@@ -44,21 +52,18 @@ def encoder(seed: int) -> Encoder:
         return Encoder()
 
 
-def pretrained(task: str) -> Callable:
-    """A function that trains the network without labels."""
-
-    def train(X: np.ndarray, seed: int, epochs: int) -> object:
-        how = {"task": task, "max_epochs": epochs, "lr": 2e-3, "weight_decay": 1e-4, "random_state": seed}
-        return FrozenEstimator(SelfSupervisedExtractor(encoder(seed), **how, **IMAGES).fit(X))
-
-    return train
+def self_supervised(task: str, X: np.ndarray, seed: int, epochs: int) -> FrozenEstimator:
+    """Train the network without labels."""
+    how = {"task": task, "freeze_depth": 0, "max_epochs": epochs, "lr": 2e-3, "weight_decay": 1e-4}
+    return FrozenEstimator(SelfSupervisedExtractor(encoder(seed), random_state=seed, **how, **IMAGES).fit(X))
 
 
 METHODS: dict[str, Callable] = {
     "scratch": lambda X, seed, epochs: encoder(seed),
-    "vicreg": pretrained("vicreg"),
-    "simclr": pretrained("simclr"),
-    "rotation": pretrained("rotation"),
+    "vicreg": partial(self_supervised, "vicreg"),
+    "simclr": partial(self_supervised, "simclr"),
+    "rotation": partial(self_supervised, "rotation"),
+    "sktl_mini": lambda X, seed, epochs: "sktl_mini",
 }
 
 
@@ -68,14 +73,80 @@ def few(y: np.ndarray, n_labels: int, seed: int) -> np.ndarray:
     return np.concatenate([order[y[order] == label][: n_labels // 10] for label in range(10)])
 
 
-def fine_tuned(backbone: object, X: np.ndarray, y: np.ndarray, seed: int, *, is_trained: bool) -> FineTunedClassifier:
-    """Train a network on a few labels; the steps are as many for each number of them."""
-    how = {"freeze_depth": 0, "lr": 1e-3, "weight_decay": 1e-3, "batch_size": 50, "augment": "simclr"}
-    start = {"lr_decay": 1.0, "freeze_bn": False, "head_init": "probe" if is_trained else "random"}
-    epochs = 600 * 50 // len(y)
-    return FineTunedClassifier(backbone, max_epochs=epochs, random_state=seed, **how, **start, **IMAGES).fit(X, y)
+def fine_tuned(backbone: object, X: np.ndarray, y: np.ndarray, seed: int) -> FineTunedClassifier:
+    """Train the whole network on a few labels, in 600 steps whatever their number."""
+    how = {"freeze_depth": 0, "lr": 1e-3, "lr_decay": 1.0, "weight_decay": 1e-3, "batch_size": 50, "freeze_bn": False}
+    epochs = 600 * how["batch_size"] // len(y)
+    model = FineTunedClassifier(backbone, max_epochs=epochs, augment="simclr", random_state=seed, **how, **IMAGES)
+    return model.fit(X, y)
 
 
 def probe(features: np.ndarray, y: np.ndarray) -> object:
     """A logistic regression on features."""
     return make_pipeline(StandardScaler(), LogisticRegression(C=0.1, max_iter=1000)).fit(features, y)
+
+
+def mnist() -> np.ndarray:
+    """Images of 10,000 digits, flat rows."""
+    path = require_data() / "mnist" / "MNIST" / "raw" / "t10k-images-idx3-ubyte.gz"
+    return np.frombuffer(gzip.decompress(path.read_bytes()), np.uint8, offset=16).reshape(-1, 28 * 28)
+
+
+def accuracies(name: str, unlabeled: np.ndarray, seed: int, epochs: int) -> dict:
+    """Accuracy of a probe and of fine-tuning for each number of labels, and the time without labels."""
+    (X, y), (X_test, y_test) = (clothes(part) for part in ("train", "t10k"))
+    X, y = X[:N_UNLABELED], y[:N_UNLABELED]
+    start = time.perf_counter()
+    backbone = METHODS[name](unlabeled, seed, epochs)
+    result: dict = {"seconds": time.perf_counter() - start, "probe": {}, "fine-tuned": {}}
+    last = getattr(backbone, "history_", [{}])[-1]
+    result |= {key: last.get(key, float("nan")) for key in ("std", "effective_rank")}
+    extractor = PretrainedFeatureExtractor(backbone, **({} if name == "sktl_mini" else IMAGES)).fit(X[:2])
+    test = extractor.transform(X_test)
+    for size in SIZES:
+        rows = few(y, size, seed)
+        result["probe"][size] = probe(extractor.transform(X[rows]), y[rows]).score(test, y_test)
+        if name != "sktl_mini":
+            result["fine-tuned"][size] = fine_tuned(backbone, X[rows], y[rows], seed).score(X_test, y_test)
+    return result
+
+
+def table(title: str, unlabeled: np.ndarray, methods: list[str], seeds: list[int], epochs: int) -> None:
+    """Print a row for each method: mean and standard deviation over the seeds, in percent."""
+    rows = []
+    for name in methods:
+        runs = []
+        for seed in seeds:
+            runs.append(accuracies(name, unlabeled, seed, epochs))
+            print(f"{name}, seed {seed}: {runs[-1]}", flush=True)
+        cells = [
+            spread([run[how][size] for run in runs], 100, 1) if runs[0][how] else "-"
+            for size in SIZES
+            for how in ("probe", "fine-tuned")
+        ]
+        watched = [float(np.mean([run[key] for run in runs])) for key in ("std", "effective_rank")]
+        rows.append([name, *cells, *watched, f"{np.mean([run['seconds'] for run in runs]):.0f}"])
+    header = [f"{size} labels, {how}" for size in SIZES for how in ("probe", "fine-tuned")]
+    show(title, ["backbone", *header, "std", "rank", "seconds without labels"], rows)
+
+
+def main() -> None:
+    """Run the part that the command line names."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("part", choices=["few-labels", "self-taught"])
+    parser.add_argument("--methods", nargs="+", choices=list(METHODS))
+    parser.add_argument("--seeds", nargs="+", type=int, default=[0, 1, 2])
+    parser.add_argument("--epochs", type=int, default=10)
+    given = parser.parse_args()
+    print(machine(), flush=True)
+    if given.part == "few-labels":
+        unlabeled, methods = clothes("train")[0][:N_UNLABELED], ["scratch", "vicreg", "rotation", "sktl_mini"]
+        title = f"Fashion-MNIST, {len(unlabeled):,} images without labels, {given.epochs} epochs: accuracy in percent"
+    else:
+        unlabeled, methods = mnist(), ["vicreg"]
+        title = f"{len(unlabeled):,} digits without labels, then clothes, {given.epochs} epochs: accuracy in percent"
+    table(title, unlabeled, given.methods or methods, given.seeds, given.epochs)
+
+
+if __name__ == "__main__":
+    main()

@@ -74,7 +74,7 @@ def vicreg_loss(
 
 
 def nt_xent_loss(first: Tensor, second: Tensor, *, temperature: float = 0.5) -> Tensor:
-    """Compute the normalized, temperature-scaled cross-entropy loss (NT-Xent) of SimCLR.
+    """Compute the normalized temperature-scaled cross-entropy (NT-Xent) of SimCLR.
 
     Each view must find the other view of its image among the views of all images of the
     batch, by cosine similarity.

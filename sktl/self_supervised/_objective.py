@@ -191,7 +191,7 @@ def is_projector(value: Any) -> bool:
     if isinstance(value, nn.Module):
         return True
     is_sequence = isinstance(value, list | tuple) and len(value) > 0
-    return is_sequence and all(isinstance(width, Integral) and width > 0 for width in value)
+    return is_sequence and all(isinstance(width, Integral) and int(width) > 0 for width in value)
 
 
 def _projector(n_features: int, widths: Sequence[int], seed: int) -> nn.Sequential:
