@@ -32,6 +32,7 @@ from sktl._frozen._readable import is_tolerant, warn_of_nan
 from sktl._frozen._runners import resolve_batch_size
 from sktl._frozen._runtime import RUNTIME_CONSTRAINTS, SHARED_PARAMETERS, Runtime
 from sktl._frozen._spec import PrefixSpec
+from sktl._frozen._views import fetch_views
 from sktl._images import Images, check_images
 from sktl._params import Estimator
 from sktl._threads import bounded_threads
@@ -195,16 +196,14 @@ class NetworkEstimator(TakesNetwork, CallbackSupportMixin, Estimator):
 
     def _dataset(self, table, depth, objective, augmentation=None):
         """Return the output of the frozen stages with targets and weights."""
-        n_views = self.n_views if augmentation is not None else None
-        is_stored = self.cache is not None and (augmentation is None or n_views is not None)
-        activations = fetch_activations(
-            frozen_prefix(self, depth, self.cache if is_stored else None),
-            table.images,
-            stored=is_stored,
-            augmentation=augmentation,
-            n_views=n_views,
-            listeners=[PrintedProgress(self)] if self.verbose and is_stored else [],
-        )
+        stored = self.cache is not None
+        prefix = frozen_prefix(self, depth, self.cache)
+        listeners = [PrintedProgress(self)] if self.verbose and stored else []
+        if augmentation is not None and self.n_views is None:
+            activations = fetch_views(prefix, table.images, augmentation, listeners=listeners)
+        else:
+            how = {} if augmentation is None else {"augmentation": augmentation, "n_views": self.n_views}
+            activations = fetch_activations(prefix, table.images, stored=stored, listeners=listeners, **how)
         return table.dataset(activations, objective.targets(table), objective.columns(table))
 
     def _watchers(self, data):

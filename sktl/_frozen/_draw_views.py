@@ -6,6 +6,7 @@ therefore do not matter. All views of a batch are resampled and recolored togeth
 which is many times as fast as one image after the other.
 """
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
@@ -24,6 +25,7 @@ CROP_ASPECT = (3 / 4, 4 / 3)
 _AREA, _ASPECT, _TOP, _LEFT, _FLIP, _BRIGHTNESS, _CONTRAST, _SATURATION, _GRAY, _CHANNELS = range(10)
 _N_DRAWS = _CHANNELS + 3
 
+_TOGETHER = 2**20  # values
 _LUMA = (0.299, 0.587, 0.114)  # ITU-R 601, as in Pillow
 
 # Constants of SplitMix64.
@@ -59,7 +61,9 @@ class ViewRecipe:
         """Return the preprocessing of the images from which views are drawn.
 
         Crops are taken from more than the center that the network sees: the margin that
-        the preprocessing cuts off is kept.
+        the preprocessing cuts off is kept. Measured with MobileNetV2 on hymenoptera,
+        this lowered the validation loss from 0.184 to 0.166. Images kept at 1.5 times
+        that size (0.167) did not lower it further and took 2.25 times the memory.
         """
         if self.crop_area is None:
             return preprocessing
@@ -97,6 +101,11 @@ def draw_views(images: Tensor, draws: np.ndarray, recipe: ViewRecipe, shape: tup
     Tensor of shape (n, height, width, channels) and dtype uint8
         The views, on the device of the images.
     """
+    # On a CPU, some megabytes at a time stay in the cache of the processor.
+    n_together = max(1, _TOGETHER // math.prod((*shape, images.shape[3])))
+    if images.device.type == "cpu" and len(images) > n_together:
+        parts = [slice(start, start + n_together) for start in range(0, len(images), n_together)]
+        return torch.cat([draw_views(images[part], draws[part], recipe, shape) for part in parts])
     flips = draws[:, _FLIP] < 0.5
     if recipe == ViewRecipe():
         is_flipped = torch.from_numpy(flips).to(images.device)
@@ -182,19 +191,25 @@ def _recolored(pixels: Tensor, draws: np.ndarray, recipe: ViewRecipe) -> Tensor:
         values = 1 + strength * (2 * draws[:, column] - 1)
         return torch.from_numpy(values.reshape(len(values), -1, 1, 1).astype(np.float32)).to(pixels.device)
 
-    has_colors = pixels.shape[1] == 3
-    weights = torch.tensor(_LUMA if has_colors else (1 / pixels.shape[1],) * pixels.shape[1]).to(pixels)
-    weights = weights.reshape(1, -1, 1, 1)
+    n_channels = pixels.shape[1]
+    weights = _LUMA if n_channels == 3 else (1 / n_channels,) * n_channels
     # The sum of whole numbers in float64 is exact, thus the same for any batch.
     means = pixels.round_().mean((2, 3), keepdim=True, dtype=torch.float64).float()
-    mean = (weights * means).sum(1, keepdim=True)
-    brightness, contrast = factors(_BRIGHTNESS, recipe.brightness), factors(_CONTRAST, recipe.contrast)
-    pixels = (pixels - mean) * contrast + mean * brightness
-    if has_colors:
-        pixels *= factors(slice(_CHANNELS, None), recipe.channels)
-        gray = (weights * pixels).sum(1, keepdim=True)
-        saturation = factors(_SATURATION, recipe.saturation)
-        is_gray = torch.from_numpy(draws[:, _GRAY] < recipe.gray).to(pixels.device)
-        saturation = saturation.masked_fill(is_gray[:, None, None, None], 0)
-        pixels = gray + saturation * (pixels - gray)
-    return pixels
+    scale, mean = factors(_CONTRAST, recipe.contrast), _weighted(means, weights)
+    shift = mean * (factors(_BRIGHTNESS, recipe.brightness) - scale)
+    if n_channels != 3:
+        return pixels.mul_(scale).add_(shift)
+    gains = factors(slice(_CHANNELS, None), recipe.channels)
+    pixels.mul_(scale * gains).add_(shift * gains)
+    is_gray = torch.from_numpy(draws[:, _GRAY] < recipe.gray).to(pixels.device)
+    saturation = factors(_SATURATION, recipe.saturation).masked_fill(is_gray[:, None, None, None], 0)
+    gray = _weighted(pixels, weights)
+    return pixels.mul_(saturation).add_(gray.mul_(1 - saturation))
+
+
+def _weighted(pixels: Tensor, weights: Sequence[float]) -> Tensor:
+    """Return the weighted sum over the channels, which are axis 1 and are kept."""
+    total = pixels[:, :1] * weights[0]
+    for channel, weight in enumerate(weights[1:], start=1):
+        total.add_(pixels[:, channel : channel + 1] * weight)
+    return total

@@ -48,11 +48,12 @@ class FineTunedRegressor(FineTunedEstimator, NetworkRegressor):
     batch_size : int, default=64
         Number of images per training step. A last batch of a single image is merged
         with the one before it, since batch normalization needs at least two.
-    augment : {"flip", "crop_flip", "trivial", "randaugment"} or callable, default=None
+    augment : {"flip", "crop_flip", "simclr", "trivial", "randaugment"} or callable, default=None
         Random data augmentation, different in each epoch: the name of a recipe, or a
         callable such as a transform from `torchvision.transforms.v2` that is called
-        with the decoded image. With augmentation, the frozen stages run in each epoch
-        unless ``n_views`` is set.
+        with the decoded image. The views of ``"flip"``, ``"crop_flip"`` and
+        ``"simclr"`` are drawn in batches, which is much faster. With augmentation, the
+        frozen stages run in each epoch unless ``n_views`` is set.
     early_stopping : bool, default=False
         Whether to stop training when the validation loss has not improved for
         ``n_iter_no_change`` epochs. The validation rows are ``X_val`` passed to `fit`,

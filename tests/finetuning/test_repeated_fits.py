@@ -27,6 +27,17 @@ def test_fewer_views_than_epochs_are_the_same_live(digits, make):
     assert abs(endless[2] - stored[2]) > 1e-3 * stored[2]
 
 
+@pytest.mark.parametrize("augment", ["crop_flip", "simclr"])
+@pytest.mark.parametrize("freeze_depth", [0, -1])
+def test_batched_views_are_the_same_however_they_are_drawn(digits, make, augment, freeze_depth):
+    """Decoded once, decoded for each batch, or drawn in worker processes: training sees the same views."""
+    settings = {"augment": augment, "freeze_depth": freeze_depth, "max_epochs": 2, "head_init": "random"}
+    expected = make(**settings).fit(*digits).history_[:, "train_loss"]
+    for how in ({"cache": None}, {"net_params": {"iterator_train__num_workers": 2}}):
+        got = make(**settings, **how).fit(*digits).history_[:, "train_loss"]
+        np.testing.assert_allclose(got, expected, rtol=1e-4)
+
+
 # --- gradual unfreezing -----------------------------------------------------------------------------------------------
 
 
