@@ -115,7 +115,7 @@ def draw_views(images: Tensor, draws: np.ndarray, recipe: ViewRecipe, shape: tup
         rows, columns = _sampled(draws, recipe.crop_area, images.shape[1:3], shape)
         columns = np.where(flips[:, np.newaxis], columns[:, ::-1], columns)
         pixels = _resampled(pixels, rows, columns)
-    if recipe.brightness or recipe.contrast:
+    if recipe != ViewRecipe(crop_area=recipe.crop_area):
         pixels = _recolored(pixels, draws, recipe)
     # Rows of pixels are adjacent in memory, as in an image that was decoded.
     return pixels.clamp_(0, 255).round_().to(torch.uint8).permute(0, 2, 3, 1).contiguous()
@@ -143,8 +143,9 @@ def random_draws(digests: Sequence[bytes], seed: int, view: int) -> np.ndarray:
     (SplitMix64): as its state is a counter, all numbers are computed together.
     """
     words = np.frombuffer(b"".join(digests), "<u8").reshape(len(digests), 2)
-    state = np.full(len(digests), seed % 2**64, np.uint64)
-    for word in (np.uint64(view), words[:, 0], words[:, 1]):
+    state = np.zeros(len(digests), np.uint64)
+    # One after the other, so that view 1 of seed 0 is not view 0 of seed 1.
+    for word in (np.uint64(seed % 2**64), np.uint64(view), words[:, 0], words[:, 1]):
         state = _mixed((state ^ word) + _STEP)
     counters = np.arange(1, _N_DRAWS + 1, dtype=np.uint64) * _STEP
     return (_mixed(state[:, np.newaxis] + counters) >> np.uint64(11)) * 2.0**-53

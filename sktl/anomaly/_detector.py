@@ -30,13 +30,13 @@ from sktl.exceptions import ImageError, InputError
 
 
 def _has_maps(detector):
-    """Check whether the method scores patches."""
-    if not scores_patches(detector.method):
-        raise AttributeError(
-            f"anomaly_map needs a method that scores patches, {' or '.join(map(repr, PATCH_METHODS))}. Got "
-            f"method={detector.method!r} instead."
-        )
-    return True
+    """Check whether the method, and that of `fit` if it was another, scores patches."""
+    is_by_method = scores_patches(detector.method)
+    if is_by_method and (not hasattr(detector, "offset_") or detector._grid is not None):
+        return True
+    got = "a fit with another method" if is_by_method else f"method={detector.method!r}"
+    wanted = " or ".join(map(repr, PATCH_METHODS))
+    raise AttributeError(f"anomaly_map needs a method that scores patches, {wanted}. Got {got} instead.")
 
 
 class AnomalyDetector(CallbackSupportMixin, OutlierMixin, Estimator):

@@ -8,6 +8,7 @@ also makes the distance of equal rows exactly 0.
 import numpy as np
 
 _QUERIES = 256  # rows per matrix product, to bound memory
+_DIFFERENCES = 2**23  # numbers per block of differences, as well
 _SPARE = 8  # further candidates, among which rounding may have hidden a neighbor
 
 
@@ -37,8 +38,9 @@ def cosine_distances(queries: np.ndarray, memory: np.ndarray, n_neighbors: int, 
     """
     n_candidates = min(n_neighbors + _SPARE, len(memory))
     means = np.empty(len(queries))
-    for start in range(0, len(queries), _QUERIES):
-        block = slice(start, start + _QUERIES)
+    together = int(np.clip(_DIFFERENCES // (n_candidates * memory.shape[1]), 1, _QUERIES))
+    for start in range(0, len(queries), together):
+        block = slice(start, start + together)
         rows, kept_out = queries[block], own[block]
         products = rows @ memory.T
         known = np.flatnonzero(kept_out >= 0)

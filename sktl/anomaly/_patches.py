@@ -15,6 +15,8 @@ from sktl.exceptions import BackboneError
 # and objects. Small images would otherwise have maps of 8 x 8 and 4 x 4 positions.
 _WANTED = ((1 / 8, 16), (1 / 16, 8))
 
+_WITHOUT_MAPS = "Use method='knn' or 'mahalanobis', or a convolutional network."
+
 
 class MapShape(NamedTuple):
     """Shape of the output of a layer, seen as a map."""
@@ -64,7 +66,7 @@ def choose_patch_layers(backbone: Backbone) -> list[str]:
     maps = {stage.name: map_shape(backbone, stage.name) for stage in backbone.stages}
     sizes = {name: min(shape.height, shape.width) for name, shape in maps.items() if shape is not None}
     if not sizes:
-        raise BackboneError(f"{backbone.name!r} has no stage with a map, so that patches cannot be found.")
+        raise BackboneError(f"{backbone.name!r} has no stage with a map, which patches require. {_WITHOUT_MAPS}")
     fine, coarse = (
         min(sizes.values(), key=lambda size: abs(math.log(size / max(share * side, least)))) for share, least in _WANTED
     )
@@ -86,7 +88,7 @@ def check_patch_layers(backbone: Backbone, layers: Sequence[str], method: str) -
             with_maps = [stage.name for stage in backbone.stages if map_shape(backbone, stage.name) is not None]
             raise BackboneError(
                 f"method={method!r} needs layers with maps, but the output of layer {layer!r} of {backbone.name!r} has "
-                f"the shape {shape}. Stages with maps are {with_maps}."
+                f"the shape {shape}. {f'Stages with maps are {with_maps}.' if with_maps else _WITHOUT_MAPS}"
             )
 
 

@@ -147,7 +147,7 @@ class AnomalyMapDisplay:
             y = _checked(y)
         order = np.argsort(scores, kind="stable")  # NaN comes last
         positions = order[: min(n_images, np.sum(~np.isnan(scores)))]
-        if hasattr(detector, "anomaly_map"):
+        if len(positions) and hasattr(detector, "anomaly_map"):
             shown = _safe_indexing(reached, positions)
             maps = detector.anomaly_map(shown)
             images = list(network_inputs(detector, check_images(detector, shown, reset=False)))
@@ -235,7 +235,7 @@ class AnomalyMapDisplay:
     def _title(self, position):
         """Return the verdict, the score and, if different, the true label."""
         score = self.scores[position]
-        true = None if self.y is None else _NAMES[int(self.y[position])]
+        true = None if self.y is None else _NAMES[int(np.asarray(self.y)[position])]
         return image_title(true, _NAMES[-1 if score < self.offset else 1], score, ".3g")
 
 

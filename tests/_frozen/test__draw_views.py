@@ -53,7 +53,8 @@ def test_numbers_depend_on_digest_seed_and_view_alone():
     expected = random_draws(DIGESTS, 3, 5)
     np.testing.assert_array_equal(random_draws(DIGESTS[::-1], 3, 5)[::-1], expected)
     np.testing.assert_array_equal(random_draws(DIGESTS[2:3], 3, 5), expected[2:3])
-    for other in (random_draws(DIGESTS, 4, 5), random_draws(DIGESTS, 3, 6), expected[::-1]):
+    others = [random_draws(DIGESTS, seed, view) for seed, view in ((4, 5), (3, 6), (5, 3), (2, 4), (0, 6))]
+    for other in (*others, expected[::-1]):
         assert (other != expected).all()
     assert random_draws(DIGESTS, 2**31 - 1, 10**6).shape == (4, N_DRAWS)
     assert random_draws([], 0, 0).shape == (0, N_DRAWS)
@@ -123,6 +124,17 @@ def test_crops_have_the_areas_and_aspects_of_the_recipe():
     assert aspects.max() == pytest.approx(4 / 3, abs=0.03)
     assert views.min() < 5
     assert views.max() > 194
+
+
+def test_each_change_of_colors_works_alone():
+    """A recipe with a single change of colors draws it."""
+    images = noise(8, (6, 6))
+    draws = random_draws([bytes([number] * 16) for number in range(8)], 0, 0)
+    for name in ("brightness", "contrast", "saturation", "channels", "gray"):
+        view = draw_views(images, draws, ViewRecipe(**{name: 1.0}), (6, 6))
+        assert not torch.equal(view, images), name
+        if name == "gray":
+            assert torch.equal(view, view[..., :1].expand_as(view))
 
 
 def recolored(images, recipe=VIEW_RECIPES["simclr"], **columns):

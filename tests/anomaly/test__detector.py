@@ -181,6 +181,15 @@ def test_pooled_features_have_no_map(method, zeros):
     assert "needs a method that scores patches, 'patchcore' or 'padim'. Got method=" in str(caught.value.__cause__)
 
 
+def test_maps_after_a_change_of_method(zeros):
+    """They are those of the last fit: none by a fit for pooled features, whatever the parameter says since then."""
+    fitted = AnomalyDetector().fit(zeros[0]).set_params(method="padim")
+    with pytest.raises(AttributeError) as caught:
+        fitted.anomaly_map(zeros[1])
+    assert "'patchcore' or 'padim'. Got a fit with another method instead." in str(caught.value.__cause__)
+    assert fitted.fit(zeros[0]).anomaly_map(zeros[1][:1]).shape == (1, 64, 64)
+
+
 def test_the_size_of_a_map_is_that_of_the_crop(zeros):
     """Height and width are those of what the network sees."""
     size = {"resize_size": 64, "crop_size": (64, 32)}

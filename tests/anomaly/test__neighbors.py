@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 from sklearn.neighbors import NearestNeighbors
 
+from sktl.anomaly import _neighbors
 from sktl.anomaly._neighbors import cosine_distances, nearest_distances, unit_rows
 
 
@@ -27,6 +28,16 @@ def test_cosine_distances_are_those_of_scikit_learn(rows, k):
     np.testing.assert_allclose(cosine_distances(queries, memory, k, NEW), expected, rtol=1e-5, atol=1e-7)
     without = search.kneighbors()[0].mean(axis=1)  # scikit-learn leaves the rows themselves out
     np.testing.assert_allclose(cosine_distances(memory, memory, k, np.arange(60)), without, rtol=1e-5, atol=1e-7)
+
+
+def test_many_neighbors_of_many_columns_are_searched_for_in_small_blocks(rows, monkeypatch):
+    """The size of a block does not change a distance."""
+    memory = unit_rows(rows)
+    expected = cosine_distances(memory, memory, 20, np.arange(60))
+    monkeypatch.setattr(_neighbors, "_DIFFERENCES", 7 * 28 * 33)
+    np.testing.assert_array_equal(cosine_distances(memory, memory, 20, np.arange(60)), expected)
+    monkeypatch.setattr(_neighbors, "_DIFFERENCES", 1)
+    np.testing.assert_array_equal(cosine_distances(memory, memory, 20, np.arange(60)), expected)
 
 
 def test_equal_rows_are_neighbors_at_distance_zero(rows):

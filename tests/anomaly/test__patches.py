@@ -54,11 +54,13 @@ def test_maps_of_all_kinds_of_layers():
 
 
 def test_a_network_without_maps_is_refused():
-    """The error says which network it is."""
+    """The error says which network it is, and which methods work with it, for layers that are given as well."""
     module = torch.nn.Sequential(torch.nn.Flatten(1), torch.nn.Linear(192, 4), torch.nn.ReLU(), torch.nn.Linear(4, 2))
     network = load_backbone(module, preprocessing={"resize_size": 8, "crop_size": 8})
-    with pytest.raises(BackboneError, match="has no stage with a map"):
+    with pytest.raises(BackboneError, match=r"has no stage with a map, which patches require\. Use method='knn' or"):
         choose_patch_layers(network)
+    with pytest.raises(BackboneError, match=r"has the shape \(4,\)\. Use method='knn' or 'mahalanobis', or a"):
+        check_patch_layers(network, [network.stages[-1].name], "padim")
 
 
 def test_a_layer_without_a_map_is_refused():

@@ -105,9 +105,21 @@ def test_titles():
     display = display_of([-1, -4, -3], -2.0, y=[-1, -1, 1]).plot()
     assert titles(display) == ["anomaly (-4)", "anomaly (-3)\ntrue: normal", "normal (-1)\ntrue: anomaly"]
     assert display.images_ax_.get_title() == "all 3 images\ncontours: pixels above the threshold"
+    labels = pd.Series([-1, -1, 1], index=[7, 8, 9])
+    assert titles(display_of([-1, -4, -3], -2.0, y=labels).plot()) == titles(display)
     display = AnomalyMapDisplay(display.images[:1], None, [1], display.scores, -2.0).plot()
     assert titles(display) == ["anomaly (-4)"]
     assert display.images_ax_.get_title() == "the most anomalous 1 of 3 images"
+
+
+@pytest.mark.parametrize("method", ["knn", "padim"])
+def test_no_image_can_be_read(method, digits):
+    """Nothing is shown, and no score is in the histogram."""
+    detector = AnomalyDetector(method=method, n_components=10, on_error="nan").fit(list(digits[0][:5]))
+    with pytest.warns(ImageWarning, match="2 of 2 images cannot be read"):
+        display = AnomalyMapDisplay.from_estimator(detector, [b"no image", None])
+    assert display.image_axes_ == []
+    assert display.ax_.get_title() == "0 of 0 images flagged (0.0%)"
 
 
 def test_all_alike():
