@@ -274,7 +274,7 @@ class Autoencoder(AutoencoderMethods):
     >>> print(f"{error:.3f}")
     0.026
     >>> autoencoder = Autoencoder(8, random_state=0).fit(train)
-    >>> print(f"{-autoencoder.score(test):.3f}")
+    >>> print(f"{((autoencoder.reconstruct(test) - test) ** 2).mean():.3f}")
     0.018
     """
 

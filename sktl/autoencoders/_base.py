@@ -137,7 +137,10 @@ class AutoencoderBase(NetworkEstimator):
         return table.dataset(activations, objective.targets(table), objective.columns(table))
 
     def _settle(self, data):
-        """Choose the threshold, and keep some codes for `sample`."""
+        """Keep some codes of the training rows, and choose the threshold."""
+        generator = np.random.default_rng(data.seed)
+        kept = np.sort(generator.permutation(len(data.rows))[:_MOST_CODES])
+        self._keep_codes(self._by_chunk(data.rows.activations, encoded, kept))
         parts = [data.rows, *([] if data.valid is None else [data.valid])]
         judged = parts[-1:] if self.contamination == "auto" else parts
         scores = np.concatenate([self._by_chunk(part.activations, scored) for part in judged])
@@ -145,10 +148,6 @@ class AutoencoderBase(NetworkEstimator):
         self.offset_ = choose_offset(scores, weight, self.contamination)
         # `partial_fit` needs scores of rows that were not learned from.
         self._scores = scores if self.contamination == "auto" else np.empty(0)
-        generator = np.random.default_rng(data.seed)
-        kept = np.sort(generator.permutation(len(data.rows))[:_MOST_CODES])
-        self._codes = self._by_chunk(data.rows.activations, encoded, kept)
-        self._density = None
 
     def _by_chunk(self, activations: Activations, function, positions=None):
         """Apply a function of the net and of rows at the cut to training rows."""
@@ -174,17 +173,21 @@ class AutoencoderBase(NetworkEstimator):
         """Train for one epoch, and choose the threshold from scores before it."""
         is_new = not hasattr(self, "net_")
         if is_new:
-            self._scores, self._codes = np.empty(0), None
+            self._scores = np.empty(0)
         else:
             self._scores = np.append(self._scores, self._known_scores(X))[-_MOST_SCORES:]
         self._fit_step(FitInput(X, None))
-        scores = self._known_scores(X) if is_new else self._scores
-        self.offset_ = choose_offset(scores, np.ones(len(scores)), self.contamination)
         codes = self._apply(X, encoded)[1]
         codes = codes[~np.isnan(codes).any(1)]
-        self._codes = (codes if is_new else np.concatenate([self._codes, codes]))[-_MOST_CODES:]
-        self._density = None
+        self._keep_codes((codes if is_new else np.concatenate([self._codes, codes]))[-_MOST_CODES:])
+        scores = self._known_scores(X) if is_new else self._scores
+        self.offset_ = choose_offset(scores, np.ones(len(scores)), self.contamination)
         return self
+
+    def _keep_codes(self, codes):
+        """Keep codes of training rows for `sample`, and set the range of usual ones."""
+        self._codes, self._density = codes, None
+        self.net_.module_.head.limit(codes)
 
     def _known_scores(self, X):
         """Return the scores of the rows that can be read."""

@@ -13,20 +13,28 @@ def encoded(net: TransferNet, rows: np.ndarray) -> np.ndarray:
     return net.features(rows)
 
 
-def decoded(net: TransferNet, codes: np.ndarray) -> np.ndarray:
-    """Return reconstructions (n, ...), float64, for codes."""
+def decoded(net: TransferNet, codes: np.ndarray, *, is_limited: bool = False) -> np.ndarray:
+    """Return reconstructions (n, ...), float64, for codes.
+
+    With ``is_limited``, codes are first clipped to the range of usual codes.
+    """
     network = net.module_.eval()
     n_rows = len(codes)
     codes = np.resize(codes.astype(np.float32), (n_rows + -n_rows % _DECODED_TOGETHER, codes.shape[1]))
     with torch.inference_mode():
         blocks = torch.from_numpy(codes).to(net.device).split(_DECODED_TOGETHER)
+        blocks = [network.head.usual(block) for block in blocks] if is_limited else blocks
         values = torch.cat([network.reconstruction(block) for block in blocks])
     return values[:n_rows].cpu().numpy()
 
 
 def scored(net: TransferNet, rows: np.ndarray) -> np.ndarray:
-    """Return minus the mean squared error of each row, over its observed entries."""
+    """Return minus the mean squared error of each row, over its observed entries.
+
+    Codes are clipped to the range of usual codes. A linear decoder extrapolates without
+    limit: it would also reconstruct rows that are far from all training rows.
+    """
     with torch.inference_mode():
         target = net.module_.cut(torch.from_numpy(rows)).numpy()
-    difference = np.square(decoded(net, encoded(net, rows)) - target).reshape(len(rows), -1)
+    difference = np.square(decoded(net, encoded(net, rows), is_limited=True) - target).reshape(len(rows), -1)
     return -np.nanmean(difference, axis=1)

@@ -128,6 +128,13 @@ class AutoencoderMethods(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Outl
             Minus the mean squared error of each row over its observed entries, in the
             squared unit of ``X``; pixels have values from 0 to 1. High for rows like
             those in `fit`. NaN for images that cannot be read, if ``on_error="nan"``.
+
+        Notes
+        -----
+        Each number of a code is clipped to the range of the central 98 % of the
+        training rows before it is decoded, unlike in `reconstruct`. A linear decoder
+        extrapolates without limit, so that rows far from all training rows could have
+        no error.
         """
         return self._told(X, scored, np.float64)
 

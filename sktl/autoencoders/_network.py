@@ -7,6 +7,7 @@ the whole starts as PCA and departs from it if that is better.
 from collections.abc import Callable, Sequence
 from itertools import pairwise
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
@@ -21,6 +22,9 @@ ACTIVATIONS: dict[str, Callable[[], nn.Module]] = {
     "tanh": nn.Tanh,
     "logistic": nn.Sigmoid,
 }
+
+
+_UNUSUAL = 0.01  # share of training codes beyond each end of the range of usual codes
 
 
 class Bottleneck(nn.Module):
@@ -48,6 +52,8 @@ class Bottleneck(nn.Module):
     low: Tensor
     high: Tensor
     n_observed: Tensor
+    least_code: Tensor
+    greatest_code: Tensor
 
     def __init__(
         self, shape: Sequence[int], n_components: int, encoder: "nn.Module | None", decoder: "nn.Module | None"
@@ -64,6 +70,8 @@ class Bottleneck(nn.Module):
         self.register_buffer("low", torch.zeros(n_values))
         self.register_buffer("high", torch.zeros(n_values))
         self.register_buffer("n_observed", torch.tensor(float(n_values)))
+        self.register_buffer("least_code", torch.full((n_components,), -torch.inf))
+        self.register_buffer("greatest_code", torch.full((n_components,), torch.inf))
 
     def begin(self, start: Start) -> None:
         """Set the mean and the scale, and start as PCA if the start has axes."""
@@ -82,6 +90,15 @@ class Bottleneck(nn.Module):
                     last.bias.zero_()
             if self.decoder is not None:  # principal components have very different sizes
                 _linear_layers(self.decoder)[0].weight.div_(torch.from_numpy(start.spread.copy()))
+
+    def limit(self, codes: np.ndarray) -> None:
+        """Set the range of usual codes from the codes (n, n_components) of some rows."""
+        for limit, quantile in ((self.least_code, _UNUSUAL), (self.greatest_code, 1 - _UNUSUAL)):
+            limit.copy_(torch.from_numpy(np.quantile(codes, quantile, axis=0)))
+
+    def usual(self, code: Tensor) -> Tensor:
+        """Clip codes to the range of usual codes."""
+        return torch.clip(code, self.least_code, self.greatest_code)
 
     def standardized(self, values: Tensor) -> Tensor:
         """Center and scale inputs (n, ...), and flatten them; NaN stays."""

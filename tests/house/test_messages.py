@@ -23,7 +23,7 @@ from sktl import (
 from sktl import selection as scores
 from sktl._messages import LIMIT
 from sktl.anomaly import AnomalyDetector
-from sktl.autoencoders import Autoencoder
+from sktl.autoencoders import Autoencoder, ReconstructionClassifier
 from sktl.backbones import Preprocessing, describe_backbone, load_backbone
 from sktl.compression import LotteryTicketClassifier, LowRankClassifier, PrunedClassifier, QuantizedClassifier
 from sktl.finetuning import lr_range_test
@@ -51,6 +51,7 @@ ESTIMATORS = {
     QuantizedClassifier: {"estimator": FineTunedClassifier(**QUICK), **QUICK},
     LotteryTicketClassifier: {"estimator": FineTunedClassifier(max_epochs=1), "random_state": 0},
     Autoencoder: QUICK,
+    ReconstructionClassifier: {"estimator": Autoencoder(**QUICK)},
     AnomalyDetector: {},
     SelfSupervisedExtractor: QUICK,
     BackboneSelector: {"backbones": ["sktl_mini"]},

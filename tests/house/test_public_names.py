@@ -22,6 +22,7 @@ PUBLIC = {
     ],
     "sktl.autoencoders": [
         "Autoencoder",
+        "ReconstructionClassifier",
     ],
     "sktl.backbones": [
         "Backbone",
