@@ -92,7 +92,7 @@ class Bottleneck(nn.Module):
                 _linear_layers(self.decoder)[0].weight.div_(torch.from_numpy(start.spread.copy()))
 
     def limit(self, codes: np.ndarray) -> None:
-        """Set the range of usual codes from the codes (n, n_components) of some rows."""
+        """Set the range of usual codes from codes (n, n_components) of some rows."""
         for limit, quantile in ((self.least_code, _UNUSUAL), (self.greatest_code, 1 - _UNUSUAL)):
             limit.copy_(torch.from_numpy(np.quantile(codes, quantile, axis=0)))
 

@@ -23,6 +23,7 @@ from sktl import (
     selection,
 )
 from sktl.anomaly import AnomalyDetector
+from sktl.autoencoders import Autoencoder
 from sktl.compression import LotteryTicketClassifier, LowRankClassifier, PrunedClassifier, QuantizedClassifier
 from sktl.inspection import (
     CompressionDisplay,
@@ -135,6 +136,32 @@ FAMILIES = {
             "best_epoch_": "^The epoch whose weights were kept",
         },
         ("max_epochs", "lr", "lr_decay", "batch_size", "augment", "freeze_bn"),
+    ),
+    "trained on images and on rows": Family(
+        [FineTunedClassifier, Autoencoder],
+        {  # rows of numbers as well as images, and what is reconstructed
+            "backbone": "name listed by `sktl.backbones.list_backbones`, a timm model as .* trained network",
+            "freeze_depth": r"^Number of stages to freeze, counted from the input\. 0 trains all stages.* Frozen "
+            r"stages run once per image, in evaluation mode, and are not changed by `fit`\.$",
+            "max_epochs": "^Number of passes over the training (images|rows).$",
+            "lr": "^Learning rate of the ",
+            "batch_size": "^Number of (images|rows) per training step. A last batch of .* needs at least two.$",
+            "early_stopping": "^Whether to stop training when the validation loss has not improved for "
+            "``n_iter_no_change`` epochs. .* the initial weights count as epoch 0.$",
+            "validation_fraction": "^Fraction of the rows to hold out for validation. Only used if "
+            "``early_stopping=True`` ",
+            "n_iter_no_change": "^Number of epochs without improvement after which training stops.",
+            "weight_decay": "^Weight decay ",
+            "warm_start": "^Whether `fit` continues from the weights of the previous call, with the current parameters",
+            "on_error": "^What to do if an image cannot be read. .* with one warning and returns rows of NaN from ",
+            "random_state": "^Seed of the .* Pass an int for reproducible results on the same machine with the same ",
+            "net_": "^The trained .* as a skorch net. It maps ",
+            "history_": "^Training history, one row per epoch: ``train_loss``, ``lr`` .* are in ``history_.start``",
+            "backbone_": "^The trained network, with its stages, weights and preprocessing.",
+            "image_format_": "^Format of the images seen during `fit`: kind, image shape, channel axis and value",
+            "n_features_in_": "^Number of columns seen during `fit`. Only defined if ``X`` is a table of ",
+        },
+        ("backbone", "freeze_depth", "max_epochs", "lr", "early_stopping", "n_iter_no_change", "weight_decay"),
     ),
     "compressors": Family(
         [PrunedClassifier, QuantizedClassifier, LowRankClassifier, LotteryTicketClassifier],
