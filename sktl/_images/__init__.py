@@ -45,7 +45,7 @@ from sktl._images._decode import in_range
 from sktl._images._format import ImageFormat
 from sktl._images._image_table import Images, TableImage
 from sktl._images._lazy import LazyImage, LazyImages, Remembering, unwrapped
-from sktl._images._learn import pixel_order
+from sktl._images._learn import learn_row_shape, pixel_order
 from sktl._images._read_settings import ReadSettings
 from sktl._images._refusals import refuse_single
 from sktl._images._sources import is_missing
@@ -82,6 +82,7 @@ __all__ = [
     "images_to_rows",
     "in_range",
     "is_missing",
+    "learn_row_shape",
     "listed",
     "naming_others",
     "pixel_order",

@@ -13,6 +13,7 @@ from sktl.inspection._layer_probe_display import LayerProbeDisplay
 from sktl.inspection._lottery_ticket_display import LotteryTicketDisplay
 from sktl.inspection._lr_range_display import LRRangeDisplay
 from sktl.inspection._misclassified_display import MisclassifiedDisplay
+from sktl.inspection._reconstruction_display import ReconstructionDisplay
 from sktl.inspection._saliency_maps import grad_cam
 from sktl.inspection._training_curve_display import TrainingCurveDisplay
 from sktl.inspection._transferability_display import TransferabilityDisplay
@@ -28,6 +29,7 @@ __all__ = [
     "LayerProbeDisplay",
     "LotteryTicketDisplay",
     "MisclassifiedDisplay",
+    "ReconstructionDisplay",
     "TrainingCurveDisplay",
     "TransferabilityDisplay",
     "grad_cam",

@@ -63,6 +63,7 @@ class AnomalyMapDisplay:
     See Also
     --------
     sktl.anomaly.AnomalyDetector : Detect anomalous images.
+    ReconstructionDisplay : Plot images and their reconstructions.
 
     Notes
     -----

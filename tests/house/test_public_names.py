@@ -95,6 +95,7 @@ PUBLIC = {
         "LayerProbeDisplay",
         "LotteryTicketDisplay",
         "MisclassifiedDisplay",
+        "ReconstructionDisplay",
         "TrainingCurveDisplay",
         "TransferabilityDisplay",
         "grad_cam",

@@ -21,6 +21,7 @@ from sktl.inspection import (
     LotteryTicketDisplay,
     LRRangeDisplay,
     MisclassifiedDisplay,
+    ReconstructionDisplay,
     TrainingCurveDisplay,
     TransferabilityDisplay,
 )
@@ -60,6 +61,7 @@ def make(kind, n):
         MisclassifiedDisplay: lambda: MisclassifiedDisplay(
             np.eye(n, dtype=int), labels, np.arange(n), labels, labels[::-1], probabilities=share, images=photo
         ),
+        ReconstructionDisplay: lambda: ReconstructionDisplay(photos, photos + 1.0, noisy=photos),
         TrainingCurveDisplay: lambda: TrainingCurveDisplay(share, valid_loss=share, valid_score=share, best_epoch=1),
         TransferabilityDisplay: lambda: TransferabilityDisplay(share, size, names=names, groups=names),
     }[kind]()
@@ -79,7 +81,7 @@ def test_every_display_is_made_of_an_estimator(display):
     """The first parameter is called so everywhere, ``X`` and ``y`` come next, and where to draw is a keyword."""
     parameters = inspect.signature(display.from_estimator).parameters
     places = [name for name, one in parameters.items() if one.kind is one.POSITIONAL_OR_KEYWORD]
-    assert places in (["estimator"], ["estimator", "X", "y"], ["estimator", "accuracies"])
+    assert places in (["estimator"], ["estimator", "X"], ["estimator", "X", "y"], ["estimator", "accuracies"])
     assert parameters["ax"].default is None
 
 
