@@ -52,26 +52,3 @@ def cosine_distances(queries: np.ndarray, memory: np.ndarray, n_neighbors: int, 
         distances.sort(axis=1)
         means[block] = distances[:, :n_neighbors].mean(axis=1)
     return means
-
-
-def nearest_distances(queries: np.ndarray, memory: np.ndarray, squares: np.ndarray) -> np.ndarray:
-    """Return the Euclidean distance of each query to the nearest row of a memory.
-
-    Parameters
-    ----------
-    queries : ndarray of shape (n_queries, n_features), float32
-        The patches of one image.
-    memory : ndarray of shape (n_rows, n_features), float32
-        The memory.
-    squares : ndarray of shape (n_rows,), float32
-        Sums of the squares of each row of the memory.
-
-    Returns
-    -------
-    ndarray of shape (n_queries,), float32
-    """
-    products = queries @ memory.T
-    products *= -2
-    products += squares
-    nearest = products.argmin(axis=1)
-    return np.sqrt(np.square(queries - memory[nearest]).sum(axis=1))

@@ -6,7 +6,7 @@ import numpy as np
 
 from sktl.anomaly._core_set import greedy_core_set, random_projection
 from sktl.anomaly._gaussians import left_out, squared_distances, whitening
-from sktl.anomaly._neighbors import nearest_distances
+from sktl.anomaly._patch_memory import PatchMemory
 from sktl.anomaly._scorers import Blocks
 
 _CANDIDATES = 10  # patches per center among which a core set is chosen
@@ -49,18 +49,16 @@ class PatchCore:
                 drawn.append(patches)
                 counts.append(len(patches))
         memory, images = np.concatenate(drawn), np.repeat(np.arange(n_images), counts)
-        self._substitutes: np.ndarray | None = None  # without an image, all others keep their patches
+        substitutes = None  # without an image, all others keep their patches
         if len(memory) > self._max_patches:
             points, n_channels = memory, memory.shape[1]
             if n_channels > _PROJECTED:
                 points = memory @ random_projection(n_channels, _PROJECTED, generator)
-            centers, substitutes = greedy_core_set(points, self._max_patches, images)
+            centers, nearest = greedy_core_set(points, self._max_patches, images)
             order = np.argsort(images[centers], kind="stable")
-            centers, self._substitutes = centers[order], memory[substitutes[order]]
+            centers, substitutes = centers[order], memory[nearest[order]]
             memory, images = memory[centers], images[centers]
-        self._memory = memory
-        self._bounds = np.searchsorted(images, np.arange(n_images + 1))  # of the patches of each image
-        self._squares = np.square(memory).sum(axis=1)
+        self._memory = PatchMemory(memory, np.searchsorted(images, np.arange(n_images + 1)), substitutes)
 
     @property
     def n_patches(self) -> int:
@@ -68,28 +66,14 @@ class PatchCore:
         return len(self._memory)
 
     def distances(self, features: np.ndarray, own: np.ndarray) -> np.ndarray:
-        """Return the distance of each patch, see `Scorer.distances`."""
-        distances = np.empty(features.shape[:2], np.float32)
-        for row, (patches, image) in enumerate(zip(features, own, strict=True)):
-            if image < 0:
-                distances[row] = nearest_distances(patches, self._memory, self._squares)
-            else:
-                memory = self._without(int(image))
-                distances[row] = nearest_distances(patches, memory, np.square(memory).sum(axis=1))
-        return distances
+        """Return the distance of each patch, see `Scorer.distances`.
 
-    def _without(self, image: int) -> np.ndarray:
-        """Return the memory without the patches of a training image.
-
-        Other images may have patches like these, such as plain background, of which the
-        core set has only one. Each one is replaced by the nearest of them.
+        Other images may have patches like those of a training image, such as plain
+        background, of which a core set has only one. If it belongs to the image itself,
+        the nearest patch of another image takes its position.
         """
-        own = slice(self._bounds[image], self._bounds[image + 1])
-        if self._substitutes is None:
-            return np.delete(self._memory, own, axis=0)
-        memory = self._memory.copy()
-        memory[own] = self._substitutes[own]
-        return memory
+        rows = zip(features, own.tolist(), strict=True)
+        return np.array([self._memory.distances(patches, image) for patches, image in rows])
 
 
 class PaDiM:

@@ -5,7 +5,7 @@ import pytest
 from sklearn.neighbors import NearestNeighbors
 
 from sktl.anomaly import _neighbors
-from sktl.anomaly._neighbors import cosine_distances, nearest_distances, unit_rows
+from sktl.anomaly._neighbors import cosine_distances, unit_rows
 
 
 @pytest.fixture
@@ -60,12 +60,3 @@ def test_a_query_alone_has_its_distance_in_the_table(rows):
 def test_rows_of_zeros_stay_zeros():
     """A row without a direction does not become NaN."""
     np.testing.assert_array_equal(unit_rows(np.array([[0, 0], [3, 4]], np.float32)), np.float32([[0, 0], [0.6, 0.8]]))
-
-
-def test_nearest_distances_are_those_of_scikit_learn(rows):
-    """Euclidean distances, of which those of equal rows are exactly 0."""
-    queries = np.concatenate([rows[:10], 100 + rows[10:20]])
-    expected = NearestNeighbors(n_neighbors=1).fit(rows).kneighbors(queries)[0][:, 0]
-    distances = nearest_distances(queries, rows, np.square(rows).sum(axis=1))
-    np.testing.assert_allclose(distances, expected, rtol=1e-5, atol=1e-6)
-    assert (distances[:10] == 0).all()
