@@ -64,12 +64,8 @@ class Trainer:
         if previous is not None:
             net.history = previous.history
         elif self.settings.head_init == "probe":
-            self.start_head(net, data)
+            self.objective.start(net, data)
         return net
-
-    def start_head(self, net: TransferNet, data: TrainingData) -> None:
-        """Initialize a new net from the training rows."""
-        self.objective.start(net, data)
 
     def train(
         self,

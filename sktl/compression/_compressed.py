@@ -338,7 +338,7 @@ class CompressedClassifier(
         recalibrate_batch_norms(inner.net_, data.rows)
         if inner.head_init == "probe":
             zeros = find_zeros(inner.net_.module_.head)
-            trainer.start_head(inner.net_, data)
+            trainer.objective.start(inner.net_, data)
             restore_zeros(zeros)
 
     def _adopt(self, inner):
