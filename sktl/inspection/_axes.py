@@ -44,14 +44,43 @@ def two_axes(display: Any, ax: Any, figsize: tuple[float, float], **grid: Any) -
     if ax is not None and np.ndim(ax) > 0:
         first, second = np.ravel(ax)
         return first.figure, (first, second)
-    if ax is None:
-        figure = _new_figure(figsize)
-        spec = figure.add_gridspec(**grid)
-    else:
-        figure, spec = ax.figure, _divide(ax, grid)
+    figure, spec = _grid(ax, figsize, grid)
     first = figure.add_subplot(spec[0])
     second = figure.add_subplot(spec[1], sharex=first if grid.get("nrows") == 2 else None)
     return figure, (first, second)
+
+
+def row_of_axes(display: Any, ax: Any, figsize: tuple[float, float], n_axes: int) -> tuple[Any, list[Any]]:
+    """Return a figure and a row of axes to draw on.
+
+    Parameters
+    ----------
+    display : display
+        Display that draws, for messages.
+    ax : Axes, array-like of Axes, or None
+        A single Axes is hidden and divided, unless one is needed. None creates a new
+        figure.
+    figsize : tuple of float
+        Size of a new figure in inches.
+    n_axes : int
+        Number of axes.
+
+    Raises
+    ------
+    InputError
+        If ``ax`` is an array of another number of axes.
+    """
+    if n_axes == 1 and np.ndim(ax) == 0:
+        figure, only = one_axes(display, ax, figsize)
+        return figure, [only]
+    check_matplotlib(display)
+    if np.ndim(ax) > 0:
+        given = list(np.ravel(ax))
+        if len(given) != n_axes:
+            raise InputError(f"{type(display).__name__} has {n_axes} panels. Got {len(given)} Axes instead.")
+        return given[0].figure, given
+    figure, spec = _grid(ax, figsize, {"nrows": 1, "ncols": n_axes})
+    return figure, [figure.add_subplot(spec[number]) for number in range(n_axes)]
 
 
 def finish(ax: Any, title: str) -> None:
@@ -59,6 +88,14 @@ def finish(ax: Any, title: str) -> None:
     ax.set_title(title, fontsize="medium")
     ax.set_axisbelow(True)
     ax.grid(alpha=0.3)
+
+
+def _grid(ax: Any, figsize: tuple[float, float], grid: dict[str, Any]) -> tuple[Any, Any]:
+    """Return a figure and a grid in it, which replaces ``ax`` if it is given."""
+    if ax is None:
+        figure = _new_figure(figsize)
+        return figure, figure.add_gridspec(**grid)
+    return ax.figure, _divide(ax, grid)
 
 
 def _divide(ax: Any, grid: dict[str, Any]) -> Any:

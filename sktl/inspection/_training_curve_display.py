@@ -4,12 +4,14 @@ import numpy as np
 
 from sktl._estimators._find_fitted import require_fitted
 from sktl.exceptions import InputError
-from sktl.inspection._axes import MUTED, check_matplotlib, one_axes, two_axes
+from sktl.inspection._axes import MUTED, check_matplotlib, row_of_axes
 from sktl.inspection._score_axis import score_name
+
+_FEATURES = {"std": "std of the features", "effective_rank": "effective rank", "knn_accuracy": "k-NN accuracy"}
 
 
 class TrainingCurveDisplay:
-    """Visualization of the loss and the validation score of each training epoch.
+    """Visualization of the loss and the scores of each training epoch.
 
     It is recommended to use `from_estimator` or `from_history` to create a display. All
     parameters are stored as attributes.
@@ -32,6 +34,13 @@ class TrainingCurveDisplay:
         Validation loss of the initial weights, drawn as epoch 0.
     start_score : float, default=None
         Validation score of the initial weights.
+    std : array-like of shape (n_epochs,), default=None
+        Standard deviation of the features after each epoch, as in the ``history_`` of a
+        `sktl.self_supervised.SelfSupervisedExtractor`.
+    effective_rank : array-like of shape (n_epochs,), default=None
+        Effective rank of the features.
+    knn_accuracy : array-like of shape (n_epochs,), default=None
+        Accuracy of the nearest neighbors of labeled images.
 
     Attributes
     ----------
@@ -39,11 +48,14 @@ class TrainingCurveDisplay:
         Axes with the losses.
     score_ax_ : matplotlib Axes or None
         Axes with the validation score, if there is one.
+    feature_axes_ : list of matplotlib Axes
+        Axes with the standard deviation, the effective rank and the accuracy of the
+        features, as far as they are known.
     figure_ : matplotlib Figure
         Figure containing the axes.
     lines_ : list of matplotlib Line2D
         Curves of the training loss and, if there are validation rows, of the validation
-        loss and the validation score.
+        loss and the validation score; then those of the features.
 
     See Also
     --------
@@ -71,6 +83,9 @@ class TrainingCurveDisplay:
         score_name="score",
         start_loss=None,
         start_score=None,
+        std=None,
+        effective_rank=None,
+        knn_accuracy=None,
     ):
         self.train_loss = train_loss
         self.valid_loss = valid_loss
@@ -79,6 +94,9 @@ class TrainingCurveDisplay:
         self.score_name = score_name
         self.start_loss = start_loss
         self.start_score = start_score
+        self.std = std
+        self.effective_rank = effective_rank
+        self.knn_accuracy = knn_accuracy
 
     @classmethod
     def from_estimator(cls, estimator, *, ax=None, line_kw=None):
@@ -89,10 +107,10 @@ class TrainingCurveDisplay:
         estimator : estimator
             Fitted estimator with a ``history_``, or a pipeline or search that contains
             one.
-        ax : matplotlib Axes, or array-like of two, default=None
+        ax : matplotlib Axes or array-like of these, default=None
             Axes to draw on. If None, a new figure is created. A single Axes is divided
-            in two if there is a validation score; two Axes show the losses and the
-            score.
+            if there is more than the loss; several Axes show the losses, the validation
+            score and the numbers of the features, as far as they are known.
         line_kw : dict, default=None
             Keyword arguments passed to matplotlib's ``plot`` to draw the curves.
 
@@ -122,17 +140,18 @@ class TrainingCurveDisplay:
         Parameters
         ----------
         history : skorch.history.History or list of dict
-            One row per epoch with ``train_loss`` and, optionally, ``valid_loss`` and
-            ``valid_score``. The values of the initial weights are read from the
-            attribute ``start`` of the ``history_`` of an sktl estimator.
+            One row per epoch with ``train_loss`` and, optionally, ``valid_loss``,
+            ``valid_score``, ``std``, ``effective_rank`` and ``knn_accuracy``. The
+            values of the initial weights are read from the attribute ``start`` of the
+            ``history_`` of an sktl estimator.
         best_epoch : int, default=None
             The epoch whose weights were kept; 0 means the initial weights.
         score_name : str, default="score"
             Name of the score.
-        ax : matplotlib Axes, or array-like of two, default=None
+        ax : matplotlib Axes or array-like of these, default=None
             Axes to draw on. If None, a new figure is created. A single Axes is divided
-            in two if there is a validation score; two Axes show the losses and the
-            score.
+            if there is more than the loss; several Axes show the losses, the validation
+            score and the numbers of the features, as far as they are known.
         line_kw : dict, default=None
             Keyword arguments passed to matplotlib's ``plot`` to draw the curves.
 
@@ -152,14 +171,14 @@ class TrainingCurveDisplay:
         return cls._from_history(history, best_epoch, score_name).plot(ax, line_kw=line_kw)
 
     def plot(self, ax=None, *, line_kw=None):
-        """Plot the losses and the validation score.
+        """Plot the losses, the validation score and the numbers of the features.
 
         Parameters
         ----------
-        ax : matplotlib Axes, or array-like of two, default=None
+        ax : matplotlib Axes or array-like of these, default=None
             Axes to draw on. If None, a new figure is created. A single Axes is divided
-            in two if there is a validation score; two Axes show the losses and the
-            score.
+            if there is more than the loss; several Axes show the losses, the validation
+            score and the numbers of the features, as far as they are known.
         line_kw : dict, default=None
             Keyword arguments passed to matplotlib's ``plot`` to draw the curves.
 
@@ -168,25 +187,28 @@ class TrainingCurveDisplay:
         display : TrainingCurveDisplay
             Object that stores the computed values and the matplotlib artists.
         """
+        features = {name: values for name in _FEATURES if (values := getattr(self, name)) is not None}
         has_score = self.valid_score is not None
-        if has_score:
-            self.figure_, (self.ax_, self.score_ax_) = two_axes(self, ax, (8.5, 3.6), nrows=1, ncols=2)
-        else:
-            self.figure_, self.ax_ = one_axes(self, ax, (5.5, 3.6))
-            self.score_ax_ = None
+        n_panels = 1 + has_score + len(features)
+        width = 5.5 if n_panels == 1 else 0.5 + 4 * min(n_panels, 2) + 3.2 * max(n_panels - 2, 0)
+        self.figure_, panels = row_of_axes(self, ax, (width, 3.6), n_panels)
+        self.ax_, self.score_ax_ = panels[0], panels[1] if has_score else None
+        self.feature_axes_ = panels[1 + has_score :]
         self.lines_ = []
         self._draw(self.ax_, self.train_loss, line_kw, label="training", color="C0")
         if self.valid_loss is not None:
             self._draw(self.ax_, self.valid_loss, line_kw, self.start_loss, label="validation", color="C1")
-        self.ax_.set(xlabel="epoch", ylabel="loss")
-        if has_score:
+        self.ax_.set(xlabel="epoch", ylabel="loss", title="loss by epoch")
+        if self.score_ax_ is not None:
             self._draw(self.score_ax_, self.valid_score, line_kw, self.start_score, label="validation", color="C1")
-            self.score_ax_.set(xlabel="epoch", ylabel=f"validation {self.score_name}")
-        for panel in [self.ax_, *([self.score_ax_] if has_score else [])]:
+            name = f"validation {self.score_name}"
+            self.score_ax_.set(xlabel="epoch", ylabel=name, title=f"{name} by epoch")
+        for panel, (name, values) in zip(self.feature_axes_, features.items(), strict=True):
+            self._draw(panel, values, line_kw, label="features", color="C2")
+            panel.set(xlabel="epoch", ylabel=_FEATURES[name], title=f"{_FEATURES[name]} by epoch")
+            panel.set_ylim(0, 1.05 * (np.nanmax(values) or 1))
+        for panel in panels:
             self._finish(panel)
-        self.ax_.set_title("loss by epoch", fontsize="medium")
-        if has_score:
-            self.score_ax_.set_title(f"validation {self.score_name} by epoch", fontsize="medium")
         self.ax_.legend(fontsize="small")
         return self
 
@@ -194,7 +216,7 @@ class TrainingCurveDisplay:
     def _from_history(cls, history, best_epoch, score_name):
         columns = {
             name: np.array([epoch.get(name, np.nan) for epoch in history], dtype=float)
-            for name in ("train_loss", "valid_loss", "valid_score")
+            for name in ("train_loss", "valid_loss", "valid_score", *_FEATURES)
             if any(name in epoch for epoch in history)
         }
         if "train_loss" not in columns:
@@ -218,6 +240,7 @@ class TrainingCurveDisplay:
     def _finish(self, ax):
         """Set integer ticks, and mark the epoch that was kept if there was a choice."""
         ax.xaxis.get_major_locator().set_params(integer=True, min_n_ticks=1)
+        ax.title.set_fontsize("medium")
         ax.grid(alpha=0.3)
         if self.best_epoch is not None and self.valid_loss is not None:
             kept = f"epoch {self.best_epoch}" if self.best_epoch else "initial weights"

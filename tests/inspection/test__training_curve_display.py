@@ -7,6 +7,7 @@ from sklearn.exceptions import NotFittedError
 from sklearn.pipeline import make_pipeline
 
 from sktl import FineTunedClassifier, FineTunedRegressor
+from sktl.exceptions import InputError
 from sktl.inspection import TrainingCurveDisplay
 
 
@@ -86,3 +87,30 @@ def test_nothing_to_draw(digits):
         ValueError, match=r"^The history must have at least one epoch with a .* Got an empty history instead\. Fit "
     ):
         TrainingCurveDisplay.from_estimator(FineTunedClassifier(max_epochs=0).fit(*digits))
+
+
+def test_features_without_labels_have_panels():
+    """What is watched in training without labels stands beside the loss, each in a panel that begins at zero."""
+    history = [
+        {"train_loss": 3.0, "std": 0.2, "effective_rank": 9.0},
+        {"train_loss": 2.0, "std": 0.5, "effective_rank": 30.0},
+    ]
+    display = TrainingCurveDisplay.from_history(history)
+    assert [ax.get_ylabel() for ax in display.feature_axes_] == ["std of the features", "effective rank"]
+    assert display.figure_.axes == [display.ax_, *display.feature_axes_]
+    assert [line.get_ydata().tolist() for line in display.lines_] == [[3, 2], [0.2, 0.5], [9, 30]]
+    assert display.knn_accuracy is None
+    history[1]["knn_accuracy"] = 0.7
+    _, axes = plt.subplots(2, 2)
+    display = TrainingCurveDisplay.from_history(history, ax=axes)
+    assert display.feature_axes_ == axes.ravel().tolist()[1:]
+    assert display.feature_axes_[2].get_ylabel() == "k-NN accuracy"
+    assert display.feature_axes_[0].get_ylim()[0] == 0
+    with pytest.raises(InputError, match=r"TrainingCurveDisplay has 4 panels\. Got 2 Axes instead"):
+        TrainingCurveDisplay.from_history(history, ax=axes[0])
+
+
+def test_losses_alone_may_come_in_an_array():
+    """A single panel takes an array of one Axes as well."""
+    _, axes = plt.subplots(1, 1, squeeze=False)
+    assert TrainingCurveDisplay.from_history([{"train_loss": 2.0}], ax=axes).ax_ is axes[0, 0]
