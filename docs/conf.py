@@ -49,6 +49,8 @@ sphinx_gallery_conf = {
             "plot_distillation.py",
             "plot_compression.py",
             "plot_lottery_ticket.py",
+            "plot_cluster_photos.py",
+            "plot_find_defects.py",
         ]
     ),
     "show_memory": False,

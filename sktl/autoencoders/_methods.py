@@ -197,7 +197,7 @@ class AutoencoderMethods(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Outl
         """Draw new rows or images.
 
         Codes are drawn from a mixture of Gaussians, which is fitted in the first call
-        to the codes of at most 10,000 training rows [4]_, and decoded.
+        to the codes of at most 10,000 training rows, and decoded.
 
         Parameters
         ----------
