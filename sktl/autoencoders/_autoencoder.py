@@ -65,10 +65,11 @@ class Autoencoder(AutoencoderMethods):
         long, from which training departs if that is better [1]_; ``"random"`` draws
         random weights.
     noise : {"gaussian", "masking", "salt_and_pepper"}, default=None
-        Noise that is added to the input in training, in which the original is
+        Noise that is added to the input in training, from which the original is
         reconstructed [2]_. ``"gaussian"`` adds normally distributed numbers,
-        ``"masking"`` replaces entries with their mean, as if they were not observed,
-        and ``"salt_and_pepper"`` with their minimum or maximum. None adds no noise.
+        ``"salt_and_pepper"`` replaces entries with the minimum or maximum of their
+        column, and ``"masking"`` hides entries, as if they were not observed, and
+        learns to predict these alone. None adds no noise.
     noise_level : float, default=0.2
         Standard deviation of Gaussian noise in units of the common scale of the data,
         or the fraction of the entries that are replaced.
@@ -246,9 +247,14 @@ class Autoencoder(AutoencoderMethods):
     `sklearn.decomposition.PCA` up to float32 rounding. Early stopping evaluates this
     start as well. The axes do not depend on validation rows.
 
+    A missing entry is replaced with the mean of its column plus the damped mean
+    deviation of the observed entries of its row, before a row is encoded. The damping
+    is estimated from the training rows: if the columns have little in common, it is
+    large, and the mean of the column remains.
+
     For recommendations, let the items be the rows and the users the columns, with NaN
-    for what was not rated: `reconstruct` predicts all ratings. A table with users as
-    rows overfits sooner.
+    for what was not rated, and use ``noise="masking"`` with a small ``lr``:
+    `reconstruct` predicts all ratings. A table with users as rows overfits sooner.
 
     References
     ----------

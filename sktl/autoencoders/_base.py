@@ -38,12 +38,18 @@ class AutoencoderBase(NetworkEstimator):
         return NoTargets(type(self).__name__)
 
     def _check_parameters(self):
-        """Check the widths of the hidden layers."""
+        """Check the widths of the hidden layers and the amount of noise."""
         widths = self.hidden_layer_sizes
         if not all(isinstance(width, Integral) and int(width) > 0 for width in widths):
             raise InputError(
                 f"The 'hidden_layer_sizes' parameter of {type(self).__name__} must be a tuple of positive integers, "
                 f"such as (256,). Got {widths!r} instead."
+            )
+
+        if self.noise in ("masking", "salt_and_pepper") and self.noise_level >= 1:
+            raise InputError(
+                f"The 'noise_level' parameter of {type(self).__name__} must be less than 1 with noise={self.noise!r}, "
+                f"because it is a share of the entries. Got {self.noise_level} instead."
             )
 
     def _make_objective(self, coding, table, depth, seed):

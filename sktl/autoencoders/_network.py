@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from sktl._randomness import Randomness
 from sktl._training._rest_network import RestNetwork
-from sktl.autoencoders._noise import NOISES
+from sktl.autoencoders._noise import gaussian, hidden_entries, salt_and_pepper
 from sktl.autoencoders._start import Start
 
 ACTIVATIONS: dict[str, Callable[[], nn.Module]] = {
@@ -52,6 +52,7 @@ class Bottleneck(nn.Module):
     low: Tensor
     high: Tensor
     n_observed: Tensor
+    damping: Tensor
     least_code: Tensor
     greatest_code: Tensor
 
@@ -70,12 +71,13 @@ class Bottleneck(nn.Module):
         self.register_buffer("low", torch.zeros(n_values))
         self.register_buffer("high", torch.zeros(n_values))
         self.register_buffer("n_observed", torch.tensor(float(n_values)))
+        self.register_buffer("damping", torch.tensor(torch.inf))
         self.register_buffer("least_code", torch.full((n_components,), -torch.inf))
         self.register_buffer("greatest_code", torch.full((n_components,), torch.inf))
 
     def begin(self, start: Start) -> None:
         """Set the mean and the scale, and start as PCA if the start has axes."""
-        for name in ("mean", "scale", "low", "high", "n_observed"):
+        for name in ("mean", "scale", "low", "high", "n_observed", "damping"):
             getattr(self, name).copy_(torch.as_tensor(getattr(start, name)))
         if not len(start.axes):
             return
@@ -108,6 +110,12 @@ class Bottleneck(nn.Module):
         """Undo `standardized`, in float64."""
         return (values * self.scale + self.mean).unflatten(1, self.shape)
 
+    def filled(self, values: Tensor, observed: Tensor) -> Tensor:
+        """Fill entries that are not observed with the damped mean of their row."""
+        own = torch.where(observed, values, 0.0)
+        mean = own.sum(1, keepdim=True) / (observed.sum(1, keepdim=True) + self.damping)
+        return torch.where(observed, values, mean)
+
     def encode(self, values: Tensor, features: Tensor) -> Tensor:
         """Return codes (n, n_components) for standardized inputs and their features."""
         code = self.linear_code(values)
@@ -132,7 +140,7 @@ class AutoencoderNetwork(RestNetwork):
     *args : object
         Positional arguments of `RestNetwork`.
     noise : str or None
-        A key of `NOISES`: noise on the input in training mode.
+        One of `NOISES`: noise on the input of `forward`, but not of `features`.
     noise_level : float
         Amount of noise.
     **kwargs : object
@@ -147,22 +155,27 @@ class AutoencoderNetwork(RestNetwork):
         self._noise_level = noise_level
 
     def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
-        """Return the squared errors of rows (n, 1), and their codes.
+        """Return the squared errors of rows (n, 1), and their codes, with noise.
 
         Errors are in units of the common scale, summed over the observed entries and
-        divided by the mean number of observed entries.
+        divided by the mean number of observed entries. With masking, only the hidden
+        entries count. In eval mode, the noise is the same in each call.
         """
         given = self.head.standardized(self.cut(x))
         observed = ~torch.isnan(given)
         target = torch.where(observed, given, 0.0)
-        code = self._code(self._noisy(target) if self.training else target)
+        values, counted = self._with_noise(target, observed)
+        code = self._code(values)
         # Selected before squaring, so that missing entries have a gradient of zero.
-        difference = torch.where(observed, self.head(code) - target, 0.0)
-        return difference.square().sum(1, keepdim=True) / self.head.n_observed, code / self.head.scale.float()
+        difference = torch.where(counted, self.head(code) - target, 0.0)
+        n_counted = self.head.n_observed * (self._noise_level if self._noise == "masking" else 1.0)
+        return difference.square().sum(1, keepdim=True) / n_counted, code / self.head.scale.float()
 
     def features(self, x: Tensor) -> Tensor:
-        """Return the codes, (n, n_components)."""
-        return self._code(self.head.standardized(self.cut(x)).nan_to_num(0.0))
+        """Return the codes, (n, n_components), without noise."""
+        given = self.head.standardized(self.cut(x))
+        observed = ~torch.isnan(given)
+        return self._code(self.head.filled(torch.where(observed, given, 0.0), observed))
 
     def reconstruction(self, code: Tensor) -> Tensor:
         """Return what codes (n, n_components) are decoded to, in float64.
@@ -180,10 +193,19 @@ class AutoencoderNetwork(RestNetwork):
     def _has_pixels(self) -> bool:
         return not isinstance(self.normalization, nn.Identity)
 
-    def _noisy(self, values: Tensor) -> Tensor:
-        if self._noise is None:
-            return values
-        return NOISES[self._noise](values, self._noise_level, self.head.low, self.head.high)
+    def _with_noise(self, target: Tensor, observed: Tensor) -> tuple[Tensor, Tensor]:
+        """Return the input of the encoder, and which entries it has to reconstruct."""
+        # Epochs are compared on the validation rows with the same noise.
+        generator = None if self.training else torch.Generator(target.device).manual_seed(0)
+        if self._noise == "masking":
+            hidden = hidden_entries(target, self._noise_level, generator)
+            return self.head.filled(target, observed & ~hidden), observed & hidden
+        values = self.head.filled(target, observed)
+        if self._noise == "gaussian":
+            values = gaussian(values, self._noise_level, generator)
+        if self._noise == "salt_and_pepper":
+            values = salt_and_pepper(values, self._noise_level, self.head.low, self.head.high, generator)
+        return values, observed
 
     def _code(self, values: Tensor) -> Tensor:
         if not self._parts:

@@ -1,4 +1,4 @@
-"""Noise of denoising autoencoders, drawn from torch's generator.
+"""Noise of denoising autoencoders.
 
 References
 ----------
@@ -6,29 +6,25 @@ Vincent et al., "Stacked Denoising Autoencoders: Learning Useful Representations
 Deep Network with a Local Denoising Criterion", JMLR 11, 2010, section 4.3.
 """
 
-from collections.abc import Callable
-
 import torch
 from torch import Tensor
 
-
-def _gaussian(values: Tensor, level: float, low: Tensor, high: Tensor) -> Tensor:
-    return values + level * torch.randn_like(values)
+NOISES = ("gaussian", "masking", "salt_and_pepper")
 
 
-def _masking(values: Tensor, level: float, low: Tensor, high: Tensor) -> Tensor:
-    return torch.where(torch.rand_like(values) < level, 0.0, values)
+def gaussian(values: Tensor, level: float, generator: "torch.Generator | None") -> Tensor:
+    """Add normal noise with a standard deviation of ``level``."""
+    return values + level * torch.randn(values.shape, generator=generator, device=values.device)
 
 
-def _salt_and_pepper(values: Tensor, level: float, low: Tensor, high: Tensor) -> Tensor:
-    drawn = torch.rand_like(values)
+def salt_and_pepper(
+    values: Tensor, level: float, low: Tensor, high: Tensor, generator: "torch.Generator | None"
+) -> Tensor:
+    """Replace a share ``level`` of the entries with the extremes of their columns."""
+    drawn = torch.rand(values.shape, generator=generator, device=values.device)
     return torch.where(drawn < level / 2, low, torch.where(drawn < level, high, values))
 
 
-# Functions of centered and scaled rows (n, n_features), the level, and the smallest and
-# the largest value of each feature.
-NOISES: dict[str, Callable[[Tensor, float, Tensor, Tensor], Tensor]] = {
-    "gaussian": _gaussian,
-    "masking": _masking,
-    "salt_and_pepper": _salt_and_pepper,
-}
+def hidden_entries(values: Tensor, level: float, generator: "torch.Generator | None") -> Tensor:
+    """Return a mask of a share ``level`` of the entries."""
+    return torch.rand(values.shape, generator=generator, device=values.device) < level

@@ -4,7 +4,8 @@ References
 ----------
 Baldi and Hornik, "Neural networks and principal component analysis: Learning from
 examples without local minima", Neural Networks 2, 1989: the best linear autoencoder
-projects on the principal axes.
+projects on the principal axes. Efron and Morris, "Stein's Paradox in Statistics",
+Scientific American 236, 1977: damped means.
 """
 
 from typing import NamedTuple
@@ -27,8 +28,11 @@ class Start(NamedTuple):
         Smallest and largest value of each feature, centered and scaled.
     n_observed : float
         Mean number of observed features of a row.
+    damping : float
+        Number of entries that the mean of a column counts as, if a missing entry of it
+        is filled with the mean of the entries of the row.
     axes : ndarray of shape (n_components, n_features)
-        Principal axes of the rows, missing entries filled with the mean.
+        Principal axes of the rows, missing entries filled.
     spread : ndarray of shape (n_components,)
         Standard deviation of the scaled rows along each axis; 1 if it is zero.
     """
@@ -38,6 +42,7 @@ class Start(NamedTuple):
     low: np.ndarray
     high: np.ndarray
     n_observed: float
+    damping: float
     axes: np.ndarray
     spread: np.ndarray
 
@@ -63,10 +68,24 @@ def start_from(rows: np.ndarray, weight: np.ndarray, n_components: int) -> Start
     centered = np.where(observed, rows - mean, 0.0)
     scale = float(np.sqrt(weight @ np.square(centered).sum(1) / mass.sum())) or 1.0
     centered /= scale
-    axes, spread = _principal_axes(centered, weight, n_components)
-    return Start(
-        mean, scale, centered.min(0), centered.max(0), float(np.average(observed.sum(1), weights=weight)), axes, spread
-    )
+    damping = _damping(centered, observed, weight)
+    filled = np.where(observed, centered, (centered.sum(1) / (observed.sum(1) + damping))[:, np.newaxis])
+    axes, spread = _principal_axes(filled, weight, n_components)
+    n_observed = float(np.average(observed.sum(1), weights=weight))
+    return Start(mean, scale, centered.min(0), centered.max(0), n_observed, damping, axes, spread)
+
+
+def _damping(centered: np.ndarray, observed: np.ndarray, weight: np.ndarray) -> float:
+    """Return the ratio of the variance in rows to the variance of the means of rows.
+
+    The variance of the means is the covariance of two entries of a row, averaged over
+    all pairs (method of moments). Infinity if it is not positive.
+    """
+    n = observed.sum(1)
+    n_pairs = weight @ (n * (n - 1))
+    pairs = weight @ (centered.sum(1) ** 2 - np.square(centered).sum(1))
+    between = pairs / n_pairs if n_pairs else 0.0
+    return float(max(1 - between, 1e-3) / between) if between > 0 else np.inf
 
 
 def _principal_axes(centered: np.ndarray, weight: np.ndarray, n_components: int) -> tuple[np.ndarray, np.ndarray]:

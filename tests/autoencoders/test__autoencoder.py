@@ -10,6 +10,7 @@ from sklearn.pipeline import make_pipeline
 from sklearn.utils.estimator_checks import parametrize_with_checks
 
 from sktl.autoencoders import Autoencoder
+from sktl.exceptions import InputError
 
 
 @parametrize_with_checks([Autoencoder()])
@@ -70,6 +71,14 @@ def test_in_searches_and_pipelines(make, rows):
     assert make_pipeline(make(), LogisticRegression()).fit(rows, y).predict(rows).shape == (120,)
     model = make(noise="masking", hidden_layer_sizes=(3, 2))
     assert clone(model).get_params() == model.get_params()
+
+
+def test_a_share_of_noise_is_less_than_one(make, rows):
+    """Otherwise nothing is left to learn from; the deviation of Gaussian noise may be any."""
+    for noise in ("masking", "salt_and_pepper"):
+        with pytest.raises(InputError, match=f"'noise_level' parameter of Autoencoder must be less than 1.*{noise}"):
+            make(noise=noise, noise_level=1.0).fit(rows)
+    make(noise="gaussian", noise_level=1.5).fit(rows)
 
 
 @pytest.mark.parametrize(

@@ -6,6 +6,7 @@ import torch
 from torch import nn
 
 from sktl.autoencoders._network import ACTIVATIONS, AutoencoderNetwork, make_bottleneck
+from sktl.autoencoders._noise import hidden_entries
 from sktl.autoencoders._start import start_from
 
 HOW = {"activation": "relu", "seed": 0, "n_features": 0, "maps": ()}
@@ -58,14 +59,18 @@ def test_missing_entries_have_no_gradient(table):
     missing = torch.rand(30, 8, generator=torch.Generator().manual_seed(1)) < 0.4
     rows = torch.where(missing, torch.nan, table)
     rows[:, 5] = torch.nan
-    net = network(rows)
-    target = net.head.standardized(rows).nan_to_num(0).requires_grad_()
-    values = torch.where(torch.isnan(rows), torch.nan, target)
-    net.head.standardized = lambda values: values
-    net(values)[0].sum().backward()
-    assert not target.grad[torch.isnan(rows)].any()
-    assert target.grad[~torch.isnan(rows)].all()
-    assert torch.isfinite(target.grad).all()
+    net, seen = network(rows), []
+
+    def keep(module, given, output):
+        output.retain_grad()
+        seen.append(output)
+
+    net.head.register_forward_hook(keep)
+    net(rows)[0].sum().backward()
+    gradient = seen[0].grad
+    assert not gradient[torch.isnan(rows)].any()
+    assert gradient[~torch.isnan(rows)].all()
+    assert torch.isfinite(gradient).all()
     assert not net.head.linear_decoder.weight.grad[5].any()
 
 
@@ -75,23 +80,43 @@ def test_errors_are_of_observed_entries(table):
     rows[3, 2:] = torch.nan
     net = network(rows).eval()
     errors = net(rows)[0][:, 0]
-    filled = rows.clone()
-    filled[3, 2:] = net.head.mean[2:]
-    left = net.head.standardized(filled) - net.head(net.features(filled))
+    left = net.head.standardized(table) - net.head(net.features(rows))
     expected = left.square()[3, :2].sum() / net.head.n_observed
     np.testing.assert_allclose(errors[3].detach(), expected.detach(), rtol=1e-5)
 
 
 @pytest.mark.parametrize("noise", ["gaussian", "masking", "salt_and_pepper"])
-def test_noise_is_off_in_evaluation(table, noise):
-    """In training mode two passes differ; in evaluation they are those of a network without noise."""
+def test_codes_have_no_noise(table, noise):
+    """In training, two passes differ; in evaluation, errors are those of the same noise, and codes have none."""
     net, plain = network(table, noise=noise), network(table)
     net.train()
     with torch.random.fork_rng(devices=[]):
         assert not torch.equal(net(table)[0], net(table)[0])
-    net.eval(), plain.eval()
-    assert torch.equal(net(table)[0], plain(table)[0])
+    net.eval()
+    assert torch.equal(net(table)[0], net(table)[0])
+    assert not torch.equal(net(table)[0], plain(table)[0])
     assert torch.equal(net.features(table), plain.features(table))
+
+
+def test_masked_entries_are_as_if_missing(table):
+    """What a hidden entry was does not reach the code, and the errors are those of the hidden entries alone."""
+    net = network(table, noise="masking", level=0.4).eval()
+    hidden = hidden_entries(table, 0.4, torch.Generator().manual_seed(0))
+    errors, code = net(table)
+    rows = torch.where(hidden, torch.nan, table)
+    np.testing.assert_allclose(code.detach() * net.head.scale, net.features(rows).detach(), atol=1e-4)
+    left = torch.where(hidden, net.head(net.features(rows)) - net.head.standardized(table), 0)
+    np.testing.assert_allclose(errors[:, 0].detach(), left.square().sum(1).detach() / (8 * 0.4), rtol=1e-3)
+
+
+def test_missing_entries_are_filled_with_damped_means(table):
+    """A row of which nothing is seen gets the column's means; others move with their own entries."""
+    head = network(table).head
+    head.damping.fill_(2.0)
+    values, observed = torch.tensor([[3.0, 1.0] + [9.0] * 6, [5.0] * 8]), torch.zeros(2, 8, dtype=bool)
+    observed[0, :2] = True
+    expected = [[3, 1] + [4 / (2 + 2)] * 6, [0] * 8]
+    assert head.filled(values, observed).tolist() == expected
 
 
 def test_the_decoder_mirrors_maps():

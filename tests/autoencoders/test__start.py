@@ -35,14 +35,29 @@ def test_a_weight_is_a_number_of_copies(table):
 
 
 def test_missing_entries_are_left_out(table):
-    """Mean and scale are those of the observed entries; the axes are those of the table filled with the mean."""
+    """Mean and scale are those of the observed entries; the axes are those of the table filled with damped means."""
     table[np.random.default_rng(1).random(table.shape) < 0.3] = np.nan
     start = start_from(table, np.ones(40), 3)
     np.testing.assert_allclose(start.mean, np.nanmean(table, axis=0))
     assert start.scale == pytest.approx(np.sqrt(np.nanmean(np.square(table - start.mean))))
     assert start.n_observed == pytest.approx((~np.isnan(table)).sum(1).mean())
-    filled = np.where(np.isnan(table), start.mean, table)
+    deviation = np.nansum(table - start.mean, axis=1) / ((~np.isnan(table)).sum(1) + start.damping)
+    filled = np.where(np.isnan(table), start.mean + deviation[:, np.newaxis], table)
     np.testing.assert_allclose(start.axes, PCA(3).fit(filled).components_, atol=1e-9)
+
+
+@pytest.mark.parametrize("share", [0.0, 0.2, 0.7])
+def test_the_damping_is_that_of_variance_components(share):
+    """It is the ratio of the variances that the table was made with; with nothing in common, it is large."""
+    generator = np.random.default_rng(0)
+    own = generator.normal(size=(3000, 1))
+    X = np.sqrt(share) * own + np.sqrt(1 - share) * generator.normal(size=(3000, 12))
+    X[generator.random(X.shape) < 0.4] = np.nan
+    damping = start_from(X, np.ones(3000), 0).damping
+    if share:
+        assert damping == pytest.approx((1 - share) / share, rel=0.1)
+    else:
+        assert damping > 100
 
 
 def test_a_column_without_entries_has_the_mean_of_all(table):
