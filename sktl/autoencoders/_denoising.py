@@ -3,10 +3,8 @@
 import numpy as np
 import torch
 
-from sktl._randomness import Randomness
 from sktl._training._skorch_net import TransferNet
 from sktl.autoencoders._inference import decoded, encoded
-from sktl.autoencoders._noise import NOISES
 
 
 def denoised(net: TransferNet, rows: np.ndarray, noise: str, level: float, seed: int) -> tuple[np.ndarray, np.ndarray]:
@@ -19,7 +17,7 @@ def denoised(net: TransferNet, rows: np.ndarray, noise: str, level: float, seed:
     rows : ndarray of shape (n, n_features), or (n, height, width, channels) of uint8
         Rows of numbers, or images as the network sees them.
     noise : str
-        A key of `NOISES`.
+        One of `sktl.autoencoders._noise.NOISES`.
     level : float
         Amount of noise.
     seed : int
@@ -31,10 +29,12 @@ def denoised(net: TransferNet, rows: np.ndarray, noise: str, level: float, seed:
         Pixels of 0-1, or numbers in the unit of ``rows``. Noise may leave this range.
     """
     network = net.module_.eval()
-    with Randomness(seed).drawn_from(), torch.inference_mode():
-        given = network.head.standardized(network.cut(torch.from_numpy(rows).to(net.device))).cpu()
-        values = NOISES[noise](given, level, network.head.low.cpu(), network.head.high.cpu())
-        noisy = network.head.restored(values.to(net.device)).cpu().numpy()
+    with torch.inference_mode():
+        given = network.head.standardized(network.cut(torch.from_numpy(rows).to(net.device)))
+        observed = ~torch.isnan(given)
+        generator = torch.Generator(given.device).manual_seed(seed)
+        values, _ = network.with_noise(torch.where(observed, given, 0.0), observed, noise, level, generator)
+        noisy = network.head.restored(values).cpu().numpy()
     if rows.ndim == 2:
         return noisy, decoded(net, encoded(net, noisy))
     noisy = noisy.transpose(0, 2, 3, 1)  # the network takes pixels of 0-255

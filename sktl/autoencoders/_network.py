@@ -164,7 +164,9 @@ class AutoencoderNetwork(RestNetwork):
         given = self.head.standardized(self.cut(x))
         observed = ~torch.isnan(given)
         target = torch.where(observed, given, 0.0)
-        values, counted = self._with_noise(target, observed)
+        # Epochs are compared on the validation rows with the same noise.
+        generator = None if self.training else torch.Generator(target.device).manual_seed(0)
+        values, counted = self.with_noise(target, observed, self._noise, self._noise_level, generator)
         code = self._code(values)
         # Selected before squaring, so that missing entries have a gradient of zero.
         difference = torch.where(counted, self.head(code) - target, 0.0)
@@ -176,6 +178,20 @@ class AutoencoderNetwork(RestNetwork):
         given = self.head.standardized(self.cut(x))
         observed = ~torch.isnan(given)
         return self._code(self.head.filled(torch.where(observed, given, 0.0), observed))
+
+    def with_noise(
+        self, target: Tensor, observed: Tensor, noise: "str | None", level: float, generator: "torch.Generator | None"
+    ) -> tuple[Tensor, Tensor]:
+        """Return the input of the encoder, and which entries it has to reconstruct."""
+        if noise == "masking":
+            hidden = hidden_entries(target, level, generator)
+            return self.head.filled(target, observed & ~hidden), observed & hidden
+        values = self.head.filled(target, observed)
+        if noise == "gaussian":
+            values = gaussian(values, level, generator)
+        if noise == "salt_and_pepper":
+            values = salt_and_pepper(values, level, self.head.low, self.head.high, generator)
+        return values, observed
 
     def reconstruction(self, code: Tensor) -> Tensor:
         """Return what codes (n, n_components) are decoded to, in float64.
@@ -192,20 +208,6 @@ class AutoencoderNetwork(RestNetwork):
     @property
     def _has_pixels(self) -> bool:
         return not isinstance(self.normalization, nn.Identity)
-
-    def _with_noise(self, target: Tensor, observed: Tensor) -> tuple[Tensor, Tensor]:
-        """Return the input of the encoder, and which entries it has to reconstruct."""
-        # Epochs are compared on the validation rows with the same noise.
-        generator = None if self.training else torch.Generator(target.device).manual_seed(0)
-        if self._noise == "masking":
-            hidden = hidden_entries(target, self._noise_level, generator)
-            return self.head.filled(target, observed & ~hidden), observed & hidden
-        values = self.head.filled(target, observed)
-        if self._noise == "gaussian":
-            values = gaussian(values, self._noise_level, generator)
-        if self._noise == "salt_and_pepper":
-            values = salt_and_pepper(values, self._noise_level, self.head.low, self.head.high, generator)
-        return values, observed
 
     def _code(self, values: Tensor) -> Tensor:
         if not self._parts:
