@@ -74,8 +74,19 @@ def unreadable(images: Any, failures: Mapping[int, ImageError]) -> list[Unreadab
     return sorted(as_unreadable(images, index, error) for index, error in failures.items())
 
 
-def check_all_read(images: Images, failures: "Mapping[int, ImageError] | None") -> None:
+def check_all_read(
+    images: Images, failures: "Mapping[int, ImageError] | None", *, instead: str = "predict_proba"
+) -> None:
     """Check that all images were read, because labels cannot be NaN.
+
+    Parameters
+    ----------
+    images : Images
+        The images.
+    failures : mapping of int to ImageError, or None
+        Error of each image that cannot be read, by position.
+    instead : str, default="predict_proba"
+        Method that returns NaN for these images.
 
     Raises
     ------
@@ -85,7 +96,7 @@ def check_all_read(images: Images, failures: "Mapping[int, ImageError] | None") 
     if failures:
         raise ImageError(
             f"{len(failures)} of {len(images)} images cannot be read, so predict has no label for them: "
-            f"{listed(unreadable(images, failures))}. {FINDER} lists all. predict_proba returns rows of NaN for them."
+            f"{listed(unreadable(images, failures))}. {FINDER} lists all. {instead} returns rows of NaN for them."
         )
 
 

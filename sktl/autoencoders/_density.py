@@ -28,6 +28,7 @@ class CodeDensity:
     """
 
     def __init__(self, codes: np.ndarray, seed: int):
+        codes = codes.astype(np.float64)
         # Codes have the unit of the data, but the mixture adds a constant to variances.
         self._scale = float(codes.std()) or 1.0
         n_gaussians = min(_MOST_COMPONENTS, max(1, len(codes) // (_ROWS_OF_A_COMPONENT * codes.shape[1])))
@@ -36,7 +37,7 @@ class CodeDensity:
             codes = np.repeat(codes, 2, axis=0)
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", ConvergenceWarning)
-            self._mixture.fit(codes.astype(np.float64) / self._scale)
+            self._mixture.fit(codes / self._scale)
 
     def sample(self, n_samples: int, seed: int) -> np.ndarray:
         """Draw codes (n_samples, n_components), in random order."""

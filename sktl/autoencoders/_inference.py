@@ -36,5 +36,6 @@ def scored(net: TransferNet, rows: np.ndarray) -> np.ndarray:
     """
     with torch.inference_mode():
         target = net.module_.cut(torch.from_numpy(rows)).numpy()
-    difference = np.square(decoded(net, encoded(net, rows), is_limited=True) - target).reshape(len(rows), -1)
-    return -np.nanmean(difference, axis=1)
+    difference = decoded(net, encoded(net, rows), is_limited=True) - target
+    with np.errstate(over="ignore"):  # the score of entries beyond 1e154 is minus infinity
+        return -np.nanmean(np.square(difference).reshape(len(rows), -1), axis=1)

@@ -6,18 +6,19 @@ import numpy as np
 from sklearn.base import ClassNamePrefixFeaturesOutMixin, OutlierMixin, TransformerMixin, _fit_context
 from sklearn.callback import with_callbacks
 from sklearn.utils import check_array
-from sklearn.utils._param_validation import Interval
+from sklearn.utils._param_validation import Interval, validate_parameter_constraints
 from sklearn.utils.metaestimators import available_if
 from sklearn.utils.validation import check_is_fitted
 
 from sktl._estimators._network_estimator import Seeds
 from sktl._frozen._readable import check_all_read, read_rows, warn_of_nan
 from sktl._messages import shortened_errors
-from sktl._params import validate_params
 from sktl.autoencoders._base import AutoencoderBase
 from sktl.autoencoders._density import CodeDensity
 from sktl.autoencoders._inference import decoded, encoded, scored
 from sktl.exceptions import InputError
+
+_OF_SAMPLE: dict = {"n_samples": [Interval(Integral, 1, None, closed="left")], "random_state": ["random_state"]}
 
 
 def _has_backbone(estimator):
@@ -186,13 +187,9 @@ class AutoencoderMethods(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Outl
             1 for inliers, -1 for outliers.
         """
         rows, scores, failures = self._apply(X, scored)
-        check_all_read(rows, failures)
+        check_all_read(rows, failures, instead="score_samples")
         return np.where(scores - self.offset_ < 0, -1, 1)
 
-    @validate_params(
-        {"n_samples": [Interval(Integral, 1, None, closed="left")], "random_state": ["random_state"]},
-        prefer_skip_nested_validation=True,
-    )
     def sample(self, n_samples=1, random_state=None):
         """Draw new rows or images.
 
@@ -213,6 +210,9 @@ class AutoencoderMethods(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Outl
             New rows or images, as `inverse_transform` returns them.
         """
         check_is_fitted(self, "net_")
+        given = {"n_samples": n_samples, "random_state": random_state}
+        with shortened_errors():
+            validate_parameter_constraints(_OF_SAMPLE, given, caller_name=f"{type(self).__name__}.sample")
         seed = self._seeds.draw() if random_state is None else Seeds(random_state).draw()
         if self._density is None:
             self._density = CodeDensity(self._codes, self._seeds.split)

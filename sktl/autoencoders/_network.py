@@ -25,6 +25,7 @@ ACTIVATIONS: dict[str, Callable[[], nn.Module]] = {
 
 
 _UNUSUAL = 0.01  # share of training codes beyond each end of the range of usual codes
+_LARGEST = 1e15  # standardized value, so that float32 sums of products are finite
 
 
 class Bottleneck(nn.Module):
@@ -104,7 +105,7 @@ class Bottleneck(nn.Module):
 
     def standardized(self, values: Tensor) -> Tensor:
         """Center and scale inputs (n, ...), and flatten them; NaN stays."""
-        return ((values.flatten(1) - self.mean) / self.scale).float()
+        return ((values.flatten(1) - self.mean) / self.scale).clip(-_LARGEST, _LARGEST).float()
 
     def restored(self, values: Tensor) -> Tensor:
         """Undo `standardized`, in float64."""

@@ -49,8 +49,8 @@ class NumberRows:
         return taken
 
     def digest(self, index: int) -> bytes:
-        """Return the digest of a row: equal rows have equal digests."""
-        row = self._numbers[self._positions[index]]
+        """Return the digest of a row: equal rows have equal digests in any dtype."""
+        row = self._numbers[self._positions[index]].astype(np.float64)
         return xxhash.xxh3_128((row + 0.0).tobytes()).digest()  # -0.0 becomes 0.0
 
 

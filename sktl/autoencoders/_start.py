@@ -14,6 +14,10 @@ import numpy as np
 from scipy.linalg import eigh
 from sklearn.utils.extmath import svd_flip
 
+from sktl.exceptions import InputError
+
+_SCALES = 1e-30, 1e30  # of data whose codes are float32
+
 
 class Start(NamedTuple):
     """Statistics of rows that set the first weights of an autoencoder.
@@ -58,6 +62,11 @@ def start_from(rows: np.ndarray, weight: np.ndarray, n_components: int) -> Start
         Weights of the rows. A weight of 2 equals repeating the row.
     n_components : int
         Number of principal axes, at most ``min(n, n_features)``. 0 computes none.
+
+    Raises
+    ------
+    InputError
+        If the numbers are too large or too small for float32.
     """
     rows = rows.astype(np.float64)
     observed = ~np.isnan(rows)
@@ -66,7 +75,14 @@ def start_from(rows: np.ndarray, weight: np.ndarray, n_components: int) -> Start
     # A feature that only held-out rows have gets the mean of all.
     mean = np.where(mass > 0, total / np.where(mass > 0, mass, 1.0), total.sum() / mass.sum())
     centered = np.where(observed, rows - mean, 0.0)
-    scale = float(np.sqrt(weight @ np.square(centered).sum(1) / mass.sum())) or 1.0
+    with np.errstate(over="ignore"):
+        scale = float(np.sqrt(weight @ np.square(centered).sum(1) / mass.sum()))
+    if centered.any() and not _SCALES[0] < scale < _SCALES[1]:
+        raise InputError(
+            f"The standard deviation of X must be between {_SCALES[0]:g} and {_SCALES[1]:g}, because the network "
+            f"computes in float32. Got {scale:.3g} instead. Change the unit of X, or use a StandardScaler before it."
+        )
+    scale = scale or 1.0
     centered /= scale
     damping = _damping(centered, observed, weight)
     filled = np.where(observed, centered, (centered.sum(1) / (observed.sum(1) + damping))[:, np.newaxis])

@@ -32,3 +32,11 @@ def test_global_generators_stay():
     CodeDensity(np.random.default_rng(0).normal(size=(50, 2)), 0).sample(5, 0)
     np.testing.assert_array_equal(np.random.get_state()[1], before[0])  # noqa: NPY002
     assert torch.equal(torch.get_rng_state(), before[1])
+
+
+@pytest.mark.parametrize("scale", [1e-30, 1e30])
+def test_float32_codes_in_extreme_units(scale):
+    """Their squares are outside the range of float32, in which the network computes them."""
+    codes = np.random.default_rng(0).normal(size=(500, 2)) * scale
+    drawn = CodeDensity(codes.astype(np.float32), 0).sample(2000, 1)
+    np.testing.assert_allclose(drawn.std(0), codes.std(0), rtol=0.1)

@@ -53,6 +53,16 @@ def test_rows_far_away_are_outliers(make, rows):
     assert model.predict([center]) == [1]
 
 
+@pytest.mark.parametrize("factor", [1e39, 1e100, 1e200])
+def test_rows_outside_of_float32_are_outliers(make, rows, factor):
+    """Their codes are finite, and their errors are not NaN, which would be no outlier."""
+    model = make().fit(rows)
+    far = factor * rows[:3]
+    assert (model.predict(far) == -1).all()
+    assert (model.score_samples(far) < -factor).all()
+    assert np.isfinite(model.transform(far)).all()
+
+
 def test_fit_predict_flags_the_share(make, rows):
     """With a float, fit_predict equals fit and predict, and that share of the rows is flagged."""
     model = make(contamination=0.1)
@@ -87,7 +97,7 @@ def test_samples(make, rows):
 @pytest.mark.parametrize("n_samples", [0, -1, 1.5])
 def test_bad_numbers_of_samples(make, rows, n_samples):
     """At least one row is drawn."""
-    with pytest.raises(ValueError, match=r"'n_samples' parameter of .*sample must be an int in the range"):
+    with pytest.raises(ValueError, match=r"'n_samples' parameter of Autoencoder.sample must be an int in the range"):
         make(max_epochs=0).fit(rows).sample(n_samples)
 
 
@@ -129,5 +139,5 @@ def test_unreadable_images(make, digits, tmp_path):
         assert np.isnan(model.score_samples(paths)).nonzero()[0].tolist() == [3]
     with pytest.warns(ImageWarning, match="left out of the score"):
         assert np.isfinite(model.score(paths))
-    with pytest.raises(ImageError, match="predict has no label"):
+    with pytest.raises(ImageError, match=r"predict has no label.*score_samples returns rows of NaN"):
         model.predict(paths)

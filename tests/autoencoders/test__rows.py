@@ -25,6 +25,13 @@ def test_views_and_digests():
     np.testing.assert_array_equal(taken.numbers, [[0, np.nan], [1, 3]])
 
 
+def test_digests_do_not_depend_on_the_dtype(make, rows):
+    """The same numbers in float32 are held out and start as in float64."""
+    singles = rows.astype(np.float32)
+    assert NumberRows(singles).digest(7) == NumberRows(rows).digest(7)
+    np.testing.assert_allclose(make().fit(singles).transform(rows), make().fit(rows).transform(rows), atol=1e-4)
+
+
 IMAGES = {
     "batch": np.zeros((3, 8, 8)),
     "tensor": torch.zeros(3, 3, 8, 8),

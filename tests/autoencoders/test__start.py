@@ -5,6 +5,7 @@ import pytest
 from sklearn.decomposition import PCA
 
 from sktl.autoencoders._start import start_from
+from sktl.exceptions import InputError
 
 
 @pytest.fixture
@@ -83,3 +84,12 @@ def test_a_large_mean_costs_no_precision(table):
     """A column of a billion plus small differences has the axes that the differences have."""
     moved = start_from(table + 1e9, np.ones(40), 3)
     np.testing.assert_allclose(moved.axes, start_from(table, np.ones(40), 3).axes, atol=1e-5)
+
+
+@pytest.mark.parametrize("scale", [1e-200, 1e-40, 1e40, 1e200])
+def test_units_outside_of_float32(table, scale):
+    """The error says what to do; units within the range are only a factor."""
+    with pytest.raises(InputError, match=r"standard deviation of X must be between 1e-30 and 1e\+30.*StandardScaler"):
+        start_from(table * scale, np.ones(40), 3)
+    near = scale ** (25 / abs(np.log10(scale)))
+    np.testing.assert_allclose(start_from(table * near, np.ones(40), 3).axes, start_from(table, np.ones(40), 3).axes)
