@@ -113,6 +113,9 @@ class NetworkEstimator(TakesNetwork, CallbackSupportMixin, Estimator):
     it was complete (``_finish``) and in any case (``_settle``).
     """
 
+    # What to use if rows cannot be held out, for messages.
+    _instead_of_held_out = "X_val and y_val, or early_stopping=False"
+
     def trainable_summary(self):
         """Summarize which stages are trained, with their learning rates.
 
@@ -310,9 +313,11 @@ def prepare_training(
     if evaluates and given.has_validation:
         valid = checked_table(estimator, given.validation, coding, learns=False, **how)
     elif evaluates and (getattr(estimator, "early_stopping", False) or set_aside_by or estimator._needs_held_out):
-        by = set_aside_by or "early_stopping=True"
+        how = {"instead": estimator._instead_of_held_out}
+        if set_aside_by:
+            how = {"by": set_aside_by, "instead": "or X_val and y_val"}
         strata, share = coding.strata(table.y), estimator.validation_fraction
-        table, valid = hold_out(table, strata, share, estimator._seeds.split, by=by)
+        table, valid = hold_out(table, strata, share, estimator._seeds.split, **how)
     if is_new:
         estimator._resolve_network()
     depth = estimator._resolve_depth(table, is_new) if depth is None else depth

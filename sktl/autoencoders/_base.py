@@ -33,6 +33,8 @@ class AutoencoderBase(NetworkEstimator):
     the frozen stages.
     """
 
+    _instead_of_held_out = "or early_stopping=False with a contamination such as 0.05"
+
     def _make_coding(self, is_new, classes):
         """Return the coding of a learner without targets."""
         return NoTargets(type(self).__name__)

@@ -111,8 +111,8 @@ class ReconstructionClassifier(MetaEstimatorMixin, ClassifierMixin, Estimator):
         self.classes_ = coding.classes
         self._check_classes(index)
         self.estimators_ = [
-            clone(self._estimator).fit(_safe_indexing(X, np.flatnonzero(index == number)))
-            for number in range(len(self.classes_))
+            self._fit_class(label, _safe_indexing(X, np.flatnonzero(index == number)))
+            for number, label in enumerate(self.classes_.tolist())
         ]
         for name in ("n_features_in_", "feature_names_in_"):
             if hasattr(self.estimators_[0], name):
@@ -166,8 +166,8 @@ class ReconstructionClassifier(MetaEstimatorMixin, ClassifierMixin, Estimator):
         single = self.classes_[np.bincount(index) == 1]
         if len(single):
             raise InputError(
-                f"{type(self).__name__} needs at least two rows of each class. Got a single row of {len(single)} "
-                f"classes instead, the first of which is {single.tolist()[0]!r}. Drop these classes, or add rows."
+                f"{type(self).__name__} needs at least two rows of each class. Got a single row of classes "
+                f"{single.tolist()[:5]} instead. Drop these classes, or add rows."
             )
         if self.outlier_label is None:
             return
@@ -181,6 +181,14 @@ class ReconstructionClassifier(MetaEstimatorMixin, ClassifierMixin, Estimator):
                 f"The 'outlier_label' parameter must be of the type of the labels, such as "
                 f"{self.classes_.tolist()[0]!r}. Got {self.outlier_label!r} instead."
             )
+
+    def _fit_class(self, label, X):
+        """Return a clone of the estimator, fitted to the rows of a class."""
+        try:
+            return clone(self._estimator).fit(X)
+        except Exception as error:
+            error.add_note(f"This happened in the fit to the {_num_samples(X)} rows of class {label!r}.")
+            raise
 
     def _scores(self, X):
         """Return the scores of all classes, (n_samples, n_classes)."""

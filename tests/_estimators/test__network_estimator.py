@@ -271,7 +271,7 @@ def test_a_class_with_one_row_and_early_stopping(digits):
 def test_a_validation_fraction_that_leaves_nothing(digits):
     """The error says the fraction, the number of pictures, and what to do."""
     with pytest.raises(
-        ValueError, match=r"fraction=0\.99 of 30 images leaves no images for training.*early_stopping=False"
+        ValueError, match=r"fraction=0\.99 of 30 different rows leaves no rows for training.*early_stopping=False"
     ):
         tuner(early_stopping=True, validation_fraction=0.99).fit(*digits)
 

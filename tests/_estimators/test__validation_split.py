@@ -37,7 +37,7 @@ def test_a_picture_is_held_out_with_all_its_targets(table, fraction, is_stratifi
 def test_nothing_left_to_learn_from(table):
     """The error says the fraction, how many different pictures there are, and what to do."""
     with pytest.raises(
-        ValueError, match=r"validation_fraction=0\.9 of 4 images leaves no images for training.*early_stopping=False"
+        ValueError, match=r"fraction=0\.9 of 4 different rows leaves no rows for training.*early_stopping=False"
     ):
         hold_out(distinct(table), None, 0.9, seed=0)
     with pytest.raises(
@@ -48,7 +48,7 @@ def test_nothing_left_to_learn_from(table):
         ValueError,
         match=r"^Lottery holds out validation rows and needs a class with at least two rows.* 4 images of 4 classes",
     ) as caught:
-        hold_out(distinct(table), np.arange(5), 0.3, seed=0, by="Lottery")
+        hold_out(distinct(table), np.arange(5), 0.3, seed=0, by="Lottery", instead="or X_val and y_val")
     assert "early_stopping" not in str(caught.value)
 
 
@@ -56,7 +56,7 @@ def test_nothing_left_to_learn_from(table):
 def test_a_split_learns_lone_rows(n_valid):
     """A class with one row is learnt and not judged; all rows are on one side, and as many as possible are judged."""
     strata = np.array([0] * 10 + [1] * 3 + [2] + [3] * 2)
-    judging = _stratified_split(strata, n_valid, 0)
+    judging = _stratified_split(strata, n_valid, 0, "early_stopping=True", "")
     learning = np.setdiff1d(np.arange(16), judging)
     assert len(learning) + len(judging) == 16
     assert 2 in strata[learning]

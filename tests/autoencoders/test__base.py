@@ -94,6 +94,15 @@ def test_short_batches(make, rows):
         assert np.isfinite(make(batch_size=size, max_epochs=1).fit(rows[:n_rows]).score(rows))
 
 
+def test_rows_that_cannot_be_held_out(make, rows):
+    """There are no X_val and y_val to pass instead, and without early stopping rows are held out for the threshold."""
+    for stops in (True, False):
+        model = make(1, validation_fraction=0.99, early_stopping=stops)
+        with pytest.raises(InputError, match=r"20 different rows.*or early_stopping=False with a contamination such"):
+            model.fit(rows[:20])
+    make(1, validation_fraction=0.99, early_stopping=False, contamination=0.05).fit(rows[:20])
+
+
 def test_warm_start_goes_on(make, rows):
     """The second fit continues with the weights and the history of the first."""
     model = make(warm_start=True).fit(rows)

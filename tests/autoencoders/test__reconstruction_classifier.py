@@ -101,8 +101,17 @@ def test_a_class_with_one_row(table):
     """It is named."""
     X, y, _, _ = table
     y = np.where(np.arange(300) == 7, "seven", y)
-    with pytest.raises(InputError, match="a single row of 1 classes instead, the first of which is 'seven'"):
+    with pytest.raises(InputError, match=r"a single row of classes \['seven'\] instead"):
         ReconstructionClassifier(PCA(3)).fit(X, y)
+
+
+def test_an_error_names_the_class(table):
+    """Positions in the message of an estimator are those in the rows of this class."""
+    X, y, _, _ = table
+    X = np.where((y == "one")[:, np.newaxis], X[:1], X)
+    with pytest.raises(InputError, match="at least two different rows") as caught:
+        ReconstructionClassifier(Autoencoder(**QUICK)).fit(X, y)
+    assert f"{(y == 'one').sum()} rows of class 'one'" in caught.value.__notes__[0]
 
 
 def test_no_scores(digits):
