@@ -13,6 +13,7 @@ from sklearn.utils.validation import check_is_fitted
 
 from sktl._estimators._backbone_parameter import BACKBONE_CONSTRAINTS, resolve_backbone
 from sktl._estimators._fit_tasks import forget_fit
+from sktl._estimators._threshold import choose_offset
 from sktl._frozen._prefix import FrozenPrefix
 from sktl._frozen._progress import CallbackProgress, PrintedProgress, start_task
 from sktl._frozen._readable import is_tolerant, readable_rows, unreadable, warn_of_nan
@@ -25,7 +26,6 @@ from sktl.anomaly._features import feature_blocks
 from sktl.anomaly._methods import METHODS, PATCH_METHODS, make_scorer, resolve_layers, scores_patches
 from sktl.anomaly._patches import PatchGrid
 from sktl.anomaly._scorers import EstimatorScorer
-from sktl.anomaly._thresholds import choose_offset
 from sktl.exceptions import ImageError, InputError
 
 

@@ -11,13 +11,13 @@ from sktl._estimators._backbone_parameter import resolve_backbone
 from sktl._estimators._checked_table import FitInput
 from sktl._estimators._network_estimator import NetworkEstimator, frozen_prefix, network_outputs
 from sktl._estimators._target_coding import NoTargets
+from sktl._estimators._threshold import choose_offset
 from sktl._frozen._activations import Activations, GivenActivations
 from sktl._frozen._readable import is_tolerant
 from sktl._warnings import warn
 from sktl.autoencoders._inference import encoded, scored
 from sktl.autoencoders._objective import AutoencoderObjective, Design
 from sktl.autoencoders._rows import check_numbers
-from sktl.autoencoders._threshold import choose_offset
 from sktl.exceptions import InputError, TrainingWarning
 
 _MOST_COMPONENTS = 32  # of n_components=None
@@ -153,7 +153,7 @@ class AutoencoderBase(NetworkEstimator):
         judged = parts[-1:] if self.contamination == "auto" else parts
         scores = np.concatenate([self._by_chunk(part.activations, scored) for part in judged])
         weight = np.concatenate([part.columns["sample_weight"].numpy() for part in judged])
-        self.offset_ = choose_offset(scores, weight, self.contamination)
+        self.offset_ = choose_offset(scores, self.contamination, weight)
         # `partial_fit` needs scores of rows that were not learned from.
         self._scores = scores if self.contamination == "auto" else np.empty(0)
 
@@ -189,7 +189,7 @@ class AutoencoderBase(NetworkEstimator):
         codes = codes[~np.isnan(codes).any(1)]
         self._keep_codes((codes if is_new else np.concatenate([self._codes, codes]))[-_MOST_CODES:])
         scores = self._known_scores(X) if is_new else self._scores
-        self.offset_ = choose_offset(scores, np.ones(len(scores)), self.contamination)
+        self.offset_ = choose_offset(scores, self.contamination)
         return self
 
     def _keep_codes(self, codes):
