@@ -92,7 +92,8 @@ class Bottleneck(nn.Module):
                     last.weight.zero_()
                     last.bias.zero_()
             if self.decoder is not None:  # principal components have very different sizes
-                _linear_layers(self.decoder)[0].weight.div_(torch.from_numpy(start.spread.copy()))
+                first = _linear_layers(self.decoder)[0].weight
+                first.div_(torch.from_numpy(start.spread.copy()).to(first.device))
 
     def limit(self, codes: np.ndarray) -> None:
         """Set the range of usual codes from codes (n, n_components) of some rows."""
