@@ -51,6 +51,7 @@ sphinx_gallery_conf = {
             "plot_lottery_ticket.py",
             "plot_cluster_photos.py",
             "plot_find_defects.py",
+            "plot_autoencoder_digits.py",
         ]
     ),
     "show_memory": False,
