@@ -45,8 +45,9 @@ class AnomalyDetector(CallbackSupportMixin, OutlierMixin, Estimator):
     `fit` needs images that are normal, or nearly all of which are, and no labels. The
     network is frozen and nothing is trained: the features of the normal images are kept
     or summarized, and a new image is an anomaly if its features are far from them. Two
-    of the methods compare patches, and their maps show which part of an image is
-    anomalous.
+    methods compare patches, and their maps show which part of an image is anomalous.
+
+    Read more in the :doc:`user guide </anomalies>`.
 
     Parameters
     ----------

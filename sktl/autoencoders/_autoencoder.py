@@ -28,6 +28,8 @@ class Autoencoder(AutoencoderMethods):
     columns have different units. NaN stands for entries that were not observed: they
     are left out of the loss and of all errors. With a backbone, ``X`` holds images.
 
+    Read more in the :doc:`user guide </autoencoders>`.
+
     Parameters
     ----------
     n_components : int, default=None

@@ -23,6 +23,8 @@ class ReconstructionClassifier(MetaEstimatorMixin, ClassifierMixin, Estimator):
     highest score. Classes can be added without changing the models of the others, and a
     row that is an outlier in all classes can be recognized.
 
+    Read more in the :doc:`user guide </autoencoders>`.
+
     Parameters
     ----------
     estimator : estimator, default=None

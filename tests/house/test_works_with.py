@@ -6,13 +6,15 @@ import numpy as np
 import pandas as pd
 import pytest
 from sklearn.base import clone
+from sklearn.cluster import HDBSCAN, KMeans, SpectralClustering
 from sklearn.compose import make_column_transformer
-from sklearn.ensemble import BaggingClassifier, VotingClassifier
+from sklearn.ensemble import BaggingClassifier, IsolationForest, VotingClassifier
 from sklearn.experimental import enable_halving_search_cv  # noqa: F401
 from sklearn.feature_selection import RFE, SelectFromModel
 from sklearn.frozen import FrozenEstimator
 from sklearn.inspection import permutation_importance
 from sklearn.linear_model import LogisticRegression
+from sklearn.metrics import normalized_mutual_info_score
 from sklearn.model_selection import (
     FixedThresholdClassifier,
     GridSearchCV,
@@ -26,8 +28,9 @@ from sklearn.model_selection import (
 )
 from sklearn.multiclass import OneVsOneClassifier
 from sklearn.multioutput import ClassifierChain, MultiOutputClassifier
+from sklearn.neighbors import NearestNeighbors
 from sklearn.pipeline import make_pipeline, make_union
-from sklearn.preprocessing import StandardScaler
+from sklearn.preprocessing import Normalizer, StandardScaler
 from sklearn.semi_supervised import SelfTrainingClassifier
 
 from sktl import FineTunedClassifier, PretrainedFeatureExtractor
@@ -126,6 +129,30 @@ def test_selection_of_features(table, model, selector):
     assert chosen[-1].coef_.shape == (6, 8)
     with pytest.raises(ValueError, match="coef_"):
         selector(model).fit(np.zeros((24, 64)), y).get_support()
+
+
+ON_FEATURES = {
+    "k-means": lambda: KMeans(6, n_init=3, random_state=0),
+    "HDBSCAN": lambda: HDBSCAN(min_cluster_size=3, copy=True),
+    "spectral": lambda: SpectralClustering(6, affinity="nearest_neighbors", n_neighbors=5, random_state=0),
+    "isolation forest": lambda: IsolationForest(random_state=0),
+}
+
+
+@pytest.mark.filterwarnings("ignore:Graph is not fully connected")
+@pytest.mark.parametrize("name", ON_FEATURES)
+def test_tools_without_labels(table, name):
+    """Clusterers and outlier detectors work after an extractor; most clusters are classes."""
+    found = features(Normalizer(), ON_FEATURES[name]()).fit_predict(table[0])
+    assert name == "isolation forest" or normalized_mutual_info_score(table[1], found) > 0.7
+
+
+def test_nearest_neighbors(table):
+    """The neighbors of an image have its label."""
+    X, y = table
+    rows = PretrainedFeatureExtractor().fit_transform(X)
+    neighbors = NearestNeighbors(n_neighbors=1, metric="cosine").fit(rows).kneighbors(return_distance=False)
+    assert (y.to_numpy()[neighbors[:, 0]] == y).mean() > 0.8
 
 
 def test_importance_of_an_image_column(table):
