@@ -106,15 +106,14 @@ for name, (train, test) in tables.items():
 # --------------
 #
 # NaN stands for entries that were not observed. With ``noise="masking"``, the
-# autoencoder learns to reconstruct hidden entries. Early stopping evaluates complete
-# rows and would stop too soon, so we turn it off. Here, a third of the pixels is
-# missing at random. For comparison, we fill in the mean of each pixel, and the mean of
-# the nearest neighbors of each digit.
+# autoencoder learns to predict entries that are hidden from it. Here, a third of the
+# pixels is missing at random. For comparison, we fill in the mean of each pixel, and
+# the mean of the nearest neighbors of each digit.
 
 rng = np.random.default_rng(0)
 is_hidden = rng.random(X_test.shape) < 1 / 3
 X_holes = np.where(is_hidden, np.nan, X_test)
-model = Autoencoder(32, noise="masking", noise_level=0.5, early_stopping=False, random_state=0).fit(X_train)
+model = Autoencoder(32, noise="masking", noise_level=0.33, random_state=0).fit(X_train)
 filled = {
     "mean of the pixel": np.broadcast_to(X_train.mean(axis=0), X_test.shape),
     "nearest neighbors": KNNImputer().fit(X_train).transform(X_holes),
