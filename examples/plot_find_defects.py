@@ -99,8 +99,8 @@ plt.show()
 #
 # The area under the ROC curve (AUC) is 1 if all defective images have lower scores than
 # all good ones. For pixels, it compares the maps with the masks of the defects.
-# Features of whole images (``"knn"`` and ``"mahalanobis"``) hardly change with a small
-# defect, and have no maps.
+# Features of whole images (``"knn"`` and ``"mahalanobis"``) change less with a small
+# defect than those of patches, and have no maps.
 
 for method in ("knn", "mahalanobis", "padim", "patchcore"):
     compared = AnomalyDetector(method=method, random_state=0).fit(X_good)
