@@ -15,6 +15,7 @@ from sklearn.base import ClassifierMixin
 from sklearn.linear_model import LinearRegression, LogisticRegression
 
 from sktl import FineTunedClassifier
+from sktl.autoencoders import Autoencoder, ReconstructionClassifier
 
 # What scikit-learn and torch do not bring, but every use of sktl needs.
 LIGHT = {"sktl", "PIL", "safetensors", "xxhash"}
@@ -96,6 +97,8 @@ def test_fit_and_what_follows_change_nothing(PublicEstimator):
     params = {"random_state": 0} if "random_state" in known else {}
     params |= {"teacher": LogisticRegression() if issubclass(PublicEstimator, ClassifierMixin) else LinearRegression()}
     params |= {"estimator": FineTunedClassifier(max_epochs=1)}  # what can be compressed
+    if PublicEstimator is ReconstructionClassifier:  # which takes models with scores of rows instead
+        params["estimator"] = Autoencoder(max_epochs=1, random_state=0)
     params = {name: value for name, value in params.items() if name in known}
     # What is set once per process, on the first use of a library, is its affair.
     PublicEstimator(**params).fit(pictures, labels)
