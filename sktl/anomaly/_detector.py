@@ -69,8 +69,8 @@ class AnomalyDetector(CallbackSupportMixin, OutlierMixin, Estimator):
           [1]_.
         - ``"mahalanobis"``: distance to the mean of the normal images in units of their
           covariance, which is regularized as in `sklearn.covariance.LedoitWolf` [2]_.
-        - ``"patchcore"``: distance of its most unusual patch to the nearest patch of
-          the normal images [3]_. Finds small defects anywhere in the image.
+        - ``"patchcore"``: distance of its most unusual patch to the (approximately)
+          nearest patch of normal images [3]_. Finds small defects anywhere in an image.
         - ``"padim"``: distance of its most unusual patch to the patches of the normal
           images at the same position [4]_. Finds small defects of aligned objects.
 

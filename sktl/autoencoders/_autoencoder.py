@@ -212,8 +212,9 @@ class Autoencoder(AutoencoderMethods):
     ------
     InputError
         If ``backbone=None`` and ``X`` holds images or a row without observed entries.
-        From `fit`, if a column has no observed entry, all rows are equal, or
-        ``init="pca"`` is used with more components than rows or values in a row.
+        From `fit`, if a column has no observed entry, all rows are equal, the standard
+        deviation of ``X`` is too large or too small for float32, or ``init="pca"`` is
+        used with more components than rows or values in a row.
     ImageError
         If there is a backbone and ``X`` does not contain images, or an image cannot be
         read.
